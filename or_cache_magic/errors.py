@@ -1,0 +1,190 @@
+"""Everything this package raises, one tree, facts as attributes.
+
+::
+
+    OrCacheError                 what happened and what it cost; what to do next
+    ├── InputError               what the user wrote can't be asked; nothing was sent
+    │   ├── OptionError          an unknown or malformed option, or its value
+    │   ├── TemplateError        a ``{{ name }}`` that can't be filled in
+    │   ├── RequestError         a request that has no canonical form (NaN, a lone surrogate, no prompt)
+    │   └── SettingError         an unknown or malformed setting
+    ├── MissingKeyError          no OpenRouter key, and the answer is not in the cache
+    ├── CacheMissError           offline, and the answer is not in the cache
+    ├── UpstreamError            OpenRouter or a provider refused or failed
+    │   ├── ConnectionLostError  no whole reply came: refused, timed out, reset
+    │   └── StreamBrokenError    an answer began and did not finish
+    └── StoreError               the completion cache can't be read or written
+        ├── StoreUnavailableError  full, locked, read-only, gone
+        ├── StoreCorruptError      not a database, or one with damage
+        ├── UnsafeStoreError       holds something this package never writes (a foreign cache.db)
+        └── NewerStoreError        written by a newer version; left untouched
+
+IPython shows an exception that has ``_render_traceback_`` by what that method returns, so a failed
+cell shows two clean lines, keeps a real error output and stops a batch run.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from decimal import Decimal
+
+__all__ = [
+    "CacheMissError",
+    "ConnectionLostError",
+    "InputError",
+    "MissingKeyError",
+    "NewerStoreError",
+    "OptionError",
+    "OrCacheError",
+    "RequestError",
+    "SettingError",
+    "StoreCorruptError",
+    "StoreError",
+    "StoreUnavailableError",
+    "StreamBrokenError",
+    "TemplateError",
+    "UnsafeStoreError",
+    "UpstreamError",
+]
+
+
+class OrCacheError(Exception):
+    """Base of every error of this package.
+
+    Args:
+        message: What happened, and what it cost, in one line.
+        hint: What to do next, in one line; empty when there is nothing to do.
+    """
+
+    #: What to do next; may be empty.
+    hint: str
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+    def __str__(self) -> str:
+        message = str(self.args[0])
+        return f"{message}\n  {self.hint}" if self.hint else message
+
+    def _render_traceback_(self) -> list[str]:
+        """The lines IPython shows instead of a traceback."""
+        return f"{type(self).__name__}: {self}".splitlines()
+
+
+class InputError(OrCacheError, ValueError):
+    """What the user wrote can't be asked. Nothing was sent and nothing was paid."""
+
+
+class OptionError(InputError):
+    """An unknown or malformed option, or a value that it does not take."""
+
+
+class TemplateError(InputError):
+    """A ``{{ … }}`` in the prompt that can't be filled in."""
+
+
+class RequestError(InputError):
+    """A request that has no canonical form, or no prompt."""
+
+
+class SettingError(InputError):
+    """An unknown setting, or a value that it does not take."""
+
+
+class MissingKeyError(OrCacheError):
+    """No OpenRouter key was found, and the answer is not in the completion cache."""
+
+
+class CacheMissError(OrCacheError):
+    """Only stored answers may be served, and this one is not stored.
+
+    Args:
+        message: What was looked for, and where.
+        hint: How to get it.
+        key: The 64 hex digits that were looked for.
+    """
+
+    def __init__(self, message: str, hint: str = "", *, key: str) -> None:
+        super().__init__(message, hint)
+        #: The 64 hex digits that were looked for.
+        self.key = key
+
+
+class UpstreamError(OrCacheError):
+    """OpenRouter, or a provider behind it, refused or failed.
+
+    The facts are attributes; the error table of OpenRouter's API reference ("Errors and debugging")
+    says what each status and type means.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        hint: str = "",
+        *,
+        status: int | None = None,
+        error_type: str | None = None,
+        retry_after_s: float | None = None,
+        retryable: bool = False,
+        generation_id: str | None = None,
+        cost_usd: Decimal | None = None,
+        body: Mapping[str, Any] | None = None,
+        attempts: int = 1,
+    ) -> None:
+        super().__init__(message, hint)
+        #: HTTP status or the error's own code; None when no reply came.
+        self.status = status
+        #: OpenRouter's stable discriminator (``metadata.error_type``); None when absent.
+        self.error_type = error_type
+        #: Seconds the server asks to wait; None when it did not say.
+        self.retry_after_s = retry_after_s
+        #: Whether asking again may help without changing the request.
+        self.retryable = retryable
+        #: Id for ``GET /generation``; None when no reply named one.
+        self.generation_id = generation_id
+        #: What the failed call cost as far as it was reported; None is unknown, not free.
+        self.cost_usd = cost_usd
+        #: The error object as received, or None.
+        self.body = body
+        #: How many requests were sent in all.
+        self.attempts = attempts
+
+
+class ConnectionLostError(UpstreamError):
+    """No whole reply came: the connection was refused, timed out or was reset."""
+
+
+class StreamBrokenError(UpstreamError):
+    """An answer began and did not finish: cut, failed in the middle, or not proven complete.
+
+    ``partial_text`` is what had arrived. It is kept in the cache as a partial, and never served.
+    """
+
+    def __init__(self, message: str, hint: str = "", *, partial_text: str = "", **facts: Any) -> None:
+        super().__init__(message, hint, **facts)
+        #: The text that had arrived.
+        self.partial_text = partial_text
+
+
+class StoreError(OrCacheError):
+    """The completion cache can't be read or written. The ask itself goes on without it."""
+
+
+class StoreUnavailableError(StoreError):
+    """The store can't be used now: disk full, locked, read-only, gone."""
+
+
+class StoreCorruptError(StoreError):
+    """The file is not a database, or a damaged one, or a row fails its checksum."""
+
+
+class UnsafeStoreError(StoreError):
+    """The file holds something that this package never writes; it may come from a stranger."""
+
+
+class NewerStoreError(StoreError):
+    """The file was written by a newer version of this package. It was left untouched."""

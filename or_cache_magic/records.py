@@ -1,0 +1,351 @@
+"""The values that travel between the rooms: frozen, typed, with a JSON form and a schema number.
+
+A request is what goes on the wire; an answer is what came back; an entry is a kept answer; an
+outcome is what one ask came to. Money is `decimal.Decimal` in US dollars, never a float; unknown
+money is None, never 0. Times are UTC epoch seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any, Final, Literal
+
+__all__ = [
+    "ANSWER_SCHEMA",
+    "OPENROUTER_URL",
+    "UNKNOWN_COST",
+    "Answer",
+    "AskKind",
+    "Choice",
+    "Cost",
+    "CostSource",
+    "Entry",
+    "EntryFilter",
+    "EntryRow",
+    "LedgerRow",
+    "Outcome",
+    "Request",
+    "RequestKey",
+    "Totals",
+    "Usage",
+]
+
+Json = Any
+"""What `json.loads` gives: None, bool, int, float, str, list, dict."""
+
+OPENROUTER_URL: Final = "https://openrouter.ai/api/v1"
+"""The base URL that is left out of the key."""
+
+ANSWER_SCHEMA: Final = 1
+"""Number of the JSON form of an `Answer`; a reader refuses a higher one."""
+
+CostSource = Literal["reported", "generation", "estimated", "unknown"]
+"""Where an amount comes from: the reply's ``usage.cost``, ``GET /generation``, the price list, nowhere."""
+
+AskKind = Literal["hit", "miss", "refresh", "bypass", "coalesced", "replay", "stale", "failed"]
+"""What an ask came to.
+
+``hit`` served from the cache instead of a call · ``miss`` asked because nothing could be served ·
+``refresh`` asked again on request · ``bypass`` asked without the cache · ``coalesced`` waited for
+another's identical call · ``replay`` served in offline mode, where no call could have been made ·
+``stale`` an expired answer served because the call failed · ``failed`` a call that gave no answer.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One chat completion to be asked.
+
+    Attributes:
+        body: The JSON object that goes on the wire, without ``stream``.
+        stream: Whether it is asked as a stream. Not in the key, but for plugins that make it matter.
+        sample: Which sample of this request; 0 is the first. In the key when not 0, never sent.
+        base_url: The API's base URL, without a trailing slash. In the key when not OpenRouter's.
+    """
+
+    body: Mapping[str, Json]
+    stream: bool = True
+    sample: int = 0
+    base_url: str = OPENROUTER_URL
+
+
+@dataclass(frozen=True, slots=True)
+class RequestKey:
+    """Which request a request is.
+
+    Attributes:
+        digest: 64 hex digits, the store's key.
+        skeleton: The canonical request with its long strings taken out, kept with the entry and
+            compared on a hit.
+    """
+
+    digest: str
+    skeleton: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """An amount of US dollars and where it comes from; ``usd`` is None exactly when unknown."""
+
+    usd: Decimal | None
+    source: CostSource
+
+
+UNKNOWN_COST: Final = Cost(None, "unknown")
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of one call as the API reports them; None where it did not say.
+
+    ``prompt_tokens`` includes the cached and written ones, ``completion_tokens`` the reasoning ones.
+    """
+
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    cached_tokens: int | None = None
+    cache_write_tokens: int | None = None
+    reasoning_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One choice of an answer: the assistant's message as received or assembled from a stream."""
+
+    message: Mapping[str, Json]
+    finish_reason: str | None = None
+    native_finish_reason: str | None = None
+    error: Mapping[str, Json] | None = None
+    logprobs: Json = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back for a request.
+
+    Attributes:
+        choices: One for each choice, in order of their index.
+        model: The model that served it; may be a dated name that was not asked for.
+        provider: The provider's display name.
+        usage: Tokens, or None when the reply had no usage.
+        cost: What the call cost whoever paid for it.
+        generation_id: ``gen-…``, for ``GET /generation``.
+        created_s: When the answer was whole.
+        elapsed_s: Seconds from sending to the end of the answer.
+        complete: Whether the reply is proven whole (see `policy.may_store`).
+        error: An error that came inside an HTTP 200, at any level; None when there was none.
+        response_cache_hit: Whether OpenRouter served it from its own response cache; then its usage
+            is zero and says nothing of the answer's value.
+        source_generation_id: With ``response_cache_hit``, the generation that was paid for.
+    """
+
+    choices: tuple[Choice, ...]
+    model: str | None = None
+    provider: str | None = None
+    usage: Usage | None = None
+    cost: Cost = UNKNOWN_COST
+    generation_id: str | None = None
+    created_s: float = 0.0
+    elapsed_s: float = 0.0
+    complete: bool = True
+    error: Mapping[str, Json] | None = None
+    response_cache_hit: bool = False
+    source_generation_id: str | None = None
+
+    @property
+    def text(self) -> str:
+        """The first choice's text; text parts joined; empty when there is none."""
+        if not self.choices:
+            return ""
+        content = self.choices[0].message.get("content")
+        if isinstance(content, str):
+            return content
+        if isinstance(content, list):
+            return "".join(str(p.get("text", "")) for p in content if isinstance(p, Mapping))
+        return ""
+
+    @property
+    def finish_reason(self) -> str | None:
+        """The first choice's finish reason."""
+        return self.choices[0].finish_reason if self.choices else None
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A kept answer.
+
+    Attributes:
+        key: Whose answer it is.
+        answer: The answer as it was bought.
+        created_s: When it was stored.
+        expires_s: When it stops being served; None is never.
+        tags: Labels given by the user.
+        notebook: Where it was asked from (a path or name), for browsing; may be empty.
+    """
+
+    key: RequestKey
+    answer: Answer
+    created_s: float
+    expires_s: float | None = None
+    tags: tuple[str, ...] = ()
+    notebook: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one ask came to.
+
+    Attributes:
+        kind: See `AskKind`.
+        key: The request's key.
+        answer: The answer that was served.
+        why: Why it was asked upstream (``"not stored yet"``, ``"expired 2 h ago"``, …); empty on a hit.
+        stored: Whether the answer is now in the cache.
+        not_stored: Why it is not, and what to do about it; empty when it is.
+        notes: What else the receipt should say (``"truncated at 200 tokens"``).
+        entry_created_s: When the served entry was stored; None when nothing was served from it.
+        elapsed_s: Seconds this ask took, waiting included.
+        paid: What this ask was charged: 0 on a hit, unknown as unknown.
+        saved_usd: What this ask would have cost and did not; None is unknown, 0 where nothing was avoided.
+    """
+
+    kind: AskKind
+    key: RequestKey
+    answer: Answer
+    why: str = ""
+    stored: bool = False
+    not_stored: str = ""
+    notes: tuple[str, ...] = ()
+    entry_created_s: float | None = None
+    elapsed_s: float = 0.0
+    paid: Cost = UNKNOWN_COST
+    saved_usd: Decimal | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerRow:
+    """One ask in the ledger, or ``asks`` identical hits of one moment folded into one row.
+
+    Attributes:
+        at_s: When (of folded hits: the last).
+        session: Id of the kernel's session.
+        notebook: Where it was asked from.
+        key: 64 hex digits.
+        model: The model that was asked for.
+        kind: See `AskKind`.
+        asks: How many asks this row stands for.
+        paid: What was charged for all of them.
+        value_usd: The original price of what was served, for all of them; None is unknown.
+        tags: Labels of the ask.
+        prompt_tokens: Tokens served or bought, for all of them; None is unknown. So the other counts.
+        seconds: Seconds the asks took, together.
+        generation_id: For settling an unknown cost later; None when no reply named one.
+    """
+
+    at_s: float
+    session: str
+    notebook: str
+    key: str
+    model: str
+    kind: AskKind
+    asks: int
+    paid: Cost
+    value_usd: Decimal | None
+    tags: tuple[str, ...] = ()
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    cached_tokens: int | None = None
+    cache_write_tokens: int | None = None
+    seconds: float = 0.0
+    generation_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EntryFilter:
+    """Which entries: every condition that is set must hold; none set is all of them.
+
+    Attributes:
+        keys: Key prefixes (at least 4 hex digits each); an entry matches one of them.
+        text: Found in the prompt or the answer, without regard to case.
+        model: Asked or served model; ``*`` and ``?`` as in a shell.
+        system: The whole system prompt, exactly.
+        tag: A label.
+        prefix: How the prompt begins.
+        created_after_s: Stored at or after.
+        created_before_s: Stored before.
+        expired_at_s: Already expired at this time.
+    """
+
+    keys: tuple[str, ...] = ()
+    text: str = ""
+    model: str = ""
+    system: str | None = None
+    tag: str = ""
+    prefix: str = ""
+    created_after_s: float | None = None
+    created_before_s: float | None = None
+    expired_at_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EntryRow:
+    """An entry as it is listed: the index's columns, without the whole request and answer.
+
+    ``prompt`` and ``answer`` are the first 500 characters; the columns' meaning is that of
+    ``%openrouter_entries``.
+    """
+
+    key: str
+    created_s: float
+    model: str
+    provider: str
+    prompt: str
+    answer: str
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    cost: Cost
+    hits: int
+    saved_usd: Decimal | None
+    last_hit_s: float | None
+    expires_s: float | None
+    tags: tuple[str, ...]
+    size_bytes: int
+    notebook: str
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """Sums over ledger rows; the columns of ``%openrouter_stats`` and what else is kept apart.
+
+    ``paid_usd`` and ``saved_usd`` are sums of what is known; ``unpriced`` counts the asks whose
+    price is not known, so that a sum can be shown as "≥ $1.24, 3 of 41 unpriced".
+
+    Attributes:
+        group: The model, day, notebook or tag these sums are of; empty for all.
+        calls: Asks of every kind, failed ones too.
+        hits: Asks served from the cache that avoided a call.
+        misses: Asks that found nothing to serve and were answered upstream.
+    """
+
+    group: str
+    calls: int
+    hits: int
+    misses: int
+    refreshes: int
+    bypasses: int
+    coalesced: int
+    replays: int
+    stale: int
+    failed: int
+    paid_usd: Decimal
+    saved_usd: Decimal
+    coalesced_usd: Decimal
+    replayed_usd: Decimal
+    unpriced: int
+    prompt_tokens: int
+    completion_tokens: int
+    hit_tokens: int
+    bought_tokens: int
+    prompt_cache_saved_usd: Decimal | None = field(default=None)
