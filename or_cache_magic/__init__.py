@@ -1,0 +1,1 @@
+"""Ask OpenRouter in a notebook cell, keep the answer, rerun for nothing."""
