@@ -1,0 +1,65 @@
+"""What a call cost, from what the reply says: `decimal.Decimal` throughout, unknown stays unknown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any, Final
+
+from .records import UNKNOWN_COST, Cost
+
+__all__ = ["FREE", "cost_of_failure", "cost_reported", "decimal_usd"]
+
+FREE: Final = Cost(Decimal(0), "reported")
+
+_MAYBE_BILLED: Final = frozenset({408, 499, 504, 524})
+"""Time-outs at the edge: the provider may have gone on, and been paid."""
+
+_BILLED_APART: Final = ("plugins", "web_search_options", "tools", "stop_server_tools_when")
+"""Fields that can bill searches and files on their own, even when no token came back."""
+
+
+def decimal_usd(value: Any) -> Decimal | None:
+    """An amount as a Decimal, from a Decimal, an int or the shortest text of a float; None when it is none.
+
+    Negative amounts and not-a-number are no prices: OpenRouter lists routers at ``-1``.
+    """
+    if isinstance(value, bool) or not isinstance(value, (Decimal, int, float)):
+        return None
+    amount = Decimal(repr(value)) if isinstance(value, float) else Decimal(value)
+    return amount if amount.is_finite() and amount >= 0 else None
+
+
+def cost_reported(usage: Mapping[str, Any] | None) -> Cost:
+    """What the account paid for a call according to its ``usage`` block.
+
+    ``cost`` is what OpenRouter charged. With ``is_byok`` the provider bills
+    ``cost_details.upstream_inference_cost`` to the user's own key besides, so it is added; without
+    it, that amount is already inside ``cost`` and is never added
+    (OpenRouter: "Usage accounting", "Bring your own keys").
+    """
+    if usage is None:
+        return UNKNOWN_COST
+    charged = decimal_usd(usage.get("cost"))
+    if charged is None:
+        return UNKNOWN_COST
+    if usage.get("is_byok") is not True:
+        return Cost(charged, "reported")
+    details = usage.get("cost_details")
+    upstream = decimal_usd(details.get("upstream_inference_cost")) if isinstance(details, Mapping) else None
+    # With the user's own key most of the bill is the provider's: without it the total is not known.
+    return UNKNOWN_COST if upstream is None else Cost(charged + upstream, "reported")
+
+
+def cost_of_failure(status: int | None, body: Mapping[str, Any]) -> Cost:
+    """What a call cost that ended in an error before any token arrived.
+
+    A refused request is not billed, and a provider's failure without a completion is not either
+    (OpenRouter: "Zero completion insurance"), unless the request also ordered searches or files,
+    which are billed apart. After a time-out or a lost connection nobody here knows.
+    """
+    if status is None or status in _MAYBE_BILLED:
+        return UNKNOWN_COST
+    if 400 <= status < 500:  # noqa: PLR2004 - the HTTP classes
+        return FREE
+    return UNKNOWN_COST if any(body.get(name) for name in _BILLED_APART) else FREE

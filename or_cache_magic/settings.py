@@ -1,0 +1,270 @@
+"""What the user settled on, and where each value came from.
+
+Later wins: defaults, ``[tool.or_cache_magic]`` in the nearest ``pyproject.toml``, the environment,
+``c.OpenRouterMagics.*`` or ``%openrouter_config``. A cell's own options come last; they are not
+settings. The API key is no setting either: it is read where it is sent, and nowhere kept.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from .errors import SettingError
+from .policy import MODES, VOLATILE_TTL_S, Mode, parse_ttl
+from .records import OPENROUTER_URL
+
+__all__ = [
+    "ENVIRONMENT",
+    "SETTINGS",
+    "Setting",
+    "Settings",
+    "find_pyproject",
+    "load_settings",
+    "parse_setting",
+]
+
+FORMATS: Final = ("auto", "markdown", "text", "json", "code", "df", "none")
+RECEIPTS: Final = ("live", "stable", "off")
+
+ENVIRONMENT: Final[Mapping[str, str]] = {
+    "OPENROUTER_BASE_URL": "base_url",
+    "OPENROUTER_MODEL": "model",
+    "OR_CACHE_DIR": "cache_dir",
+    "OR_CACHE_MODE": "mode",
+}
+"""Environment variables and the settings that they set."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Every setting's value; `origins` says where each that is not the default came from."""
+
+    model: str | None = None
+    system: str | None = None
+    temperature: float | None = 0.0
+    max_tokens: int | None = 4096
+    format: str = "auto"
+    receipt: Literal["live", "stable", "off"] = "live"
+    stream: bool = True
+    mode: Mode = "normal"
+    ttl: float | None = None
+    volatile_ttl: float = VOLATILE_TTL_S
+    cache_sampled: bool = False
+    stale_if_error: bool = False
+    cache_dir: str | None = None
+    base_url: str = OPENROUTER_URL
+    attribution: bool = True
+    timeout_s: float = 600.0
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    origins: Mapping[str, str] = field(default_factory=dict)
+
+    def model_id(self, name: str) -> str:
+        """The model id that `name` stands for: its alias's target, or itself."""
+        return self.aliases.get(name, name)
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One setting: how its text is read, and what it means."""
+
+    name: str
+    parse: Callable[[Any], Any]
+    help: str
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError("takes a text")
+    return value
+
+
+def _optional(parse: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    def parsed(value: Any) -> Any:
+        return None if value is None or str(value).strip().lower() == "none" else parse(value)
+
+    return parsed
+
+
+def _number(low: float, high: float = math.inf) -> Callable[[Any], float]:
+    def parsed(value: Any) -> float:
+        try:
+            number = math.nan if isinstance(value, bool) else float(value)
+        except (TypeError, ValueError):
+            number = math.nan
+        if not low <= number <= high or math.isinf(number):
+            bound = f"at least {low:g}" if high == math.inf else f"from {low:g} to {high:g}"
+            raise ValueError(f"takes a number {bound}")
+        return number
+
+    return parsed
+
+
+def _whole(value: Any) -> int:
+    try:
+        number = 0 if isinstance(value, (bool, float)) else int(str(value))
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise ValueError("takes a whole number from 1 up")
+    return number
+
+
+def _flag(value: Any) -> bool:
+    known = {
+        "true": True,
+        "on": True,
+        "yes": True,
+        "1": True,
+        "false": False,
+        "off": False,
+        "no": False,
+        "0": False,
+    }
+    found = value if isinstance(value, bool) else known.get(str(value).strip().lower())
+    if found is None:
+        raise ValueError("takes true or false")
+    return found
+
+
+def _one_of(choices: tuple[str, ...]) -> Callable[[Any], str]:
+    def parsed(value: Any) -> str:
+        if value not in choices:
+            raise ValueError(f"takes one of {', '.join(choices)}")
+        return str(value)
+
+    return parsed
+
+
+def _lifetime(value: Any) -> float:
+    return float(value) if isinstance(value, float) else parse_ttl(str(value))
+
+
+def _url(value: Any) -> str:
+    url = _text(value).rstrip("/")
+    if not url.startswith(("https://", "http://")):
+        raise ValueError("takes an http(s) URL")
+    return url
+
+
+def _aliases(value: Any) -> Mapping[str, str]:
+    if isinstance(value, str):
+        value = dict(pair.partition(":")[::2] for pair in value.split(",") if pair.strip())
+    if not isinstance(value, Mapping) or not all(
+        isinstance(k, str) and isinstance(v, str) and k.strip() and v.strip() for k, v in value.items()
+    ):
+        raise ValueError("takes NAME:MODEL, several with commas")
+    return {k.strip(): v.strip() for k, v in value.items()}
+
+
+SETTINGS: Final[Mapping[str, Setting]] = {
+    s.name: s
+    for s in (
+        Setting("model", _optional(_text), "the model asked when none is named"),
+        Setting("system", _optional(_text), "the system prompt when none is given"),
+        Setting("temperature", _optional(_number(0, 2)), "sent explicitly; none sends none"),
+        Setting("max_tokens", _optional(_whole), "the answer's limit; none sends none"),
+        Setting("format", _one_of(FORMATS), "how answers are shown: " + ", ".join(FORMATS)),
+        Setting("receipt", _one_of(RECEIPTS), "the line below an answer: " + ", ".join(RECEIPTS)),
+        Setting("stream", _flag, "show the answer as it comes"),
+        Setting("mode", _one_of(MODES), "how the completion cache is used: " + ", ".join(MODES)),
+        Setting(
+            "ttl", _optional(_lifetime), "lifetime of new entries: 30m, 24h, 7d, never; none: by the model"
+        ),
+        Setting("volatile_ttl", _lifetime, "lifetime where the same request may answer otherwise tomorrow"),
+        Setting("cache_sampled", _flag, "store answers above temperature 0 too"),
+        Setting("stale_if_error", _flag, "serve an expired answer when the call fails"),
+        Setting("cache_dir", _optional(_text), "the cache's folder"),
+        Setting("base_url", _url, "the API's base URL"),
+        Setting("attribution", _flag, "tell OpenRouter which tool asks (shown in its public rankings)"),
+        Setting("timeout_s", _number(0.001), "seconds without a byte after which a call is given up"),
+        Setting("aliases", _aliases, "short names of models: fast:openai/gpt-4o-mini,big:…"),
+    )
+}
+"""Every setting by its name."""
+
+_NEVER_FROM_A_PROJECT: Final = {
+    "base_url": "a project must not choose where your API key is sent; set OPENROUTER_BASE_URL instead",
+}
+"""A pyproject.toml may come from a stranger, with the notebook."""
+
+
+def parse_setting(name: str, value: Any, origin: str) -> Any:
+    """The value that `value` (text, or a TOML value) stands for.
+
+    Raises:
+        SettingError: There is no such setting, or it does not take this value.
+    """
+    setting = SETTINGS.get(name)
+    if setting is None:
+        near = get_close_matches(name, SETTINGS, n=1)
+        hint = f"did you mean {near[0]}?" if near else "the settings are " + ", ".join(SETTINGS)
+        raise SettingError(f"no setting {name!r} (from {origin})", hint)
+    try:
+        return setting.parse(value)
+    except ValueError as exc:
+        raise SettingError(f"{name} = {value!r} (from {origin}): {exc}", f"{name}: {setting.help}") from exc
+
+
+def find_pyproject(folder: Path) -> Path | None:
+    """The nearest ``pyproject.toml`` at or above `folder`, or None."""
+    for parent in (folder, *folder.parents):
+        candidate = parent / "pyproject.toml"
+        if candidate.is_file():
+            return candidate
+    return None
+
+
+def _project_values(folder: Path) -> dict[str, tuple[Any, str]]:
+    path = find_pyproject(folder)
+    try:
+        text = path.read_text(encoding="utf-8") if path is not None else ""
+    except (OSError, UnicodeDecodeError):
+        return {}
+    if path is None or "or_cache_magic" not in text:
+        return {}  # spares the parser's import where the project says nothing
+    import tomlkit
+
+    try:
+        section = tomlkit.parse(text).unwrap().get("tool", {}).get("or_cache_magic", {})
+    except tomlkit.exceptions.ParseError as exc:
+        raise SettingError(f"{path} is not TOML: {exc}", "mend the file; nothing was sent") from exc
+    values: dict[str, tuple[Any, str]] = {}
+    for name, value in section.items():
+        if name in _NEVER_FROM_A_PROJECT:
+            raise SettingError(f"{name} in {path} is refused", _NEVER_FROM_A_PROJECT[name])
+        parsed = parse_setting(name, value, str(path))
+        if name == "cache_dir" and parsed is not None:
+            parsed = str(path.parent / Path(parsed).expanduser())
+        values[name] = (parsed, str(path))
+    return values
+
+
+def load_settings(environ: Mapping[str, str], folder: Path, config: Mapping[str, Any]) -> Settings:
+    """The settings in force.
+
+    Args:
+        environ: The process's environment.
+        folder: Where the search for a ``pyproject.toml`` begins.
+        config: What the kernel's configuration sets, by setting; None is not set.
+
+    Raises:
+        SettingError: An unknown setting, or a value it does not take.
+    """
+    found = _project_values(folder)
+    for variable, name in ENVIRONMENT.items():
+        text = environ.get(variable, "")
+        if text.strip():
+            found[name] = (parse_setting(name, text, variable), variable)
+    for name, value in config.items():
+        if value is not None:
+            found[name] = (parse_setting(name, value, "configuration"), "configuration")
+    values = {name: value for name, (value, _) in found.items()}
+    return replace(Settings(**values), origins={name: origin for name, (_, origin) in found.items()})
+
+
+assert {f.name for f in fields(Settings)} - {"origins"} == SETTINGS.keys()  # noqa: S101 - one table, two spellings
