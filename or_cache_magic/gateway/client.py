@@ -1,0 +1,200 @@
+"""Sends a request to OpenRouter through the ``openai`` client, imported here on the first miss.
+
+Retries are ours, not the client's: only what is proven to have cost nothing is sent again.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from or_cache_magic.errors import MissingKeyError, UpstreamError
+from or_cache_magic.records import Answer, Request
+
+from .draft import Draft
+from .failures import connection_lost, upstream_error
+
+if TYPE_CHECKING:
+    from openai import OpenAI
+
+__all__ = ["Gateway"]
+
+ATTEMPTS: Final = 3
+LONGEST_WAIT_S: Final = 60.0
+"""A server that asks for more patience than this is not waited for."""
+
+_ATTRIBUTION: Final = {
+    # A localhost URL needs a title, and then counts (OpenRouter: "App attribution").
+    "HTTP-Referer": "http://localhost/or_cache_magic",
+    "X-OpenRouter-Title": "or_cache_magic",
+}
+_OPENAI_HEADERS: Final = ("OpenAI-Organization", "OpenAI-Project")
+_HTTP_LIBRARIES: Final = frozenset({"httpx", "httpx2", "httpcore", "httpcore2"})
+_NEVER_SENT: Final = frozenset({"ConnectError", "ConnectTimeout", "PoolTimeout", "UnsupportedProtocol"})
+
+
+class Gateway:
+    """Sends requests. Thread-safe; opens nothing until the first request.
+
+    Args:
+        api_key: Gives the OpenRouter key, asked at each request; None when there is none. No other
+            key and none of OpenAI's organisation headers ever leave.
+        attribution: Whether OpenRouter is told which tool asks.
+        timeout_s: Seconds without a byte after which a call is given up.
+        sleep: Waits between attempts.
+    """
+
+    def __init__(
+        self,
+        api_key: Callable[[], str | None],
+        *,
+        attribution: bool = True,
+        timeout_s: float = 600.0,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._api_key = api_key
+        self._attribution = attribution
+        self._timeout_s = timeout_s
+        self._sleep = sleep
+        self._lock = threading.Lock()
+        self._client: OpenAI | None = None
+
+    def send(self, request: Request, draft: Draft, *, fresh: bool = False) -> Answer:
+        """The answer, which may be cut or hold an error (see `policy.why_not_stored`).
+
+        Args:
+            request: What to ask.
+            draft: Collects the reply, and still holds what had arrived when this raises.
+            fresh: Forbids OpenRouter to answer from its own response cache.
+
+        Raises:
+            MissingKeyError: There is no key; nothing was sent.
+            UpstreamError: Refused, or failed before any part of an answer arrived.
+            KeyboardInterrupt: As it came; the connection is closed, which ends the work upstream
+                where the provider supports it.
+        """
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                return self._send_once(request, draft, fresh=fresh, attempt=attempt)
+            except UpstreamError as exc:
+                wait_s = exc.retry_after_s if exc.retry_after_s is not None else 0.5 * 2 ** (attempt - 1)
+                if not exc.retryable or draft.started or attempt == ATTEMPTS or wait_s > LONGEST_WAIT_S:
+                    raise
+                self._sleep(wait_s)
+        raise AssertionError("unreachable")  # pragma: no cover - the last attempt returns or raises
+
+    def close(self) -> None:
+        """Closes idle connections."""
+        with self._lock:
+            client, self._client = self._client, None
+        if client is not None:
+            client.close()
+
+    def _send_once(self, request: Request, draft: Draft, *, fresh: bool, attempt: int) -> Answer:
+        client = self._connected(request.base_url)
+        body = {**request.body, "stream": request.stream}
+        draft.restart()
+        headers: Mapping[str, str] = {}
+        try:
+            # The body is sent whole through `extra_body`, which overrides the client's own arguments,
+            # so that what was hashed is what is sent, field for field.
+            with client.chat.completions.with_streaming_response.create(
+                model=str(body.get("model", "")),
+                messages=body.get("messages", []),
+                stream=request.stream,
+                extra_body=body,
+                extra_headers={"X-OpenRouter-Cache": "false"} if fresh else None,
+            ) as response:
+                headers = response.headers
+                draft.read_headers(headers)
+                if "text/event-stream" in headers.get("content-type", ""):
+                    _read_stream(response.iter_lines(), draft)
+                else:
+                    draft.read_body(response.read())
+        except Exception as exc:
+            failure = _failure(exc, request, headers=headers, attempt=attempt)
+            if failure is None:
+                raise
+            if not draft.started:
+                raise failure from None
+        if draft.error is not None and not draft.started:
+            raise upstream_error(None, draft.error, body=body, headers=headers, attempts=attempt)
+        return draft.answer()
+
+    def _connected(self, base_url: str) -> OpenAI:
+        key = (self._api_key() or "").strip()
+        if not key:
+            raise MissingKeyError(
+                "no OpenRouter API key, and this answer is not in the completion cache (nothing was sent)",
+                "set OPENROUTER_API_KEY or run %openrouter_key",
+            )
+        with self._lock:
+            client = self._client
+            if client is None or client.api_key != key or str(client.base_url).rstrip("/") != base_url:
+                import openai
+
+                # The client would fill these from OPENAI_ORG_ID and OPENAI_PROJECT_ID.
+                headers: dict[str, Any] = dict.fromkeys(_OPENAI_HEADERS, openai.Omit())
+                if self._attribution:
+                    headers.update(_ATTRIBUTION)
+                self._client = client = openai.OpenAI(
+                    api_key=key,
+                    base_url=base_url,
+                    max_retries=0,
+                    timeout=self._timeout_s,
+                    default_headers=headers,
+                )
+            return client
+
+
+def _read_stream(lines: Iterator[str], draft: Draft) -> None:
+    for line in lines:
+        if draft.read_line(line):
+            return
+
+
+def _failure(
+    exc: Exception, request: Request, *, headers: Mapping[str, str], attempt: int
+) -> UpstreamError | None:
+    """The error that `exc` stands for; None when it isn't the wire's doing."""
+    import openai
+
+    if isinstance(exc, openai.APIStatusError):
+        return upstream_error(
+            exc.status_code,
+            _error_object(exc.body),
+            body=request.body,
+            headers=exc.response.headers,
+            attempts=attempt,
+        )
+    if isinstance(exc, ValueError):  # JSON that isn't; a body of blanks
+        error = f"a reply that is not JSON ({exc})"
+        return upstream_error(None, error, body=request.body, headers=headers, attempts=attempt)
+    if _is_transport_failure(exc):
+        cause = exc.__cause__ or exc
+        sent = bool(headers) or type(cause).__name__ not in _NEVER_SENT
+        return connection_lost(cause, sent=sent, attempts=attempt, base_url=request.base_url)
+    return None
+
+
+def _error_object(body: Any) -> Mapping[str, Any] | str | None:
+    if isinstance(body, Mapping):
+        inner = body.get("error")
+        return inner if isinstance(inner, Mapping) else body
+    return str(body) if body else None
+
+
+def _is_transport_failure(exc: BaseException) -> bool:
+    """Whether the connection failed, as the client tells it or as the HTTP library below it does.
+
+    The lines are read below the client, so that the library's own exceptions come through; which
+    library that is depends on the client's version.
+    """
+    import openai
+
+    return (
+        isinstance(exc, openai.APIConnectionError)
+        or type(exc).__module__.partition(".")[0] in _HTTP_LIBRARIES
+    )
