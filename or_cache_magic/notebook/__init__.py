@@ -1,0 +1,1 @@
+"""The notebook's edge: magic lines in, engine calls out."""

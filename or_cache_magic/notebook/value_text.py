@@ -1,0 +1,260 @@
+"""How a value of the notebook reads in a prompt: compact, and the same in every process.
+
+==================  ===========================================================================
+text, `Completion`  as it is
+numbers, dates      as Python writes them (floats in full, ``0.1``)
+None, True          ``None``, ``True``
+lists, dicts, sets  JSON, letters unescaped; sets sorted; arrays as nested lists
+DataFrame, Series   a shape line and a Markdown table; the index unless it only counts
+==================  ===========================================================================
+
+What is large (`MAX_ROWS`, `MAX_COLUMNS`, `MAX_ITEMS`) is refused unless ``head`` or ``tail`` cut it on
+purpose: a forgotten million rows would be paid for. What has no text that another process would repeat
+(an object at an address, a set of mixed kinds) is refused as well. pandas and numpy are not imported here;
+their values are known by their classes' names.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import date, time, timedelta
+from decimal import Decimal
+from itertools import islice
+from pathlib import PurePath
+from typing import Any, Final
+from uuid import UUID
+
+__all__ = ["FILTERS", "MAX_COLUMNS", "MAX_ITEMS", "MAX_ROWS", "Shown", "Unwritable"]
+
+MAX_ROWS: Final = 50
+"""Rows of a table that go into a prompt without having been cut on purpose."""
+
+MAX_COLUMNS: Final = 20
+"""Columns of a table that go into a prompt."""
+
+MAX_ITEMS: Final = 1000
+"""Numbers of an array that go into a prompt without having been cut on purpose."""
+
+_DEFAULT_COUNT: Final = 5
+_ADDRESS: Final = re.compile(r"\bat 0x[0-9a-fA-F]+")
+_PLAIN: Final = (bool, int, Decimal, date, time, timedelta, PurePath, UUID)
+
+
+class Unwritable(Exception):  # noqa: N818 - a finding that becomes a TemplateError
+    """A value that has no text for a prompt."""
+
+    def __init__(self, problem: str, hint: str) -> None:
+        super().__init__(problem)
+        self.problem = problem
+        self.hint = hint
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A value on its way into a prompt.
+
+    Attributes:
+        value: The value.
+        rows: How many rows, items or lines it had before it was cut; None when it was not.
+    """
+
+    value: Any
+    rows: int | None = None
+
+    def text(self) -> str:
+        """The value as it reads; raises `Unwritable`."""
+        frame = _frame(self.value)
+        if frame is not None:
+            return self._shape(frame) + "\n\n" + _markdown(frame)
+        self.check_size()
+        return _text(self.value)
+
+    def check_size(self) -> None:
+        """Raise `Unwritable` when the value is large and was not cut on purpose."""
+        frame, size = _frame(self.value), getattr(self.value, "size", 0)
+        if frame is not None:
+            rows, columns = frame.shape
+            if columns > MAX_COLUMNS:
+                problem = f"{columns} columns are many (at most {MAX_COLUMNS})"
+                raise Unwritable(problem, "choose some in a cell above: part = table[['a', 'b']]")
+            if rows > MAX_ROWS and self.rows is None:
+                problem = f"{rows} rows are many (at most {MAX_ROWS}, unless cut on purpose)"
+                raise Unwritable(problem, f"cut it: | head 20, or mean it: | head {rows}")
+        elif self.rows is None and _is(self.value, "numpy", "ndarray") and size > MAX_ITEMS:
+            problem = f"{size} numbers are many (at most {MAX_ITEMS}, unless cut on purpose)"
+            raise Unwritable(problem, f"cut it: | head 20, or mean it: | head {len(self.value)}")
+
+    def _shape(self, frame: Any) -> str:
+        self.check_size()
+        rows, columns = frame.shape
+        of = "" if self.rows in (None, rows) else f" of {self.rows}"
+        return f"{rows}{of} rows × {columns} columns"
+
+
+def _is(value: Any, library: str, name: str) -> bool:
+    """Whether `value` is of the class `name` of `library`, or of a subclass, without importing it."""
+    return any(c.__name__ == name and c.__module__.partition(".")[0] == library for c in type(value).__mro__)
+
+
+def _frame(value: Any) -> Any:
+    """`value` as a DataFrame when it is a table or a column of one; else None."""
+    if _is(value, "pandas", "DataFrame"):
+        return value
+    return value.to_frame() if _is(value, "pandas", "Series") else None
+
+
+def _markdown(frame: Any) -> str:
+    """A Markdown table without padding: spaces cost tokens. Missing values are empty cells."""
+    counts = _is(frame.index, "pandas", "RangeIndex") and frame.index.name is None
+    if not counts:
+        frame = frame.reset_index(names=_index_names(frame), allow_duplicates=True)
+    missing = frame.isna().to_numpy()
+    rows = [
+        ["" if missing[i, j] else _cell(value) for j, value in enumerate(row)]
+        for i, row in enumerate(frame.itertuples(index=False, name=None))
+    ]
+    table = [[_cell(column) for column in frame.columns], ["---"] * len(frame.columns), *rows]
+    return "\n".join("|" + "|".join(row) + "|" for row in table)
+
+
+def _index_names(frame: Any) -> list[str]:
+    return ["" if name is None else str(name) for name in frame.index.names]
+
+
+def _cell(value: Any) -> str:
+    return _text(value).replace("|", "\\|").replace("\r\n", "<br>").replace("\n", "<br>")
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, str):
+        return str(value)
+    if value is None or isinstance(value, _PLAIN):
+        return str(value)
+    if isinstance(value, float):
+        return repr(float(value))
+    if isinstance(value, (Mapping, list, tuple, set, frozenset)) or _is(value, "numpy", "ndarray"):
+        return _json(value)
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        raise Unwritable("bytes are no text", "decode them in a cell above: text = data.decode()")
+    text = str(value)
+    if callable(value) or _ADDRESS.search(text):
+        raise Unwritable(
+            f"a {type(value).__name__} has no text of its own",
+            "compute the text in a cell above and name that",
+        )
+    return text
+
+
+def _json(value: Any) -> str:
+    try:
+        return json.dumps(_jsonable(value), ensure_ascii=False)
+    except (TypeError, ValueError, RecursionError) as problem:
+        raise Unwritable(
+            f"it can't be written as JSON: {problem}", "compute the text in a cell above"
+        ) from None
+
+
+def _jsonable(value: Any) -> Any:
+    """`value` in lists, dicts, numbers, texts and None."""
+    if isinstance(value, Mapping):
+        return {_json_name(key): _jsonable(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_jsonable(item) for item in value]
+    if isinstance(value, (set, frozenset)):
+        return [_jsonable(item) for item in _ordered(value)]
+    if value is None or isinstance(value, (str, bool, int, float)):
+        return value
+    frame = _frame(value)
+    if frame is not None:
+        return [_jsonable(row) for row in frame.to_dict("records")]
+    if any(_is(value, "numpy", name) for name in ("ndarray", "number", "bool_", "bool")):
+        return _jsonable(value.tolist())
+    return _text(value)
+
+
+def _json_name(key: Any) -> str:
+    return key if isinstance(key, str) else _text(key)
+
+
+def _ordered(items: set[Any] | frozenset[Any]) -> list[Any]:
+    """A set's items in an order that every process finds."""
+    kinds = {float if isinstance(item, (int, float)) else type(item) for item in items}
+    if len(kinds) > 1 or any(issubclass(kind, (set, frozenset)) for kind in kinds):
+        raise Unwritable("a set of mixed kinds has no order", "make it a list in a cell above")
+    return sorted(items)
+
+
+def _cut(shown: Shown, count: int | None, *, end: bool) -> Shown:
+    value, wanted = shown.value, _DEFAULT_COUNT if count is None else count
+    lines = isinstance(value, str)
+    items: Any = value.splitlines() if lines else value
+    try:
+        total = len(items)
+    except TypeError:
+        problem = f"a {type(value).__name__} can't be cut"
+        raise Unwritable(problem, "head and tail cut tables, lists, dicts and texts (by lines)") from None
+    start = max(total - wanted, 0) if end else 0
+    stop = total if end else wanted
+    cut: Any
+    if isinstance(items, Mapping):
+        cut = dict(islice(items.items(), start, stop))
+    elif isinstance(items, (set, frozenset)):
+        cut = _ordered(items)[start:stop]
+    else:
+        cut = getattr(items, "iloc", items)[start:stop]
+    return replace(shown, value="\n".join(cut) if lines else cut, rows=shown.rows or total)
+
+
+def _head(shown: Shown, count: int | None) -> Shown:
+    return _cut(shown, count, end=False)
+
+
+def _tail(shown: Shown, count: int | None) -> Shown:
+    return _cut(shown, count, end=True)
+
+
+def _no_count(count: int | None) -> None:
+    if count is not None:
+        raise Unwritable(f"only head and tail take a number, not {count}", "write it after head or tail")
+
+
+def _as_json(shown: Shown, count: int | None) -> Shown:
+    _no_count(count)
+    shown.check_size()
+    return replace(shown, value=_json(shown.value))
+
+
+def _as_csv(shown: Shown, count: int | None) -> Shown:
+    _no_count(count)
+    frame = _frame(shown.value)
+    if frame is None:
+        raise Unwritable(f"a {type(shown.value).__name__} is no table", "csv takes a DataFrame or a Series")
+    shown.check_size()
+    counts = _is(frame.index, "pandas", "RangeIndex") and frame.index.name is None
+    return replace(shown, value=str(frame.to_csv(index=not counts, lineterminator="\n")).rstrip("\n"))
+
+
+def _as_lines(shown: Shown, count: int | None) -> Shown:
+    _no_count(count)
+    shown.check_size()
+    value = shown.value
+    if isinstance(value, (set, frozenset)):
+        value = _ordered(value)
+    elif not (
+        isinstance(value, (list, tuple)) or _is(value, "pandas", "Series") or _is(value, "numpy", "ndarray")
+    ):
+        raise Unwritable(f"a {type(value).__name__} has no items", "lines takes a list, a set or a column")
+    return replace(shown, value="\n".join(_text(item) for item in value))
+
+
+FILTERS: Final[Mapping[str, Callable[[Shown, int | None], Shown]]] = {
+    "head": _head,
+    "tail": _tail,
+    "json": _as_json,
+    "csv": _as_csv,
+    "lines": _as_lines,
+}
+"""``head N`` and ``tail N`` (5 unless told) cut; ``json``, ``csv`` and ``lines`` (an item a line) write."""

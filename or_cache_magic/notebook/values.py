@@ -1,0 +1,179 @@
+"""Reads the values of options: numbers, names, JSON, lengths of time, texts and files.
+
+Each parser takes the word that was written and gives the value, or raises ValueError with the problem in
+a line; the caller adds the option's name and what it expects.
+"""
+
+from __future__ import annotations
+
+import json
+import keyword
+import math
+import re
+import unicodedata
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal, NoReturn
+
+from or_cache_magic.errors import OptionError
+from or_cache_magic.policy import parse_ttl
+
+from .command import near
+
+__all__ = [
+    "choice",
+    "hex_key",
+    "json_param",
+    "length_s",
+    "name",
+    "number",
+    "read_text_argument",
+    "text",
+    "token_limit",
+    "ttl_s",
+    "whole",
+]
+
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+_WHOLE = re.compile(r"[+-]?\d+", re.ASCII)
+_KEY = re.compile(r"[0-9a-f]{4,64}")
+
+
+def text(word: str) -> str:
+    """`word`, which must not be blank."""
+    if not word.strip():
+        raise ValueError("the value is empty")
+    return word
+
+
+def number(word: str) -> float:
+    """A finite decimal number."""
+    if not _NUMBER.fullmatch(word) or math.isinf(float(word)):
+        raise ValueError(f"{word!r} is not a number")
+    return float(word)
+
+
+def whole(least: int | None = None) -> Callable[[str], int]:
+    """A parser of whole numbers, from `least` up; None has no lower end."""
+
+    def parsed(word: str) -> int:
+        if not _WHOLE.fullmatch(word):
+            raise ValueError(f"{word!r} is not a whole number")
+        if least is not None and int(word) < least:
+            raise ValueError(f"{word} is below {least}")
+        return int(word)
+
+    return parsed
+
+
+def token_limit(word: str) -> int | Literal["none"]:
+    """A number of tokens from 1 up, or ``none``: no limit is sent."""
+    return "none" if word == "none" else whole(1)(word)
+
+
+def choice(*choices: str) -> Callable[[str], str]:
+    """A parser of one of `choices`."""
+
+    def parsed(word: str) -> str:
+        if word not in choices:
+            meant = near(word, choices)
+            raise ValueError(f"{word!r} is not a choice" + (f" (did you mean {meant}?)" if meant else ""))
+        return word
+
+    return parsed
+
+
+def name(word: str) -> str:
+    """A Python name that a value can be bound to, in the form in which Python itself keeps names (NFKC)."""
+    bound = unicodedata.normalize("NFKC", word)
+    if not bound.isidentifier() or keyword.iskeyword(bound):
+        raise ValueError(f"{word!r} is not a name that a value can be bound to")
+    return bound
+
+
+def ttl_s(word: str) -> float:
+    """Seconds in ``30m``, ``24h``, ``7d``; infinity for ``never``."""
+    try:
+        return parse_ttl(word)
+    except ValueError:
+        raise ValueError(f"{word!r} is not a length of time") from None
+
+
+def length_s(word: str) -> float:
+    """Seconds in ``30m``, ``24h``, ``7d``."""
+    seconds = ttl_s(word)
+    if math.isinf(seconds):
+        raise ValueError(f"{word!r} is not a length of time")
+    return seconds
+
+
+def hex_key(word: str) -> str:
+    """An entry's key, or the first 4 hex digits of it or more."""
+    if not _KEY.fullmatch(word.lower()):
+        raise ValueError(f"{word!r} is not a key")
+    return word.lower()
+
+
+def json_param(word: str) -> tuple[str, Any]:
+    """The field and the value in ``KEY=JSON``. NaN and infinities are no JSON."""
+    key, equals, source = word.partition("=")
+    if not equals or not key.strip():
+        raise ValueError(f"{word!r} has no KEY=")
+    try:
+        return key.strip(), json.loads(source, parse_constant=_no_number, parse_float=_finite)
+    except ValueError:
+        meant = f"""'{key}="{source}"'"""
+        suggestion = "" if set(source) & set("\"'{}[]") else f" (a text needs its quotes: {meant})"
+        raise ValueError(f"the value of {key} is not JSON: {source!r}{suggestion}") from None
+
+
+def _no_number(constant: str) -> NoReturn:
+    raise ValueError(constant)
+
+
+def _finite(source: str) -> float:
+    found = float(source)
+    return found if math.isfinite(found) else _no_number(source)
+
+
+def read_text_argument(value: str, namespace: Mapping[str, Any], base_dir: Path) -> str:
+    """The text that ``TEXT | @file | NAME`` stands for.
+
+    ``@file`` is the file's text, `base_dir` being where a relative path begins. A single word that is a
+    variable in `namespace` is the variable's text. Everything else is the text itself, a single word that
+    is no variable too. ``@@`` begins a text with one ``@``.
+
+    A file is read as UTF-8; a byte order mark and the kind of line ends don't count, so that a prompt
+    saved on another system is the same prompt.
+
+    Raises:
+        OptionError: The file can't be read, or the variable isn't a text.
+    """
+    if value.startswith("@@"):
+        return value[1:]
+    if value.startswith("@"):
+        return _read(value[1:], base_dir)
+    if value.isidentifier() and value in namespace:
+        found = namespace[value]
+        if not isinstance(found, str):
+            kind = type(found).__name__
+            raise OptionError(
+                f"the variable {value} is a {kind}, not a text; nothing was sent",
+                f"bind a text ({value}_text = str({value})) and name that, or write more than one word",
+            )
+        return str(found)
+    return value
+
+
+def _read(name: str, base_dir: Path) -> str:
+    try:
+        path = base_dir / Path(name).expanduser()
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, RuntimeError) as problem:
+        why = getattr(problem, "strerror", None) or str(problem)
+    except ValueError:
+        why = "it is not UTF-8 text"
+    raise OptionError(
+        f"@{name} can't be read: {why}; nothing was sent",
+        f"relative paths begin at {base_dir}; write @@ for a text that begins with @",
+    )
