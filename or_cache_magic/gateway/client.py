@@ -41,8 +41,8 @@ class Gateway:
     Args:
         api_key: Gives the OpenRouter key, asked at each request; None when there is none. No other
             key and none of OpenAI's organisation headers ever leave.
-        attribution: Whether OpenRouter is told which tool asks.
-        timeout_s: Seconds without a byte after which a call is given up.
+        attribution: Tells whether OpenRouter is told which tool asks.
+        timeout_s: Tells the seconds without a byte after which a call is given up.
         sleep: Waits between attempts.
     """
 
@@ -50,8 +50,8 @@ class Gateway:
         self,
         api_key: Callable[[], str | None],
         *,
-        attribution: bool = True,
-        timeout_s: float = 600.0,
+        attribution: Callable[[], bool] = lambda: True,
+        timeout_s: Callable[[], float] = lambda: 600.0,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._api_key = api_key
@@ -60,6 +60,7 @@ class Gateway:
         self._sleep = sleep
         self._lock = threading.Lock()
         self._client: OpenAI | None = None
+        self._made_for: tuple[Any, ...] = ()
 
     def send(self, request: Request, draft: Draft, *, fresh: bool = False) -> Answer:
         """The answer, which may be cut or hold an error (see `policy.why_not_stored`).
@@ -130,23 +131,23 @@ class Gateway:
                 "no OpenRouter API key, and this answer is not in the completion cache (nothing was sent)",
                 "set OPENROUTER_API_KEY or run %openrouter_key",
             )
+        wanted = (key, base_url, self._attribution(), self._timeout_s())
         with self._lock:
-            client = self._client
-            if client is None or client.api_key != key or str(client.base_url).rstrip("/") != base_url:
-                import openai
+            if self._client is None or self._made_for != wanted:
+                self._client, self._made_for = _client(*wanted), wanted
+            return self._client
 
-                # The client would fill these from OPENAI_ORG_ID and OPENAI_PROJECT_ID.
-                headers: dict[str, Any] = dict.fromkeys(_OPENAI_HEADERS, openai.Omit())
-                if self._attribution:
-                    headers.update(_ATTRIBUTION)
-                self._client = client = openai.OpenAI(
-                    api_key=key,
-                    base_url=base_url,
-                    max_retries=0,
-                    timeout=self._timeout_s,
-                    default_headers=headers,
-                )
-            return client
+
+def _client(api_key: str, base_url: str, attribution: bool, timeout_s: float) -> OpenAI:
+    import openai
+
+    # The client would fill these from OPENAI_ORG_ID and OPENAI_PROJECT_ID.
+    headers: dict[str, Any] = dict.fromkeys(_OPENAI_HEADERS, openai.Omit())
+    if attribution:
+        headers.update(_ATTRIBUTION)
+    return openai.OpenAI(
+        api_key=api_key, base_url=base_url, max_retries=0, timeout=timeout_s, default_headers=headers
+    )
 
 
 def _read_stream(lines: Iterator[str], draft: Draft) -> None:

@@ -1,0 +1,148 @@
+"""Keeps answers and accounts for asks, in one transaction; a failing store loses neither answer nor cost."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Final
+
+from .errors import StoreError, UpstreamError
+from .ledger import Ledger
+from .policy import Policy, lifetime_s
+from .pricing import FREE
+from .records import (
+    UNKNOWN_COST,
+    Answer,
+    AskKind,
+    Cost,
+    Entry,
+    LedgerRow,
+    Outcome,
+    Request,
+    RequestKey,
+    Usage,
+)
+from .store import DiskStore
+
+__all__ = ["Books", "paid_for"]
+
+_NO_USAGE: Final = Usage()
+
+
+def paid_for(answer: Answer) -> Cost:
+    """What a call was charged: nothing when OpenRouter served it from its own response cache."""
+    return FREE if answer.response_cache_hit else answer.cost
+
+
+@dataclass(frozen=True, slots=True)
+class Books:
+    """The store and the ledger, written together. Thread-safe.
+
+    Attributes:
+        store: Keeps the answers.
+        ledger: Keeps the accounts.
+        transaction: Opens a transaction that both share.
+        notebook: Where the asks come from, for browsing.
+        clock: Tells UTC epoch seconds.
+    """
+
+    store: DiskStore
+    ledger: Ledger
+    transaction: Callable[[], AbstractContextManager[object]]
+    notebook: str = ""
+    clock: Callable[[], float] = time.time
+
+    def keep(
+        self, kind: AskKind, key: RequestKey, request: Request, policy: Policy, answer: Answer
+    ) -> tuple[str, str]:
+        """Stores an answer that may be served again and accounts for it.
+
+        Returns:
+            Why it could not be stored (empty: it is), and what the receipt says of its lifetime.
+        """
+        ttl_s, note = lifetime_s(request, answer, policy)
+        now_s = self.clock()
+        expires_s = None if ttl_s is None else now_s + ttl_s
+        entry = Entry(key, answer, now_s, expires_s, policy.tags, self.notebook)
+        row = self._row(kind, key, request, policy, answer)
+        try:
+            with self.transaction():
+                self.ledger.record(row)
+                self.store.put(entry, request)
+        except StoreError as exc:
+            self.ledger.remember(row)
+            return f"not stored: {exc.args[0]}", ""
+        return "", note
+
+    def set_aside(
+        self, kind: AskKind, key: RequestKey, request: Request, policy: Policy, answer: Answer, reason: str
+    ) -> None:
+        """Keeps what was paid for and can't be served, and accounts for it."""
+        row = self._row(kind, key, request, policy, answer)
+        try:
+            with self.transaction():
+                self.ledger.record(row)
+                self.store.keep_unserved(key, request, answer, reason, self.clock())
+        except StoreError:
+            self.ledger.remember(row)
+
+    def account(
+        self, kind: AskKind, key: RequestKey, request: Request, policy: Policy, answer: Answer
+    ) -> None:
+        """Accounts for a call whose answer isn't kept."""
+        row = self._row(kind, key, request, policy, answer)
+        try:
+            self.ledger.record(row)
+        except StoreError:
+            self.ledger.remember(row)
+
+    def account_failure(
+        self, key: RequestKey, request: Request, policy: Policy, failure: UpstreamError
+    ) -> None:
+        """Accounts for a call that brought no answer, at what it cost as far as is known."""
+        cost = UNKNOWN_COST if failure.cost_usd is None else Cost(failure.cost_usd, "reported")
+        self.account(
+            "failed", key, request, policy, Answer((), cost=cost, generation_id=failure.generation_id)
+        )
+
+    def count(self, outcome: Outcome, request: Request, policy: Policy) -> None:
+        """Counts, in memory, an ask that made no call; calls are accounted for where they are made."""
+        if outcome.kind not in ("hit", "replay", "coalesced", "stale"):
+            return
+        usage = outcome.answer.usage or _NO_USAGE
+        self.ledger.count_hit(
+            key=outcome.key.digest,
+            model=str(request.body.get("model", "")),
+            notebook=self.notebook,
+            tags=policy.tags,
+            kind=outcome.kind,
+            value=outcome.answer.cost.usd,
+            prompt_tokens=usage.prompt_tokens,
+            completion_tokens=usage.completion_tokens,
+            seconds=outcome.elapsed_s,
+        )
+
+    def _row(
+        self, kind: AskKind, key: RequestKey, request: Request, policy: Policy, answer: Answer
+    ) -> LedgerRow:
+        usage = answer.usage or _NO_USAGE
+        return LedgerRow(
+            at_s=self.clock(),
+            session=self.ledger.session,
+            notebook=self.notebook,
+            key=key.digest,
+            model=str(request.body.get("model", "")),
+            kind=kind,
+            asks=1,
+            paid=paid_for(answer),
+            value_usd=answer.cost.usd,
+            tags=policy.tags,
+            prompt_tokens=usage.prompt_tokens,
+            completion_tokens=usage.completion_tokens,
+            cached_tokens=usage.cached_tokens,
+            cache_write_tokens=usage.cache_write_tokens,
+            seconds=answer.elapsed_s,
+            generation_id=answer.generation_id,
+        )

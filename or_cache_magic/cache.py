@@ -1,0 +1,338 @@
+"""`CompletionCache`: ask, browse, account and purge, on one folder. No IPython needed."""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .accounting import Books
+from .asking import chat_body, policy_for
+from .completion import Completion
+from .database import Database
+from .engine import Engine, OnText
+from .errors import OptionError
+from .frames import entries_frame, stats_frame
+from .gateway import Gateway
+from .ledger import Ledger
+from .policy import Policy, parse_ttl
+from .records import EntryFilter, EntryRow, Outcome, Request, Totals
+from .settings import Settings, load_settings
+from .store import DiskStore
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    import pandas as pd
+    from typing_extensions import Self
+
+__all__ = ["CompletionCache", "Purge", "key_from_environment"]
+
+_GROUPS = ("", "model", "day", "notebook", "tag")
+
+
+def key_from_environment() -> str | None:
+    """The OpenRouter key in ``OPENROUTER_API_KEY`` or None; no other variable is looked at."""
+    return os.environ.get("OPENROUTER_API_KEY") or None
+
+
+@dataclass(frozen=True, slots=True)
+class Purge:
+    """What a purge removes: how many entries, and what it would cost to buy them again.
+
+    ``cost_usd`` is the sum of what is known; ``unpriced`` counts the entries whose cost isn't.
+    """
+
+    filter: EntryFilter
+    entries: int
+    cost_usd: Any
+    unpriced: int
+
+
+class CompletionCache:
+    """The completion cache in one folder, and the asks that go through it. Thread-safe.
+
+    Nothing is opened, made or imported until it is needed: the folder at the first store, the
+    ``openai`` client at the first miss, pandas at the first table.
+
+    Args:
+        directory: The folder; it is made at the first store.
+        settings: Gives the settings in force, asked at each ask; None reads the environment and the
+            nearest ``pyproject.toml`` once.
+        api_key: Gives the OpenRouter key when one is needed; None reads ``OPENROUTER_API_KEY``.
+        notebook: Where the asks come from, for browsing.
+        clock: Tells UTC epoch seconds.
+    """
+
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        *,
+        settings: Callable[[], Settings] | None = None,
+        api_key: Callable[[], str | None] = key_from_environment,
+        notebook: str = "",
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.directory = Path(directory).expanduser()
+        #: Id of this session in the ledger.
+        self.session = uuid.uuid4().hex[:12]
+        self._loaded: Settings | None = None
+        self._settings = settings or self._load_settings
+        self.database = Database(self.directory)
+        self.store = DiskStore(self.database)
+        self.ledger = Ledger(self.database, session=self.session, clock=clock)
+        self._clock = clock
+        self._gateway = Gateway(
+            api_key,
+            attribution=lambda: self.settings.attribution,
+            timeout_s=lambda: self.settings.timeout_s,
+        )
+        books = Books(self.store, self.ledger, self.database.transaction, notebook, clock)
+        self._engine = Engine(books, self._gateway)
+
+    def __repr__(self) -> str:
+        return f"CompletionCache({str(self.directory)!r})"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def settings(self) -> Settings:
+        """The settings in force."""
+        return self._settings()
+
+    # -- asking -------------------------------------------------------------------------------
+
+    def ask(
+        self,
+        prompt: str | Sequence[Mapping[str, Any]],
+        *,
+        model: str | None = None,
+        system: str | None = None,
+        mode: str | None = None,
+        sample: int | None = None,
+        ttl: float | str | None = None,
+        tag: str | Sequence[str] | None = None,
+        stream: bool | None = None,
+        on_text: OnText | None = None,
+        **params: Any,
+    ) -> Completion:
+        """The completion of a prompt: from the cache when it is there, else bought and kept.
+
+        Args:
+            prompt: The user's text, or a list of messages.
+            model: A model id or an alias; None takes the setting.
+            system: The system prompt; None takes the setting, empty sends none.
+            mode: ``normal``, ``refresh`` (ask and replace), ``bypass`` (neither read nor write) or
+                ``offline`` (stored answers only).
+            sample: Which sample of this request, from 0; each is stored on its own, at any temperature.
+            ttl: Lifetime of the entry in seconds, or as text: ``"24h"``, ``"never"``.
+            tag: A label of the entry, or several.
+            stream: Whether to ask for a stream; None takes the setting. Not in the key.
+            on_text: Called with each piece of text that arrives from upstream.
+            **params: Any other field of the request (``temperature``, ``top_p``, ``provider``, …);
+                None leaves a field out.
+
+        Raises:
+            InputError: It can't be asked as it is; nothing was sent.
+            CacheMissError: Offline, and not stored.
+            MissingKeyError: Not stored, and no API key.
+            UpstreamError: The call was refused or failed.
+        """
+        settings = self._settings()
+        request = self.request(
+            chat_body(prompt, model=model, settings=settings, system=system, params=params),
+            settings,
+            sample=sample,
+            stream=stream,
+        )
+        policy = policy_for(settings, mode=mode, sample=sample, ttl=ttl, tag=tag)
+        return Completion(self._engine.ask(request, policy, on_text), request)
+
+    def request(
+        self, body: Mapping[str, Any], settings: Settings, *, sample: int | None, stream: bool | None
+    ) -> Request:
+        """The request that a body makes under these settings.
+
+        Raises:
+            OptionError: A sample's index below 0.
+        """
+        if sample is not None and sample < 0:
+            raise OptionError(f"sample {sample} is below 0 (nothing was sent)", "the first sample is 0")
+        return Request(body, settings.stream if stream is None else stream, sample or 0, settings.base_url)
+
+    def run(self, request: Request, policy: Policy, on_text: OnText | None = None) -> Outcome:
+        """What asking a request comes to; see `Engine.ask`."""
+        return self._engine.ask(request, policy, on_text)
+
+    def peek(self, request: Request, policy: Policy) -> tuple[str, EntryRow | None, str]:
+        """The key, the entry that would be served (or None) and why it would be asked; sends nothing."""
+        key, entry, why = self._engine.peek(request, policy)
+        rows = self.store.find(EntryFilter(keys=(key.digest,)), limit=1) if entry is not None else []
+        return key.digest, (rows[0] if rows else None), why
+
+    # -- looking after it ---------------------------------------------------------------------
+
+    def totals(self, by: str = "", *, session: bool = False) -> list[Totals]:
+        """The ledger's sums, one for each group; see `records.Totals`."""
+        if by not in _GROUPS:
+            raise OptionError(f"can't group by {by!r}", "by takes model, day, notebook or tag")
+        return self.ledger.totals(by, session=self.session if session else None)
+
+    def stats(self, by: str = "", *, session: bool = False) -> pd.DataFrame:
+        """Calls, hits, rates and dollars as a DataFrame, one row or one a group; see `frames.STAT_COLUMNS`.
+
+        Args:
+            by: ``model``, ``day``, ``notebook`` or ``tag``; empty is one row for all.
+            session: Only this session's asks.
+        """
+        return stats_frame(self.totals(by, session=session), by)
+
+    def entries(
+        self,
+        text: str = "",
+        *,
+        model: str | None = None,
+        tag: str | None = None,
+        since: float | str | None = None,
+        limit: int | None = None,
+    ) -> pd.DataFrame:
+        """The stored answers as a DataFrame, newest first; see `frames.ENTRY_COLUMNS`.
+
+        Args:
+            text: Found in the prompt or the answer.
+            model: Asked or served model; ``*`` and ``?`` as in a shell.
+            tag: A label.
+            since: Stored in the last so many seconds, or ``"7d"``.
+            limit: At most so many rows.
+        """
+        self.ledger.flush()
+        chosen = self._filter(text=text, model=model, tag=tag, since=since)
+        return entries_frame(self.store.find(chosen, limit=limit))
+
+    def purge(
+        self,
+        *keys: str,
+        model: str | None = None,
+        system: str | None = None,
+        tag: str | None = None,
+        prefix: str | None = None,
+        older: float | str | None = None,
+        expired: bool = False,
+        all: bool = False,  # noqa: A002 - the design's name
+        dry_run: bool = False,
+    ) -> pd.DataFrame:
+        """Removes entries and returns them as a DataFrame; every condition given must hold. Asks nothing.
+
+        The ledger keeps its history, so that what was paid and saved is not forgotten.
+
+        Args:
+            *keys: Keys, or how they begin (at least 4 hex digits).
+            model: Asked or served model; ``*`` and ``?`` as in a shell.
+            system: The whole system prompt.
+            tag: A label.
+            prefix: How the prompt begins.
+            older: Stored longer ago than so many seconds, or ``"30d"``.
+            expired: Only entries that are no longer served.
+            all: Every entry; goes with no other condition.
+            dry_run: Only tell what would go.
+
+        Raises:
+            OptionError: No condition at all, or `all` with another.
+        """
+        chosen = self.purge_filter(
+            keys, model=model, system=system, tag=tag, prefix=prefix, older=older, expired=expired, all=all
+        )
+        gone = entries_frame(self.store.find(chosen))
+        if not dry_run:
+            self.drop(chosen)
+        return gone
+
+    def purge_filter(self, keys: Sequence[str] = (), *, all: bool = False, **conditions: Any) -> EntryFilter:  # noqa: A002
+        """The filter of a purge.
+
+        Raises:
+            OptionError: No condition at all, or `all` with another.
+        """
+        chosen = self._filter(keys=tuple(keys), **conditions)
+        if all != (chosen == EntryFilter()):
+            raise OptionError(
+                "all goes with no other condition" if all else "say what to purge (nothing was removed)",
+                "name keys, --model, --system, --tag, --prefix, --older or --expired, or --all alone",
+            )
+        return chosen
+
+    def preview(self, chosen: EntryFilter) -> Purge:
+        """What a purge would remove."""
+        self.ledger.flush()
+        count, cost_usd, unpriced = self.store.count(chosen)
+        return Purge(chosen, count, cost_usd, unpriced)
+
+    def drop(self, chosen: EntryFilter) -> int:
+        """Removes the entries that `chosen` names; how many."""
+        self.ledger.flush()
+        removed = self.store.purge(chosen, everything=chosen == EntryFilter())
+        self.database.checkpoint()
+        return removed
+
+    def flush(self) -> None:
+        """Writes what is counted in memory, and brings the file up to date, so that a copy has all."""
+        self.ledger.flush()
+        self.database.checkpoint()
+
+    def close(self) -> None:
+        """Flushes and closes. The cache can be used again; it opens what it needs."""
+        self.ledger.flush()
+        self._gateway.close()
+        self.database.close()
+
+    # -- within -------------------------------------------------------------------------------
+
+    def _load_settings(self) -> Settings:
+        if self._loaded is None:
+            self._loaded = load_settings(os.environ, Path.cwd(), {})
+        return self._loaded
+
+    def _filter(
+        self,
+        *,
+        keys: tuple[str, ...] = (),
+        text: str = "",
+        model: str | None = None,
+        system: str | None = None,
+        tag: str | None = None,
+        prefix: str | None = None,
+        since: float | str | None = None,
+        older: float | str | None = None,
+        expired: bool = False,
+    ) -> EntryFilter:
+        now_s = self._clock()
+        return EntryFilter(
+            keys=keys,
+            text=text,
+            model=model or "",
+            system=system,
+            tag=tag or "",
+            prefix=prefix or "",
+            created_after_s=None if since is None else now_s - _length_s(since),
+            created_before_s=None if older is None else now_s - _length_s(older),
+            expired_at_s=now_s if expired else None,
+        )
+
+
+def _length_s(length: float | str) -> float:
+    if not isinstance(length, str):
+        return float(length)
+    try:
+        return parse_ttl(length)
+    except ValueError as exc:
+        raise OptionError(str(exc), "write 30m, 24h or 7d") from None

@@ -1,0 +1,254 @@
+"""The order of events of one ask, and nothing else. Read `Engine.ask` from top to bottom.
+
+1. key: which request is this;
+2. look up: is its answer stored, and may it be served;
+3. offline, nothing to serve is an error;
+4. one flight: of simultaneous identical asks one goes on, the others wait for it;
+5. look again: another flight may have landed between 2 and 4;
+6. send, showing text as it comes;
+7. may it be stored: decided on the whole answer;
+8. account and put, in one transaction: what was paid is written before the answer is called kept;
+9. hit and miss alike come back through one tail, where asks that made no call are counted.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from typing import Final
+
+from .accounting import Books, paid_for
+from .errors import CacheMissError, OrCacheError, StoreError, StreamBrokenError, UpstreamError
+from .flight import SingleFlight
+from .gateway import Draft, Gateway
+from .key import request_key
+from .policy import Policy, notes_on, why_no_lookup, why_not_served, why_not_stored
+from .pricing import FREE
+from .records import Answer, AskKind, Entry, Outcome, Request, RequestKey
+
+__all__ = ["Engine", "OnText"]
+
+OnText = Callable[[str], None]
+"""Takes each piece of text as it comes from upstream, on the asking thread."""
+
+_ZERO: Final = Decimal(0)
+
+
+@dataclass(frozen=True, slots=True)
+class _Miss:
+    """Why nothing can be served, and what follows from it.
+
+    Attributes:
+        kind: What an answer from upstream will be accounted as.
+        why: For the receipt.
+        keep: Whether the answer may be stored.
+        alone: Whether the asker wants an answer of its own, and so shares no flight.
+        expired: The entry that is too old, but may be served when the call fails.
+    """
+
+    kind: AskKind
+    why: str
+    keep: bool = True
+    alone: bool = False
+    expired: Entry | None = None
+
+
+class Engine:
+    """Asks through the completion cache. Thread-safe.
+
+    Args:
+        books: Keep the answers and the accounts.
+        gateway: Sends what must be sent.
+    """
+
+    def __init__(self, books: Books, gateway: Gateway) -> None:
+        self._books = books
+        self._gateway = gateway
+        self._flights: SingleFlight[Outcome] = SingleFlight()
+
+    def ask(self, request: Request, policy: Policy, on_text: OnText | None = None) -> Outcome:
+        """What asking `request` comes to.
+
+        Args:
+            request: What to ask.
+            policy: How the cache may be used.
+            on_text: Shows text as it comes; not called for a served answer, which is there at once.
+
+        Raises:
+            RequestError: The request has no canonical form; nothing was sent.
+            CacheMissError: Offline, and nothing to serve.
+            MissingKeyError: Nothing to serve, and no API key.
+            UpstreamError: The call was refused or failed; its subclass `StreamBrokenError` when a
+                part of an answer had arrived, which is kept as a partial.
+        """
+        began_s = time.perf_counter()
+        key = request_key(request)
+        found = self._look_up(key, request, policy)
+        if isinstance(found, Entry):
+            outcome = self._served(key, request, policy, found)
+        elif policy.mode == "offline":
+            raise _offline_miss(key, found)
+        elif found.alone:
+            outcome = self._ask_upstream(key, request, policy, found, on_text)
+        else:
+            outcome, led = self._flights.do(key.digest, lambda: self._fly(key, request, policy, on_text))
+            if not led:
+                outcome = _coalesced(outcome)
+        outcome = replace(outcome, elapsed_s=time.perf_counter() - began_s)
+        self._books.count(outcome, request, policy)
+        return outcome
+
+    def peek(self, request: Request, policy: Policy) -> tuple[RequestKey, Entry | None, str]:
+        """The key, the entry that would be served (or None) and why it would be asked; sends nothing."""
+        key = request_key(request)
+        found = self._look_up(key, request, policy)
+        return (key, found, "") if isinstance(found, Entry) else (key, None, found.why)
+
+    def _look_up(self, key: RequestKey, request: Request, policy: Policy) -> Entry | _Miss:
+        """The entry to serve, or why there is none."""
+        offline = policy.mode == "offline"
+        barred = None if offline else why_no_lookup(request, policy)
+        if barred is not None:
+            return _Miss("bypass", barred, keep=False, alone=True)
+        if policy.mode == "refresh":
+            return _Miss("refresh", "asked again", alone=True)
+        try:
+            entry = self._books.store.get(key)
+        except StoreError as exc:
+            return _Miss("miss", f"the completion cache can't be read: {exc.args[0]}")
+        if entry is None:
+            return _Miss("miss", "not stored yet")
+        why = why_not_served(entry, self._books.clock())
+        if why is None or (offline and policy.stale_if_error):
+            return entry
+        return _Miss("miss", why, expired=entry)
+
+    def _served(self, key: RequestKey, request: Request, policy: Policy, entry: Entry) -> Outcome:
+        """The outcome of an entry that is served instead of a call."""
+        kind: AskKind = "hit"
+        notes = notes_on(request, entry.answer)
+        if policy.mode == "offline":
+            kind = "replay"
+            if why_not_served(entry, self._books.clock()) is not None:
+                kind, notes = "stale", (*notes, "expired")
+        # Offline no call could have been made, so none was avoided.
+        saved_usd = entry.answer.cost.usd if kind == "hit" else _ZERO
+        return Outcome(kind, key, entry.answer, "", True, "", notes, entry.created_s, 0.0, FREE, saved_usd)
+
+    def _fly(self, key: RequestKey, request: Request, policy: Policy, on_text: OnText | None) -> Outcome:
+        """What the leader of a flight does."""
+        # Another flight may have landed between our look and our turn: a second call would be paid for.
+        found = self._look_up(key, request, policy)
+        if isinstance(found, Entry):
+            return self._served(key, request, policy, found)
+        return self._ask_upstream(key, request, policy, found, on_text)
+
+    def _ask_upstream(
+        self, key: RequestKey, request: Request, policy: Policy, miss: _Miss, on_text: OnText | None
+    ) -> Outcome:
+        show = _Show(on_text)
+        draft = Draft(show, clock=self._books.clock)
+        try:
+            # OpenRouter's response caching would repeat an answer where another is wanted.
+            answer = self._gateway.send(request, draft, fresh=miss.alone or request.sample > 0)
+        except UpstreamError as exc:
+            self._books.account_failure(key, request, policy, exc)
+            if miss.expired is not None and policy.stale_if_error:
+                return _stale(key, request, miss.expired, exc)
+            raise
+        except OrCacheError:
+            raise  # before anything was sent
+        except BaseException:
+            # Interrupted: it may have been sent, and what had arrived was perhaps paid for.
+            self._books.set_aside("failed", key, request, policy, draft.answer(), "interrupted")
+            raise
+        outcome = self._settle(key, request, policy, miss, answer)
+        return replace(outcome, notes=(*outcome.notes, *show.trouble))
+
+    def _settle(
+        self, key: RequestKey, request: Request, policy: Policy, miss: _Miss, answer: Answer
+    ) -> Outcome:
+        """Accounts for a reply, and stores it if it may be served again."""
+        refusal = why_not_stored(request, answer)
+        if answer.error is not None or not answer.complete or not answer.choices:
+            self._books.set_aside("failed", key, request, policy, answer, refusal or "broken")
+            raise _broken(answer)
+        outcome = Outcome(
+            miss.kind,
+            key,
+            answer,
+            why=miss.why,
+            notes=notes_on(request, answer),
+            paid=paid_for(answer),
+            saved_usd=_ZERO,
+        )
+        if not miss.keep:
+            self._books.account(miss.kind, key, request, policy, answer)
+            return replace(outcome, not_stored=miss.why)
+        if refusal is not None:
+            self._books.set_aside(miss.kind, key, request, policy, answer, refusal)
+            return replace(outcome, not_stored=refusal)
+        not_stored, note = self._books.keep(miss.kind, key, request, policy, answer)
+        notes = (*outcome.notes, note) if note else outcome.notes
+        return replace(outcome, stored=not not_stored, not_stored=not_stored, notes=notes)
+
+
+class _Show:
+    """Passes text on until the display fails, which must not lose a paid answer."""
+
+    def __init__(self, on_text: OnText | None) -> None:
+        self._on_text = on_text
+        self.trouble: tuple[str, ...] = ()
+
+    def __call__(self, text: str) -> None:
+        if self._on_text is None:
+            return
+        try:
+            self._on_text(text)
+        except Exception as exc:  # noqa: BLE001 - a foreign callable at a seam; the receipt tells
+            self._on_text = None
+            self.trouble = (f"not shown as it came: {type(exc).__name__}: {exc}",)
+
+
+def _coalesced(outcome: Outcome) -> Outcome:
+    """The leader's outcome as one who waited for it has it."""
+    if outcome.kind in ("hit", "replay", "stale"):
+        return outcome
+    return replace(outcome, kind="coalesced", paid=FREE, saved_usd=outcome.answer.cost.usd)
+
+
+def _stale(key: RequestKey, request: Request, entry: Entry, failure: UpstreamError) -> Outcome:
+    note = f"expired, served because the call failed ({failure.status or 'no connection'})"
+    return Outcome(
+        "stale",
+        key,
+        entry.answer,
+        stored=True,
+        notes=(*notes_on(request, entry.answer), note),
+        entry_created_s=entry.created_s,
+        paid=FREE,
+        saved_usd=_ZERO,
+    )
+
+
+def _offline_miss(key: RequestKey, miss: _Miss) -> CacheMissError:
+    return CacheMissError(
+        f"offline, and no answer to serve for {key.digest[:10]}: {miss.why} (nothing was sent)",
+        "run it once with a key and without --offline (or with OR_CACHE_MODE=normal)",
+        key=key.digest,
+    )
+
+
+def _broken(answer: Answer) -> StreamBrokenError:
+    cost = "its cost is not known yet" if answer.cost.usd is None else f"it cost ${answer.cost.usd}"
+    reason = str((answer.error or {}).get("message") or "the stream ended early")
+    return StreamBrokenError(
+        f"the answer broke off: {' '.join(reason.split())[:200]} ({cost})",
+        "run the cell again; what had arrived is kept in the cache as a partial, and never served",
+        partial_text=answer.text,
+        generation_id=answer.generation_id,
+        cost_usd=answer.cost.usd,
+        body=answer.error,
+    )

@@ -1,0 +1,121 @@
+"""The ledger's totals and the index's rows as pandas DataFrames: the columns that others build on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Final
+
+from .records import EntryRow, Totals
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["ENTRY_COLUMNS", "STAT_COLUMNS", "entries_frame", "stats_frame"]
+
+STAT_COLUMNS: Final = (
+    "calls",
+    "hits",
+    "misses",
+    "hit_rate",
+    "hit_rate_tokens",
+    "hit_rate_usd",
+    "paid_usd",
+    "saved_usd",
+    "prompt_cache_saved_usd",
+    "unpriced",
+    "prompt_tokens",
+    "completion_tokens",
+)
+
+ENTRY_COLUMNS: Final = (
+    "key",
+    "created",
+    "model",
+    "provider",
+    "prompt",
+    "answer",
+    "prompt_tokens",
+    "completion_tokens",
+    "cost_usd",
+    "cost_source",
+    "hits",
+    "saved_usd",
+    "last_hit",
+    "ttl_s",
+    "tags",
+    "size_bytes",
+    "notebook",
+)
+
+
+def stats_frame(totals: Iterable[Totals], by: str = "") -> pd.DataFrame:
+    """One row for each of `totals`, with the group's column first when they are grouped.
+
+    Rates are NaN where there is nothing to divide by; dollars are what is known, and ``unpriced``
+    counts the asks whose price isn't.
+    """
+    import pandas as pd
+
+    rows = [({by: t.group} if by else {}) | _stat_row(t) for t in totals]
+    return pd.DataFrame(rows, columns=[*((by,) if by else ()), *STAT_COLUMNS])
+
+
+def _stat_row(t: Totals) -> dict[str, Any]:
+    return {
+        "calls": t.calls,
+        "hits": t.hits,
+        "misses": t.misses,
+        "hit_rate": _rate(t.hits, t.misses),
+        "hit_rate_tokens": _rate(t.hit_tokens, t.bought_tokens),
+        "hit_rate_usd": _rate(t.saved_usd, t.paid_usd),
+        "paid_usd": float(t.paid_usd),
+        "saved_usd": float(t.saved_usd),
+        "prompt_cache_saved_usd": _number(t.prompt_cache_saved_usd),
+        "unpriced": t.unpriced,
+        "prompt_tokens": t.prompt_tokens,
+        "completion_tokens": t.completion_tokens,
+    }
+
+
+def entries_frame(rows: Iterable[EntryRow]) -> pd.DataFrame:
+    """One row for each entry. Times are UTC, ``ttl_s`` is the lifetime it was given (NaN: for ever)."""
+    import pandas as pd
+
+    frame = pd.DataFrame([_entry_row(r) for r in rows], columns=list(ENTRY_COLUMNS))
+    for name in ("created", "last_hit"):
+        frame[name] = pd.to_datetime(frame[name], unit="s", utc=True)
+    for name in ("prompt_tokens", "completion_tokens"):
+        frame[name] = frame[name].astype("Int64")
+    return frame
+
+
+def _entry_row(r: EntryRow) -> dict[str, Any]:
+    return {
+        "key": r.key,
+        "created": r.created_s,
+        "model": r.model,
+        "provider": r.provider,
+        "prompt": r.prompt,
+        "answer": r.answer,
+        "prompt_tokens": r.prompt_tokens,
+        "completion_tokens": r.completion_tokens,
+        "cost_usd": _number(r.cost.usd),
+        "cost_source": r.cost.source,
+        "hits": r.hits,
+        "saved_usd": _number(r.saved_usd),
+        "last_hit": r.last_hit_s if r.last_hit_s is not None else float("nan"),
+        "ttl_s": r.expires_s - r.created_s if r.expires_s is not None else float("nan"),
+        "tags": ", ".join(r.tags),
+        "size_bytes": r.size_bytes,
+        "notebook": r.notebook,
+    }
+
+
+def _rate(part: float | Decimal, rest: float | Decimal) -> float:
+    whole = float(part) + float(rest)
+    return float(part) / whole if whole else float("nan")
+
+
+def _number(amount: Decimal | None) -> float:
+    return float("nan") if amount is None else float(amount)
