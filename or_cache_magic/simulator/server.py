@@ -1,0 +1,240 @@
+"""The HTTP side: reads requests, sends replies, and notices when a client goes away."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from or_cache_magic.simulator.completions import Reply, World, answer_completion, error_reply, parse_body
+from or_cache_magic.simulator.listing import BASE_PATH, answer_get, not_found
+from or_cache_magic.simulator.scenarios import Refusal, error_object
+from or_cache_magic.simulator.state import Received
+
+if TYPE_CHECKING:
+    from or_cache_magic.simulator.replies import Frame
+
+__all__ = ["Server"]
+
+_POLL_S = 0.25
+_GONE = (BrokenPipeError, ConnectionError, TimeoutError, OSError)
+
+
+class Server(ThreadingHTTPServer):
+    """Serves a world on a loopback address, one thread a connection; `close` ends them all."""
+
+    daemon_threads = True
+    block_on_close = False
+    request_queue_size = 512
+    allow_reuse_address = True
+
+    def __init__(self, address: tuple[str, int], world: World) -> None:
+        self.world = world
+        #: Cleared to hold all completions back until it is set again.
+        self.gate = threading.Event()
+        self.gate.set()
+        self.closing = threading.Event()
+        self._open: dict[socket.socket, threading.Thread] = {}
+        self._lock = threading.Lock()
+        super().__init__(address, _Handler)
+
+    def server_bind(self) -> None:
+        """Bind without the name lookup of the base class, which can take seconds."""
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.socket.bind(self.server_address)
+        self.server_address = self.socket.getsockname()
+        self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Serve one connection, known to `close` while it lasts."""
+        with self._lock:
+            self._open[request] = threading.current_thread()
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            with self._lock:
+                self._open.pop(request, None)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing: a client that went away is no error here."""
+
+    def close(self, timeout_s: float = 5.0) -> None:
+        """Stop listening, end every connection and wait for their threads."""
+        self.closing.set()
+        self.gate.set()
+        self.shutdown()
+        self.server_close()
+        with self._lock:
+            running = list(self._open.items())
+        for connection, _ in running:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+        deadline = time.monotonic() + timeout_s
+        for _, thread in running:
+            thread.join(max(0.0, deadline - time.monotonic()))
+
+
+class _ClientGoneError(Exception):
+    """The client closed the connection before the reply was whole."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    server: Server
+
+    def do_GET(self) -> None:
+        """Answer one of the read-only endpoints."""
+        row = self._received(None)
+        self._send_whole(row, answer_get(self.server.world, row))
+
+    def do_POST(self) -> None:
+        """Answer a chat completion."""
+        data = self._read_body()
+        row = self._received(parse_body(data) if data is not None else None)
+        if data is None:
+            message = "A body with a Content-Length is needed"
+            self.close_connection = True
+            self._send_whole(row, error_reply(Refusal(400, error_object(400, message, "invalid_request"))))
+            return
+        if row.path != f"{BASE_PATH}/chat/completions":
+            self._send_whole(row, not_found())
+            return
+        reply = answer_completion(self.server.world, row)
+        try:
+            self._wait_for_gate()
+            self._pause(reply.delay_s)
+        except _ClientGoneError:
+            self._abandon(row, reply, 0)
+            return
+        if reply.frames is not None:
+            self._send_stream(row, reply)
+        else:
+            self._send_whole(row, reply)
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+        """Keep quiet."""
+
+    def version_string(self) -> str:
+        """The ``Server`` header."""
+        return "or-cache-simulator"
+
+    def _received(self, body: Any) -> Received:
+        world, url = self.server.world, urlsplit(self.path)
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        query = dict(parse_qsl(url.query))
+        path = unquote(url.path)
+        return world.journal.add(Received(0, world.now(), str(self.command), path, query, headers, body))
+
+    def _read_body(self) -> bytes | None:
+        """The body, by its length or in chunks; None when it has neither."""
+        length = self.headers.get("Content-Length")
+        if length is not None:
+            return self.rfile.read(int(length)) if length.isdigit() else None
+        if self.headers.get("Transfer-Encoding", "").lower() != "chunked":
+            return None
+        parts = []
+        while size := int(self.rfile.readline().split(b";")[0], 16):
+            parts.append(self.rfile.read(size))
+            self.rfile.readline()
+        while self.rfile.readline().strip():
+            pass
+        return b"".join(parts)
+
+    def _begin(self, row: Received, reply: Reply, length: int | None) -> None:
+        self.server.world.journal.update(row, status=reply.status)
+        self.send_response(reply.status)
+        self.send_header("Content-Type", reply.content_type)
+        if length is None:
+            self.send_header("Cache-Control", "no-cache")
+            self.send_header("Transfer-Encoding", "chunked")
+        else:
+            self.send_header("Content-Length", str(length))
+        for name, value in reply.headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+
+    def _send_whole(self, row: Received, reply: Reply) -> None:
+        try:
+            if reply.fault == "stall":
+                self._stall()
+            reply.settle(0, cancelled=False)
+            self._begin(row, reply, len(reply.body))
+            if reply.fault == "reset":
+                self.wfile.write(reply.body[: len(reply.body) // 2])
+                self._reset()
+                return
+            self.wfile.write(reply.body)
+        except _ClientGoneError:
+            self._abandon(row, reply, 0)
+        except _GONE:
+            self.close_connection = True
+
+    def _send_stream(self, row: Received, reply: Reply) -> None:
+        """Send the frames one by one; the reply is settled before its last one, or when the client goes."""
+        produced, settled = 0, False
+        frames = list(reply.frames or ())
+        try:
+            self._begin(row, reply, None)
+            for place, frame in enumerate(frames):
+                self._pause(reply.chunk_delay_s)
+                produced = frame.produced
+                if place == len(frames) - 1 and frame.then != "stall":
+                    reply.settle(produced, cancelled=False)
+                    settled = True
+                self._send_frame(frame)
+            self.wfile.write(b"0\r\n\r\n")
+        except (_ClientGoneError, *_GONE):
+            self.close_connection = True
+            if not settled:
+                self._abandon(row, reply, produced)
+
+    def _send_frame(self, frame: Frame) -> None:
+        self.wfile.write(b"%x\r\n%b\r\n" % (len(frame.data), frame.data))
+        if frame.then == "reset":
+            self._reset()
+            raise _ClientGoneError
+        if frame.then == "stall":
+            self._stall()
+
+    def _abandon(self, row: Received, reply: Reply, produced: int) -> None:
+        self.close_connection = True
+        reply.settle(produced, cancelled=True)
+        self.server.world.journal.update(row, cancelled=True)
+
+    def _wait_for_gate(self) -> None:
+        while not self.server.gate.wait(_POLL_S):
+            self._pause(0)
+
+    def _stall(self) -> None:
+        """Wait until the client is gone, or the server closes."""
+        while not self.server.closing.is_set():
+            self._pause(_POLL_S)
+        raise _ClientGoneError
+
+    def _pause(self, seconds: float) -> None:
+        """Wait, and raise `_ClientGoneError` as soon as the client closes its end."""
+        deadline = time.monotonic() + seconds
+        self.connection.settimeout(max(seconds, 0))
+        try:
+            if not self.connection.recv(1, socket.MSG_PEEK):
+                raise _ClientGoneError
+        except (BlockingIOError, TimeoutError):
+            return
+        except OSError as exc:
+            raise _ClientGoneError from exc
+        finally:
+            self.connection.settimeout(None)
+        # The client has sent its next request already: it is there, so only the time is left to wait.
+        self.server.closing.wait(max(0.0, deadline - time.monotonic()))
+
+    def _reset(self) -> None:
+        """Break the connection so that the client sees a reset and not an end."""
+        self.close_connection = True
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.connection.close()

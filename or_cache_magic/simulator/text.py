@@ -1,0 +1,242 @@
+"""What the simulator says: short Markdown that fits the prompt, the same for the same prompt.
+
+It knows a few kinds of task well enough for notebooks to look real (classify, summarise, count,
+translate, small sums), says of itself that it is simulated, and never claims to be a model.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Final
+
+__all__ = ["answer_text", "central_sentences", "keywords", "sentiment"]
+
+_GOOD: Final = frozenset(
+    "amazing awesome beautiful best brilliant charming clean comfortable delicious delighted delightful easy enjoy "
+    "enjoyed excellent exceeded fantastic fast flawless fresh friendly fun glad good gorgeous great happy helpful "
+    "impressed incredible intuitive kind like liked lovely love loved loves perfect perfectly pleasant pleased quick "
+    "quiet recommend recommended reliable remarkable satisfied smooth solid splendid sturdy stunning super superb "
+    "thank thanks thrilled top warm well wonderful worth wow".split()
+)
+_BAD: Final = frozenset(
+    "angry annoyed annoying arrived-late avoid awful bad bland boring broke broken cheap cold complain confusing "
+    "cracked crash crashed crashes cumbersome damaged dead defective died dirty disappointed disappointing "
+    "disappointment disgusting dreadful failed fails faulty flimsy frustrating hate hated hates horrible hurt "
+    "impossible leak leaked late lost mediocre mess missing never noisy overpriced pain poor poorly refund return "
+    "returned rude sad scam scratched slow smelly stopped stuck terrible tiny ugly unacceptable unreliable unusable "
+    "useless waste wasted weak worse worst wrong".split()
+)
+_SPAM: Final = frozenset(
+    "bonus buy cash claim click congratulations discount exclusive free gift guaranteed investment limited link loan "
+    "lottery million offer prize selected subscribe unsubscribe urgent viagra win winner won".split()
+)
+_NEGATIONS: Final = frozenset(
+    "aren't can't didn't doesn't don't hardly isn't never no not wasn't won't wouldn't".split()
+)
+_COMMON: Final = frozenset(
+    "a about after again all also an and any are as at be because been but by can could did do does each every few for "
+    "from get give go had has have how i if in into is it its just know like list made make many may me more most much "
+    "must my no not now of on one only or other our out over please reply say sentence sentences should show simple so "
+    "some such tell than that the their them then there these they this those three to too two up us use very was way we "
+    "were what when where which while who why will with word words would write you your answer explain describe short "
+    "brief briefly bullet bullets using between".split()
+)
+_CAPITALS: Final = dict(
+    zip(
+        "france germany italy spain portugal england japan china india canada australia brazil egypt kenya norway sweden "
+        "finland denmark poland austria greece".split(),
+        "Paris Berlin Rome Madrid Lisbon London Tokyo Beijing Delhi Ottawa Canberra Brasília Cairo Nairobi Oslo Stockholm "
+        "Helsinki Copenhagen Warsaw Vienna Athens".split(),
+        strict=True,
+    )
+)
+_NUMBERS: Final = {
+    "one": 1,
+    "two": 2,
+    "three": 3,
+    "four": 4,
+    "five": 5,
+    "six": 6,
+    "seven": 7,
+    "eight": 8,
+    "ten": 10,
+}
+_WORD: Final = re.compile(r"[^\W\d_][\w'’-]*")
+_OPENINGS: Final = ("Here is a short answer", "In short", "A few points", "Briefly")
+_REMARKS: Final = (
+    "start from what is known, and say what is not",
+    "one concrete example is worth more than a definition",
+    "measure first; the numbers usually surprise",
+    "the simplest version that works is the place to begin",
+    "it depends most on how it will be used",
+    "small, repeatable steps make it easy to check",
+    "compare at least two options before settling",
+    "write down the assumptions, since they change",
+)
+
+
+def answer_text(system: str, turns: Sequence[str], seed: int) -> str:
+    """The answer to the last of the user's turns.
+
+    Args:
+        system: The system prompt's text; may be empty.
+        turns: What the user said, oldest first; the last is answered, the others give it context.
+        seed: Which of the equally good wordings; the same seed, the same text.
+    """
+    question = turns[-1] if turns else ""
+    for task in (_classify, _summarise, _translate, _calculate, _look_up, _write_code):
+        answer = task(system, question)
+        if answer is not None:
+            return answer
+    return _discuss(turns, seed)
+
+
+def sentiment(text: str) -> str:
+    """``"positive"``, ``"negative"`` or ``"neutral"``, by counting words; a negation turns the next three."""
+    words = [word.lower().replace("’", "'") for word in _WORD.findall(text)]
+    score = 0
+    for place, word in enumerate(words):
+        value = (word in _GOOD) - (word in _BAD)
+        turned = any(before in _NEGATIONS for before in words[max(0, place - 3) : place])
+        score += -value if turned else value
+    return "positive" if score > 0 else "negative" if score < 0 else "neutral"
+
+
+def keywords(text: str, count: int) -> list[str]:
+    """The ``count`` words that ``text`` uses most, common ones left out, in order of appearance."""
+    words = [word for word in _WORD.findall(text) if len(word) > 2 and word.lower() not in _COMMON]  # noqa: PLR2004
+    often = Counter(word.lower() for word in words).most_common(count)
+    chosen = {word for word, _ in often}
+    return list({word.lower(): word for word in reversed(words) if word.lower() in chosen}.values())[::-1]
+
+
+def central_sentences(text: str, count: int) -> list[str]:
+    """The ``count`` sentences whose words the rest of ``text`` shares most, in their order."""
+    sentences = [part.strip() for part in re.split(r"(?<=[.!?…])\s+|\n+", text) if _WORD.search(part)]
+    bags = [{word.lower() for word in _WORD.findall(s)} - _COMMON for s in sentences]
+    weight = Counter(word for bag in bags for word in bag)
+    scores = [sum(weight[word] for word in bag) / (len(bag) + 5) for bag in bags]
+    best = sorted(range(len(sentences)), key=lambda place: -scores[place])[:count]
+    return [sentences[place] for place in sorted(best)]
+
+
+def _classify(system: str, question: str) -> str | None:
+    instructions = f"{system}\n{question}".lower()
+    labels: tuple[str, ...]
+    if "positive" in instructions and "negative" in instructions:
+        labels, decide = ("positive", "negative", "neutral", "mixed"), sentiment
+    elif re.search(r"\bsentiment\b", instructions):
+        labels, decide = ("positive", "negative", "neutral"), sentiment
+    elif "spam" in instructions and re.search(r"\b(ham|not spam)\b", instructions):
+        labels, decide = ("spam", "ham", "not spam"), _spam_or_ham
+    else:
+        return None
+    label = decide(_without(question, labels))
+    written = re.search(rf"\b{label}\b", f"{system}\n{question}", re.IGNORECASE)
+    return written.group() if written else label
+
+
+def _without(text: str, labels: tuple[str, ...]) -> str:
+    """The text without the words that only name the labels."""
+    return re.sub(rf"\b({'|'.join(labels)}|sentiment)\b", " ", text, flags=re.IGNORECASE)
+
+
+def _spam_or_ham(text: str) -> str:
+    words = {word.lower() for word in _WORD.findall(text)}
+    return "spam" if len(words & _SPAM) > 1 else "ham"
+
+
+def _summarise(system: str, question: str) -> str | None:
+    asked = re.search(
+        r"\b(summar\w+|tl;?dr|key points|main points)\b", f"{system}\n{question}", re.IGNORECASE
+    )
+    if asked is None:
+        return None
+    instruction, source = _instruction_and_source(question)
+    wanted = f"{system}\n{instruction}".lower()
+    amount = re.search(
+        r"\b(\d{1,2}|" + "|".join(_NUMBERS) + r")\s+(?:\w+\s+)?(bullet|sentence|point|line)", wanted
+    )
+    count = 2
+    if amount:
+        count = _NUMBERS.get(amount.group(1)) or int(amount.group(1))
+    sentences = central_sentences(source, count)
+    if not sentences:
+        return None
+    bullets = re.search(r"bullet|points|list", wanted)
+    return "\n".join(f"- {s}" for s in sentences) if bullets else " ".join(sentences)
+
+
+def _instruction_and_source(question: str) -> tuple[str, str]:
+    """The part that says what to do, and the text to do it with."""
+    quoted = re.search(r"(?s)```\w*\n(.+?)```|\"\"\"(.+?)\"\"\"|<\w+>(.+?)</\w+>", question)
+    if quoted:
+        return question[: quoted.start()], next(group for group in quoted.groups() if group)
+    head = re.match(r"(?s)(.{0,300}?)(?::\s+|\n+)(.+)", question.strip())
+    return (head.group(1), head.group(2)) if head else (question, question)
+
+
+def _translate(_: str, question: str) -> str | None:
+    asked = re.search(r"\btranslat\w+\b.*?\b(?:in)?to (\w+)", question, re.IGNORECASE | re.DOTALL)
+    if asked is None:
+        return None
+    source = _instruction_and_source(question)[1].strip().strip("\"'")
+    return f"[simulated translation to {asked.group(1).capitalize()}] {source}"
+
+
+def _calculate(_: str, question: str) -> str | None:
+    found = re.search(r"(?<![\w.])(\d{1,9})\s*([-+*×x/])\s*(\d{1,9})(?![\w.])", question)
+    if found is None or len(question) > 120:  # noqa: PLR2004
+        return None
+    left, sign, right = int(found[1]), found[2], int(found[3])
+    if sign == "/":
+        return f"{left / right:g}" if right else None
+    results: dict[str, Callable[[int, int], int]] = {"+": int.__add__, "-": int.__sub__}
+    return str(results.get(sign, int.__mul__)(left, right))
+
+
+def _look_up(_: str, question: str) -> str | None:
+    found = re.search(r"capital (?:city )?of (?:the )?(\w+)", question, re.IGNORECASE)
+    city = _CAPITALS.get(found.group(1).lower()) if found else None
+    if found is None or city is None:
+        return None
+    if re.search(r"one word|only|just", question, re.IGNORECASE):
+        return city
+    return f"The capital of {found.group(1).capitalize()} is {city}."
+
+
+def _write_code(_: str, question: str) -> str | None:
+    if not re.search(r"\b(function|code|script|snippet)\b", question, re.IGNORECASE):
+        return None
+    if not re.search(r"\b(write|implement|create|generate)\b", question, re.IGNORECASE):
+        return None
+    words = [word.lower() for word in keywords(question, 6)]
+    words = [
+        w for w in words if w.isidentifier() and w not in {"python", "function", "code", "script", "snippet"}
+    ]
+    name = "_".join(words[:2]) or "answer"
+    return (
+        f"```python\ndef {name}(items):\n"
+        f'    """A simulated answer about {" ".join(words) or "this"}."""\n'
+        "    return [item for item in items if item]\n```\n\n"
+        "This is a simulated answer: it has the shape of code, not its substance."
+    )
+
+
+def _discuss(turns: Sequence[str], seed: int) -> str:
+    """Some Markdown about the words of the prompt."""
+    topics = keywords(turns[-1], 4) if turns else []
+    for earlier in reversed(turns[:-1]):
+        if len(topics) > 1:
+            break
+        topics += [word for word in keywords(earlier, 3) if word not in topics]
+    topics = topics or ["this"]
+    opening = _OPENINGS[seed % len(_OPENINGS)]
+    first = seed // len(_OPENINGS)
+    lines = [
+        f"- **{topic}**: {_REMARKS[(first + 3 * place) % len(_REMARKS)]}."
+        for place, topic in enumerate(topics[:3])
+    ]
+    return f"{opening} about *{topics[0]}* (a simulated answer):\n\n" + "\n".join(lines)
