@@ -2,7 +2,7 @@
 
 The language is small on purpose::
 
-    {{ name }}   {{ row.body }}   {{ rows[0] }}   {{ config['k'].x }}   {{ table | head 20 }}   {{ table | csv }}
+    {{ name }}  {{ row.body }}  {{ rows[0] }}  {{ config['k'].x }}  {{ table | head 20 }}  {{ table | csv }}
 
 A path of names, attributes and literal indexes, then filters (`value_text.FILTERS`). There are no calls, no
 arithmetic and no names that begin with an underscore after a dot; attributes are read, so a property of the
@@ -19,18 +19,22 @@ from typing import Any, Final
 
 from or_cache_magic.errors import TemplateError
 
-from .value_text import FILTERS, Shown, Unwritable
+from .value_text import Shown, Unwritable, apply
 
 __all__ = ["names_used", "render"]
 
 _STRING = r"'[^'\n]*'|\"[^\"\n]*\""
-_STEP = re.compile(rf"\s*(?:\.\s*(?P<name>[^\W\d]\w*)|\[\s*(?:(?P<number>-?\d+)|(?P<string>{_STRING}))\s*\])")
+_STEP = re.compile(
+    rf"\s*(?:\.\s*(?P<name>[^\W\d]\w*)|\[\s*(?:(?P<number>-?[0-9]{{1,18}})|(?P<string>{_STRING}))\s*\])"
+)
 _ROOT = re.compile(r"\s*(?P<name>[^\W\d]\w*)")
-_FILTER = re.compile(r"\s*\|\s*(?P<name>[^\W\d]\w*)(?:[ \t]+(?P<count>\d+))?")
+_FILTER = re.compile(r"\s*\|\s*(?P<name>[^\W\d]\w*)(?:[ \t]+(?P<count>[0-9]{1,18}))?")
 _CLOSE = re.compile(r"\s*\}\}")
 
 _AS_IT_IS: Final = "--raw sends the prompt as it is; for {{ beside names, fill it in from a variable"
-_GRAMMAR: Final = "only names, .name, [0], ['key'] and filters: compute it in a cell above; or --raw"
+_GRAMMAR: Final = (
+    "only names, .name, [0], ['key'] and filters (| head 20): compute it in a cell above; or --raw"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,9 +126,7 @@ def _fill(expression: _Expression, namespace: Mapping[str, Any]) -> str:
     shown = Shown(_look_up(expression, namespace))
     try:
         for name, count in expression.filters:
-            if name not in FILTERS:
-                raise Unwritable(f"there is no filter {name}", "the filters are " + ", ".join(FILTERS))
-            shown = FILTERS[name](shown, count)
+            shown = apply(name, count, shown)
         return shown.text()
     except Unwritable as problem:
         raise _failed(expression, problem.problem, problem.hint) from None
@@ -141,7 +143,7 @@ def _look_up(expression: _Expression, namespace: Mapping[str, Any]) -> Any:
         if kind == "attribute" and str(step).startswith("_"):
             raise _failed(expression, "private names are not read", _GRAMMAR)
         try:
-            value = _attribute(value, str(step)) if kind == "attribute" else value[step]
+            value = _attribute(value, str(step)) if kind == "attribute" else _item(value, step)
         except (AttributeError, LookupError, TypeError, ValueError):
             raise _failed(expression, f"{path} has no {step!r}", _meant(str(step), _parts(value))) from None
         path += f".{step}" if kind == "attribute" else f"[{step!r}]"
@@ -151,6 +153,13 @@ def _look_up(expression: _Expression, namespace: Mapping[str, Any]) -> Any:
 def _attribute(value: Any, name: str) -> Any:
     """``value.name``; of a mapping the key of that name comes first, so that ``{{ row.items }}`` is data."""
     return value[name] if isinstance(value, Mapping) and name in value else getattr(value, name)
+
+
+def _item(value: Any, key: str | int) -> Any:
+    # Asked first, because a defaultdict would make the item that it lacks.
+    if isinstance(value, Mapping) and key not in value:
+        raise KeyError(key)
+    return value[key]
 
 
 def _parts(value: Any) -> Iterator[str]:

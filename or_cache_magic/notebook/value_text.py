@@ -17,17 +17,14 @@ their values are known by their classes' names.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from datetime import date, time, timedelta
-from decimal import Decimal
-from itertools import islice
-from pathlib import PurePath
+from inspect import isclass, ismodule, isroutine
 from typing import Any, Final
-from uuid import UUID
 
-__all__ = ["FILTERS", "MAX_COLUMNS", "MAX_ITEMS", "MAX_ROWS", "Shown", "Unwritable"]
+__all__ = ["FILTERS", "MAX_COLUMNS", "MAX_ITEMS", "MAX_ROWS", "Shown", "Unwritable", "apply"]
 
 MAX_ROWS: Final = 50
 """Rows of a table that go into a prompt without having been cut on purpose."""
@@ -40,7 +37,6 @@ MAX_ITEMS: Final = 1000
 
 _DEFAULT_COUNT: Final = 5
 _ADDRESS: Final = re.compile(r"\bat 0x[0-9a-fA-F]+")
-_PLAIN: Final = (bool, int, Decimal, date, time, timedelta, PurePath, UUID)
 
 
 class Unwritable(Exception):  # noqa: N818 - a finding that becomes a TemplateError
@@ -83,7 +79,7 @@ class Shown:
             if rows > MAX_ROWS and self.rows is None:
                 problem = f"{rows} rows are many (at most {MAX_ROWS}, unless cut on purpose)"
                 raise Unwritable(problem, f"cut it: | head 20, or mean it: | head {rows}")
-        elif self.rows is None and _is(self.value, "numpy", "ndarray") and size > MAX_ITEMS:
+        elif self.rows is None and _is_array(self.value) and size > MAX_ITEMS:
             problem = f"{size} numbers are many (at most {MAX_ITEMS}, unless cut on purpose)"
             raise Unwritable(problem, f"cut it: | head 20, or mean it: | head {len(self.value)}")
 
@@ -91,12 +87,16 @@ class Shown:
         self.check_size()
         rows, columns = frame.shape
         of = "" if self.rows in (None, rows) else f" of {self.rows}"
-        return f"{rows}{of} rows × {columns} columns"
+        return f"{rows}{of} row{'s' * (rows != 1)} x {columns} column{'s' * (columns != 1)}"
 
 
-def _is(value: Any, library: str, name: str) -> bool:
-    """Whether `value` is of the class `name` of `library`, or of a subclass, without importing it."""
-    return any(c.__name__ == name and c.__module__.partition(".")[0] == library for c in type(value).__mro__)
+def _is(value: Any, library: str, *names: str) -> bool:
+    """Whether `value` is of a class of `library` so named, or of a subclass, without importing it."""
+    return any(c.__name__ in names and c.__module__.partition(".")[0] == library for c in type(value).__mro__)
+
+
+def _is_array(value: Any) -> bool:
+    return _is(value, "numpy", "ndarray") or _is(value, "pandas", "Index")
 
 
 def _frame(value: Any) -> Any:
@@ -106,71 +106,83 @@ def _frame(value: Any) -> Any:
     return value.to_frame() if _is(value, "pandas", "Series") else None
 
 
-def _markdown(frame: Any) -> str:
-    """A Markdown table without padding: spaces cost tokens. Missing values are empty cells."""
-    counts = _is(frame.index, "pandas", "RangeIndex") and frame.index.name is None
-    if not counts:
-        frame = frame.reset_index(names=_index_names(frame), allow_duplicates=True)
+def _only_counts(index: Any) -> bool:
+    """Whether an index is the one that pandas makes by itself, which says nothing."""
+    return _is(index, "pandas", "RangeIndex") and index.name is None
+
+
+def _rows(frame: Any) -> list[list[Any]]:
+    """A frame's rows; missing values, of which pandas has several, are None."""
     missing = frame.isna().to_numpy()
-    rows = [
-        ["" if missing[i, j] else _cell(value) for j, value in enumerate(row)]
+    return [
+        [None if missing[i, j] else value for j, value in enumerate(row)]
         for i, row in enumerate(frame.itertuples(index=False, name=None))
     ]
-    table = [[_cell(column) for column in frame.columns], ["---"] * len(frame.columns), *rows]
+
+
+def _markdown(frame: Any) -> str:
+    """A Markdown table without padding: spaces cost tokens. Missing values are empty cells."""
+    index = frame.index
+    header = list(frame.columns)
+    labels: list[tuple[Any, ...]] = [()] * len(frame)
+    if not _only_counts(index):
+        header = ["" if name is None else name for name in index.names] + header
+        labels = [label if index.nlevels > 1 else (label,) for label in index]
+    table = [[_cell(name) for name in header], ["---"] * len(header)]
+    table += [
+        [_cell(value) for value in (*label, *row)] for label, row in zip(labels, _rows(frame), strict=True)
+    ]
     return "\n".join("|" + "|".join(row) + "|" for row in table)
 
 
-def _index_names(frame: Any) -> list[str]:
-    return ["" if name is None else str(name) for name in frame.index.names]
-
-
 def _cell(value: Any) -> str:
-    return _text(value).replace("|", "\\|").replace("\r\n", "<br>").replace("\n", "<br>")
+    text = "" if value is None else _text(value)
+    return text.replace("|", "\\|").replace("\r\n", "<br>").replace("\n", "<br>")
 
 
 def _text(value: Any) -> str:
     if isinstance(value, str):
-        return str(value)
-    if value is None or isinstance(value, _PLAIN):
-        return str(value)
+        return str.__str__(value)
     if isinstance(value, float):
-        return repr(float(value))
-    if isinstance(value, (Mapping, list, tuple, set, frozenset)) or _is(value, "numpy", "ndarray"):
+        return float.__repr__(value)
+    if isinstance(value, (Mapping, list, tuple, set, frozenset)) or _is_array(value):
         return _json(value)
     if isinstance(value, (bytes, bytearray, memoryview)):
         raise Unwritable("bytes are no text", "decode them in a cell above: text = data.decode()")
     text = str(value)
-    if callable(value) or _ADDRESS.search(text):
-        raise Unwritable(
-            f"a {type(value).__name__} has no text of its own",
-            "compute the text in a cell above and name that",
-        )
+    if isroutine(value) or isclass(value) or ismodule(value) or _ADDRESS.search(text):
+        problem = f"a {type(value).__name__} has no text of its own"
+        raise Unwritable(problem, "nothing is called here: compute the text in a cell above and name that")
     return text
 
 
 def _json(value: Any) -> str:
     try:
         return json.dumps(_jsonable(value), ensure_ascii=False)
-    except (TypeError, ValueError, RecursionError) as problem:
+    except (ValueError, RecursionError) as problem:
         raise Unwritable(
             f"it can't be written as JSON: {problem}", "compute the text in a cell above"
         ) from None
 
 
 def _jsonable(value: Any) -> Any:
-    """`value` in lists, dicts, numbers, texts and None."""
+    """`value` in lists, dicts, numbers, texts and None; not-a-number is None, as JSON has none."""
+    if isinstance(value, float):
+        return None if math.isnan(value) else float(value)
+    if value is None or isinstance(value, (str, bool, int)):
+        return value
     if isinstance(value, Mapping):
         return {_json_name(key): _jsonable(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_jsonable(item) for item in value]
     if isinstance(value, (set, frozenset)):
         return [_jsonable(item) for item in _ordered(value)]
-    if value is None or isinstance(value, (str, bool, int, float)):
-        return value
-    frame = _frame(value)
-    if frame is not None:
-        return [_jsonable(row) for row in frame.to_dict("records")]
-    if any(_is(value, "numpy", name) for name in ("ndarray", "number", "bool_", "bool")):
+    if _is(value, "pandas", "Series"):
+        items = [row[0] for row in _rows(value.to_frame())]
+        return _jsonable(items if _only_counts(value.index) else dict(zip(value.index, items, strict=True)))
+    if _is(value, "pandas", "DataFrame"):
+        return [_jsonable(dict(zip(value.columns, row, strict=True))) for row in _rows(value)]
+    if _is_array(value) or _is(value, "numpy", "number", "bool_", "bool"):
         return _jsonable(value.tolist())
     return _text(value)
 
@@ -182,30 +194,32 @@ def _json_name(key: Any) -> str:
 def _ordered(items: set[Any] | frozenset[Any]) -> list[Any]:
     """A set's items in an order that every process finds."""
     kinds = {float if isinstance(item, (int, float)) else type(item) for item in items}
-    if len(kinds) > 1 or any(issubclass(kind, (set, frozenset)) for kind in kinds):
-        raise Unwritable("a set of mixed kinds has no order", "make it a list in a cell above")
-    return sorted(items)
+    # Of sets, "less" means "part of": no order.
+    if len(kinds) <= 1 and not any(issubclass(kind, (set, frozenset)) for kind in kinds):
+        try:
+            return sorted(items)
+        except TypeError:
+            pass
+    raise Unwritable("this set has no order", "make it a list in a cell above")
 
 
 def _cut(shown: Shown, count: int | None, *, end: bool) -> Shown:
     value, wanted = shown.value, _DEFAULT_COUNT if count is None else count
-    lines = isinstance(value, str)
-    items: Any = value.splitlines() if lines else value
+    is_text = isinstance(value, str)
+    items: Any = _ordered(value) if isinstance(value, (set, frozenset)) else value
+    items = items.splitlines() if is_text else items
     try:
         total = len(items)
+        window = slice(max(total - wanted, 0), total) if end else slice(wanted)
+        if isinstance(items, Mapping):
+            cut: Any = dict(list(items.items())[window])
+        else:
+            cut = getattr(items, "iloc", items)[window]
     except TypeError:
         problem = f"a {type(value).__name__} can't be cut"
         raise Unwritable(problem, "head and tail cut tables, lists, dicts and texts (by lines)") from None
-    start = max(total - wanted, 0) if end else 0
-    stop = total if end else wanted
-    cut: Any
-    if isinstance(items, Mapping):
-        cut = dict(islice(items.items(), start, stop))
-    elif isinstance(items, (set, frozenset)):
-        cut = _ordered(items)[start:stop]
-    else:
-        cut = getattr(items, "iloc", items)[start:stop]
-    return replace(shown, value="\n".join(cut) if lines else cut, rows=shown.rows or total)
+    rows = total if shown.rows is None else shown.rows
+    return Shown("\n".join(cut) if is_text else cut, rows)
 
 
 def _head(shown: Shown, count: int | None) -> Shown:
@@ -233,8 +247,8 @@ def _as_csv(shown: Shown, count: int | None) -> Shown:
     if frame is None:
         raise Unwritable(f"a {type(shown.value).__name__} is no table", "csv takes a DataFrame or a Series")
     shown.check_size()
-    counts = _is(frame.index, "pandas", "RangeIndex") and frame.index.name is None
-    return replace(shown, value=str(frame.to_csv(index=not counts, lineterminator="\n")).rstrip("\n"))
+    csv = frame.to_csv(index=not _only_counts(frame.index), lineterminator="\n")
+    return replace(shown, value=str(csv).removesuffix("\n"))
 
 
 def _as_lines(shown: Shown, count: int | None) -> Shown:
@@ -258,3 +272,10 @@ FILTERS: Final[Mapping[str, Callable[[Shown, int | None], Shown]]] = {
     "lines": _as_lines,
 }
 """``head N`` and ``tail N`` (5 unless told) cut; ``json``, ``csv`` and ``lines`` (an item a line) write."""
+
+
+def apply(name: str, count: int | None, shown: Shown) -> Shown:
+    """`shown` after the filter `name`, with the number that stood behind it; raises `Unwritable`."""
+    if name not in FILTERS:
+        raise Unwritable(f"there is no filter {name}", "the filters are " + ", ".join(FILTERS))
+    return FILTERS[name](shown, count)

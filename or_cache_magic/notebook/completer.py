@@ -1,0 +1,156 @@
+"""Completes what stands behind the magics' names: options, their values, model ids, settings.
+
+IPython's older completion hooks see words as Python does and give up on ``openai/`` and ``openai/gpt-4o-``;
+this is a matcher of its version 2, which says itself what it completes. It reads tables and what it was
+handed, never the network, and is silent in a cell's body and in a prompt.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from .command import Command, Option
+from .tables import COMMANDS
+from .words import Word, split
+
+if TYPE_CHECKING:
+    from IPython.core.completer import CompletionContext, SimpleMatcherResult
+    from IPython.core.interactiveshell import InteractiveShell
+
+__all__ = ["Names", "complete", "install", "remove"]
+
+Names = Callable[[], Sequence[str]]
+"""Gives names when asked, fast and without raising."""
+
+IDENTIFIER: Final = "or_cache_magic"
+"""The matcher's name in IPython."""
+
+_MAGIC = re.compile(r"\s*(?:[^\s%=][^%=]*=\s*)?(?P<magic>%openrouter\w*)\s(?P<line>.*)", re.DOTALL)
+_CELL = re.compile(r"(?P<magic>%%openrouter\w*)\s(?P<line>.*)", re.DOTALL)
+
+
+def complete(
+    text: str, cursor_line: int, cursor: int, *, models: Names, settings: Names
+) -> tuple[str, list[str]]:
+    """The piece of text before the cursor that is being completed, and what it could become, in order.
+
+    Args:
+        text: The whole cell.
+        cursor_line: The cursor's line in it, from 0.
+        cursor: The cursor's column in that line.
+        models: Gives the model ids and aliases to offer.
+        settings: Gives the settings' names.
+
+    Returns:
+        The piece and the words that begin with it; no words where nothing of ours is being written.
+    """
+    lines = text.split("\n")
+    first = next((i for i, line in enumerate(lines) if line.strip()), 0)
+    in_cell_magic = lines[first].startswith("%%")
+    if in_cell_magic and cursor_line != first:
+        return "", []
+    before = lines[cursor_line][:cursor]
+    found = (_CELL if in_cell_magic else _MAGIC).match(before)
+    command = COMMANDS.get(found["magic"]) if found else None
+    if found is None or command is None:
+        return "", []
+    return _complete_line(command, found["line"], models, settings)
+
+
+def _complete_line(command: Command, line: str, models: Names, settings: Names) -> tuple[str, list[str]]:
+    done = list(split(line))
+    piece = done.pop().raw if done and not line[-1].isspace() else ""
+    option, used, words, ended = _so_far(command, done)
+    if ended:
+        return piece, []
+    if option is not None:
+        return _begin(piece, _values(option, models))
+    name, equals, value = piece.partition("=")
+    if equals and (named := command.option(name)) is not None:
+        return _begin(value, _values(named, models))
+    if piece.startswith("-"):
+        return _begin(piece, _left(command, used))
+    if command.takes == "model" and not words and "model" not in used:
+        return _begin(piece, models())
+    if command.takes == "setting":
+        return _begin(piece, [f"{setting}=" for setting in settings()])
+    return _begin(piece, [] if piece else _left(command, used))
+
+
+def _so_far(command: Command, words: Sequence[Word]) -> tuple[Option | None, set[str], int, bool]:
+    """What the finished words leave open.
+
+    Returns:
+        The option whose value comes next, the fields that are set, how many words are no options, and
+        whether options have ended (after ``--``, in a prompt, in a comment).
+    """
+    waiting: Option | None = None
+    used: set[str] = set()
+    others = 0
+    for word in words:
+        if word.is_option:
+            name, equals, _ = word.text.partition("=")
+            option = command.option(name)
+            waiting = option if option is not None and option.metavar and not equals else None
+            if option is not None and not option.repeatable:
+                used.add(option.field)
+        elif waiting is not None:
+            waiting = None
+        elif word.raw in ("--", "#") or command.prompt:
+            return None, used, others, True
+        else:
+            others += 1
+    return waiting, used, others, False
+
+
+def _values(option: Option, models: Names) -> Sequence[str]:
+    return models() if option.models else option.choices
+
+
+def _left(command: Command, used: set[str]) -> Iterator[str]:
+    """The long name of every option that may still be given."""
+    return (option.names[-1] for option in command.options if option.field not in used)
+
+
+def _begin(piece: str, words: Sequence[str] | Iterator[str]) -> tuple[str, list[str]]:
+    return piece, [word for word in words if word.startswith(piece)]
+
+
+def install(shell: InteractiveShell, *, models: Names, settings: Names) -> None:
+    """Let `shell` complete the magics' lines; a second time replaces the first.
+
+    Args:
+        shell: The shell.
+        models: Gives the model ids and aliases to offer. It is called at every completion of one.
+        settings: Gives the settings' names.
+    """
+    from IPython.core.completer import SimpleCompletion, context_matcher
+
+    @context_matcher(identifier=IDENTIFIER)  # type: ignore[untyped-decorator]
+    def matcher(context: CompletionContext) -> SimpleMatcherResult:
+        piece, words = complete(
+            context.full_text, context.cursor_line, context.cursor_position, models=models, settings=settings
+        )
+        return {
+            "completions": [SimpleCompletion(word, type="magic") for word in words],
+            "matched_fragment": piece,
+            "suppress": bool(words),
+            "do_not_suppress": set(),
+            "ordered": True,
+        }
+
+    remove(shell)
+    _matchers(shell).append(matcher)
+
+
+def remove(shell: InteractiveShell) -> None:
+    """Undo `install`; without one it changes nothing."""
+    matchers = _matchers(shell)
+    matchers[:] = [m for m in matchers if getattr(m, "matcher_identifier", None) != IDENTIFIER]
+
+
+def _matchers(shell: InteractiveShell) -> list[Any]:
+    matchers: list[Any] = shell.Completer.custom_matchers
+    return matchers

@@ -1,0 +1,164 @@
+"""Finds the folder of the completion cache, and the notebook's name.
+
+The same notebook must find the same cache however it is run (by a server, in VS Code, by papermill from
+another folder, by nbconvert), or it pays again. What each front end tells is in `notebook_file`; the folder
+that the kernel started in is the last resort. ``os.getcwd()`` is never asked: ``%cd`` must not move a cache.
+The questions are `os.path`'s: `Path`'s raise where a folder may not be searched, these say no.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
+
+__all__ = [
+    "FOLDER",
+    "Location",
+    "NotebookFile",
+    "cache_directory",
+    "locate",
+    "notebook_file",
+    "notebook_name",
+]
+
+FOLDER: Final = ".or_cache"
+"""The cache's folder, in the notebook's."""
+
+FrontEnd = Literal["__vsc_ipynb_file__", "JPY_SESSION_NAME", "PAPERMILL_INPUT_PATH"]
+Source = Literal["cache_dir", "OR_CACHE_DIR", FrontEnd, "folder above", "starting folder"]
+
+_REPOSITORY: Final = (".git", ".hg")
+
+
+@dataclass(frozen=True, slots=True)
+class NotebookFile:
+    """The notebook's file, absolute, and who named it. It may have been renamed since."""
+
+    path: Path
+    source: FrontEnd
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """The cache's folder, absolute, which need not exist yet, and what decided."""
+
+    path: Path
+    source: Source
+
+
+def cache_directory(
+    *,
+    starting_dir: Path,
+    option: str | None = None,
+    environ: Mapping[str, str] | None = None,
+    user_ns: Mapping[str, Any] | None = None,
+) -> Location:
+    """Where the cache is. Nothing is made.
+
+    The first of these decides: `option`; ``OR_CACHE_DIR``; the notebook's folder, as VS Code, a Jupyter
+    server or papermill tell it; the nearest folder above `starting_dir` that already has a cache;
+    `starting_dir`. The first two name the cache's folder itself, the others the one that it is in.
+    A relative name begins at `starting_dir`, ``~`` is the user's home.
+
+    The search upwards ends at a repository's root, and passes by folders that anyone may write to, such
+    as ``/tmp``: a cache there may be a stranger's.
+
+    Args:
+        starting_dir: The folder that the kernel started in.
+        option: The setting's value; None or blank is not set.
+        environ: The process's environment; None is empty.
+        user_ns: The notebook's variables; None is none.
+    """
+    environ = environ or {}
+    if option and option.strip():
+        return Location(_absolute(option, starting_dir), "cache_dir")
+    if environ.get("OR_CACHE_DIR", "").strip():
+        return Location(_absolute(environ["OR_CACHE_DIR"], starting_dir), "OR_CACHE_DIR")
+    notebook = notebook_file(starting_dir=starting_dir, environ=environ, user_ns=user_ns)
+    if notebook is not None:
+        return Location(notebook.path.parent / FOLDER, notebook.source)
+    start = _absolute("", starting_dir)
+    above = next((parent for parent in _searched(start) if os.path.isdir(parent / FOLDER)), None)
+    if above is not None and above != start:
+        return Location(above / FOLDER, "folder above")
+    return Location(start / FOLDER, "starting folder")
+
+
+def locate(shell: InteractiveShell, option: str | None = None) -> Location:
+    """`cache_directory` of a running shell."""
+    return cache_directory(
+        starting_dir=Path(shell.starting_dir), option=option, environ=os.environ, user_ns=shell.user_ns
+    )
+
+
+def notebook_file(
+    *, starting_dir: Path, environ: Mapping[str, str] | None = None, user_ns: Mapping[str, Any] | None = None
+) -> NotebookFile | None:
+    """The notebook's file, or None when no front end tells.
+
+    VS Code sets the variable ``__vsc_ipynb_file__``, a Jupyter server ``JPY_SESSION_NAME``, and papermill
+    with ``--inject-paths`` the variable ``PAPERMILL_INPUT_PATH``. The first two are absolute. They go stale
+    when the notebook is renamed or its folder moved, and a remote kernel is told a path of another
+    machine: without the file itself, its folder must exist and not be the root, where unsaved notebooks
+    are said to be. papermill's may be a URL, or relative to the folder that papermill was started in,
+    which is the kernel's unless ``--cwd`` says otherwise: the file must exist.
+    """
+    environ, user_ns = environ or {}, user_ns or {}
+    told: tuple[tuple[FrontEnd, Any], ...] = (
+        ("__vsc_ipynb_file__", user_ns.get("__vsc_ipynb_file__")),
+        ("JPY_SESSION_NAME", environ.get("JPY_SESSION_NAME")),
+    )
+    for source, value in told:
+        if isinstance(value, str) and os.path.isabs(value) and _plausible(Path(value)):
+            return NotebookFile(Path(value), source)
+    papermill = user_ns.get("PAPERMILL_INPUT_PATH")
+    if isinstance(papermill, str) and papermill:
+        path = _absolute(papermill, starting_dir)
+        if os.path.isfile(path):
+            return NotebookFile(path, "PAPERMILL_INPUT_PATH")
+    return None
+
+
+def notebook_name(notebook: NotebookFile | None, location: Location) -> str:
+    """The notebook's name as entries keep it: its path from the folder that the cache is in, with ``/``.
+
+    Elsewhere it is the file's name alone: the path of someone's home says nothing to others who get the
+    entry. Empty when the notebook isn't known.
+    """
+    if notebook is None:
+        return ""
+    try:
+        return notebook.path.relative_to(location.path.parent).as_posix()
+    except ValueError:
+        return notebook.path.name
+
+
+def _absolute(name: str, base: Path) -> Path:
+    return Path(os.path.abspath(base / os.path.expanduser(name)))
+
+
+def _plausible(path: Path) -> bool:
+    return os.path.isfile(path) or (path.parent != Path(path.anchor) and os.path.isdir(path.parent))
+
+
+def _searched(start: Path) -> Iterator[Path]:
+    """The folders from `start` upwards in which a cache may be adopted."""
+    for folder in (start, *start.parents):
+        if folder == start or not _anyone_writes(folder):
+            yield folder
+        if any(os.path.exists(folder / mark) for mark in _REPOSITORY):
+            return
+
+
+def _anyone_writes(folder: Path) -> bool:
+    try:
+        return os.name == "posix" and bool(folder.stat().st_mode & stat.S_IWOTH)
+    except OSError:
+        return True
