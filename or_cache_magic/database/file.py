@@ -1,0 +1,217 @@
+"""`Database`: one cache.db for all threads of this kernel, beside other kernels with the same file.
+
+Nothing is created or opened before it is needed: constructing does no I/O, and reading makes no file.
+Reads never need the write lock. Before each use a stat notices that the file was deleted or replaced
+(a git checkout); a fork begins with connections of its own.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sqlite3
+import threading
+import time
+import weakref
+from contextlib import contextmanager, nullcontext, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from or_cache_magic.database.connection import store_error
+from or_cache_magic.database.open_file import FileId, OpenFile, SqlValue, file_id
+from or_cache_magic.errors import StoreCorruptError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from or_cache_magic.database.strict import StrictCache
+
+FILE_NAME: Final = "cache.db"
+
+# Closing a parent's connection in a forked child would touch the parent's log ("How To Corrupt An SQLite
+# Database File", "Carrying an open database across a fork"): they are kept here, alive and unused.
+_OF_PARENTS: Final[list[OpenFile]] = []
+
+
+class Database:
+    """The file ``cache.db`` in a folder. Thread-safe, and safe to use after a fork.
+
+    Args:
+        directory: The cache folder; made at the first write, mode 0700, with a ``.gitignore`` of ``*``.
+        timeout_s: The longest that a write waits for another's lock.
+    """
+
+    def __init__(self, directory: str | os.PathLike[str], *, timeout_s: float = 5.0) -> None:
+        self.directory = Path(directory).absolute()
+        self.path = self.directory / FILE_NAME
+        self.timeout_s = timeout_s
+        self._path_text = os.fspath(self.path)
+        self._functions: dict[str, tuple[int, Callable[..., SqlValue]]] = {}
+        self._notices: list[str] = []
+        self._file = self._not_open(None)
+        self._switching = threading.Lock()
+        self._at_exit: Callable[[], None] | None = None
+
+    def __repr__(self) -> str:
+        return f"Database({os.fspath(self.directory)!r})"
+
+    def exists(self) -> bool:
+        """Whether there is a file."""
+        return self.path.exists()
+
+    def select(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
+        """The rows of a SELECT, as tuples; none when there is no file or it is still empty.
+
+        Inside a transaction of this thread it sees what the transaction wrote.
+
+        Raises:
+            StoreError: The file can't be read, is damaged, unsafe or newer.
+        """
+        try:
+            file = self._current()
+            return [] if file is None else file.select(sql, parameters)
+        except (sqlite3.Error, OSError) as exc:
+            raise store_error(exc, self.path) from exc
+
+    def add_function(self, name: str, arguments: int, function: Callable[..., SqlValue]) -> None:
+        """Let SQL call a pure function that never raises; to be said before the first use."""
+        self._functions[name] = (arguments, function)
+
+    @contextmanager
+    def transaction(self, *, wait_s: float | None = None) -> Iterator[sqlite3.Connection]:
+        """A write transaction, kept whole or not at all; makes the folder and the file when there is none.
+
+        Reentrant in a thread: an inner one that raises undoes what it did itself, and the outer one may go
+        on. Other threads wait.
+
+        Args:
+            wait_s: How long to wait for another's lock; None is ``timeout_s``.
+
+        Raises:
+            StoreUnavailableError: Locked for longer than that, read-only, full, or gone.
+            StoreError: As `select`. A damaged file is set aside and a new one is begun (`pop_notices`).
+        """
+        with self._writable(wait_s).transaction(wait_s) as connection:
+            yield connection
+
+    def cache(self) -> StrictCache:
+        """Diskcache on the transaction's connection; only inside a `transaction`."""
+        return self._file.cache()
+
+    def checkpoint(self) -> bool:
+        """Move the log into ``cache.db``, so that a copy of the file has everything; whether all of it was.
+
+        Waits at most a tenth of a second for other kernels; never raises.
+        """
+        return self._file.pid != os.getpid() or self._file.checkpoint()
+
+    def close(self) -> None:
+        """Checkpoint and close every connection; the next use opens again."""
+        self.checkpoint()
+        self._leave(self._file)
+        self._file = self._not_open(None)
+        if self._at_exit is not None:
+            atexit.unregister(self._at_exit)
+            self._at_exit = None
+
+    def pop_notices(self) -> tuple[str, ...]:
+        """What happened to the file that the user should be told, once (``"… damaged: set aside as …"``)."""
+        notices, self._notices = tuple(self._notices), []
+        return notices
+
+    def _not_open(self, of: FileId | None) -> OpenFile:
+        return OpenFile(self.path, of, self._functions, self.timeout_s)
+
+    def _current(self) -> OpenFile | None:
+        """The connections to the file that the path names now; None when it names none."""
+        file = self._file
+        now = file_id(self._path_text)
+        if now == file.file_id and file.pid == os.getpid():
+            return file if now else None
+        return self._switch(now)
+
+    def _switch(self, now: FileId | None) -> OpenFile | None:
+        # In a forked child the parent's lock may be held by a thread that does not exist here.
+        with self._switching if self._file.pid == os.getpid() else nullcontext():
+            file = self._file
+            if file.pid == os.getpid():
+                if file.in_transaction or file.file_id == now:
+                    return file  # a transaction ends on the file on which it began
+                if now and file.log_id and file.log_id == file_id(f"{self._path_text}-wal"):
+                    # The log of the file that was replaced would be laid over the new one.
+                    self._remove_log()
+            else:
+                self._switching = threading.Lock()
+            self._leave(file)
+            self._file = self._not_open(now)
+            self._close_at_exit()
+            return self._file if now else None
+
+    @staticmethod
+    def _leave(file: OpenFile) -> None:
+        if file.pid == os.getpid():
+            file.close()
+        else:
+            _OF_PARENTS.append(file)
+
+    def _remove_log(self) -> None:
+        for suffix in ("-wal", "-shm"):
+            with suppress(OSError):
+                os.unlink(self._path_text + suffix)
+
+    def _writable(self, wait_s: float | None) -> OpenFile:
+        """The connections to a file that can be written: made when missing, set aside when damaged."""
+        if self._file.in_transaction and self._file.pid == os.getpid():
+            return self._file
+        wait_s = self.timeout_s if wait_s is None else wait_s
+        try:
+            file = self._current() or self._create()
+            try:
+                file.open_writer(wait_s)
+            except StoreCorruptError:
+                self._set_aside(file)
+                file = self._current() or self._create()
+                file.open_writer(wait_s)
+        except OSError as exc:
+            raise store_error(exc, self.path) from exc
+        return file
+
+    def _create(self) -> OpenFile:
+        if not self.directory.is_dir():
+            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with suppress(FileExistsError), (self.directory / ".gitignore").open("x") as ignore:
+                ignore.write("*\n")
+        # Prompts are plain text: for the user's eyes only, also in a folder that was there before.
+        os.close(os.open(self._path_text, os.O_RDWR | os.O_CREAT, 0o600))
+        file = self._current()
+        if file is None:
+            raise FileNotFoundError(self._path_text)
+        return file
+
+    def _set_aside(self, file: OpenFile) -> None:
+        """Rename a damaged file, with its log, so that nothing is lost; unless another kernel just did."""
+        if file_id(self._path_text) != file.file_id:
+            return
+        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+        aside = self.path.with_name(f"{FILE_NAME}.corrupt-{stamp}")
+        number = 1
+        while aside.exists():
+            number += 1
+            aside = self.path.with_name(f"{FILE_NAME}.corrupt-{stamp}-{number}")
+        self.path.rename(aside)
+        for suffix in ("-wal", "-shm"):
+            with suppress(FileNotFoundError):
+                Path(self._path_text + suffix).rename(f"{aside}{suffix}")
+        self._notices.append(f"{self.path} was damaged: set aside as {aside.name}, and a new one was begun")
+
+    def _close_at_exit(self) -> None:
+        if self._at_exit is None:
+            this = weakref.ref(self)
+
+            def close() -> None:
+                database = this()
+                if database is not None:
+                    database.close()
+
+            self._at_exit = close
+            atexit.register(close)

@@ -1,0 +1,157 @@
+"""What a ``cache.db`` of ours may hold, and the check that it holds nothing else.
+
+A cache folder travels with notebooks and in git, so a ``cache.db`` may come from a stranger, who can
+plant triggers, views, or Settings rows that diskcache would obey. Hence the rule: every schema object
+equals, text for text, one that this package made, and every Settings row is a known one.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from or_cache_magic.errors import NewerStoreError, UnsafeStoreError
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Mapping
+
+SCHEMA_VERSION: Final = 1
+"""Number of this layout, in the file's ``user_version``; a reader refuses a higher one."""
+
+APPLICATION_ID: Final = 0x4F52434D
+"""``ORCM`` in the file's header (``PRAGMA application_id``), as ``file(1)`` reads it."""
+
+SETTINGS: Final[Mapping[str, int | str]] = {
+    "statistics": 0,  # counting in the file would turn every read into a write
+    "tag_index": 1,  # the tag is the model: purge by model
+    "eviction_policy": "none",  # what was paid for is never dropped silently
+    "size_limit": 1 << 62,
+    "cull_limit": 0,
+    "sqlite_auto_vacuum": 1,
+    "sqlite_cache_size": 8192,
+    "sqlite_journal_mode": "wal",
+    "sqlite_mmap_size": 1 << 26,
+    "sqlite_synchronous": 1,
+    "disk_min_file_size": 1 << 62,  # every value inline
+    "disk_pickle_protocol": 0,
+}
+"""diskcache's settings; the file's own values are never obeyed."""
+
+COUNTERS: Final = frozenset({"count", "size", "hits", "misses"})
+"""Settings rows that diskcache counts in."""
+
+# diskcache 5.6.3's own statements, as SQLite keeps them; a test compares a freshly made file.
+_DISKCACHE: Final = (
+    "CREATE TABLE Settings ( key TEXT NOT NULL UNIQUE, value)",
+    "CREATE TABLE Cache ( rowid INTEGER PRIMARY KEY, key BLOB, raw INTEGER, store_time REAL,"
+    " expire_time REAL, access_time REAL, access_count INTEGER DEFAULT 0, tag BLOB,"
+    " size INTEGER DEFAULT 0, mode INTEGER DEFAULT 0, filename TEXT, value BLOB)",
+    "CREATE UNIQUE INDEX Cache_key_raw ON Cache(key, raw)",
+    "CREATE INDEX Cache_expire_time ON Cache (expire_time)",
+    "CREATE INDEX Cache_tag_rowid ON Cache(tag, rowid)",
+    "CREATE TRIGGER Settings_count_insert AFTER INSERT ON Cache FOR EACH ROW BEGIN"
+    ' UPDATE Settings SET value = value + 1 WHERE key = "count"; END',
+    "CREATE TRIGGER Settings_count_delete AFTER DELETE ON Cache FOR EACH ROW BEGIN"
+    ' UPDATE Settings SET value = value - 1 WHERE key = "count"; END',
+    "CREATE TRIGGER Settings_size_insert AFTER INSERT ON Cache FOR EACH ROW BEGIN"
+    ' UPDATE Settings SET value = value + NEW.size WHERE key = "size"; END',
+    "CREATE TRIGGER Settings_size_update AFTER UPDATE ON Cache FOR EACH ROW BEGIN"
+    ' UPDATE Settings SET value = value + NEW.size - OLD.size WHERE key = "size"; END',
+    "CREATE TRIGGER Settings_size_delete AFTER DELETE ON Cache FOR EACH ROW BEGIN"
+    ' UPDATE Settings SET value = value - OLD.size WHERE key = "size"; END',
+)
+
+# Rows are joined to Cache by rowid: a second copy of the 64-digit key would cost 150 bytes an entry.
+# The asked model is Cache.tag. Money is pico-dollars; NULL is unknown. Tags: see `store.filters`.
+OUR_TABLES: Final = (
+    """CREATE TABLE or_entry (
+        id INTEGER PRIMARY KEY, created REAL NOT NULL, expires REAL, served_model TEXT, provider TEXT,
+        prompt_tokens INTEGER, completion_tokens INTEGER, cost INTEGER, cost_source TEXT NOT NULL,
+        hits INTEGER NOT NULL DEFAULT 0, saved INTEGER NOT NULL DEFAULT 0, last_hit REAL,
+        size INTEGER NOT NULL, tags TEXT, notebook TEXT, system BLOB)""",
+    "CREATE INDEX or_entry_created ON or_entry (created)",
+    "CREATE TABLE or_request (id INTEGER PRIMARY KEY, body BLOB NOT NULL)",
+    """CREATE TABLE or_unserved (
+        id INTEGER PRIMARY KEY, key TEXT NOT NULL, at REAL NOT NULL, reason TEXT NOT NULL, model TEXT,
+        cost INTEGER, cost_source TEXT NOT NULL, answer BLOB NOT NULL, request BLOB)""",
+    "CREATE INDEX or_unserved_key ON or_unserved (key)",
+    """CREATE TABLE or_ledger (
+        id INTEGER PRIMARY KEY, at REAL NOT NULL, session TEXT NOT NULL, notebook TEXT NOT NULL,
+        key TEXT NOT NULL, model TEXT NOT NULL, kind TEXT NOT NULL, asks INTEGER NOT NULL, paid INTEGER,
+        paid_source TEXT NOT NULL, value INTEGER, prompt_tokens INTEGER, completion_tokens INTEGER,
+        cached_tokens INTEGER, cache_write_tokens INTEGER, seconds REAL NOT NULL, tags TEXT,
+        generation_id TEXT)""",
+    """CREATE TRIGGER or_entry_delete AFTER DELETE ON Cache FOR EACH ROW BEGIN
+        DELETE FROM or_entry WHERE id = OLD.rowid; DELETE FROM or_request WHERE id = OLD.rowid; END""",
+)
+
+MIGRATIONS: Final[Mapping[int, tuple[str, ...]]] = {}
+"""Statements that lead from a layout's number to the next; the writer will run them in one transaction."""
+
+
+def _expected() -> frozenset[str]:
+    return frozenset(" ".join(sql.split()) for sql in (*_DISKCACHE, *OUR_TABLES))
+
+
+_EXPECTED: Final = _expected()
+
+
+def vet(connection: sqlite3.Connection) -> bool:
+    """Whether the file holds our tables; False when it is new and empty.
+
+    Reads the header and the schema, about 0.1 ms; changes nothing.
+
+    Raises:
+        NewerStoreError: A newer version of this package wrote the file.
+        UnsafeStoreError: It holds a table, index, view, trigger or Settings row that this package
+            never writes, or lacks one.
+        sqlite3.Error: It can't be read, or is no database.
+    """
+    # Off: what the file's schema calls may not reach functions with side effects.
+    connection.execute("PRAGMA trusted_schema=OFF")
+    connection.execute("PRAGMA cell_size_check=ON")
+    (application_id,) = connection.execute("PRAGMA application_id").fetchone()
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if application_id == APPLICATION_ID and version > SCHEMA_VERSION:
+        raise NewerStoreError(
+            f"The completion cache was written by a newer version (layout {version}, this one reads"
+            f" {SCHEMA_VERSION}); it was left untouched.",
+            "Update or_cache_magic, or point OR_CACHE_DIR to another folder.",
+        )
+    objects = connection.execute("SELECT name, sql FROM sqlite_master").fetchall()
+    if not objects and not application_id and not version:
+        return False
+    _vet_objects(objects)
+    _vet_settings(connection)
+    return True
+
+
+def _vet_objects(objects: list[tuple[str, str | None]]) -> None:
+    found = set()
+    for name, sql in objects:
+        if sql is None and str(name).startswith("sqlite_autoindex_"):
+            continue  # made by a UNIQUE of a table whose text is compared
+        text = " ".join(str(sql).split())
+        if text not in _EXPECTED or text in found:
+            raise _unsafe(f"an unknown schema object, {str(name)[:60]!r}")
+        found.add(text)
+    if found != _EXPECTED:
+        raise _unsafe("only part of the tables of a completion cache")
+
+
+def _vet_settings(connection: sqlite3.Connection) -> None:
+    rows = connection.execute("SELECT key, typeof(value), value FROM Settings").fetchall()
+    for key, kind, value in rows:
+        if key in COUNTERS:
+            known = kind == "integer"
+        else:
+            known = key in SETTINGS and type(value) is type(SETTINGS[key])
+        if not known:
+            raise _unsafe(f"an unknown setting, {str(key)[:60]!r}")
+
+
+def _unsafe(found: str) -> UnsafeStoreError:
+    return UnsafeStoreError(
+        f"cache.db holds {found}: not written by or_cache_magic, so nothing was read from it.",
+        "If it came from someone else, delete it; ask them for a pack (%openrouter_export) instead.",
+    )

@@ -1,0 +1,5 @@
+"""Entries on disk: keep an answer, find it again by its key, browse and purge."""
+
+from or_cache_magic.store.disk import DiskStore, Unserved
+
+__all__ = ["DiskStore", "Unserved"]

@@ -1,0 +1,386 @@
+"""`DiskStore`: entries in cache.db, each with its index row and its request."""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Final
+
+from or_cache_magic.database import HitCount, add_hits, from_pico, join_tags, split_tags, to_pico
+from or_cache_magic.errors import OptionError, StoreCorruptError, StoreError, UnsafeStoreError
+from or_cache_magic.records import Answer, Cost, Entry, EntryFilter, EntryRow, Request, RequestKey
+from or_cache_magic.store import filters
+from or_cache_magic.store.codec import (
+    decode_entry,
+    decode_request,
+    encode_entry,
+    encode_request,
+    read_head,
+)
+from or_cache_magic.store.prompt import asked_model, last_prompt, system_prompt
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Mapping
+
+    from or_cache_magic.database import Database
+
+__all__ = ["ORDERS", "DiskStore", "Unserved"]
+
+ORDERS: Final[Mapping[str, str]] = {
+    "created": "e.created",
+    "model": "(SELECT tag FROM Cache WHERE rowid = e.id)",
+    "provider": "e.provider",
+    "prompt_tokens": "e.prompt_tokens",
+    "completion_tokens": "e.completion_tokens",
+    "cost_usd": "e.cost",
+    "hits": "e.hits",
+    "saved_usd": "e.saved",
+    "last_hit": "e.last_hit",
+    "expires": "e.expires",
+    "size_bytes": "e.size",
+    "notebook": "e.notebook",
+}
+"""What `DiskStore.find` can order by."""
+
+_RAW_MODE = 1  # diskcache's mode of an inline value
+_GET = "SELECT value, mode, filename FROM Cache WHERE key = ? AND raw = 1"
+_PUT_INDEX = """
+INSERT INTO or_entry (id, created, expires, served_model, provider, prompt_tokens, completion_tokens,
+    cost, cost_source, size, tags, notebook, system)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (id) DO UPDATE SET created = excluded.created, expires = excluded.expires,
+    served_model = excluded.served_model, provider = excluded.provider,
+    prompt_tokens = excluded.prompt_tokens, completion_tokens = excluded.completion_tokens,
+    cost = excluded.cost, cost_source = excluded.cost_source, size = excluded.size,
+    tags = excluded.tags, notebook = excluded.notebook, system = excluded.system
+"""
+_FIND = """
+SELECT c.key, c.tag, c.value, r.body, e.created, e.provider, e.prompt_tokens, e.completion_tokens, e.cost,
+    e.cost_source, e.hits, e.saved, e.last_hit, e.expires, e.tags, e.size, e.notebook
+FROM (SELECT e.id, row_number() OVER () AS place FROM
+        (SELECT e.id FROM or_entry e {where} ORDER BY {order} {way}, e.id {way} LIMIT ? OFFSET ?) e) page
+    JOIN or_entry e ON e.id = page.id JOIN Cache c ON c.rowid = page.id
+    LEFT JOIN or_request r ON r.id = page.id
+ORDER BY page.place
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Unserved:
+    """An answer that is kept and never served: replaced by a newer one, or not fit to be served.
+
+    Attributes:
+        at_s: When it was replaced or kept.
+        reason: Why it is not served.
+        answer: The answer, with its cost.
+        request: The request's body; None when it could not be read.
+    """
+
+    at_s: float
+    reason: str
+    answer: Answer
+    request: Mapping[str, Any] | None
+
+
+class DiskStore:
+    """The entries of one `Database`. Thread-safe. Every method may raise `StoreError`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        database.add_function("or_has_text", 4, _has_text)
+        database.add_function("or_begins", 3, _begins)
+
+    def get(self, key: RequestKey) -> Entry | None:
+        """The entry of a request, expired or not; None when there is none.
+
+        Raises:
+            StoreCorruptError: It is damaged, or was stored for another request.
+            UnsafeStoreError: The row is none that this package writes.
+        """
+        entry = self.entry(key.digest)
+        if entry is not None and entry.key.skeleton != key.skeleton:
+            raise StoreCorruptError(
+                f"The entry {key.digest[:10]} of the completion cache answers another request."
+                " It was not served.",
+                f"Ask again with --refresh, or remove it: %openrouter_purge {key.digest[:10]}",
+            )
+        return entry
+
+    def entry(self, digest: str) -> Entry | None:
+        """As `get`, by the key's 64 hex digits alone."""
+        rows = self._database.select(_GET, (digest,))
+        if not rows:
+            return None
+        ((value, mode, filename),) = rows
+        if mode != _RAW_MODE or filename is not None:
+            raise UnsafeStoreError(
+                f"The entry {digest[:10]} was not written by or_cache_magic; it was not read.",
+                "If cache.db came from someone else, delete it.",
+            )
+        return decode_entry(digest, value)
+
+    def put(self, entry: Entry, request: Request, *, replaced_reason: str | None = None) -> None:
+        """Keep an entry with its request, in one transaction.
+
+        An answer that it replaces is kept, unserved, when it differs; its hits stay counted.
+
+        Args:
+            replaced_reason: Why an older answer is replaced; None is ``"replaced"``.
+
+        Raises:
+            StoreUnavailableError: Nothing was kept: locked, full, read-only.
+        """
+        digest, answer = entry.key.digest, entry.answer
+        model = asked_model(request.body) or answer.model or ""
+        value = encode_entry(entry)
+        body = encode_request(digest, request.body, last_prompt(request.body))
+        expire_s = None if entry.expires_s is None else entry.expires_s - time.time()
+        with self._database.transaction() as connection:
+            _keep_replaced(connection, entry, replaced_reason or "replaced")
+            self._database.cache().set(digest, value, expire=expire_s, tag=model)
+            ((row_id, *_),) = connection.execute(
+                "SELECT rowid FROM Cache WHERE key = ? AND raw = 1", (digest,)
+            ).fetchall()
+            connection.execute(
+                _PUT_INDEX, (row_id, *_index_columns(entry, request, model, len(value) + len(body)))
+            )
+            connection.execute("INSERT OR REPLACE INTO or_request VALUES (?, ?)", (row_id, body))
+
+    def keep_unserved(
+        self, key: RequestKey, request: Request, answer: Answer, reason: str, at_s: float
+    ) -> None:
+        """Keep an answer that was paid for and can't be served, with the reason."""
+        value = encode_entry(Entry(key, answer, at_s))
+        body = encode_request(key.digest, request.body, last_prompt(request.body))
+        model = asked_model(request.body) or answer.model
+        with self._database.transaction() as connection:
+            _insert_unserved(connection, key.digest, at_s, reason, model, answer.cost, value, body)
+
+    def request(self, digest: str) -> dict[str, Any] | None:
+        """The body of an entry's request, its fields in the order they were sent; None when not stored."""
+        rows = self._database.select(
+            "SELECT body FROM or_request WHERE id = (SELECT rowid FROM Cache WHERE key = ? AND raw = 1)",
+            (digest,),
+        )
+        return decode_request(digest, rows[0][0]) if rows else None
+
+    def unserved(self, digest: str) -> list[Unserved]:
+        """The answers to a request that are kept and never served, newest first; damaged ones left out."""
+        rows = self._database.select(
+            "SELECT at, reason, answer, request FROM or_unserved WHERE key = ? ORDER BY at DESC, id DESC",
+            (digest,),
+        )
+        found = []
+        for at_s, reason, value, body in rows:
+            with suppress(StoreCorruptError):
+                request = None if body is None else decode_request(digest, body)
+                found.append(Unserved(at_s, reason, decode_entry(digest, value).answer, request))
+        return found
+
+    def find(
+        self,
+        wanted: EntryFilter = EntryFilter(),  # noqa: B008 - frozen
+        *,
+        order: str = "created",
+        descending: bool = True,
+        limit: int | None = None,
+        offset: int = 0,
+    ) -> list[EntryRow]:
+        """The entries that match, as listed: newest first, or by another of `ORDERS`.
+
+        Raises:
+            OptionError: An unknown order, or a key prefix that is none.
+        """
+        if order not in ORDERS:
+            raise OptionError(f"Entries can't be ordered by {order!r}.", f"Choose from: {', '.join(ORDERS)}.")
+        where, parameters = filters.where(wanted)
+        sql = _FIND.format(where=where, order=ORDERS[order], way="DESC" if descending else "ASC")
+        rows = self._database.select(sql, [*parameters, -1 if limit is None else limit, offset])
+        return [_entry_row(*row) for row in rows]
+
+    def count(self, wanted: EntryFilter = EntryFilter()) -> tuple[int, Decimal, int]:  # noqa: B008 - frozen
+        """How many entries match, the sum of their known costs in USD, and how many have an unknown one."""
+        where, parameters = filters.where(wanted)
+        rows = self._database.select(
+            f"SELECT count(*), coalesce(sum(e.cost), 0), count(*) - count(e.cost) FROM or_entry e {where}",
+            parameters,
+        )
+        entries, cost, unpriced = rows[0] if rows else (0, 0, 0)
+        return entries, from_pico(cost), unpriced
+
+    def size_bytes(self) -> int:
+        """The bytes of all entries, as stored; what a quota is held against."""
+        rows = self._database.select("SELECT coalesce(sum(size), 0) FROM or_entry")
+        return int(rows[0][0]) if rows else 0
+
+    def resolve(self, prefix: str) -> list[str]:
+        """The digests that begin with these hex digits, at least four, sorted.
+
+        Raises:
+            OptionError: It is no beginning of a key.
+        """
+        where, parameters = filters.where(EntryFilter(keys=(prefix,)))
+        rows = self._database.select(
+            f"SELECT c.key FROM or_entry e JOIN Cache c ON c.rowid = e.id {where} ORDER BY c.key", parameters
+        )
+        return [key for (key,) in rows]
+
+    def purge(self, wanted: EntryFilter, *, everything: bool = False) -> int:
+        """Remove the entries that match, with their requests and unserved answers; how many went.
+
+        One transaction. The ledger keeps its rows: what was paid and saved stays true.
+
+        Args:
+            everything: Must be said for a filter without conditions, which matches all.
+
+        Raises:
+            OptionError: A filter without conditions, and ``everything`` was not said.
+        """
+        where, parameters = filters.where(wanted)
+        if not where and not everything:
+            raise OptionError(
+                "Nothing was purged: no condition was given.", "To remove all entries say --all."
+            )
+        if not self._database.exists():
+            return 0
+        with self._database.transaction() as connection:
+            if not where:
+                return _delete_all(connection)
+            gone = connection.execute(
+                f"SELECT c.rowid, c.key FROM or_entry e JOIN Cache c ON c.rowid = e.id {where}", parameters
+            ).fetchall()
+            # diskcache's and our triggers keep its counters and our tables right.
+            connection.executemany("DELETE FROM Cache WHERE rowid = ?", [(row_id,) for row_id, _ in gone])
+            connection.executemany("DELETE FROM or_unserved WHERE key = ?", [(key,) for _, key in gone])
+        return len(gone)
+
+    def record_hits(self, counts: Mapping[str, HitCount]) -> None:
+        """Add counted hits to the index, in one transaction."""
+        if counts and self._database.exists():
+            with self._database.transaction() as connection:
+                add_hits(connection, counts)
+
+
+def _delete_all(connection: sqlite3.Connection) -> int:
+    # Our tables first: SQLite empties a table without triggers at once, and Cache's then find nothing to do.
+    for table in ("or_entry", "or_request", "or_unserved"):
+        connection.execute(f"DELETE FROM {table}")
+    return connection.execute("DELETE FROM Cache").rowcount
+
+
+def _keep_replaced(connection: sqlite3.Connection, entry: Entry, reason: str) -> None:
+    """Move the stored answer of a key to the unserved ones, unless the new one says the same."""
+    digest = entry.key.digest
+    rows = connection.execute(
+        "SELECT c.value, c.tag, e.cost, e.cost_source, r.body FROM Cache c JOIN or_entry e ON e.id = c.rowid"
+        " LEFT JOIN or_request r ON r.id = c.rowid WHERE c.key = ? AND c.raw = 1",
+        (digest,),
+    ).fetchall()
+    for value, model, cost, source, body in rows:
+        with suppress(StoreError):  # what is damaged can't be shown as history either
+            if decode_entry(digest, value).answer.choices != entry.answer.choices:
+                old = Cost(from_pico(cost), source)
+                _insert_unserved(connection, digest, entry.created_s, reason, model, old, value, body)
+
+
+def _insert_unserved(
+    connection: sqlite3.Connection,
+    digest: str,
+    at_s: float,
+    reason: str,
+    model: str | None,
+    cost: Cost,
+    value: bytes,
+    body: bytes | None,
+) -> None:
+    connection.execute(
+        "INSERT INTO or_unserved (key, at, reason, model, cost, cost_source, answer, request)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        (digest, at_s, reason, model, to_pico(cost.usd), cost.source, value, body),
+    )
+
+
+def _index_columns(entry: Entry, request: Request, model: str, size_bytes: int) -> tuple[Any, ...]:
+    answer, usage = entry.answer, entry.answer.usage
+    system = system_prompt(request.body)
+    return (
+        entry.created_s,
+        entry.expires_s,
+        answer.model if answer.model != model else None,
+        answer.provider,
+        usage and usage.prompt_tokens,
+        usage and usage.completion_tokens,
+        to_pico(answer.cost.usd),
+        answer.cost.source,
+        size_bytes,
+        join_tags(entry.tags),
+        entry.notebook or None,
+        None if system is None else filters.system_id(system),
+    )
+
+
+def _entry_row(
+    key: str,
+    model: str,
+    value: bytes,
+    body: bytes | None,
+    created_s: float,
+    provider: str | None,
+    prompt_tokens: int | None,
+    completion_tokens: int | None,
+    cost: int | None,
+    cost_source: Any,
+    hits: int,
+    saved: int,
+    last_hit_s: float | None,
+    expires_s: float | None,
+    tags: str | None,
+    size_bytes: int,
+    notebook: str | None,
+) -> EntryRow:
+    known = from_pico(cost)
+    return EntryRow(
+        key,
+        created_s,
+        model,
+        provider or "",
+        _head(key, body),
+        _head(key, value),
+        prompt_tokens,
+        completion_tokens,
+        Cost(known, cost_source),
+        hits,
+        # Hits of an entry without a price saved an unknown amount.
+        from_pico(saved) if known is not None or saved else None,
+        last_hit_s,
+        expires_s,
+        split_tags(tags),
+        size_bytes,
+        notebook or "",
+    )
+
+
+def _head(key: str, blob: bytes | None) -> str:
+    """What a listing shows of a blob; a damaged one must not hide the others."""
+    with suppress(StoreCorruptError):
+        return read_head(key, blob)
+    return ""
+
+
+def _has_text(key: str, value: bytes, body: bytes, folded: str) -> bool:
+    """Whether the whole answer or prompt contains a case-folded text."""
+    with suppress(StoreError):
+        if folded in decode_entry(key, value).answer.text.casefold():
+            return True
+        return folded in last_prompt(decode_request(key, body)).casefold()
+    return False
+
+
+def _begins(key: str, body: bytes, prefix: str) -> bool:
+    """Whether the prompt begins with a text."""
+    with suppress(StoreError):
+        return last_prompt(decode_request(key, body)).startswith(prefix)
+    return False
