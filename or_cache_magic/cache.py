@@ -80,6 +80,8 @@ class CompletionCache:
         self.directory = Path(directory).expanduser()
         #: Id of this session in the ledger.
         self.session = uuid.uuid4().hex[:12]
+        #: Whether something was bought, or failed, since the last `flush`.
+        self.bought = False
         self._loaded: Settings | None = None
         self._settings = settings or self._load_settings
         self.database = Database(self.directory)
@@ -156,7 +158,7 @@ class CompletionCache:
             stream=stream,
         )
         policy = policy_for(settings, mode=mode, sample=sample, ttl=ttl, tag=tag)
-        return Completion(self._engine.ask(request, policy, on_text), request)
+        return Completion(self.run(request, policy, on_text), request)
 
     def request(
         self, body: Mapping[str, Any], settings: Settings, *, sample: int | None, stream: bool | None
@@ -172,7 +174,13 @@ class CompletionCache:
 
     def run(self, request: Request, policy: Policy, on_text: OnText | None = None) -> Outcome:
         """What asking a request comes to; see `Engine.ask`."""
-        return self._engine.ask(request, policy, on_text)
+        outcome = None
+        try:
+            outcome = self._engine.ask(request, policy, on_text)
+            return outcome
+        finally:
+            if outcome is None or outcome.kind != "hit":
+                self.bought = True
 
     def peek(self, request: Request, policy: Policy) -> tuple[str, EntryRow | None, str]:
         """The key, the entry that would be served (or None) and why it would be asked; sends nothing."""
@@ -216,8 +224,9 @@ class CompletionCache:
             limit: At most so many rows.
         """
         self.ledger.flush()
-        chosen = self._filter(text=text, model=model, tag=tag, since=since)
-        return entries_frame(self.store.find(chosen, limit=limit))
+        return entries_frame(
+            self.store.find(self._filter(text=text, model=model, tag=tag, since=since), limit=limit)
+        )
 
     def purge(
         self,
@@ -252,10 +261,15 @@ class CompletionCache:
         chosen = self.purge_filter(
             keys, model=model, system=system, tag=tag, prefix=prefix, older=older, expired=expired, all=all
         )
-        gone = entries_frame(self.store.find(chosen))
+        gone = self.chosen(chosen)
         if not dry_run:
             self.drop(chosen)
         return gone
+
+    def chosen(self, chosen: EntryFilter) -> pd.DataFrame:
+        """The entries that a filter names, as a DataFrame, newest first."""
+        self.ledger.flush()
+        return entries_frame(self.store.find(chosen))
 
     def purge_filter(self, keys: Sequence[str] = (), *, all: bool = False, **conditions: Any) -> EntryFilter:  # noqa: A002
         """The filter of a purge.
@@ -287,7 +301,9 @@ class CompletionCache:
     def flush(self) -> None:
         """Writes what is counted in memory, and brings the file up to date, so that a copy has all."""
         self.ledger.flush()
-        self.database.checkpoint()
+        if self.bought:
+            self.bought = False
+            self.database.checkpoint()
 
     def close(self) -> None:
         """Flushes and closes. The cache can be used again; it opens what it needs."""

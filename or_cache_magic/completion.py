@@ -102,6 +102,10 @@ class Completion(str):
                 return None
         return self._data
 
+    def attach(self, data: Any) -> None:
+        """Sets what `data` gives: the answer as its asker parsed it."""
+        self._data = data
+
     @property
     def messages(self) -> list[dict[str, Any]]:
         """The conversation so far: the request's messages and this answer, a copy to go on from."""

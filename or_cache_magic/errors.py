@@ -10,6 +10,7 @@
     │   └── SettingError         an unknown or malformed setting
     ├── MissingKeyError          no OpenRouter key, and the answer is not in the cache
     ├── CacheMissError           offline, and the answer is not in the cache
+    ├── FormatError              the answer is not in the form that was asked for
     ├── UpstreamError            OpenRouter or a provider refused or failed
     │   ├── ConnectionLostError  no whole reply came: refused, timed out, reset
     │   └── StreamBrokenError    an answer began and did not finish
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CacheMissError",
     "ConnectionLostError",
+    "FormatError",
     "InputError",
     "MissingKeyError",
     "NewerStoreError",
@@ -112,6 +114,10 @@ class CacheMissError(OrCacheError):
         super().__init__(message, hint)
         #: The 64 hex digits that were looked for.
         self.key = key
+
+
+class FormatError(OrCacheError):
+    """The answer can't be read in the form that its asker wants (``-f json``, ``-f df``). It is kept."""
 
 
 class UpstreamError(OrCacheError):

@@ -1,0 +1,219 @@
+"""``%load_ext or_cache_magic`` and its undoing.
+
+Loading registers names and nothing more: no import beyond this package's edge, no socket, no folder, no
+output. What a magic needs is imported when one is first run, completed or explained. Unloading leaves the
+shell as it was; IPython has no call for that, so each thing that was added is taken out again here.
+"""
+
+from __future__ import annotations
+
+import atexit
+from typing import TYPE_CHECKING, Any, Final
+
+from traitlets import Any as AnyValue
+from traitlets import TraitError, validate
+from traitlets.config import Configurable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from IPython.core.completer import CompletionContext, SimpleMatcherResult
+    from IPython.core.interactiveshell import InteractiveShell
+
+    from .magics import Magics
+
+__all__ = ["MAGICS", "SETTING_NAMES", "Extension", "OpenRouterMagics", "load", "loaded", "unload"]
+
+MAGICS: Final = (
+    "openrouter",
+    "openrouter_stats",
+    "openrouter_entries",
+    "openrouter_purge",
+    "openrouter_last",
+    "openrouter_config",
+    "openrouter_key",
+)
+"""The magics; `openrouter` alone is a cell magic too."""
+
+SETTING_NAMES: Final = (
+    "model",
+    "system",
+    "temperature",
+    "max_tokens",
+    "format",
+    "receipt",
+    "stream",
+    "mode",
+    "ttl",
+    "volatile_ttl",
+    "cache_sampled",
+    "stale_if_error",
+    "cache_dir",
+    "base_url",
+    "attribution",
+    "timeout_s",
+    "aliases",
+)
+"""The settings by name, written once more so that loading need not import their table; a test compares."""
+
+
+def _traits() -> dict[str, Any]:
+    def check(_self: Any, proposal: Any) -> Any:
+        if proposal["value"] is None:
+            return None
+        from or_cache_magic.errors import SettingError
+        from or_cache_magic.settings import parse_setting
+
+        try:
+            return parse_setting(proposal["trait"].name, proposal["value"], "configuration")
+        except SettingError as exc:
+            raise TraitError(str(exc)) from None
+
+    traits: dict[str, Any] = {
+        name: AnyValue(None, allow_none=True, help="see %openrouter_config").tag(config=True)
+        for name in SETTING_NAMES
+    }
+    return {**traits, "check": validate(*SETTING_NAMES)(check)}
+
+
+OpenRouterMagics: Any = type(
+    "OpenRouterMagics",
+    (Configurable,),
+    {"__doc__": "``c.OpenRouterMagics.*``: the settings; None leaves one to where it came from.", **_traits()},
+)
+
+
+class _Magic:
+    """A magic's name, doing nothing until it is called or explained."""
+
+    #: What `IPython.core.magic.no_var_expand` sets: ``$x`` in a line is text.
+    _ipython_magic_no_var_expand = True
+    #: A prompt inside a function sees that function's variables.
+    needs_local_scope = True
+
+    def __init__(self, extension: Extension, name: str) -> None:
+        self._extension = extension
+        self.__name__ = name
+
+    def __call__(
+        self, line: str = "", cell: str | None = None, local_ns: Mapping[str, Any] | None = None
+    ) -> Any:
+        return self._extension.magics().run(self.__name__, line, cell, local_ns or {})
+
+    def getdoc(self) -> str:
+        """The help, where ``?`` looks for it."""
+        from .command import help_text
+        from .tables import COMMANDS
+
+        return help_text(COMMANDS.get(f"%%{self.__name__}") or COMMANDS[f"%{self.__name__}"])
+
+    __doc__ = property(getdoc)  # type: ignore[assignment]
+
+
+class Extension:
+    """Everything that loading adds to a shell, so that unloading can take it out."""
+
+    def __init__(self, shell: InteractiveShell) -> None:
+        self.shell = shell
+        self.config = OpenRouterMagics(parent=shell)
+        self._magics: Magics | None = None
+        self._matcher: Any = None
+
+    def magics(self) -> Magics:
+        """What the names stand for, imported at the first use."""
+        if self._magics is None:
+            from .magics import Magics
+            from .session import Session
+
+            self._magics = Magics(Session(self.shell, self._configured), self.config)
+        return self._magics
+
+    def install(self) -> None:
+        """Adds the magics, their completion, their hooks and their configuration."""
+        from IPython.core.completer import context_matcher
+
+        from . import questions
+
+        shell = self.shell
+        for name in MAGICS:
+            kind = "line_cell" if name == "openrouter" else "line"
+            shell.register_magic_function(_Magic(self, name), kind, name)
+        shell.configurables.append(self.config)
+        shell.events.register("post_run_cell", self._after_cell)
+        shell.input_transformers_cleanup.append(give_body)
+        questions.install(shell)
+        self._matcher = context_matcher(identifier="or_cache_magic")(self._complete)
+        shell.Completer.custom_matchers.append(self._matcher)
+        atexit.register(self.close)
+
+    def uninstall(self) -> None:
+        """Takes out what `install` added, and closes the cache."""
+        from . import questions
+
+        shell = self.shell
+        for name in MAGICS:
+            for kind in ("line", "cell"):
+                if isinstance(shell.magics_manager.magics[kind].get(name), _Magic):
+                    del shell.magics_manager.magics[kind][name]
+        shell.configurables.remove(self.config)
+        shell.events.unregister("post_run_cell", self._after_cell)
+        shell.input_transformers_cleanup.remove(give_body)
+        questions.remove(shell)
+        shell.Completer.custom_matchers.remove(self._matcher)
+        atexit.unregister(self.close)
+        if self._magics is not None:
+            self._magics.uninstall()
+        self.close()
+
+    def close(self) -> None:
+        """Writes what is counted and closes the cache."""
+        if self._magics is not None:
+            self._magics.session.close()
+
+    def _configured(self) -> Mapping[str, Any]:
+        return {name: getattr(self.config, name) for name in SETTING_NAMES}
+
+    def _after_cell(self, *_: Any) -> None:
+        if self._magics is not None:
+            self._magics.session.after_cell()
+
+    def _complete(self, context: CompletionContext) -> SimpleMatcherResult:
+        if "openrouter" not in context.full_text:
+            return {"completions": [], "suppress": False}
+        from .completer import match
+
+        return match(context, models=self.magics().model_names, settings=lambda: SETTING_NAMES)
+
+
+def give_body(lines: list[str]) -> list[str]:
+    """A ``%%openrouter`` cell that is only its first line, with an empty line below it.
+
+    IPython refuses a cell magic without a body before it is asked, so that ``%%openrouter --help`` could
+    not help.
+    """
+    if len(lines) == 1 and lines[0].startswith("%%openrouter") and not lines[0].rstrip().endswith("?"):
+        return [lines[0].rstrip("\n") + "\n", "\n"]
+    return lines
+
+
+_loaded: list[Extension] = []
+"""The one loaded extension, or none."""
+
+
+def loaded() -> Extension | None:
+    """The extension that is loaded in this process; None when none is."""
+    return _loaded[0] if _loaded else None
+
+
+def load(shell: InteractiveShell) -> None:
+    """Loads the extension into `shell`; a second time replaces the first."""
+    unload(shell)
+    extension = Extension(shell)
+    extension.install()
+    _loaded.append(extension)
+
+
+def unload(shell: InteractiveShell) -> None:  # noqa: ARG001 - IPython's signature
+    """Unloads it, leaving the shell as it was; without one it changes nothing."""
+    while _loaded:
+        _loaded.pop().uninstall()
