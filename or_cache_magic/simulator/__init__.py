@@ -14,7 +14,8 @@ It stands alone: nothing else of this package is imported, only the standard lib
 
 from __future__ import annotations
 
-from or_cache_magic.simulator.scenarios import SCENARIOS, Interruption, Refusal, Scenario, scenario
+from or_cache_magic.simulator.behaviour import Interruption, Refusal, Scenario
+from or_cache_magic.simulator.scenarios import SCENARIOS, scenario
 from or_cache_magic.simulator.simulation import Simulator, serve
 from or_cache_magic.simulator.state import Received
 

@@ -26,7 +26,7 @@ EXA_SEARCH_USD: Final = Decimal("0.007")
 
 @dataclass(frozen=True, slots=True)
 class TokenCounts:
-    """Tokens of one call; ``cached`` and ``written`` are parts of ``prompt``, ``reasoning`` of ``completion``."""
+    """Tokens of one call; ``cached`` and ``written`` are in ``prompt``, ``reasoning`` in ``completion``."""
 
     prompt: int
     completion: int

@@ -19,12 +19,15 @@ from or_cache_magic.simulator.tokens import content_text, count_tokens, split_to
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from or_cache_magic.simulator.behaviour import Scenario
     from or_cache_magic.simulator.catalog import Model
-    from or_cache_magic.simulator.scenarios import Scenario
 
 __all__ = ["Draft", "ToolCall", "draft", "fingerprint"]
 
-_IMAGE: Final = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+_IMAGE: Final = (
+    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAf"
+    "FcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
 _IMAGE_TOKENS: Final = 1290
 
 

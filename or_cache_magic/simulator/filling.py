@@ -23,7 +23,7 @@ _FORMATS: Final = {
     "uri": "https://example.com/",
     "uuid": "00000000-0000-4000-8000-000000000000",
 }
-_A_PROPER_NAME: Final = re.compile(r"(?<![.!?\n] )(?<!^)\b[A-Z][\w'’-]+(?: [A-Z][\w'’-]+)*")
+_A_PROPER_NAME: Final = re.compile(r"(?<![.!?\n] )(?<!^)\b[A-Z][\w'\u2019-]+(?: [A-Z][\w'\u2019-]+)*")
 _ABOUT_NAMES: Final = re.compile(r"name|author|person|city|country|company|place|who|title|product|location")
 _ABOUT_TEXTS: Final = re.compile(r"summary|description|explanation|reason|abstract|answer|text|comment")
 

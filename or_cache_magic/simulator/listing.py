@@ -6,6 +6,7 @@ from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
+from or_cache_magic.simulator.behaviour import Refusal, error_object
 from or_cache_magic.simulator.billing import price_at
 from or_cache_magic.simulator.catalog import (
     MODELS,
@@ -16,9 +17,9 @@ from or_cache_magic.simulator.catalog import (
     find_model,
     simulated,
 )
-from or_cache_magic.simulator.completions import MANAGEMENT_KEY, Reply, World, authorize, error_reply
 from or_cache_magic.simulator.replies import dumps
-from or_cache_magic.simulator.scenarios import SCENARIOS, Refusal, error_object
+from or_cache_magic.simulator.scenarios import SCENARIOS
+from or_cache_magic.simulator.world import MANAGEMENT_KEY, Reply, World, authorize, error_reply
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -15,10 +15,10 @@ from or_cache_magic.simulator.tokens import count_tokens, split_tokens
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from or_cache_magic.simulator.behaviour import Interruption, Scenario
     from or_cache_magic.simulator.billing import Bill
     from or_cache_magic.simulator.drafting import Draft
     from or_cache_magic.simulator.routing import Route
-    from or_cache_magic.simulator.scenarios import Interruption, Scenario
 
 __all__ = ["COMMENT", "Completion", "Frame", "dumps", "frames", "whole"]
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from or_cache_magic.simulator.behaviour import Refusal, availability, error_object
 from or_cache_magic.simulator.catalog import MODELS, Endpoint, Model, find_model, simulated
-from or_cache_magic.simulator.scenarios import SCENARIOS, Refusal, availability, error_object
+from or_cache_magic.simulator.scenarios import SCENARIOS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from or_cache_magic.simulator.scenarios import Scenario
+    from or_cache_magic.simulator.behaviour import Scenario
 
 __all__ = ["Route", "route"]
 

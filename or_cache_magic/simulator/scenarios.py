@@ -1,111 +1,26 @@
-"""What can go otherwise than well: named behaviours of OpenRouter, as frozen values.
+"""The named scenarios: one for each way in which OpenRouter was seen or is documented to behave.
 
-A `Scenario` says how one completion differs from a plain answer: a refusal before it begins, an
-interruption in its middle, another shape on the wire, other accounting. `scenario` makes one by name;
-``SCENARIOS`` has every name with its description. Shapes and texts are those of OpenRouter's API
-reference ("Errors and debugging", "Streaming", "Usage accounting") and of recordings of real traffic.
+`scenario` makes one by name; ``SCENARIOS`` has every name with its description. The case numbers in the
+descriptions are those of the simulator's tests.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final, Literal
 
-__all__ = ["SCENARIOS", "Interruption", "Refusal", "Scenario", "scenario", "scenario_from_text"]
+from or_cache_magic.simulator.behaviour import (
+    Interruption,
+    Refusal,
+    Scenario,
+    availability,
+    error_object,
+    platform_limit,
+)
 
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """An error instead of an answer, as JSON and before any of the stream.
-
-    Attributes:
-        status: The HTTP status; 200 is the reply that has nothing but an error in it.
-        error: The ``error`` object.
-        headers: Further headers, such as ``Retry-After``.
-        html: A page sent in place of the JSON, as an edge network does; empty for JSON.
-        times: How many asks of the same body are refused before one is answered; None is all.
-        pipeline: Stages shown as ``openrouter_metadata.pipeline`` when the request asks for metadata.
-    """
-
-    status: int
-    error: Mapping[str, Any]
-    headers: Mapping[str, str] = field(default_factory=dict)
-    html: str = ""
-    times: int | None = None
-    pipeline: tuple[Mapping[str, Any], ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Interruption:
-    """How an answer ends that does not end well.
-
-    Attributes:
-        how: ``error`` an error object after part of the answer · ``silent`` finish_reason "error" without
-            an error object · ``token_limit`` finished twice by "length", then an error with a cost of 0 ·
-            ``eof`` a clean end without ``[DONE]`` · ``eof_after_finish`` the same after the finish reason ·
-            ``reset`` the connection breaks inside an event · ``stall`` nothing more until the client goes.
-        after_pieces: Pieces of text that arrive first.
-        error: The error object, for ``error`` and ``token_limit``.
-    """
-
-    how: Literal["error", "silent", "token_limit", "eof", "eof_after_finish", "reset", "stall"]
-    after_pieces: int = 2
-    error: Mapping[str, Any] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Scenario:
-    """How one completion differs from a plain answer; as made by `scenario`, or put together freely.
-
-    Attributes:
-        name: For records and messages.
-        refusal: An error instead of an answer.
-        interruption: An answer that breaks off.
-        text: The answer's text instead of the simulator's own.
-        finish_reason: The finish reason instead of ``stop``, ``length`` or ``tool_calls``.
-        empty: Whether nothing is said at all, which costs nothing (zero-completion insurance).
-        usage_shape: Which final usage chunk a stream has: ``a`` an empty delta, ``b`` no choices,
-            ``c`` the finish reason once more.
-        comments: How many ``: OPENROUTER PROCESSING`` comments come before the first piece of a stream;
-            half as many come in its middle.
-        padding: What comes before the JSON of a whole reply, as keep-alive.
-        blank: Whether a whole reply is its padding only.
-        delay_s: Seconds before the reply begins.
-        chunk_delay_s: Seconds before each chunk of a stream; None is the simulator's own.
-        byok: Whether the provider bills the user's own key; ``fee`` is then all of ``usage.cost``.
-        search: Whether a web search is made, and by whom.
-        reasoning: Whether the model reasons without having been asked.
-        generation_misses: How many times ``GET /generation`` is 404 before it knows the call.
-        tier_full: Whether the endpoints of the asked service tier refuse for want of capacity.
-        tier_shed: Whether the asked service tier is given up for the default one.
-        sampled: Whether a repeated body is answered in other words, as with a temperature above 0.
-    """
-
-    name: str = "plain"
-    refusal: Refusal | None = None
-    interruption: Interruption | None = None
-    text: str | None = None
-    finish_reason: str | None = None
-    empty: bool = False
-    usage_shape: Literal["a", "b", "c"] = "b"
-    comments: int = 0
-    padding: str = ""
-    blank: bool = False
-    delay_s: float = 0.0
-    chunk_delay_s: float | None = None
-    byok: bool = False
-    search: Literal["", "native", "exa"] = ""
-    reasoning: bool = False
-    generation_misses: int = 0
-    tier_full: bool = False
-    tier_shed: bool = False
-    sampled: bool = False
-
-
-PLAIN: Final = Scenario()
+__all__ = ["SCENARIOS", "scenario", "scenario_from_text"]
 
 _Builder = Callable[..., Scenario]
 _BUILDERS: Final[dict[str, _Builder]] = {}
@@ -162,54 +77,37 @@ def _named(build: _Builder) -> _Builder:
     return build
 
 
-def error_object(status: int, message: str, error_type: str = "", **rest: Any) -> dict[str, Any]:
-    """An ``error`` object; ``metadata`` in ``rest`` joins the error type."""
-    metadata = {"error_type": error_type} if error_type else {}
-    metadata |= rest.pop("metadata", {})
-    return {"code": status, "message": message} | ({"metadata": metadata} if metadata else {}) | rest
-
-
-def availability(code: str, requested: str = "", *, retryable: bool = False, **rest: Any) -> dict[str, Any]:
-    """An ``availability`` object, which says why no model could be reached."""
-    return {
-        "code": code,
-        "retryable": retryable,
-        "requested_models": [requested] if requested else [],
-        "docs_url": "https://openrouter.ai/docs/api/reference/errors-and-debugging",
-    } | rest
-
-
 def _refused(name: str, status: int, error: Mapping[str, Any], **rest: Any) -> Scenario:
     return Scenario(name, refusal=Refusal(status, error, **rest))
 
 
 @_named
 def _plain(text: str | None = None, finish_reason: str | None = None) -> Scenario:
-    """An answer that ends well; ``text`` says it in other words. (Cases 2, 3, 17.)"""
+    """An answer that ends well; ``text`` says it in other words. Cases 2, 3, 17."""
     return Scenario(text=text, finish_reason=finish_reason)
 
 
 @_named
 def _usage_shape(shape: Literal["a", "b", "c"] = "a", comments: int = 2) -> Scenario:
-    """A stream with comments whose usage chunk has ``shape`` a, b or c. (Cases 17–19.)"""
+    """A stream with comments whose usage chunk has ``shape`` a, b or c. Cases 17 to 19."""
     return Scenario("usage_shape", usage_shape=shape, comments=comments)
 
 
 @_named
 def _invalid_request(message: str = "Invalid request parameters") -> Scenario:
-    """400: a bad parameter. (Case 4, which a body without messages gets by itself.)"""
+    """400: a bad parameter. Case 4, which a body without messages gets by itself."""
     return _refused("invalid_request", 400, error_object(400, message, "invalid_request"))
 
 
 @_named
 def _unauthorized(message: str = "User not found.") -> Scenario:
-    """401: a disabled key. (Case 1, which a request without one gets by itself.)"""
+    """401: a disabled key. Case 1, which a request without one gets by itself."""
     return _refused("unauthorized", 401, error_object(401, message, "authentication"))
 
 
 @_named
 def _free_variant_ended(model: str = "vendor/model:free", *, explained: bool = True) -> Scenario:
-    """404: a ``:free`` model that is gone; ``explained`` adds ``availability``. (Case 6.)"""
+    """404: a ``:free`` model that is gone; ``explained`` adds ``availability``. Case 6."""
     error = error_object(404, f"No endpoints found for {model}.", "not_found")
     if explained:
         paid = [model.removesuffix(":free")]
@@ -219,7 +117,7 @@ def _free_variant_ended(model: str = "vendor/model:free", *, explained: bool = T
 
 @_named
 def _insufficient_credits(max_tokens: int | None = None, affordable: int = 120) -> Scenario:
-    """402: no credits, or with ``max_tokens`` too few for so many. (Case 7.)"""
+    """402: no credits, or with ``max_tokens`` too few for so many. Case 7."""
     message = "Insufficient credits. Add more using https://openrouter.ai/settings/credits"
     if max_tokens is not None:
         message = (
@@ -233,7 +131,7 @@ def _insufficient_credits(max_tokens: int | None = None, affordable: int = 120) 
 
 @_named
 def _guardrail_blocked() -> Scenario:
-    """403: a guardrail found a forbidden pattern. (Case 8.)"""
+    """403: a guardrail found a forbidden pattern. Case 8."""
     stage = {"type": "guardrail", "name": "regex-patterns", "summary": "blocked: 1 pattern matched"}
     metadata = {"patterns": ["credit_card"]}
     error = error_object(403, "Request blocked by guardrail", "permission_denied", metadata=metadata)
@@ -242,7 +140,7 @@ def _guardrail_blocked() -> Scenario:
 
 @_named
 def _moderated(flagged_input: str = "the flagged part of the prompt") -> Scenario:
-    """403: moderation flagged the input. (Case 9.)"""
+    """403: moderation flagged the input. Case 9."""
     metadata = {
         "reasons": ["violence"],
         "flagged_input": flagged_input[:100],
@@ -255,7 +153,7 @@ def _moderated(flagged_input: str = "the flagged part of the prompt") -> Scenari
 
 @_named
 def _budget_exceeded() -> Scenario:
-    """403: the workspace's monthly budget is used up. (Case 10.)"""
+    """403: the workspace's monthly budget is used up. Case 10."""
     message = "Workspace monthly budget of $500.00 exceeded. Contact your administrator."
     return _refused("budget_exceeded", 403, error_object(403, message, "permission_denied"))
 
@@ -264,26 +162,13 @@ def _budget_exceeded() -> Scenario:
 def _platform_limited(
     limit: int = 20, reset_ms: int = 1_800_000_000_000, times: int | None = None
 ) -> Scenario:
-    """429: OpenRouter's own limit, with X-RateLimit headers. (Case 11; free models reach it by themselves.)"""
+    """429: OpenRouter's own limit, with X-RateLimit headers. Case 11; free models reach it by themselves."""
     return Scenario("platform_limited", refusal=platform_limit(limit, reset_ms, times=times))
-
-
-def platform_limit(limit: int, reset_ms: int, *, times: int | None = None) -> Refusal:
-    """The refusal of the request that is over the limit of free models per minute."""
-    headers = {
-        "X-RateLimit-Limit": str(limit),
-        "X-RateLimit-Remaining": "0",
-        "X-RateLimit-Reset": str(reset_ms),
-    }
-    metadata = {"headers": headers, "provider_name": None}
-    message = "Rate limit exceeded: free-models-per-min. "
-    error = error_object(429, message, "rate_limit_exceeded", metadata=metadata)
-    return Refusal(429, error, headers, times=times)
 
 
 @_named
 def _rate_limited(retry_after_s: float = 1, times: int | None = None) -> Scenario:
-    """429: no capacity upstream, with Retry-After; ``times`` refusals of a body, then its answer. (Case 12.)"""
+    """429: no capacity upstream, with Retry-After; ``times`` refusals of a body, then its answer. Case 12."""
     known = availability("capacity_exhausted", retryable=True, retry_after=retry_after_s)
     message = "Provider returned error: capacity exhausted"
     error = error_object(429, message, "rate_limit_exceeded", availability=known)
@@ -292,7 +177,7 @@ def _rate_limited(retry_after_s: float = 1, times: int | None = None) -> Scenari
 
 @_named
 def _unavailable(retry_after_s: float | None = None, times: int | None = None) -> Scenario:
-    """503: no provider can answer now, with Retry-After when given. (Case 13.)"""
+    """503: no provider can answer now, with Retry-After when given. Case 13."""
     known = availability("temporarily_unavailable", retryable=True)
     headers: dict[str, str] = {}
     if retry_after_s is not None:
@@ -305,7 +190,7 @@ def _unavailable(retry_after_s: float | None = None, times: int | None = None) -
 
 @_named
 def _bad_gateway(times: int | None = None) -> Scenario:
-    """502: the provider is down; ``times=2`` answers the third ask. (Case 13.)"""
+    """502: the provider is down; ``times=2`` answers the third ask. Case 13."""
     metadata = {"provider_name": "OpenAI", "provider_code": "bad_gateway"}
     error = error_object(502, "Provider returned error", "provider_unavailable", metadata=metadata)
     return _refused("bad_gateway", 502, error, times=times)
@@ -313,7 +198,7 @@ def _bad_gateway(times: int | None = None) -> Scenario:
 
 @_named
 def _overloaded(times: int | None = None) -> Scenario:
-    """529: the provider is overloaded. (Case 13.)"""
+    """529: the provider is overloaded. Case 13."""
     error = error_object(529, "Provider returned error", "provider_overloaded")
     return _refused("overloaded", 529, error, times=times)
 
@@ -327,27 +212,27 @@ def _timed_out(status: Literal[408, 504] = 504, times: int | None = None) -> Sce
 
 @_named
 def _edge_timeout(times: int | None = None) -> Scenario:
-    """524 with the edge network's HTML page. (Case 13.)"""
+    """524 with the edge network's HTML page. Case 13."""
     page = "<!DOCTYPE html><html><head><title>524: A timeout occurred</title></head><body></body></html>"
     return _refused("edge_timeout", 524, error_object(524, "A timeout occurred"), html=page, times=times)
 
 
 @_named
 def _server_error(times: int | None = None) -> Scenario:
-    """500, masked: no provider code, no metadata but the error type. (Case 14.)"""
+    """500, masked: no provider code, no metadata but the error type. Case 14."""
     return _refused("server_error", 500, error_object(500, "Internal Server Error", "server"), times=times)
 
 
 @_named
 def _error_in_200(times: int | None = None) -> Scenario:
-    """200 whose body has nothing but an error. (Case 15.)"""
+    """200 whose body has nothing but an error. Case 15."""
     error = error_object(502, "Provider returned error", "provider_unavailable")
     return _refused("error_in_200", 200, error, times=times)
 
 
 @_named
 def _broken_off(code: int | str = 429, after_pieces: int = 2) -> Scenario:
-    """An error after part of the answer; ``code`` may be a string. (Cases 16, 20, 21.)"""
+    """An error after part of the answer; ``code`` may be a string. Cases 16, 20, 21."""
     kind = "rate_limit_exceeded" if code == 429 else "server"  # noqa: PLR2004
     error = {"code": code, "message": "Provider disconnected", "metadata": {"error_type": kind}}
     return Scenario("broken_off", interruption=Interruption("error", after_pieces, error))
@@ -355,39 +240,39 @@ def _broken_off(code: int | str = 429, after_pieces: int = 2) -> Scenario:
 
 @_named
 def _token_limit(after_pieces: int = 2) -> Scenario:
-    """A stream finished twice by "length", then an error whose usage costs 0. (Case 22.)"""
+    """A stream finished twice by "length", then an error whose usage costs 0. Case 22."""
     error = {"code": 400, "message": "Token limit reached"}
     return Scenario("token_limit", interruption=Interruption("token_limit", after_pieces, error))
 
 
 @_named
 def _silent_error(after_pieces: int = 2) -> Scenario:
-    """finish_reason "error" and no error object anywhere. (Case 23.)"""
+    """finish_reason "error" and no error object anywhere. Case 23."""
     return Scenario("silent_error", interruption=Interruption("silent", after_pieces))
 
 
 @_named
 def _cut(how: Literal["eof", "eof_after_finish", "reset"] = "eof", after_pieces: int = 2) -> Scenario:
-    """A stream that ends without [DONE]: cleanly, after the finish reason, or by a reset. (Case 24.)"""
+    """A stream that ends without [DONE]: cleanly, after the finish reason, or by a reset. Case 24."""
     return Scenario("cut", interruption=Interruption(how, after_pieces))
 
 
 @_named
 def _empty() -> Scenario:
-    """No word at all, and nothing to pay. (Case 25.)"""
+    """No word at all, and nothing to pay. Case 25."""
     return Scenario("empty", empty=True, comments=2)
 
 
 @_named
 def _padded(padding: Literal["newlines", "comments", "blank"] = "newlines") -> Scenario:
-    """A whole reply behind keep-alive newlines or comments, or of nothing else. (Case 28.)"""
+    """A whole reply behind keep-alive newlines or comments, or of nothing else. Case 28."""
     filler = ": OPENROUTER PROCESSING\n\n" * 2 if padding == "comments" else "\n         \n\n"
     return Scenario("padded", padding=filler, blank=padding == "blank")
 
 
 @_named
 def _stalled(after_pieces: int = 2) -> Scenario:
-    """A stream that goes silent until the client closes the connection. (Case 29.)"""
+    """A stream that goes silent until the client closes the connection. Case 29."""
     return Scenario("stalled", interruption=Interruption("stall", after_pieces))
 
 
@@ -399,43 +284,43 @@ def _slow(delay_s: float = 0.5, chunk_delay_s: float = 0.05) -> Scenario:
 
 @_named
 def _byok(search: Literal["", "native", "exa"] = "") -> Scenario:
-    """The provider bills the user's own key: ``cost`` is OpenRouter's fee only. (Case 37.)"""
+    """The provider bills the user's own key: ``cost`` is OpenRouter's fee only. Case 37."""
     return Scenario("byok", byok=True, search=search)
 
 
 @_named
 def _web_search(engine: Literal["native", "exa"] = "native") -> Scenario:
-    """A web search, in the provider's bill or on top of it, with citations. (Case 38.)"""
+    """A web search, in the provider's bill or on top of it, with citations. Case 38."""
     return Scenario("web_search", search=engine)
 
 
 @_named
 def _late_generation(misses: int = 2) -> Scenario:
-    """``GET /generation`` is 404 ``misses`` times before it knows the call. (Case 43.)"""
+    """``GET /generation`` is 404 ``misses`` times before it knows the call. Case 43."""
     return Scenario("late_generation", generation_misses=misses)
 
 
 @_named
 def _tier_full() -> Scenario:
-    """The asked service tier has no room, and nothing else is tried. (Case 45.)"""
+    """The asked service tier has no room, and nothing else is tried. Case 45."""
     return Scenario("tier_full", tier_full=True)
 
 
 @_named
 def _tier_shed() -> Scenario:
-    """The asked service tier is given up: default tier, default price. (Case 45.)"""
+    """The asked service tier is given up: default tier, default price. Case 45."""
     return Scenario("tier_shed", tier_shed=True)
 
 
 @_named
 def _reasoning() -> Scenario:
-    """A model that reasons although it was not asked to. (Case 46.)"""
+    """A model that reasons although it was not asked to. Case 46."""
     return Scenario("reasoning", reasoning=True)
 
 
 @_named
 def _broken_json() -> Scenario:
-    """JSON with its end missing, which the response-healing plugin mends when not streaming. (Case 48.)"""
+    """JSON with its end missing, which the response-healing plugin mends when not streaming. Case 48."""
     return Scenario("broken_json", text='{"answer": "simulated", "items": [1, 2, 3],')
 
 

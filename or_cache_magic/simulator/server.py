@@ -11,10 +11,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from or_cache_magic.simulator.completions import Reply, World, answer_completion, error_reply, parse_body
+from or_cache_magic.simulator.behaviour import Refusal, error_object
+from or_cache_magic.simulator.completions import answer_completion
 from or_cache_magic.simulator.listing import BASE_PATH, answer_get, not_found
-from or_cache_magic.simulator.scenarios import Refusal, error_object
 from or_cache_magic.simulator.state import Received
+from or_cache_magic.simulator.world import Reply, World, error_reply, parse_body
 
 if TYPE_CHECKING:
     from or_cache_magic.simulator.replies import Frame
@@ -107,7 +108,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         reply = answer_completion(self.server.world, row)
         try:
-            self._wait_for_gate()
+            self._wait_for_gate(row)
             self._pause(reply.delay_s)
         except _ClientGoneError:
             self._abandon(row, reply, 0)
@@ -207,7 +208,9 @@ class _Handler(BaseHTTPRequestHandler):
         reply.settle(produced, cancelled=True)
         self.server.world.journal.update(row, cancelled=True)
 
-    def _wait_for_gate(self) -> None:
+    def _wait_for_gate(self, row: Received) -> None:
+        if not self.server.gate.is_set():
+            self.server.world.journal.update(row, held=True)
         while not self.server.gate.wait(_POLL_S):
             self._pause(0)
 

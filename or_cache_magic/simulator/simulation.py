@@ -7,17 +7,20 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-from or_cache_magic.simulator.completions import World
+from or_cache_magic.simulator.billing import ZERO
 from or_cache_magic.simulator.listing import BASE_PATH
 from or_cache_magic.simulator.server import Server
 from or_cache_magic.simulator.state import TallyLimit
+from or_cache_magic.simulator.world import World
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from decimal import Decimal
     from types import TracebackType
 
-    from or_cache_magic.simulator.scenarios import Scenario
+    from typing_extensions import Self
+
+    from or_cache_magic.simulator.behaviour import Scenario
     from or_cache_magic.simulator.state import Received
 
 __all__ = ["Simulator", "serve"]
@@ -75,7 +78,7 @@ class Simulator:
         self._server: Server | None = None
         self._thread: threading.Thread | None = None
 
-    def start(self) -> Simulator:
+    def start(self) -> Self:
         """Begin to serve; returns itself. Does nothing when it serves already."""
         if self._server is None:
             self._server = Server(self._address, self._world)
@@ -96,7 +99,7 @@ class Simulator:
             server.close()
             thread.join()
 
-    def __enter__(self) -> Simulator:
+    def __enter__(self) -> Self:
         return self.start()
 
     def __exit__(
@@ -127,7 +130,7 @@ class Simulator:
     @property
     def total_cost(self) -> Decimal:
         """US dollars that the answers cost since the start or the last `clear`, whoever was billed."""
-        return sum(self._world.generations.sums(), start=_zero())
+        return sum(self._world.generations.sums(), start=ZERO)
 
     def script(
         self,
@@ -154,7 +157,10 @@ class Simulator:
 
     @contextlib.contextmanager
     def hold(self) -> Iterator[None]:
-        """Hold all completions back while the block lasts; what arrives is answered after it."""
+        """Hold all completions back while the block lasts; what arrives is answered after it.
+
+        ``sim.wait_for(lambda rows: sum(row.held for row in rows) == 2)`` waits until two are held.
+        """
         server = self._serving()
         server.gate.clear()
         try:
@@ -175,12 +181,6 @@ class Simulator:
         return self._server
 
 
-def _zero() -> Decimal:
-    from decimal import Decimal  # noqa: PLC0415
-
-    return Decimal(0)
-
-
 def serve(host: str = "127.0.0.1", port: int = 0, *, chunk_delay_s: float = 0.02) -> None:
     """Serve until Ctrl-C; prints the base URL and the environment variables that lead there.
 
@@ -194,7 +194,7 @@ def serve(host: str = "127.0.0.1", port: int = 0, *, chunk_delay_s: float = 0.02
     """
     with Simulator(port, host=host, chunk_delay_s=chunk_delay_s) as sim:
         print(  # noqa: T201 - a shell command says where it listens
-            f"OPENROUTER_BASE_URL={sim.base_url} OPENROUTER_API_KEY={sim.api_key}  (simulator; Ctrl-C ends it)",
+            f"OPENROUTER_BASE_URL={sim.base_url} OPENROUTER_API_KEY={sim.api_key}",
             flush=True,
         )
         with contextlib.suppress(KeyboardInterrupt):

@@ -18,7 +18,7 @@ from or_cache_magic.simulator.billing import ZERO
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from or_cache_magic.simulator.scenarios import Scenario
+    from or_cache_magic.simulator.behaviour import Scenario
 
 __all__ = ["Generation", "Generations", "Journal", "Received", "Scripts", "TallyLimit"]
 
@@ -42,6 +42,7 @@ class Received:
         cost_usd: What the answer cost in all; None as long as it is not finished, 0 when nothing was billed.
         cancelled: Whether the client closed the connection before the reply was whole.
         scenario: The name of the scenario that was played.
+        held: Whether its answer was ready and kept back by `Simulator.hold`.
     """
 
     number: int
@@ -56,6 +57,7 @@ class Received:
     cost_usd: Decimal | None = None
     cancelled: bool = False
     scenario: str = ""
+    held: bool = False
 
     @property
     def is_completion(self) -> bool:

@@ -13,43 +13,64 @@ from typing import Final
 
 __all__ = ["answer_text", "central_sentences", "keywords", "sentiment"]
 
-_GOOD: Final = frozenset(
-    "amazing awesome beautiful best brilliant charming clean comfortable delicious delighted delightful easy enjoy "
-    "enjoyed excellent exceeded fantastic fast flawless fresh friendly fun glad good gorgeous great happy helpful "
-    "impressed incredible intuitive kind like liked lovely love loved loves perfect perfectly pleasant pleased quick "
-    "quiet recommend recommended reliable remarkable satisfied smooth solid splendid sturdy stunning super superb "
-    "thank thanks thrilled top warm well wonderful worth wow".split()
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+_GOOD: Final = _words(
+    """
+    amazing awesome beautiful best brilliant charming clean comfortable delicious delighted
+    delightful easy enjoy enjoyed exceeded excellent fantastic fast flawless fresh friendly fun glad
+    good gorgeous great happy helpful impressed incredible intuitive kind like liked love loved
+    lovely loves perfect perfectly pleasant pleased quick quiet recommend recommended reliable
+    remarkable satisfied smooth solid splendid stunning sturdy super superb thank thanks thrilled
+    top warm well wonderful worth wow
+    """
 )
-_BAD: Final = frozenset(
-    "angry annoyed annoying arrived-late avoid awful bad bland boring broke broken cheap cold complain confusing "
-    "cracked crash crashed crashes cumbersome damaged dead defective died dirty disappointed disappointing "
-    "disappointment disgusting dreadful failed fails faulty flimsy frustrating hate hated hates horrible hurt "
-    "impossible leak leaked late lost mediocre mess missing never noisy overpriced pain poor poorly refund return "
-    "returned rude sad scam scratched slow smelly stopped stuck terrible tiny ugly unacceptable unreliable unusable "
-    "useless waste wasted weak worse worst wrong".split()
+_BAD: Final = _words(
+    """
+    angry annoyed annoying avoid awful bad bland boring broke broken cheap cold complain confusing
+    cracked crash crashed crashes cumbersome damaged dead defective died dirty disappointed
+    disappointing disappointment disgusting dreadful failed fails faulty flimsy frustrating hate
+    hated hates horrible hurt impossible late leak leaked lost mediocre mess missing never noisy
+    overpriced pain poor poorly refund return returned rude sad scam scratched slow smelly stopped
+    stuck terrible tiny ugly unacceptable unreliable unusable useless waste wasted weak worse worst
+    wrong
+    """
 )
-_SPAM: Final = frozenset(
-    "bonus buy cash claim click congratulations discount exclusive free gift guaranteed investment limited link loan "
-    "lottery million offer prize selected subscribe unsubscribe urgent viagra win winner won".split()
+_SPAM: Final = _words(
+    """
+    bonus buy cash claim click congratulations discount exclusive free gift guaranteed investment
+    limited link loan lottery million offer prize selected subscribe unsubscribe urgent viagra win
+    winner won
+    """
 )
-_NEGATIONS: Final = frozenset(
-    "aren't can't didn't doesn't don't hardly isn't never no not wasn't won't wouldn't".split()
+_NEGATIONS: Final = _words(
+    """
+    aren't can't didn't doesn't don't hardly isn't never no not wasn't won't wouldn't
+    """
 )
-_COMMON: Final = frozenset(
-    "a about after again all also an and any are as at be because been but by can could did do does each every few for "
-    "from get give go had has have how i if in into is it its just know like list made make many may me more most much "
-    "must my no not now of on one only or other our out over please reply say sentence sentences should show simple so "
-    "some such tell than that the their them then there these they this those three to too two up us use very was way we "
-    "were what when where which while who why will with word words would write you your answer explain describe short "
-    "brief briefly bullet bullets using between".split()
+_COMMON: Final = _words(
+    """
+    a about after again all also an and answer any are as at be because been between brief briefly
+    bullet bullets but by called can could describe did do does each every explain few for from get
+    give go had has have how i if in into is it its just know like list made make many may me more
+    most much must my no not now of on one only or other our out over please reply say sentence
+    sentences short should show simple so some something such tell than that the their them then
+    there these they this those three to too two up us use using very was way we were what when
+    where which while who why will with word words would write you your
+    """
 )
 _CAPITALS: Final = dict(
-    zip(
-        "france germany italy spain portugal england japan china india canada australia brazil egypt kenya norway sweden "
-        "finland denmark poland austria greece".split(),
-        "Paris Berlin Rome Madrid Lisbon London Tokyo Beijing Delhi Ottawa Canberra Brasília Cairo Nairobi Oslo Stockholm "
-        "Helsinki Copenhagen Warsaw Vienna Athens".split(),
-        strict=True,
+    pair.split(":")
+    for pair in _words(
+        """
+    france:Paris germany:Berlin italy:Rome spain:Madrid portugal:Lisbon england:London japan:Tokyo
+    china:Beijing india:Delhi canada:Ottawa australia:Canberra brazil:Brasília egypt:Cairo
+    kenya:Nairobi norway:Oslo sweden:Stockholm finland:Helsinki denmark:Copenhagen poland:Warsaw
+    austria:Vienna greece:Athens
+    """
     )
 )
 _NUMBERS: Final = {
@@ -63,7 +84,7 @@ _NUMBERS: Final = {
     "eight": 8,
     "ten": 10,
 }
-_WORD: Final = re.compile(r"[^\W\d_][\w'’-]*")
+_WORD: Final = re.compile(r"[^\W\d_][\w'\u2019-]*")
 _OPENINGS: Final = ("Here is a short answer", "In short", "A few points", "Briefly")
 _REMARKS: Final = (
     "start from what is known, and say what is not",
@@ -95,7 +116,7 @@ def answer_text(system: str, turns: Sequence[str], seed: int) -> str:
 
 def sentiment(text: str) -> str:
     """``"positive"``, ``"negative"`` or ``"neutral"``, by counting words; a negation turns the next three."""
-    words = [word.lower().replace("’", "'") for word in _WORD.findall(text)]
+    words = [word.lower().replace("\u2019", "'") for word in _WORD.findall(text)]
     score = 0
     for place, word in enumerate(words):
         value = (word in _GOOD) - (word in _BAD)
@@ -187,7 +208,7 @@ def _translate(_: str, question: str) -> str | None:
 
 
 def _calculate(_: str, question: str) -> str | None:
-    found = re.search(r"(?<![\w.])(\d{1,9})\s*([-+*×x/])\s*(\d{1,9})(?![\w.])", question)
+    found = re.search(r"(?<![\w.])(\d{1,9})\s*([-+*\u00d7x/])\s*(\d{1,9})(?![\w.])", question)
     if found is None or len(question) > 120:  # noqa: PLR2004
         return None
     left, sign, right = int(found[1]), found[2], int(found[3])

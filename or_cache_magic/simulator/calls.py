@@ -1,0 +1,130 @@
+"""Understand a request for a completion: its body, its preset and the scenario that is played for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from or_cache_magic.simulator.behaviour import PLAIN, Refusal, Scenario, error_object
+from or_cache_magic.simulator.scenarios import scenario, scenario_from_text
+from or_cache_magic.simulator.world import MANAGEMENT_KEY, World
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from or_cache_magic.simulator.state import Received
+
+__all__ = ["Call", "understand"]
+
+_FIELD_TYPES: Final[Mapping[str, type[dict[str, Any] | list[Any]]]] = {
+    "provider": dict,
+    "reasoning": dict,
+    "response_format": dict,
+    "debug": dict,
+    "plugins": list,
+    "tools": list,
+    "models": list,
+}
+_HOTTEST: Final = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A request for a completion whose body has been understood.
+
+    Attributes:
+        body: The body with its preset applied; ``row.body`` is the one that was sent.
+        generation_id: The id of the reply, whatever becomes of it.
+    """
+
+    world: World
+    row: Received
+    api_key: str
+    body: dict[str, Any]
+    preset: Mapping[str, Any]
+    scenario: Scenario
+    generation_id: str
+    now_s: float
+
+    @property
+    def streams(self) -> bool:
+        """Whether a stream was asked for."""
+        return bool(self.body.get("stream"))
+
+    def header(self, name: str) -> str:
+        """A request header by its lower-case name; empty when it was not sent."""
+        return self.row.headers.get(name, "")
+
+
+def understand(world: World, row: Received, api_key: str, generation_id: str) -> Call | Refusal:
+    """The call that a request asks for, or the refusal of one that makes no sense."""
+    body = row.body
+    if not isinstance(body, dict):
+        return Refusal(400, error_object(400, "Invalid JSON in request body", "invalid_request"))
+    if api_key.startswith(MANAGEMENT_KEY):
+        message = "Management keys cannot be used for completions"
+        return Refusal(403, error_object(403, message, "permission_denied"))
+    preset = _preset(world, body)
+    body = {**{k: v for k, v in preset.items() if not k.startswith("cache_") and k != "system"}, **body}
+    model = str(body.get("model") or "")
+    if "@preset/" in model:
+        body["model"] = model.partition("@preset/")[0] or preset.get("model")
+    problem = _problem(body)
+    if problem:
+        return Refusal(400, error_object(400, problem, "invalid_request"))
+    if preset.get("system"):
+        body["messages"] = [{"role": "system", "content": preset["system"]}, *body["messages"]]
+    try:
+        played = _scenario(world, row, body)
+    except (TypeError, ValueError) as exc:
+        return Refusal(400, error_object(400, str(exc), "invalid_request"))
+    return Call(world, row, api_key, body, preset, played, generation_id, world.now())
+
+
+def _preset(world: World, body: Mapping[str, Any]) -> Mapping[str, Any]:
+    slug = str(body.get("model") or "").partition("@preset/")[2] or body.get("preset")
+    return world.presets.get(str(slug), {})
+
+
+def _problem(body: Mapping[str, Any]) -> str:
+    """What is wrong with a body; empty when nothing is."""
+    messages = body.get("messages")
+    if not isinstance(messages, list) or not messages:
+        return 'Input required: specify "messages"'
+    if not all(isinstance(m, dict) and isinstance(m.get("role"), str) for m in messages):
+        return "messages: every message must be an object with a role"
+    for name, kind in _FIELD_TYPES.items():
+        if not isinstance(body.get(name) or kind(), kind):
+            return f"{name}: expected {'an object' if kind is dict else 'an array'}"
+    if not all(isinstance(item, dict) for name in ("plugins", "tools") for item in body.get(name) or []):
+        return "plugins and tools: expected objects"
+    return _number_problem(body)
+
+
+def _number_problem(body: Mapping[str, Any]) -> str:
+    for name in ("max_tokens", "max_completion_tokens"):
+        limit = body.get(name)
+        if limit is not None and (not isinstance(limit, int) or limit < 1):
+            return f"{name}: expected an integer of at least 1"
+    temperature = body.get("temperature")
+    if temperature is None:
+        return ""
+    known = isinstance(temperature, (int, float)) and 0 <= temperature <= _HOTTEST
+    return "" if known else f"temperature: expected a number between 0 and {_HOTTEST}"
+
+
+def _scenario(world: World, row: Received, body: Mapping[str, Any]) -> Scenario:
+    """The scenario that is scripted, that a header asks for, or that the model's name says."""
+    scripted = world.scripts.take(body)
+    if scripted is not None:
+        return scripted
+    asked = row.headers.get("x-simulator-scenario")
+    if asked:
+        return scenario_from_text(asked)
+    author, _, name = str(body.get("model") or "").partition("/")
+    if author != "simulator":
+        return PLAIN
+    try:
+        return scenario(name)
+    except ValueError:
+        return PLAIN
