@@ -68,6 +68,7 @@ _MEDIA: Final = (
     ("input_audio", "data"),
 )
 _TOOL_SCHEMAS: Final = ("parameters", "input_schema")
+_SPACES: Final = b" \t\n\f\r"  # what a browser skips in base64 (WHATWG Infra, "forgiving-base64 decode")
 _URLSAFE: Final = bytes.maketrans(b"-_", b"+/")
 
 
@@ -177,11 +178,9 @@ def _named_elsewhere(calls: Mapping[str, int], skeleton: bytes, texts: list[byte
 
     It means something there, and numbering would lose what; such a request keeps its ids.
     """
-    return any(
-        json.dumps(name, ensure_ascii=False)[1:-1].encode() in skeleton
-        or any(name.encode() in text for text in texts)
-        for name in calls
-    )
+    said = b"\0".join([skeleton, *texts])
+    spellings = {form for name in calls for form in (name, json.dumps(name, ensure_ascii=False)[1:-1])}
+    return any(form.encode() in said for form in spellings)
 
 
 def _part(part: dict[str, Json]) -> dict[str, Json]:
@@ -199,7 +198,7 @@ def _media(text: str, *, bare: bool) -> Json:
     if not comma or not (bare or (header.startswith("data:") and header.endswith(";base64"))):
         return text
     try:
-        digits = data.encode("ascii").translate(_URLSAFE, b" \t\r\n").rstrip(b"=")
+        digits = data.encode("ascii").translate(_URLSAFE, _SPACES).rstrip(b"=")
         raw = base64.b64decode(digits + b"=" * (-len(digits) % 4), validate=True)
     except (UnicodeEncodeError, binascii.Error):
         return text

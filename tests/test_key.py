@@ -271,6 +271,7 @@ def test_request_key__media_is_its_bytes():
     same = [
         base64.encodebytes(PNG + b"!").decode(),
         plain.rstrip("="),
+        plain + "==",
         plain.replace("+", "-").replace("/", "_"),
         " " + plain + "\r\n\t",
     ]
@@ -302,6 +303,7 @@ def test_request_key__data_urls_in_every_media_part(place):
         "data:a/c;base64,AAEC", "data:a/b;base64,AAED", "data:a/b;base64,AAECAA", "data:a/b;base64,AA*C",
         "data:a/b;base64,AA*C ", "data:a/b;base64,é", "data:a/b,AAEC", "data:a/b,AA EC", "AAEC", "https://e.org/?,AAEC",
         "https://e.org/?,AA EC", "data:a/b;base64,", "data:a/b;base64", "data:a/b;base64,AAECA", "data:a/b;base64,AA=EC",
+        "https://e.org/;base64,AAEC", "https://e.org/;base64,AA EC",
     ]  # fmt: skip
     assert len({key(place(other)) for other in [url, *others]}) == len(others) + 1
 
