@@ -130,6 +130,7 @@ def parse(command: Command, line: str) -> Parsed:
             if command.prompt:
                 return Parsed(values, prompt=line[word.start + 2 :].strip())
             words += [w.text for w in _until_comment(stream)]
+            break
         elif word.text in HELP.names and word.is_option:
             return Parsed({HELP.field: True})
         elif word.is_option:

@@ -1,0 +1,356 @@
+"""The magics' lines: what each word comes to, and how a wrong one is told."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from or_cache_magic.errors import OptionError
+from or_cache_magic.notebook.arguments import (
+    AskOptions,
+    EntriesOptions,
+    PurgeOptions,
+    StatsOptions,
+    parse_ask_cell,
+    parse_ask_line,
+    parse_config,
+    parse_entries,
+    parse_plain,
+    parse_purge,
+    parse_stats,
+)
+from or_cache_magic.notebook.command import Command, Option, help_text, parse
+from or_cache_magic.notebook.tables import CELL, COMMANDS, KEY, LINE
+from or_cache_magic.notebook.words import split
+
+
+def refusal(parse_line, line: str) -> OptionError:
+    with pytest.raises(OptionError) as caught:
+        parse_line(line)
+    return caught.value
+
+
+# --- words
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("", []),
+        ('-s "You are terse"', ["-s", "You are terse"]),
+        ("-s 'a  b'", ["-s", "a  b"]),
+        ("""-p r='{"effort": "low"}'""", ["-p", 'r={"effort": "low"}']),
+        (r"-s @C:\Users\new\b.md", ["-s", r"@C:\Users\new\b.md"]),
+        (r"-s '\mathbf{X} \n'", ["-s", r"\mathbf{X} \n"]),
+        ("-s ''", ["-s", ""]),
+        ('-s "costs $5"', ["-s", "costs $5"]),
+    ],
+)
+def test_split__groups_by_quotes_and_drops_them(line: str, words: list[str]):
+    """Quotes group and vanish; backslashes, dollars and JSON in single quotes are kept."""
+    assert [word.text for word in split(line)] == words
+
+
+def test_split__stray_apostrophe_is_a_letter():
+    """A quote that never closes ends the grouping from its word on, and not before."""
+    assert [w.text for w in split("-s 'be brief' don't -o x")] == ["-s", "be brief", "don't", "-o", "x"]
+
+
+@given(st.text())
+def test_split__any_line_and_positions_are_right(line: str):
+    """Every line splits, and each word stands where it says, in order."""
+    end = 0
+    for word in split(line):
+        assert word.start >= end
+        assert line[word.start : word.start + len(word.raw)] == word.raw
+        end = word.start + len(word.raw)
+
+
+# --- asking
+
+
+def test_ask_cell__every_option():
+    """Each option of the table arrives as its field, typed."""
+    line = (
+        "openai/gpt-4o-mini -o ans -s 'You are terse.' -t 0.7 --max-tokens 100 --top-p .9 --seed -1 "
+        """-p reasoning='{"effort": "low"}' -p provider.sort='"price"' -f json --sample 2 --refresh --ttl 24h """
+        "--tag a --tag b --dry-run --raw --no-stream -q"
+    )
+
+    assert parse_ask_cell(line) == AskOptions(
+        model="openai/gpt-4o-mini",
+        out="ans",
+        system="You are terse.",
+        temperature=0.7,
+        max_tokens=100,
+        top_p=0.9,
+        seed=-1,
+        params={"reasoning": {"effort": "low"}, "provider.sort": "price"},
+        format="json",
+        sample=2,
+        mode="refresh",
+        ttl_s=86400.0,
+        tags=("a", "b"),
+        dry_run=True,
+        raw=True,
+        no_stream=True,
+        quiet=True,
+    )
+
+
+def test_ask_cell__empty_line_gives_nothing():
+    """Nothing on the line is nothing given, not a default."""
+    assert parse_ask_cell("") == AskOptions()
+
+
+def test_ask_cell__model_may_stand_anywhere():
+    """Options and the model come in any order, and ``=`` joins as a space does."""
+    assert parse_ask_cell("--temperature=1 fast --tag=t") == parse_ask_cell("fast -t 1 --tag t")
+    assert parse_ask_cell("-m fast") == parse_ask_cell("fast")
+
+
+def test_ask_cell__two_models_are_refused():
+    """A second word is refused, with where the prompt belongs."""
+    error = refusal(parse_ask_cell, "fast Summarise this")
+
+    assert "one model a cell" in str(error)
+    assert "below this line" in error.hint
+    assert "one model a cell" in str(refusal(parse_ask_cell, "fast -m slow"))
+
+
+def test_ask_cell__comment_after_the_arguments():
+    """A lone ``#`` begins a comment; ``#`` within a word or in quotes doesn't."""
+    assert parse_ask_cell("fast -t 1 # try it warm") == AskOptions(model="fast", temperature=1.0)
+    assert parse_ask_cell("fast --tag #1 -s '#'") == AskOptions(model="fast", tags=("#1",), system="#")
+    assert parse_ask_cell("-- fast # x") == AskOptions(model="fast")
+
+
+def test_ask_cell__never_and_none():
+    """``--ttl never`` is for ever and ``--max-tokens none`` no limit; neither is "not given"."""
+    options = parse_ask_cell("--ttl never --max-tokens none")
+
+    assert (options.ttl_s, options.max_tokens) == (math.inf, "none")
+
+
+@pytest.mark.parametrize(
+    ("flag", "mode"), [("--refresh", "refresh"), ("--no-cache", "bypass"), ("--offline", "offline")]
+)
+def test_ask_cell__modes(flag: str, mode: str):
+    """Each of the three flags is a mode of the cache."""
+    assert parse_ask_cell(flag).mode == mode
+
+
+@pytest.mark.parametrize(
+    ("line", "message", "hint"),
+    [
+        ("--modle x", "has no option --modle", "did you mean --model?"),
+        ("--max_tokens 5", "has no option --max_tokens", "did you mean --max-tokens?"),
+        ("--zzz", "has no option --zzz", "--help"),
+        ("-t warm", "-t: 'warm' is not a number", "0.7"),
+        ("-t nan", "'nan' is not a number", "0.7"),
+        ("-t 1e999", "is not a number", "0.7"),
+        ("--seed 1.5", "'1.5' is not a whole number", "whole"),
+        ("--max-tokens 0", "0 is below 1", "or none"),
+        ("--sample -1", "-1 is below 0", "from 0 up"),
+        ("--ttl soon", "--ttl: 'soon' is not a length of time", "24h"),
+        ("--ttl 1x0d", "'1x0d' is not a length of time", "24h"),
+        ("--ttl 30", "'30' is not a length of time", "30m"),
+        ("-f jsn", "did you mean json?", "markdown"),
+        ("-o 2x", "'2x' is not a name", "Python name"),
+        ("-o class", "'class' is not a name", "Python name"),
+        ("-p reasoning", "has no KEY=", "KEY=JSON"),
+        ("-p =1", "has no KEY=", "KEY=JSON"),
+        ("-p a=low", """'a="low"'""", "single quotes"),
+        ('-p a={"b": 1}', "is not JSON", "single quotes"),
+        ("-p a=NaN", "is not JSON", "single quotes"),
+        ("-p a=[1e999]", "is not JSON", "single quotes"),
+        ("-p a=1 -p a=2", "a is given twice", "one of them"),
+        ("-t 1 -p temperature=2", "temperature is given twice", "one of them"),
+        ("-p messages=[]", "--param does not set messages", "-s"),
+        ("--refresh --offline", "--refresh and --offline exclude each other", "one of them"),
+        ("--no-cache --no-cache", "--no-cache is given twice", "one of them"),
+        ("-t 1 --temperature 2", "--temperature is given twice", "one of them"),
+        ("-t", "-t needs a value (X)", "number"),
+        ("-s -o x", "-s needs a value", "-s '-o'"),
+        ("--raw=yes", "--raw takes no value", "just --raw"),
+        ("--tag ''", "--tag: the value is empty", ""),
+    ],
+)
+def test_ask_cell__refused_in_two_clean_lines(line: str, message: str, hint: str):
+    """What can't be read says what and what to do, in two lines, and that nothing was sent."""
+    error = refusal(parse_ask_cell, line)
+
+    assert message in error.args[0]
+    assert "nothing was sent" in error.args[0]
+    assert hint in error.hint
+    assert len(str(error).splitlines()) <= 2
+
+
+def test_ask_cell__value_in_quotes_may_look_like_an_option():
+    """Quotes, or ``=``, make a value of what would be an option."""
+    assert parse_ask_cell("-s '-o'").system == "-o"
+    assert parse_ask_cell("--system=--help").system == "--help"
+
+
+def test_ask_cell__out_is_normalised_as_python_does():
+    """The name is bound in the form in which Python looks names up (NFKC)."""
+    assert parse_ask_cell("-o ﬁt").out == "fit"
+
+
+@given(st.text())
+def test_ask_cell__reads_or_refuses(line: str):
+    """Any line at all is options, or an `OptionError`."""
+    try:
+        assert isinstance(parse_ask_cell(line), AskOptions)
+    except OptionError:
+        return
+
+
+@pytest.mark.parametrize(
+    ("line", "prompt"),
+    [
+        ('What\'s  the "median"?', 'What\'s  the "median"?'),
+        ("-m fast -t 0 What's up -t 5 # $x {y}", "What's up -t 5 # $x {y}"),
+        ("-m fast 'quoted start' -o x", "'quoted start' -o x"),
+        ("-- -x is what?", "-x is what?"),
+        ("-m fast -- --help", "--help"),
+        ("-5 + 3 = ?", "-5 + 3 = ?"),
+        ("- list three things", "- list three things"),
+        ("# A title", "# A title"),
+        ("a -- b", "a -- b"),
+        ("", ""),
+    ],
+)
+def test_ask_line__prompt_is_kept_as_written(line: str, prompt: str):
+    """From the first word that is no option on, the line is the prompt, untouched."""
+    assert parse_ask_line(line).prompt == prompt
+
+
+def test_ask_line__options_before_the_prompt():
+    """Options in front of the prompt are read."""
+    options = parse_ask_line("-m openai/gpt-4o -o x Name a colour")
+
+    assert options == AskOptions(model="openai/gpt-4o", out="x", prompt="Name a colour")
+
+
+def test_ask_line__unknown_option_tells_of_the_two_dashes():
+    """A prompt that begins with a dash is not guessed at."""
+    assert "put -- before a prompt" in refusal(parse_ask_line, "-x what?").hint
+
+
+# --- the other magics
+
+
+def test_stats__options():
+    """Groups and the session are read; nothing else is taken."""
+    assert parse_stats("--by model --session") == StatsOptions(by="model", session=True)
+    assert "did you mean model?" in str(refusal(parse_stats, "--by modle"))
+    assert "takes no 'x'" in str(refusal(parse_stats, "x"))
+    assert "nothing was done" in str(refusal(parse_stats, "x"))
+
+
+def test_entries__text_or_key():
+    """Eight hex digits or more are a key; other words are a text."""
+    assert parse_entries("cafe latte --since 7d") == EntriesOptions(text="cafe latte", since_s=604800.0)
+    assert parse_entries("3F9A01C2d4") == EntriesOptions(key="3f9a01c2d4")
+    assert parse_entries("face").text == "face"
+    assert "'never' is not a length" in str(refusal(parse_entries, "--since never"))
+
+
+def test_purge__conditions():
+    """Keys and every condition are read."""
+    line = "ABCD 12345678 --model 'openai/*' --system @s.md --tag t --prefix P --older 30d --expired --dry-run -y"
+
+    assert parse_purge(line) == PurgeOptions(
+        keys=("abcd", "12345678"),
+        model="openai/*",
+        system="@s.md",
+        tag="t",
+        prefix="P",
+        older_s=30 * 86400.0,
+        expired=True,
+        dry_run=True,
+        yes=True,
+    )
+
+
+@pytest.mark.parametrize(
+    "line", ["", "-y", "--dry-run", "--all --model x", "--all abcd", "abc", "gpt-4o abcd"]
+)
+def test_purge__nothing_or_doubtful_is_refused(line: str):
+    """Nothing chosen, everything and yet something, or a word that is no key: nothing is removed."""
+    assert "nothing was removed" in str(refusal(parse_purge, line))
+
+
+def test_config__pairs():
+    """Names and values are split at the first ``=``; quotes hold spaces."""
+    options = parse_config("model=openai/gpt-4o system='be brief' aliases=a:b,c:d --save")
+
+    assert options.changes == {"model": "openai/gpt-4o", "system": "be brief", "aliases": "a:b,c:d"}
+    assert options.save
+    assert parse_config("system=").changes == {"system": ""}
+    assert "is no NAME=VALUE" in str(refusal(parse_config, "model"))
+    assert "twice" in str(refusal(parse_config, "a=1 a=2"))
+
+
+# --- help
+
+
+@pytest.mark.parametrize("spelling", COMMANDS)
+def test_help__names_every_option(spelling: str):
+    """The help begins with the magic's own name and holds every option and its meaning."""
+    command = COMMANDS[spelling]
+    text = help_text(command)
+
+    assert text.startswith(spelling + " ")
+    for option in command.options:
+        assert option.label in text
+        assert option.help in text
+
+
+@pytest.mark.parametrize("line", ["--help", "-h", "fast -t 1 --help", "a b --help --nonsense"])
+def test_help__ends_the_reading(line: str):
+    """``--help`` is answered whatever comes after it or is missing."""
+    assert parse_ask_cell(line).help
+    assert parse_purge("--help").help
+    assert parse_plain(KEY, "--help")
+    assert not parse_plain(KEY, "")
+
+
+def test_help__examples_are_read():
+    """Every example of the help is a line that the magic takes."""
+    readers = {
+        "%%openrouter": parse_ask_cell,
+        "%openrouter": parse_ask_line,
+        "%openrouter_stats": parse_stats,
+        "%openrouter_entries": parse_entries,
+        "%openrouter_purge": parse_purge,
+        "%openrouter_config": parse_config,
+    }
+    for command in COMMANDS.values():
+        for example in command.examples:
+            header = example.splitlines()[0].partition(" = ")[2] or example.splitlines()[0]
+            magic, _, line = header.partition(" ")
+            assert magic == command.spelling
+            if magic in readers:
+                readers[magic](line)
+
+
+def test_parse__new_option_is_one_row():
+    """A row added to the table is parsed, shown in the help and suggested."""
+    command = Command(
+        "ask", "Ask.", options=(*CELL.options, Option(("--max-cost",), "max_cost", "refuse above", "USD"))
+    )
+
+    assert parse(command, "--max-cost 0.1").values == {"max_cost": "0.1"}
+    assert "--max-cost USD" in help_text(command)
+    assert "did you mean --max-cost?" in refusal(lambda line: parse(command, line), "--maxcost 1").hint
+
+
+def test_tables__cell_and_line_share_their_options():
+    """What a cell takes, the line takes."""
+    assert CELL.options == LINE.options
+    assert len(set(CELL.names())) == len(CELL.names())

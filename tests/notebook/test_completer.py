@@ -1,0 +1,128 @@
+"""Completion as IPython's own completer gives it, and what it must keep out of."""
+
+from __future__ import annotations
+
+import pytest
+from IPython.core.completer import provisionalcompleter
+from IPython.core.interactiveshell import InteractiveShell
+
+from or_cache_magic.notebook import completer
+from or_cache_magic.notebook.completer import complete
+
+MODELS = ("fast", "openai/gpt-4o", "openai/gpt-4o-mini", "anthropic/claude-sonnet-4.5")
+SETTINGS = ("mode", "model", "ttl")
+
+
+def at_end(text: str) -> tuple[str, list[str]]:
+    """What is offered at the end of `text`."""
+    lines = text.split("\n")
+    return complete(text, len(lines) - 1, len(lines[-1]), models=lambda: MODELS, settings=lambda: SETTINGS)
+
+
+@pytest.fixture
+def offered(shell: InteractiveShell):
+    """What the shell offers at the end of a text, as whole lines, from every one of its matchers."""
+    completer.install(shell, models=lambda: MODELS, settings=lambda: SETTINGS)
+    shell.Completer.use_jedi = False
+
+    def ask(text: str) -> list[str]:
+        with provisionalcompleter():
+            found = list(shell.Completer.completions(text, len(text)))
+        return [text[: c.start] + c.text + text[c.end :] for c in found]
+
+    return ask
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        ("%%openrouter openai/", ["%%openrouter openai/gpt-4o", "%%openrouter openai/gpt-4o-mini"]),
+        ("%%openrouter openai/gpt-4o-", ["%%openrouter openai/gpt-4o-mini"]),
+        ("%%openrouter -t 0 anth", ["%%openrouter -t 0 anthropic/claude-sonnet-4.5"]),
+        ("%%openrouter --mo", ["%%openrouter --model"]),
+        ("%%openrouter -f ma", ["%%openrouter -f markdown"]),
+        ("%%openrouter --format=ma", ["%%openrouter --format=markdown"]),
+        ("%openrouter -m openai/gpt-4o-", ["%openrouter -m openai/gpt-4o-mini"]),
+        ("x = %openrouter --model=fa", ["x = %openrouter --model=fast"]),
+        ("x = 1\n    %openrouter --mod", ["x = 1\n    %openrouter --model"]),
+        ("%openrouter_stats --by not", ["%openrouter_stats --by notebook"]),
+        ("%openrouter_config mo", ["%openrouter_config mode=", "%openrouter_config model="]),
+        ("%openrouter_purge --model anth", ["%openrouter_purge --model anthropic/claude-sonnet-4.5"]),
+        ("\n\n%%openrouter fa", ["\n\n%%openrouter fast"]),
+    ],
+)
+def test_shell__offers_exactly_these(offered, text: str, lines: list[str]):
+    """IPython offers what is ours, whole, and nothing of its own beside it."""
+    assert offered(text) == lines
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "%%openrouter fast\nopenai/",
+        "%%openrouter fast\n--mo",
+        "%%openrouter fast\n%openrouter --mo",
+        "%%time\n%openrouter --mo",
+    ],
+)
+def test_shell__silent_in_a_body(offered, text: str):
+    """In the body of a cell magic nothing of ours is offered."""
+    assert not any("openai/gpt" in line or "--model" in line for line in offered(text))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "%openrouter -m fast Tell me of op",
+        "%openrouter -- --mo",
+        "%%openrouter fast # --mo",
+        "%%openrouter -o fa",
+        "%%openrouter -s op",
+        "%%openrouter --tag op",
+        "print(openai/",
+        "%%openrouterx op",
+        "%other --mo",
+        "# %openrouter --mo",
+        "",
+    ],
+)
+def test_complete__nothing_where_nothing_is_known(text: str):
+    """In a prompt, a comment, a free text, or another's line, there is nothing to offer."""
+    assert at_end(text)[1] == []
+
+
+def test_complete__an_empty_piece():
+    """After the name come the models; after the model, every option; after an option, its values."""
+    assert at_end("%%openrouter ") == ("", list(MODELS))
+    assert {"--model", "--out", "--help"} <= set(at_end("%%openrouter fast ")[1])
+    assert at_end("%%openrouter fast --ttl ")[1] == ["30m", "24h", "7d", "never"]
+    assert at_end("%openrouter_stats ")[1] == ["--by", "--session", "--help"]
+
+
+def test_complete__what_is_given_is_not_offered_again():
+    """An option that is set, and what excludes it, are left out; a repeatable one stays."""
+    options = at_end("%%openrouter fast --refresh --tag a -t 1 --")[1]
+
+    assert "--tag" in options
+    assert not {"--refresh", "--offline", "--no-cache", "--temperature"} & set(options)
+
+
+def test_complete__text_behind_the_cursor_does_not_count():
+    """Only what stands before the cursor is read."""
+    found = complete("%%openrouter op --raw", 0, len("%%openrouter op"), models=lambda: MODELS, settings=list)
+
+    assert found == ("op", ["openai/gpt-4o", "openai/gpt-4o-mini"])
+
+
+def test_install__twice_is_once_and_remove_undoes_it(shell: InteractiveShell):
+    """The last install counts, and the shell's matchers end as they began."""
+    before = list(shell.Completer.custom_matchers)
+    completer.install(shell, models=list, settings=list)
+    completer.install(shell, models=lambda: ["new/model"], settings=list)
+    assert len(shell.Completer.custom_matchers) == len(before) + 1
+    with provisionalcompleter():
+        assert [c.text for c in shell.Completer.completions("%%openrouter ne", 15)] == ["new/model"]
+
+    completer.remove(shell)
+    completer.remove(shell)
+    assert shell.Completer.custom_matchers == before

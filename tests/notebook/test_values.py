@@ -1,0 +1,72 @@
+"""Texts, files and variables as the value of an option."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from or_cache_magic.errors import OptionError
+from or_cache_magic.notebook.values import read_text_argument
+
+
+class Text(str):
+    """A text of a class of its own, as a Completion is."""
+
+    __slots__ = ()
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("You are terse.", "You are terse."),
+        ("terse", "terse"),
+        ("role", "a pirate"),
+        ("answer", "42"),
+        ("role play", "role play"),
+        ("role.upper", "role.upper"),
+        ("@@here", "@here"),
+        ("@@@x", "@@x"),
+        ("", ""),
+    ],
+)
+def test_text_argument__text_or_variable(tmp_path: Path, value: str, text: str):
+    """A word that is a text variable is its text; anything else is itself; ``@@`` is one ``@``."""
+    found = read_text_argument(value, {"role": "a pirate", "answer": Text("42")}, tmp_path)
+
+    assert found == text
+    assert type(found) is str
+
+
+def test_text_argument__file(tmp_path: Path):
+    """A file is its text whatever its byte order mark and line ends; relative to the given folder."""
+    (tmp_path / "system.md").write_bytes("\ufeffBe brief.\r\nBe kind — é.\r\n".encode())
+
+    expected = "Be brief.\nBe kind — é.\n"
+    assert read_text_argument("@system.md", {}, tmp_path) == expected
+    assert read_text_argument(f"@{tmp_path / 'system.md'}", {}, Path("/")) == expected
+
+
+def test_text_argument__home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """``@~/file`` is in the user's home."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    (tmp_path / "s.txt").write_text("hi")
+
+    assert read_text_argument("@~/s.txt", {}, Path("/")) == "hi"
+
+
+@pytest.mark.parametrize("value", ["@missing.md", "@", "@.", "@binary", "@nul\0", "@" + "x" * 5000])
+def test_text_argument__unreadable_file(tmp_path: Path, value: str):
+    """A file that can't be read is an error in two lines, before anything is sent."""
+    (tmp_path / "binary").write_bytes(b"\xff\xfe\x00\x80")
+
+    with pytest.raises(OptionError, match="nothing was sent") as caught:
+        read_text_argument(value, {}, tmp_path)
+    assert len(str(caught.value).splitlines()) == 2
+
+
+def test_text_argument__variable_that_is_no_text(tmp_path: Path):
+    """A variable of another kind is refused, not sent as its name."""
+    with pytest.raises(OptionError, match="the variable rows is a list"):
+        read_text_argument("rows", {"rows": [1]}, tmp_path)
