@@ -43,22 +43,22 @@ COUNTERS: Final = frozenset({"count", "size", "hits", "misses"})
 # diskcache 5.6.3's own statements, as SQLite keeps them; a test compares a freshly made file.
 _DISKCACHE: Final = (
     "CREATE TABLE Settings ( key TEXT NOT NULL UNIQUE, value)",
-    "CREATE TABLE Cache ( rowid INTEGER PRIMARY KEY, key BLOB, raw INTEGER, store_time REAL,"
-    " expire_time REAL, access_time REAL, access_count INTEGER DEFAULT 0, tag BLOB,"
-    " size INTEGER DEFAULT 0, mode INTEGER DEFAULT 0, filename TEXT, value BLOB)",
+    """CREATE TABLE Cache ( rowid INTEGER PRIMARY KEY, key BLOB, raw INTEGER, store_time REAL,
+     expire_time REAL, access_time REAL, access_count INTEGER DEFAULT 0, tag BLOB,
+     size INTEGER DEFAULT 0, mode INTEGER DEFAULT 0, filename TEXT, value BLOB)""",
     "CREATE UNIQUE INDEX Cache_key_raw ON Cache(key, raw)",
     "CREATE INDEX Cache_expire_time ON Cache (expire_time)",
     "CREATE INDEX Cache_tag_rowid ON Cache(tag, rowid)",
-    "CREATE TRIGGER Settings_count_insert AFTER INSERT ON Cache FOR EACH ROW BEGIN"
-    ' UPDATE Settings SET value = value + 1 WHERE key = "count"; END',
-    "CREATE TRIGGER Settings_count_delete AFTER DELETE ON Cache FOR EACH ROW BEGIN"
-    ' UPDATE Settings SET value = value - 1 WHERE key = "count"; END',
-    "CREATE TRIGGER Settings_size_insert AFTER INSERT ON Cache FOR EACH ROW BEGIN"
-    ' UPDATE Settings SET value = value + NEW.size WHERE key = "size"; END',
-    "CREATE TRIGGER Settings_size_update AFTER UPDATE ON Cache FOR EACH ROW BEGIN"
-    ' UPDATE Settings SET value = value + NEW.size - OLD.size WHERE key = "size"; END',
-    "CREATE TRIGGER Settings_size_delete AFTER DELETE ON Cache FOR EACH ROW BEGIN"
-    ' UPDATE Settings SET value = value - OLD.size WHERE key = "size"; END',
+    """CREATE TRIGGER Settings_count_insert AFTER INSERT ON Cache FOR EACH ROW BEGIN
+     UPDATE Settings SET value = value + 1 WHERE key = "count"; END""",
+    """CREATE TRIGGER Settings_count_delete AFTER DELETE ON Cache FOR EACH ROW BEGIN
+     UPDATE Settings SET value = value - 1 WHERE key = "count"; END""",
+    """CREATE TRIGGER Settings_size_insert AFTER INSERT ON Cache FOR EACH ROW BEGIN
+     UPDATE Settings SET value = value + NEW.size WHERE key = "size"; END""",
+    """CREATE TRIGGER Settings_size_update AFTER UPDATE ON Cache FOR EACH ROW BEGIN
+     UPDATE Settings SET value = value + NEW.size - OLD.size WHERE key = "size"; END""",
+    """CREATE TRIGGER Settings_size_delete AFTER DELETE ON Cache FOR EACH ROW BEGIN
+     UPDATE Settings SET value = value - OLD.size WHERE key = "size"; END""",
 )
 
 # Rows are joined to Cache by rowid: a second copy of the 64-digit key would cost 150 bytes an entry.

@@ -37,8 +37,8 @@ class StrictDisk(Disk):  # type: ignore[misc]
             raise _refused("a key that is not text")
         return key
 
-    def store(self, value: object, read: bool, key: object = None) -> tuple[int, int, None, bytes]:
-        """The columns of a value; only bytes are taken. Its size column is 0: diskcache counts files there."""
+    def store(self, value: object, read: bool, key: object = None) -> tuple[int, int, None, bytes]:  # noqa: ARG002
+        """The columns of a value; only bytes are taken. Size is 0: diskcache counts files there."""
         if read or type(value) is not bytes:
             raise TypeError(f"a value must be bytes, not {type(value).__name__}")
         return 0, MODE_RAW, None, value
@@ -49,7 +49,7 @@ class StrictDisk(Disk):  # type: ignore[misc]
             raise _refused("a value that is not inline bytes")
         return value
 
-    def filename(self, key: object = None, value: object = None) -> NoReturn:
+    def filename(self, key: object = None, value: object = None) -> NoReturn:  # noqa: ARG002
         """Nothing is kept in files."""
         raise _refused("a value in a file")
 
@@ -89,10 +89,10 @@ class StrictCache(Cache):  # type: ignore[misc]
         # diskcache's own retries for 60 s; the connection's busy timeout is the only wait here.
         return self._connection.execute
 
-    def _transact(self, retry: bool = False, filename: object = None) -> Any:
+    def _transact(self, retry: bool = False, filename: object = None) -> Any:  # noqa: ARG002
         return _Transaction(self._transaction())
 
-    def transact(self, retry: bool = False) -> Any:
+    def transact(self, retry: bool = False) -> Any:  # noqa: ARG002
         """A transaction of ours, reentrant in a thread."""
         return self._transaction()
 

@@ -10,11 +10,12 @@ from __future__ import annotations
 import json
 import struct
 import zlib
-from decimal import Decimal, InvalidOperation
-from typing import Any, Final
+from decimal import InvalidOperation
+from typing import Any, Final, NoReturn
 
 from or_cache_magic.errors import NewerStoreError, StoreCorruptError
-from or_cache_magic.records import ANSWER_SCHEMA, Answer, Choice, Cost, Entry, RequestKey, Usage
+from or_cache_magic.records import ANSWER_SCHEMA, Entry, RequestKey
+from or_cache_magic.store.answers import NUMBERS, STRINGS, answer_from, answer_json, check
 
 __all__ = ["HEAD_CHARS", "decode_entry", "decode_request", "encode_entry", "encode_request", "read_head"]
 
@@ -46,6 +47,12 @@ _DICTIONARY: Final = (
     b'{"answer":{"choices":[{"message":{"role":"assistant","content":"'
 )
 
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON")
+
+
+_from_json = json.JSONDecoder(parse_constant=_no_constant).raw_decode
 _to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False, check_circular=False)
 
 
@@ -56,7 +63,7 @@ def encode_entry(entry: Entry) -> bytes:
         ValueError: The answer holds what JSON can't (NaN, an object).
     """
     content: dict[str, Any] = {
-        "answer": _answer_json(entry.answer),
+        "answer": answer_json(entry.answer),
         "v": ANSWER_SCHEMA,
         "created": entry.created_s,
     }
@@ -76,20 +83,24 @@ def decode_entry(digest: str, blob: object) -> Entry:
         StoreCorruptError: The blob is damaged, belongs to another key, or is not one of ours.
         NewerStoreError: A newer version of this package wrote it.
     """
-    _, skeleton, content = _unpack(digest, blob)
+    skeleton, content = _unpack(digest, blob)
     try:
         if content["v"] > ANSWER_SCHEMA:
             raise NewerStoreError(
                 f"The entry {digest[:10]} was written by a newer version; it was left untouched.",
                 "Update or_cache_magic.",
             )
+        created_s, expires_s = content["created"], content.get("expires")
+        tags, notebook = tuple(content.get("tags", ())), content.get("notebook", "")
+        check(NUMBERS, created_s, created_s if expires_s is None else expires_s)
+        check(STRINGS, notebook, *tags)
         return Entry(
             RequestKey(digest, skeleton),
-            _answer(content["answer"]),
-            _number(content["created"]),
-            _optional(content.get("expires"), _number),
-            tuple(map(_text, content.get("tags", ()))),
-            _text(content.get("notebook", "")),
+            answer_from(content["answer"]),
+            created_s,
+            expires_s,
+            tags,
+            notebook,
         )
     except (KeyError, TypeError, ValueError, AttributeError, InvalidOperation) as exc:
         raise _damaged(digest, "not an entry") from exc
@@ -110,7 +121,7 @@ def decode_request(digest: str, blob: object) -> dict[str, Any]:
     Raises:
         StoreCorruptError: As `decode_entry`.
     """
-    _, _, body = _unpack(digest, blob)
+    _, body = _unpack(digest, blob)
     if type(body) is not dict:
         raise _damaged(digest, "not a request")
     return body
@@ -164,17 +175,20 @@ def _payload(digest: str, blob: object, largest_bytes: int) -> bytes:
     return zlib.decompressobj(-15, _DICTIONARY).decompress(stored, largest_bytes)
 
 
-def _unpack(digest: str, blob: object) -> tuple[bytes, bytes, Any]:
-    """The head, the skeleton and the JSON value of a blob."""
+def _unpack(digest: str, blob: object) -> tuple[bytes, Any]:
+    """The skeleton and the JSON value of a blob."""
     try:
         payload = _payload(digest, blob, _LARGEST_BYTES)
         head_bytes, skeleton_bytes = _FRAME.unpack_from(payload)
         middle = _FRAME.size + head_bytes
         end = middle + skeleton_bytes
-        head, skeleton = payload[_FRAME.size : middle], payload[middle:end]
-        return head, skeleton, json.loads(payload[end:].decode("utf-8", "surrogatepass"))
+        text = str(memoryview(payload)[end:], "utf-8", "surrogatepass")
+        content, parsed = _from_json(text)
     except (struct.error, zlib.error, ValueError, RecursionError) as exc:
         raise _damaged(digest, "it can't be decoded") from exc
+    if parsed != len(text):
+        raise _damaged(digest, "more follows its JSON")
+    return payload[middle:end], content
 
 
 def _damaged(digest: str, why: str) -> StoreCorruptError:
@@ -182,115 +196,3 @@ def _damaged(digest: str, why: str) -> StoreCorruptError:
         f"The entry {digest[:10]} of the completion cache is damaged: {why}. It was not served.",
         f"Ask again, or remove it: %openrouter_purge {digest[:10]}",
     )
-
-
-# The JSON form of an answer: `ANSWER_SCHEMA` numbers it. What is absent is the field's default.
-
-_ANSWER_TEXTS: Final = ("model", "provider", "generation_id", "source_generation_id")
-_COUNTS: Final = (
-    "prompt_tokens",
-    "completion_tokens",
-    "cached_tokens",
-    "cache_write_tokens",
-    "reasoning_tokens",
-)
-_SOURCES: Final = frozenset({"reported", "generation", "estimated", "unknown"})
-
-
-def _answer_json(answer: Answer) -> dict[str, Any]:
-    form: dict[str, Any] = {"choices": [_choice_json(choice) for choice in answer.choices]}
-    for name in _ANSWER_TEXTS:
-        if (value := getattr(answer, name)) is not None:
-            form[name] = value
-    if answer.usage is not None:
-        counts = ((name, getattr(answer.usage, name)) for name in _COUNTS)
-        form["usage"] = {name: count for name, count in counts if count is not None}
-    if answer.cost.usd is not None:
-        form["cost"] = [str(answer.cost.usd), answer.cost.source]
-    form["created_s"], form["elapsed_s"] = answer.created_s, answer.elapsed_s
-    if not answer.complete:
-        form["complete"] = False
-    if answer.error is not None:
-        form["error"] = answer.error
-    if answer.response_cache_hit:
-        form["response_cache_hit"] = True
-    return form
-
-
-def _choice_json(choice: Choice) -> dict[str, Any]:
-    form: dict[str, Any] = {"message": choice.message}
-    for name in ("finish_reason", "native_finish_reason", "error", "logprobs"):
-        if (value := getattr(choice, name)) is not None:
-            form[name] = value
-    return form
-
-
-def _answer(form: dict[str, Any]) -> Answer:
-    usage, cost, text = form.get("usage"), form.get("cost"), _optional_text
-    return Answer(
-        tuple([_choice(choice) for choice in form["choices"]]),
-        text(form.get("model")),
-        text(form.get("provider")),
-        None if usage is None else Usage(*[_count(usage.get(name)) for name in _COUNTS]),
-        Cost(None, "unknown") if cost is None else _cost(*cost),
-        text(form.get("generation_id")),
-        _number(form["created_s"]),
-        _number(form["elapsed_s"]),
-        form.get("complete") is not False,
-        _optional(form.get("error"), _object),
-        form.get("response_cache_hit") is True,
-        text(form.get("source_generation_id")),
-    )
-
-
-def _choice(form: dict[str, Any]) -> Choice:
-    get = form.get
-    error = get("error")
-    return Choice(
-        _object(form["message"]),
-        _optional_text(get("finish_reason")),
-        _optional_text(get("native_finish_reason")),
-        None if error is None else _object(error),
-        get("logprobs"),
-    )
-
-
-def _cost(usd: Any, source: Any) -> Cost:
-    if source not in _SOURCES:
-        raise TypeError(source)
-    amount = Decimal(_text(usd))
-    if not amount.is_finite():
-        raise ValueError(usd)
-    return Cost(amount, source)
-
-
-def _optional(value: Any, check: Any) -> Any:
-    return None if value is None else check(value)
-
-
-def _optional_text(value: Any) -> str | None:
-    return None if value is None else _text(value)
-
-
-def _text(value: Any) -> str:
-    if type(value) is not str:
-        raise TypeError(value)
-    return value
-
-
-def _number(value: Any) -> float:
-    if type(value) is not float and type(value) is not int:
-        raise TypeError(value)
-    return float(value)
-
-
-def _count(value: Any) -> int | None:
-    if value is not None and type(value) is not int:
-        raise TypeError(value)
-    return value
-
-
-def _object(value: Any) -> dict[str, Any]:
-    if type(value) is not dict:
-        raise TypeError(value)
-    return value

@@ -6,20 +6,15 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
-from or_cache_magic.database import HitCount, add_hits, from_pico, join_tags, split_tags, to_pico
+from or_cache_magic.database import HitCount, add_hits, from_pico, to_pico
 from or_cache_magic.errors import OptionError, StoreCorruptError, StoreError, UnsafeStoreError
 from or_cache_magic.records import Answer, Cost, Entry, EntryFilter, EntryRow, Request, RequestKey
 from or_cache_magic.store import filters
-from or_cache_magic.store.codec import (
-    decode_entry,
-    decode_request,
-    encode_entry,
-    encode_request,
-    read_head,
-)
-from or_cache_magic.store.prompt import asked_model, last_prompt, system_prompt
+from or_cache_magic.store.codec import decode_entry, decode_request, encode_entry, encode_request
+from or_cache_magic.store.index import FIND, ORDERS, PUT_INDEX, entry_row, index_columns
+from or_cache_magic.store.prompt import asked_model, last_prompt
 
 if TYPE_CHECKING:
     import sqlite3
@@ -27,45 +22,10 @@ if TYPE_CHECKING:
 
     from or_cache_magic.database import Database
 
-__all__ = ["ORDERS", "DiskStore", "Unserved"]
-
-ORDERS: Final[Mapping[str, str]] = {
-    "created": "e.created",
-    "model": "(SELECT tag FROM Cache WHERE rowid = e.id)",
-    "provider": "e.provider",
-    "prompt_tokens": "e.prompt_tokens",
-    "completion_tokens": "e.completion_tokens",
-    "cost_usd": "e.cost",
-    "hits": "e.hits",
-    "saved_usd": "e.saved",
-    "last_hit": "e.last_hit",
-    "expires": "e.expires",
-    "size_bytes": "e.size",
-    "notebook": "e.notebook",
-}
-"""What `DiskStore.find` can order by."""
+__all__ = ["DiskStore", "Unserved"]
 
 _RAW_MODE = 1  # diskcache's mode of an inline value
 _GET = "SELECT value, mode, filename FROM Cache WHERE key = ? AND raw = 1"
-_PUT_INDEX = """
-INSERT INTO or_entry (id, created, expires, served_model, provider, prompt_tokens, completion_tokens,
-    cost, cost_source, size, tags, notebook, system)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-ON CONFLICT (id) DO UPDATE SET created = excluded.created, expires = excluded.expires,
-    served_model = excluded.served_model, provider = excluded.provider,
-    prompt_tokens = excluded.prompt_tokens, completion_tokens = excluded.completion_tokens,
-    cost = excluded.cost, cost_source = excluded.cost_source, size = excluded.size,
-    tags = excluded.tags, notebook = excluded.notebook, system = excluded.system
-"""
-_FIND = """
-SELECT c.key, c.tag, c.value, r.body, e.created, e.provider, e.prompt_tokens, e.completion_tokens, e.cost,
-    e.cost_source, e.hits, e.saved, e.last_hit, e.expires, e.tags, e.size, e.notebook
-FROM (SELECT e.id, row_number() OVER () AS place FROM
-        (SELECT e.id FROM or_entry e {where} ORDER BY {order} {way}, e.id {way} LIMIT ? OFFSET ?) e) page
-    JOIN or_entry e ON e.id = page.id JOIN Cache c ON c.rowid = page.id
-    LEFT JOIN or_request r ON r.id = page.id
-ORDER BY page.place
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +88,8 @@ class DiskStore:
         An answer that it replaces is kept, unserved, when it differs; its hits stay counted.
 
         Args:
+            entry: What to keep.
+            request: What it answers.
             replaced_reason: Why an older answer is replaced; None is ``"replaced"``.
 
         Raises:
@@ -145,7 +107,7 @@ class DiskStore:
                 "SELECT rowid FROM Cache WHERE key = ? AND raw = 1", (digest,)
             ).fetchall()
             connection.execute(
-                _PUT_INDEX, (row_id, *_index_columns(entry, request, model, len(value) + len(body)))
+                PUT_INDEX, (row_id, *index_columns(entry, request, model, len(value) + len(body)))
             )
             connection.execute("INSERT OR REPLACE INTO or_request VALUES (?, ?)", (row_id, body))
 
@@ -197,15 +159,15 @@ class DiskStore:
         if order not in ORDERS:
             raise OptionError(f"Entries can't be ordered by {order!r}.", f"Choose from: {', '.join(ORDERS)}.")
         where, parameters = filters.where(wanted)
-        sql = _FIND.format(where=where, order=ORDERS[order], way="DESC" if descending else "ASC")
+        sql = FIND.format(where=where, order=ORDERS[order], way="DESC" if descending else "ASC")
         rows = self._database.select(sql, [*parameters, -1 if limit is None else limit, offset])
-        return [_entry_row(*row) for row in rows]
+        return [entry_row(row) for row in rows]
 
     def count(self, wanted: EntryFilter = EntryFilter()) -> tuple[int, Decimal, int]:  # noqa: B008 - frozen
         """How many entries match, the sum of their known costs in USD, and how many have an unknown one."""
         where, parameters = filters.where(wanted)
         rows = self._database.select(
-            f"SELECT count(*), coalesce(sum(e.cost), 0), count(*) - count(e.cost) FROM or_entry e {where}",
+            f"SELECT count(*), coalesce(sum(e.cost), 0), count(*) - count(e.cost) FROM or_entry e {where}",  # noqa: S608
             parameters,
         )
         entries, cost, unpriced = rows[0] if rows else (0, 0, 0)
@@ -224,7 +186,8 @@ class DiskStore:
         """
         where, parameters = filters.where(EntryFilter(keys=(prefix,)))
         rows = self._database.select(
-            f"SELECT c.key FROM or_entry e JOIN Cache c ON c.rowid = e.id {where} ORDER BY c.key", parameters
+            f"SELECT c.key FROM or_entry e JOIN Cache c ON c.rowid = e.id {where} ORDER BY c.key",
+            parameters,  # noqa: S608
         )
         return [key for (key,) in rows]
 
@@ -234,6 +197,7 @@ class DiskStore:
         One transaction. The ledger keeps its rows: what was paid and saved stays true.
 
         Args:
+            wanted: Which entries.
             everything: Must be said for a filter without conditions, which matches all.
 
         Raises:
@@ -250,7 +214,8 @@ class DiskStore:
             if not where:
                 return _delete_all(connection)
             gone = connection.execute(
-                f"SELECT c.rowid, c.key FROM or_entry e JOIN Cache c ON c.rowid = e.id {where}", parameters
+                f"SELECT c.rowid, c.key FROM or_entry e JOIN Cache c ON c.rowid = e.id {where}",
+                parameters,  # noqa: S608
             ).fetchall()
             # diskcache's and our triggers keep its counters and our tables right.
             connection.executemany("DELETE FROM Cache WHERE rowid = ?", [(row_id,) for row_id, _ in gone])
@@ -267,7 +232,7 @@ class DiskStore:
 def _delete_all(connection: sqlite3.Connection) -> int:
     # Our tables first: SQLite empties a table without triggers at once, and Cache's then find nothing to do.
     for table in ("or_entry", "or_request", "or_unserved"):
-        connection.execute(f"DELETE FROM {table}")
+        connection.execute(f"DELETE FROM {table}")  # noqa: S608
     return connection.execute("DELETE FROM Cache").rowcount
 
 
@@ -301,73 +266,6 @@ def _insert_unserved(
         " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
         (digest, at_s, reason, model, to_pico(cost.usd), cost.source, value, body),
     )
-
-
-def _index_columns(entry: Entry, request: Request, model: str, size_bytes: int) -> tuple[Any, ...]:
-    answer, usage = entry.answer, entry.answer.usage
-    system = system_prompt(request.body)
-    return (
-        entry.created_s,
-        entry.expires_s,
-        answer.model if answer.model != model else None,
-        answer.provider,
-        usage and usage.prompt_tokens,
-        usage and usage.completion_tokens,
-        to_pico(answer.cost.usd),
-        answer.cost.source,
-        size_bytes,
-        join_tags(entry.tags),
-        entry.notebook or None,
-        None if system is None else filters.system_id(system),
-    )
-
-
-def _entry_row(
-    key: str,
-    model: str,
-    value: bytes,
-    body: bytes | None,
-    created_s: float,
-    provider: str | None,
-    prompt_tokens: int | None,
-    completion_tokens: int | None,
-    cost: int | None,
-    cost_source: Any,
-    hits: int,
-    saved: int,
-    last_hit_s: float | None,
-    expires_s: float | None,
-    tags: str | None,
-    size_bytes: int,
-    notebook: str | None,
-) -> EntryRow:
-    known = from_pico(cost)
-    return EntryRow(
-        key,
-        created_s,
-        model,
-        provider or "",
-        _head(key, body),
-        _head(key, value),
-        prompt_tokens,
-        completion_tokens,
-        Cost(known, cost_source),
-        hits,
-        # Hits of an entry without a price saved an unknown amount.
-        from_pico(saved) if known is not None or saved else None,
-        last_hit_s,
-        expires_s,
-        split_tags(tags),
-        size_bytes,
-        notebook or "",
-    )
-
-
-def _head(key: str, blob: bytes | None) -> str:
-    """What a listing shows of a blob; a damaged one must not hide the others."""
-    with suppress(StoreCorruptError):
-        return read_head(key, blob)
-    return ""
 
 
 def _has_text(key: str, value: bytes, body: bytes, folded: str) -> bool:

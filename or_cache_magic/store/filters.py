@@ -9,11 +9,13 @@ from or_cache_magic.errors import OptionError
 from or_cache_magic.key import system_digest
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from or_cache_magic.records import EntryFilter
 
 __all__ = ["system_id", "where"]
+
+_Term = tuple[str, "Sequence[Any]"]  # a condition and its parameters
 
 _SHORTEST_PREFIX = 4
 _KEY_DIGITS = 64
@@ -28,53 +30,62 @@ def where(wanted: EntryFilter) -> tuple[str, list[Any]]:
     Raises:
         OptionError: A key prefix that is too short or not hexadecimal.
     """
-    terms: list[tuple[str, Sequence[Any]]] = []
-    if wanted.keys:
-        terms.append(_keys(wanted.keys))
-    if wanted.model:
-        terms.append(_model(wanted.model))
-    if wanted.system is not None:
-        terms.append(("e.system = ?", (system_id(wanted.system),)))
-    if wanted.tag:
-        terms.append(("instr(e.tags, ?)", (tag_mark(wanted.tag),)))
-    if wanted.created_after_s is not None:
-        terms.append(("e.created >= ?", (wanted.created_after_s,)))
-    if wanted.created_before_s is not None:
-        terms.append(("e.created < ?", (wanted.created_before_s,)))
-    if wanted.expired_at_s is not None:
-        terms.append(("e.expires <= ?", (wanted.expired_at_s,)))
-    # Last: these inflate and read what is left.
-    if wanted.prefix:
-        terms.append((_BLOBS.format("or_begins(c.key, r.body, ?)"), (wanted.prefix,)))
-    if wanted.text:
-        terms.append((_BLOBS.format("or_has_text(c.key, c.value, r.body, ?)"), (wanted.text.casefold(),)))
+    terms = [*_named(wanted), *_dated(wanted), *_written(wanted)]
     if not terms:
         return "", []
     clause = " AND ".join(f"({condition})" for condition, _ in terms)
     return f"WHERE {clause}", [value for _, values in terms for value in values]
 
 
-def _keys(prefixes: Sequence[str]) -> tuple[str, list[str]]:
+def _named(wanted: EntryFilter) -> Iterator[_Term]:
+    if wanted.keys:
+        yield _keys(wanted.keys)
+    if wanted.model:
+        yield _model(wanted.model)
+    if wanted.system is not None:
+        yield "e.system = ?", (system_id(wanted.system),)
+    if wanted.tag:
+        yield "instr(e.tags, ?)", (tag_mark(wanted.tag),)
+
+
+def _dated(wanted: EntryFilter) -> Iterator[_Term]:
+    if wanted.created_after_s is not None:
+        yield "e.created >= ?", (wanted.created_after_s,)
+    if wanted.created_before_s is not None:
+        yield "e.created < ?", (wanted.created_before_s,)
+    if wanted.expired_at_s is not None:
+        yield "e.expires <= ?", (wanted.expired_at_s,)
+
+
+def _written(wanted: EntryFilter) -> Iterator[_Term]:
+    # These inflate and read every entry that the conditions before them leave.
+    if wanted.prefix:
+        yield _BLOBS.format("or_begins(c.key, r.body, ?)"), (wanted.prefix,)
+    if wanted.text:
+        yield _BLOBS.format("or_has_text(c.key, c.value, r.body, ?)"), (wanted.text.casefold(),)
+
+
+def _keys(prefixes: Sequence[str]) -> _Term:
     bounds: list[str] = []
     for prefix in prefixes:
         low = prefix.strip().lower()
         if len(low) < _SHORTEST_PREFIX or len(low) > _KEY_DIGITS or low.strip("0123456789abcdef"):
             raise OptionError(
                 f"{prefix!r} is not the beginning of a key.",
-                f"Keys are hexadecimal; give at least {_SHORTEST_PREFIX} digits, as %openrouter_entries shows.",
+                f"Give at least {_SHORTEST_PREFIX} hexadecimal digits, as %openrouter_entries shows them.",
             )
         bounds += (low, low + "g")  # the first text after every key that begins so
     ranges = " OR ".join("key >= ? AND key < ?" for _ in prefixes)
-    return f"e.id IN (SELECT rowid FROM Cache WHERE {ranges})", bounds
+    return f"e.id IN (SELECT rowid FROM Cache WHERE {ranges})", bounds  # noqa: S608
 
 
-def _model(pattern: str) -> tuple[str, tuple[str, str]]:
+def _model(pattern: str) -> _Term:
     like = "="
     if any(sign in pattern for sign in "*?"):
         # In GLOB a bracket opens a set; in a model's name it is a character.
         like, pattern = "GLOB", pattern.replace("[", "[[]")
-    ids = f"SELECT rowid FROM Cache WHERE tag {like} ? UNION SELECT id FROM or_entry WHERE served_model {like} ?"
-    return f"e.id IN ({ids})", (pattern, pattern)
+    asked = f"SELECT rowid FROM Cache WHERE tag {like} ?"  # noqa: S608
+    return f"e.id IN ({asked}) OR e.served_model {like} ?", (pattern, pattern)
 
 
 def system_id(text: str) -> bytes:
