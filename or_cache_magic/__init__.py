@@ -1,1 +1,160 @@
-"""Ask OpenRouter in a notebook cell, keep the answer, rerun for nothing."""
+"""Ask OpenRouter in a notebook cell, keep the answer, rerun for nothing.
+
+In a notebook::
+
+    %load_ext or_cache_magic
+
+    %%openrouter openai/gpt-4o-mini
+    What is a median?
+
+From Python, with the same cache and the same keys: `ask`, `stats`, `entries`, `purge`,
+`open_cache`. Importing this package imports nothing else of it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Mapping, Sequence
+
+    import pandas as pd
+    from IPython.core.interactiveshell import InteractiveShell
+
+    from .cache import CompletionCache
+    from .completion import Completion
+
+__all__ = [
+    "Completion",
+    "CompletionCache",
+    "ask",
+    "entries",
+    "errors",
+    "load_ipython_extension",
+    "open_cache",
+    "purge",
+    "stats",
+    "unload_ipython_extension",
+]
+
+_open: list[CompletionCache] = []
+"""The cache of a script, once it is used; with the extension loaded its cache is used instead."""
+
+
+def load_ipython_extension(shell: InteractiveShell) -> None:
+    """Adds the magics to a shell: ``%load_ext or_cache_magic``. Silent; opens and makes nothing."""
+    from .notebook.extension import load
+
+    load(shell)
+
+
+def unload_ipython_extension(shell: InteractiveShell) -> None:
+    """Takes out what loading added: ``%unload_ext or_cache_magic``."""
+    from .notebook.extension import unload
+
+    unload(shell)
+
+
+def _cache() -> CompletionCache:
+    import sys
+
+    extension = sys.modules.get("or_cache_magic.notebook.extension")
+    if extension is not None and (loaded := extension.loaded()) is not None:
+        cache: CompletionCache = loaded.magics().session.cache()
+        return cache
+    if not _open:
+        _open.append(_script_cache())
+    return _open[0]
+
+
+def _script_cache() -> CompletionCache:
+    import os
+    from pathlib import Path
+
+    from .notebook.location import cache_directory
+    from .settings import load_settings
+
+    shell = _shell()
+    start = Path(shell.starting_dir if shell is not None else Path.cwd())
+    option = load_settings(os.environ, start, {}).cache_dir
+    names = None if shell is None else shell.user_ns
+    return open_cache(
+        cache_directory(starting_dir=start, option=option, environ=os.environ, user_ns=names).path
+    )
+
+
+def _shell() -> InteractiveShell | None:
+    import sys
+
+    # Where IPython was never imported there is no shell, and a script need not import it.
+    module = sys.modules.get("IPython.core.getipython")
+    return module.get_ipython() if module is not None else None
+
+
+def ask(
+    prompt: str | Sequence[Mapping[str, Any]],
+    *,
+    model: str | None = None,
+    system: str | None = None,
+    mode: str | None = None,
+    sample: int | None = None,
+    ttl: float | str | None = None,
+    tag: str | Sequence[str] | None = None,
+    stream: bool | None = None,
+    **params: Any,
+) -> Completion:
+    """The completion of a prompt: from the completion cache when it is there, else bought and kept.
+
+    It is the same entry as that of a ``%%openrouter`` cell with the same request. The arguments and
+    errors are those of `CompletionCache.ask`.
+    """
+    return _cache().ask(
+        prompt,
+        model=model,
+        system=system,
+        mode=mode,
+        sample=sample,
+        ttl=ttl,
+        tag=tag,
+        stream=stream,
+        **params,
+    )
+
+
+def stats(by: str = "", *, session: bool = False) -> pd.DataFrame:
+    """Calls, hits, rates and dollars as a DataFrame; see `CompletionCache.stats`."""
+    return _cache().stats(by, session=session)
+
+
+def entries(text: str = "", **filters: Any) -> pd.DataFrame:
+    """The stored answers as a DataFrame, newest first; see `CompletionCache.entries`."""
+    return _cache().entries(text, **filters)
+
+
+def purge(*keys: str, **conditions: Any) -> pd.DataFrame:
+    """Removes entries and returns what went, asking nothing; see `CompletionCache.purge`."""
+    return _cache().purge(*keys, **conditions)
+
+
+def open_cache(directory: str | os.PathLike[str]) -> CompletionCache:
+    """The completion cache in a folder; the folder is made at the first store. No IPython needed."""
+    from .cache import CompletionCache
+
+    return CompletionCache(directory)
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Completion":
+        from .completion import Completion
+
+        return Completion
+    if name == "CompletionCache":
+        from .cache import CompletionCache
+
+        return CompletionCache
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("or-cache-magic")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -73,7 +73,7 @@ class Books:
                 self.store.put(entry, request)
         except StoreError as exc:
             self.ledger.remember(row)
-            return f"not stored: {exc.args[0]}", ""
+            return str(exc.args[0]), ""
         return "", note
 
     def set_aside(
@@ -118,7 +118,7 @@ class Books:
             notebook=self.notebook,
             tags=policy.tags,
             kind=outcome.kind,
-            value=outcome.answer.cost.usd,
+            value_usd=outcome.answer.cost.usd,
             prompt_tokens=usage.prompt_tokens,
             completion_tokens=usage.completion_tokens,
             seconds=outcome.elapsed_s,

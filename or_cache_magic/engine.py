@@ -220,7 +220,7 @@ def _coalesced(outcome: Outcome) -> Outcome:
 
 
 def _stale(key: RequestKey, request: Request, entry: Entry, failure: UpstreamError) -> Outcome:
-    note = f"expired, served because the call failed ({failure.status or 'no connection'})"
+    note = f"the call failed: {failure.status or 'no connection'}"
     return Outcome(
         "stale",
         key,

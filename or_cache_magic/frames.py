@@ -58,7 +58,8 @@ def stats_frame(totals: Iterable[Totals], by: str = "") -> pd.DataFrame:
     import pandas as pd
 
     rows = [({by: t.group} if by else {}) | _stat_row(t) for t in totals]
-    return pd.DataFrame(rows, columns=[*((by,) if by else ()), *STAT_COLUMNS])
+    frame: pd.DataFrame = pd.DataFrame(rows, columns=[*((by,) if by else ()), *STAT_COLUMNS])
+    return frame
 
 
 def _stat_row(t: Totals) -> dict[str, Any]:
@@ -82,7 +83,7 @@ def entries_frame(rows: Iterable[EntryRow]) -> pd.DataFrame:
     """One row for each entry. Times are UTC, ``ttl_s`` is the lifetime it was given (NaN: for ever)."""
     import pandas as pd
 
-    frame = pd.DataFrame([_entry_row(r) for r in rows], columns=list(ENTRY_COLUMNS))
+    frame: pd.DataFrame = pd.DataFrame([_entry_row(r) for r in rows], columns=list(ENTRY_COLUMNS))
     for name in ("created", "last_hit"):
         frame[name] = pd.to_datetime(frame[name], unit="s", utc=True)
     for name in ("prompt_tokens", "completion_tokens"):

@@ -95,14 +95,14 @@ def why_no_lookup(request: Request, policy: Policy) -> str | None:
     out of the cache, reading and writing alike, unless it names its sample.
     """
     if policy.mode == "bypass":
-        return "cache bypassed"
+        return "not asked to be (--no-cache)"
     if policy.sampled or policy.cache_sampled:
         return None
     temperature = request.body.get("temperature")
     if isinstance(temperature, (int, float)) and not isinstance(temperature, bool) and temperature == 0:
         return None
     shown = "not set" if temperature is None else f"{temperature:g}"
-    return f"not stored: temperature {shown} (--sample 0 keeps it)"
+    return f"temperature {shown} (--sample 0 keeps it)"
 
 
 def why_not_served(entry: Entry, now_s: float) -> str | None:
@@ -120,15 +120,15 @@ def why_not_stored(request: Request, answer: Answer) -> str | None:
     request itself set), a message with something in it, and JSON where JSON was asked for.
     """
     if answer.error is not None or any(c.error is not None for c in answer.choices):
-        return "not stored: the answer holds an error"
+        return "the answer holds an error"
     if not answer.choices:
-        return "not stored: the answer is empty"
+        return "the answer is empty"
     if not answer.complete:
-        return "not stored: the answer was cut off"
+        return "the answer was cut off"
     for choice in answer.choices:
         why = _unfinished(request, answer, choice) or _hollow(choice) or _malformed(request, choice)
         if why is not None:
-            return f"not stored: {why}"
+            return why
     return None
 
 

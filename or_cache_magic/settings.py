@@ -187,7 +187,7 @@ SETTINGS: Final[Mapping[str, Setting]] = {
 }
 """Every setting by its name."""
 
-_NEVER_FROM_A_PROJECT: Final = {
+NEVER_FROM_A_PROJECT: Final = {
     "base_url": "a project must not choose where your API key is sent; set OPENROUTER_BASE_URL instead",
 }
 """A pyproject.toml may come from a stranger, with the notebook."""
@@ -235,8 +235,8 @@ def _project_values(folder: Path) -> dict[str, tuple[Any, str]]:
         raise SettingError(f"{path} is not TOML: {exc}", "mend the file; nothing was sent") from exc
     values: dict[str, tuple[Any, str]] = {}
     for name, value in section.items():
-        if name in _NEVER_FROM_A_PROJECT:
-            raise SettingError(f"{name} in {path} is refused", _NEVER_FROM_A_PROJECT[name])
+        if name in NEVER_FROM_A_PROJECT:
+            raise SettingError(f"{name} in {path} is refused", NEVER_FROM_A_PROJECT[name])
         parsed = parse_setting(name, value, str(path))
         if name == "cache_dir" and parsed is not None:
             parsed = str(path.parent / Path(parsed).expanduser())

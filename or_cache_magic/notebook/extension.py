@@ -8,7 +8,7 @@ shell as it was; IPython has no call for that, so each thing that was added is t
 from __future__ import annotations
 
 import atexit
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from traitlets import Any as AnyValue
 from traitlets import TraitError, validate
@@ -17,7 +17,7 @@ from traitlets.config import Configurable
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from IPython.core.completer import CompletionContext, SimpleMatcherResult
+    from IPython.core.completer import CompletionContext
     from IPython.core.interactiveshell import InteractiveShell
 
     from .magics import Magics
@@ -79,7 +79,10 @@ def _traits() -> dict[str, Any]:
 OpenRouterMagics: Any = type(
     "OpenRouterMagics",
     (Configurable,),
-    {"__doc__": "``c.OpenRouterMagics.*``: the settings; None leaves one to where it came from.", **_traits()},
+    {
+        "__doc__": "``c.OpenRouterMagics.*``: the settings; None leaves one to where it came from.",
+        **_traits(),
+    },
 )
 
 
@@ -107,7 +110,7 @@ class _Magic:
 
         return help_text(COMMANDS.get(f"%%{self.__name__}") or COMMANDS[f"%{self.__name__}"])
 
-    __doc__ = property(getdoc)  # type: ignore[assignment]
+    __doc__ = property(getdoc)
 
 
 class Extension:
@@ -137,7 +140,7 @@ class Extension:
         shell = self.shell
         for name in MAGICS:
             kind = "line_cell" if name == "openrouter" else "line"
-            shell.register_magic_function(_Magic(self, name), kind, name)
+            cast("Any", shell).register_magic_function(_Magic(self, name), kind, name)
         shell.configurables.append(self.config)
         shell.events.register("post_run_cell", self._after_cell)
         shell.input_transformers_cleanup.append(give_body)
@@ -177,9 +180,9 @@ class Extension:
         if self._magics is not None:
             self._magics.session.after_cell()
 
-    def _complete(self, context: CompletionContext) -> SimpleMatcherResult:
+    def _complete(self, context: CompletionContext) -> Any:
         if "openrouter" not in context.full_text:
-            return {"completions": [], "suppress": False}
+            return {"completions": []}
         from .completer import match
 
         return match(context, models=self.magics().model_names, settings=lambda: SETTING_NAMES)

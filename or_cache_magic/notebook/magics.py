@@ -6,7 +6,7 @@ import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from linecache import getline
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from or_cache_magic.errors import FormatError, OptionError, OrCacheError, RequestError
 
@@ -29,7 +29,10 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
+    from or_cache_magic.cache import CompletionCache
     from or_cache_magic.completion import Completion
+    from or_cache_magic.policy import Policy
+    from or_cache_magic.records import Outcome, Request
     from or_cache_magic.render import Screen
 
     from .session import Session
@@ -75,18 +78,22 @@ class Magics:
         """``%%openrouter``: asks with the cell's body as the prompt."""
         options = parse_ask_cell(line)
         if options.help or (not line.strip() and not cell.strip()):
-            return self._say(help_text(CELL))
+            self._say(help_text(CELL))
+            return None
         return self._ask(options, cell.removesuffix("\n"), variables)
 
     def ask_line(self, line: str, variables: Mapping[str, Any]) -> Any:
         """``%openrouter``: asks with the rest of the line; without one, says how things stand."""
         options = parse_ask_line(line)
         if options.help:
-            return self._say(help_text(LINE))
+            self._say(help_text(LINE))
+            return None
         if not line.strip():
             from .cards import status_card
 
-            return self._say(*status_card(self.session))
+            self._say(*status_card(self.session))
+
+            return None
         return self._ask(options, options.prompt, variables)
 
     def _ask(self, options: AskOptions, prompt: str, variables: Mapping[str, Any]) -> Any:
@@ -119,25 +126,32 @@ class Magics:
             tag=options.tags,
         )
         if options.dry_run:
-            from .cards import preview_card
+            from .cards import preview_line
 
-            return self._say(preview_card(body, *cache.peek(request, policy)))
+            self._say(preview_line(body, *cache.peek(request, policy)))
+
+            return None
         assigned = _caller_keeps_result()
+        form: Any = options.format or settings.format
         screen = open_screen(
             session.shell,
-            format="none" if assigned else options.format or settings.format,
-            receipt="off" if options.quiet else settings.receipt,
+            format="none" if assigned else form,
+            receipt=settings.receipt,
+            quiet=options.quiet,
         )
-        with screen:
-            outcome = cache.run(request, policy, screen.feed if stream else None)
-            completion = Completion(outcome, request)
-            session.last = completion
-            if options.out:
-                session.shell.push({options.out: completion})
-            screen.show(outcome)
-        self._parse(completion, options.format or settings.format)
+        outcome = _run(cache, request, policy, screen if stream else None)
+        completion = Completion(outcome, request)
+        session.last = completion
+        if options.out:
+            cast("Any", session.shell).push({options.out: completion})
+        if stream and outcome.kind in ("miss", "refresh", "bypass"):
+            screen.finish(completion)
+        else:
+            screen.show(completion)
+        screen.receipt(outcome, asked=str(body["model"]))
         for notice in cache.database.pop_notices():
             self._say(notice)
+        self._parse(completion, form)
         return self._deliver(completion, assigned=assigned)
 
     def _parse(self, completion: Completion, form: str) -> None:
@@ -158,7 +172,7 @@ class Magics:
         """Makes the completion `_` and ``Out[n]`` without showing it a second time."""
         if assigned:
             return completion
-        shell = self.session.shell
+        shell: Any = self.session.shell
         if getattr(shell, "kernel", None) is None and _calling_frame() is not None:
             # A terminal would print "Out[3]:" for a value that is on the screen already.
             shell.displayhook.update_user_ns(completion)
@@ -176,22 +190,23 @@ class Magics:
                 self._shown = None
                 return
             settings = self.session.settings()
-            screen = open_screen(self.session.shell, format=settings.format, receipt="off")
-            with screen:
-                screen.show(completion.outcome)
+            open_screen(self.session.shell, format=cast("Any", settings.format)).show(completion)
 
-        formatter = self.session.shell.display_formatter.ipython_display_formatter
-        self._formatter_before = formatter.for_type(Completion, show)
+        self._formatter_before = self._display_formatter.for_type(Completion, show)
+
+    @property
+    def _display_formatter(self) -> Any:
+        formatter: Any = self.session.shell.display_formatter
+        return formatter.ipython_display_formatter
 
     def uninstall(self) -> None:
         """Takes back what was taught to the shell's display."""
         from or_cache_magic.completion import Completion
 
-        formatter = self.session.shell.display_formatter.ipython_display_formatter
         if self._formatter_before is None:
-            formatter.pop(Completion, None)
+            self._display_formatter.pop(Completion, None)
         else:
-            formatter.for_type(Completion, self._formatter_before)
+            self._display_formatter.for_type(Completion, self._formatter_before)
 
     # -- looking after the cache --------------------------------------------------------------
 
@@ -199,27 +214,32 @@ class Magics:
         """``%openrouter_stats``."""
         options = parse_stats(line)
         if options.help:
-            return self._say(help_text(STATS))
+            self._say(help_text(STATS))
+            return None
         return self.session.cache().stats(options.by or "", session=options.session)
 
     def entries(self, line: str) -> pd.DataFrame | None:
         """``%openrouter_entries``: a table, or one entry whole."""
         options = parse_entries(line)
         if options.help:
-            return self._say(help_text(ENTRIES))
+            self._say(help_text(ENTRIES))
+            return None
         cache = self.session.cache()
         if options.key is not None:
             from .cards import entry_card
 
-            return self._say(*entry_card(cache, options.key))
+            self._say(*entry_card(cache, options.key))
+
+            return None
         return cache.entries(options.text, model=options.model, tag=options.tag, since=options.since_s)
 
     def purge(self, line: str) -> pd.DataFrame | None:
         """``%openrouter_purge``: says what would go, asks, removes, and returns what went."""
         options = parse_purge(line)
         if options.help:
-            return self._say(help_text(PURGE))
-        from .cards import purge_card
+            self._say(help_text(PURGE))
+            return None
+        from .cards import purge_line
 
         cache, system = self.session.cache(), options.system
         if system is not None:
@@ -235,13 +255,14 @@ class Magics:
             all=options.all,
         )
         preview = cache.preview(chosen)
-        self._say(purge_card(preview, dry_run=options.dry_run))
+        self._say(purge_line(preview, dry_run=options.dry_run))
         if preview.entries == 0:
             return None
         if options.dry_run:
             return cache.chosen(chosen)
         if not options.yes and not _confirmed(f"Remove {preview.entries:,}? [y/N] "):
-            return self._say("nothing was removed")
+            self._say("nothing was removed")
+            return None
         gone = cache.chosen(chosen)
         cache.drop(chosen)
         return gone
@@ -249,7 +270,8 @@ class Magics:
     def last(self, line: str) -> Completion | None:
         """``%openrouter_last``: the last completion."""
         if parse_plain(LAST, line):
-            return self._say(help_text(LAST))
+            self._say(help_text(LAST))
+            return None
         if self.session.last is None:
             raise OptionError("nothing was asked in this session yet", "ask with %%openrouter first")
         return self.session.last
@@ -258,7 +280,8 @@ class Magics:
         """``%openrouter_config``: the settings as a table, after changing those that are named."""
         options = parse_config(line)
         if options.help:
-            return self._say(help_text(CONFIG))
+            self._say(help_text(CONFIG))
+            return None
         from or_cache_magic.settings import parse_setting
 
         changes = {
@@ -279,7 +302,8 @@ class Magics:
     def set_key(self, line: str) -> None:
         """``%openrouter_key``: asks for the key without echoing it, and keeps it in memory."""
         if parse_plain(KEY, line):
-            return self._say(help_text(KEY))
+            self._say(help_text(KEY))
+            return
         import getpass
 
         try:
@@ -291,7 +315,11 @@ class Magics:
         if not key:
             raise OptionError("no key was given; nothing was changed", "paste it, then press Enter")
         self.session.key = key
-        return self._say(f"key set for this kernel: {_masked(key)}")
+        from .cards import masked
+
+        self._say(f"key set for this kernel: {masked(key)}")
+
+        return
 
     # -- within -------------------------------------------------------------------------------
 
@@ -306,9 +334,21 @@ class Magics:
         return list(dict.fromkeys(names))
 
     def _say(self, text: str, markdown: str | None = None) -> None:
-        from or_cache_magic.render import say
+        from .cards import say
 
         say(self.session.shell, text, markdown)
+
+
+def _run(cache: CompletionCache, request: Request, policy: Policy, screen: Screen | None) -> Outcome:
+    """Asks; what had arrived when it is interrupted or breaks stays on the screen."""
+    if screen is None:
+        return cache.run(request, policy)
+    screen.begin()
+    try:
+        return cache.run(request, policy, screen.feed)
+    except BaseException:
+        screen.finish()
+        raise
 
 
 def _params(options: AskOptions) -> dict[str, Any]:
@@ -333,7 +373,7 @@ def _calling_frame() -> FrameType | None:
 
 
 def _caller_keeps_result() -> bool:
-    """Whether the line is ``x = %openrouter …``, where the answer is a value and only the receipt is shown."""
+    """Whether the line is ``x = %openrouter …``: the answer is a value, and only its receipt is shown."""
     frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - as above
     while frame is not None:
         line = getline(frame.f_code.co_filename, frame.f_lineno)
@@ -350,7 +390,3 @@ def _confirmed(question: str) -> bool:
         raise OptionError(
             "this front end can't ask, so nothing was removed", "add -y to remove without asking"
         ) from None
-
-
-def _masked(key: str) -> str:
-    return f"{key[:12]}…{key[-3:]}" if len(key) > 24 else "…"  # noqa: PLR2004 - shorter ones would be told

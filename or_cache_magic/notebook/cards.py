@@ -1,0 +1,135 @@
+"""What the magics say besides answers: how things stand, one entry whole, what a purge would take."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from or_cache_magic.errors import OptionError
+from or_cache_magic.markdown import escape_markdown, fenced, printable, safe_markdown
+from or_cache_magic.records import EntryFilter
+from or_cache_magic.render import format_age, format_usd
+from or_cache_magic.settings import SETTINGS
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from or_cache_magic.cache import CompletionCache, Purge
+    from or_cache_magic.records import EntryRow
+    from or_cache_magic.settings import Settings
+
+    from .session import Session
+
+__all__ = ["entry_card", "masked", "preview_line", "purge_line", "say", "settings_frame", "status_card"]
+
+_SHOWN = 10
+"""Hex digits of a key that are shown."""
+
+
+def say(shell: Any, text: str, markdown: str | None = None) -> None:
+    """Shows a text: rendered in a notebook where `markdown` is given, plain in a terminal."""
+    if getattr(shell, "kernel", None) is None:
+        print(text)  # noqa: T201 - a terminal
+        return
+    data = {"text/plain": text}
+    if markdown is not None:
+        data["text/markdown"] = markdown
+    shell.display_pub.publish(data=data, metadata={"or_cache_magic": {"role": "note"}})
+
+
+def masked(key: str) -> str:
+    """A key as it may be shown: its ends, or nothing of a short one."""
+    return f"{key[:12]}…{key[-3:]}" if len(key) > 24 else "…"  # noqa: PLR2004 - shorter ones would be told
+
+
+def status_card(session: Session) -> tuple[str, str]:
+    """How things stand: model, key, folder, entries, hits and dollars; plain and as Markdown."""
+    from importlib.metadata import version
+
+    cache, settings = session.cache(), session.settings()
+    (totals,) = cache.totals()
+    entries, _, _ = cache.store.count()
+    key = session.api_key()
+    asked = totals.hits + totals.misses
+    known = f" ({totals.unpriced:,} of {totals.calls:,} unpriced)" if totals.unpriced else ""
+    at_least = "≥ " if totals.unpriced else ""
+    rows = {
+        "model": settings.model or "none set: name one in the cell, or %openrouter_config model=…",
+        "key": f"{masked(key)} from {session.key_source}" if key else "none: set OPENROUTER_API_KEY",
+        "completion cache": f"{cache.directory} · {entries:,} entries · mode {settings.mode}",
+        "hit rate": f"{totals.hits / asked:.0%} of {asked:,} asks" if asked else "nothing asked yet",
+        "paid": f"{at_least}{format_usd(totals.paid_usd)}{known}",
+        "saved": format_usd(totals.saved_usd),
+        "version": version("or-cache-magic"),
+    }
+    plain = "\n".join(f"{name + ':':<18}{value}" for name, value in rows.items())
+    table = "\n".join(f"| {name} | {escape_markdown(str(value))} |" for name, value in rows.items())
+    return plain, f"| OpenRouter | |\n|:--|:--|\n{table}"
+
+
+def preview_line(body: Mapping[str, Any], key: str, row: EntryRow | None, why: str) -> str:
+    """What ``--dry-run`` says: whether it would hit, and that nothing was sent."""
+    where = f"{body['model']} · key {key[:_SHOWN]}"
+    if row is None:
+        return f"would ask {where} · {why} · nothing sent"
+    age = format_age(time.time() - row.created_s)
+    return f"would hit {where} · cached {age} · bought for {format_usd(row.cost.usd)} · nothing sent"
+
+
+def purge_line(purge: Purge, *, dry_run: bool) -> str:
+    """What a purge would remove, and what that would cost to buy again."""
+    if not purge.entries:
+        return "no entry matches; nothing to remove"
+    noun = "entry" if purge.entries == 1 else "entries"
+    at_least = "≥ " if purge.unpriced else ""
+    unpriced = f", {purge.unpriced:,} unpriced" if purge.unpriced else ""
+    tail = " · nothing was removed (--dry-run)" if dry_run else ""
+    return f"{purge.entries:,} {noun}, {at_least}{format_usd(purge.cost_usd)} to buy again{unpriced}{tail}"
+
+
+def entry_card(cache: CompletionCache, prefix: str) -> tuple[str, str]:
+    """One entry whole: request, answer and earlier answers; plain and as Markdown.
+
+    Raises:
+        OptionError: No entry begins so, or several do.
+    """
+    cache.ledger.flush()
+    rows = cache.store.find(EntryFilter(keys=(prefix,)), limit=2)
+    if len(rows) != 1:
+        raise OptionError(
+            f"no entry begins with {prefix}" if not rows else f"several entries begin with {prefix}",
+            "%openrouter_entries lists them" if not rows else "write more of its digits",
+        )
+    (row,) = rows
+    entry, request = cache.store.entry(row.key), cache.store.request(row.key) or {}
+    answer = entry.answer.text if entry is not None else ""
+    facts = [
+        f"{row.model} · {format_usd(row.cost.usd)} ({row.cost.source})",
+        f"cached {format_age(time.time() - row.created_s)} · {row.hits:,} hits",
+        f"key {row.key}",
+    ]
+    asked = json.dumps(request, indent=2, ensure_ascii=False)
+    kept = cache.store.unserved(row.key)
+    history = [
+        f"{format_age(time.time() - u.at_s)}: {u.reason} · {format_usd(u.answer.cost.usd)}\n{u.answer.text}"
+        for u in kept
+    ]
+    plain = "\n\n".join(["\n".join(facts), asked, answer, *(f"earlier answer, {h}" for h in history)])
+    parts = [" · ".join(map(escape_markdown, facts)), fenced(asked, "json"), safe_markdown(answer)]
+    parts += [f"**earlier answer** {safe_markdown(h)}" for h in history]
+    return printable(plain), "\n\n".join(parts)
+
+
+def settings_frame(settings: Settings) -> pd.DataFrame:
+    """The settings as a table: value, where it came from, what it means."""
+    import pandas as pd
+
+    rows = [
+        (name, getattr(settings, name), settings.origins.get(name, "default"), setting.help)
+        for name, setting in SETTINGS.items()
+    ]
+    columns = ["setting", "value", "origin", "meaning"]
+    frame: pd.DataFrame = pd.DataFrame(rows, columns=columns).set_index("setting")
+    return frame
