@@ -94,7 +94,7 @@ def _problem(body: Mapping[str, Any]) -> str:
     if not all(isinstance(m, dict) and isinstance(m.get("role"), str) for m in messages):
         return "messages: every message must be an object with a role"
     for name, kind in _FIELD_TYPES.items():
-        if not isinstance(body.get(name) or kind(), kind):
+        if body.get(name) is not None and not isinstance(body[name], kind):
             return f"{name}: expected {'an object' if kind is dict else 'an array'}"
     if not all(isinstance(item, dict) for name in ("plugins", "tools") for item in body.get(name) or []):
         return "plugins and tools: expected objects"

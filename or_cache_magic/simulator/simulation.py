@@ -84,7 +84,7 @@ class Simulator:
             self._server = Server(self._address, self._world)
             self._thread = threading.Thread(
                 target=self._server.serve_forever,
-                kwargs={"poll_interval": 0.05},
+                kwargs={"poll_interval": 0.02},
                 name="simulator",
                 daemon=True,
             )

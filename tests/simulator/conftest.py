@@ -92,7 +92,9 @@ class Wire:
     def get(self, path: str, key: str | None = None) -> Got:
         return self.send("GET", path, headers={"Authorization": f"Bearer {key or self.sim.api_key}"})
 
-    def ask(self, prompt: str = "What is caching?", *, key: str | None = None, headers: Any = None, **body: Any) -> Got:
+    def ask(
+        self, prompt: str = "What is caching?", *, key: str | None = None, headers: Any = None, **body: Any
+    ) -> Got:
         """POST a chat completion; ``body`` overrides and adds fields."""
         fields = {"model": "openai/gpt-4o-mini", "messages": [{"role": "user", "content": prompt}]} | body
         named = {"Authorization": f"Bearer {key or self.sim.api_key}"} | (headers or {})
