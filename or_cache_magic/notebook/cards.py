@@ -123,13 +123,10 @@ def entry_card(cache: CompletionCache, prefix: str) -> tuple[str, str]:
 
 
 def settings_frame(settings: Settings) -> pd.DataFrame:
-    """The settings as a table: value, where it came from, what it means."""
+    """The settings as a table: the value in force, and where it came from."""
     import pandas as pd
 
-    rows = [
-        (name, getattr(settings, name), settings.origins.get(name, "default"), setting.help)
-        for name, setting in SETTINGS.items()
-    ]
-    columns = ["setting", "value", "origin", "meaning"]
-    frame: pd.DataFrame = pd.DataFrame(rows, columns=columns).set_index("setting")
+    rows = [(name, getattr(settings, name), settings.origins.get(name, "default")) for name in SETTINGS]
+    columns = ["setting", "value", "origin"]
+    frame: pd.DataFrame = pd.DataFrame(rows, columns=columns, dtype=object).set_index("setting")
     return frame

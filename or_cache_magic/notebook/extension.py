@@ -145,7 +145,7 @@ class Extension:
         shell.events.register("post_run_cell", self._after_cell)
         shell.input_transformers_cleanup.append(give_body)
         questions.install(shell)
-        self._matcher = context_matcher(identifier="or_cache_magic")(self._complete)
+        self._matcher = context_matcher(identifier="or_cache_magic")(lambda context: self._complete(context))
         shell.Completer.custom_matchers.append(self._matcher)
         atexit.register(self.close)
 
@@ -183,9 +183,23 @@ class Extension:
     def _complete(self, context: CompletionContext) -> Any:
         if "openrouter" not in context.full_text:
             return {"completions": []}
-        from .completer import match
+        from IPython.core.completer import SimpleCompletion
 
-        return match(context, models=self.magics().model_names, settings=lambda: SETTING_NAMES)
+        from .completer import complete
+
+        piece, words = complete(
+            context.full_text,
+            context.cursor_line,
+            context.cursor_position,
+            models=self.magics().model_names,
+            settings=lambda: SETTING_NAMES,
+        )
+        return {
+            "completions": [SimpleCompletion(word, type="magic") for word in words],
+            "matched_fragment": piece,
+            "suppress": bool(words),
+            "ordered": True,
+        }
 
 
 def give_body(lines: list[str]) -> list[str]:
