@@ -167,9 +167,9 @@ class Ledger:
         sql = TOTALS.format(group=GROUPS[by])
         found = self._database.select(sql, (_since(since_s), session, session))
         sums: dict[str, Sums] = {} if by else {"": Sums()}
-        for group, kind, *amounts in found:
+        for group, kind, *columns in found:
             for name in (split_tags(group) or ("",)) if by == "tag" else (group,):
-                sums.setdefault(name, Sums()).add(kind, *amounts)
+                sums.setdefault(name, Sums()).add(kind, *columns)
         for row in self._waiting(session, since_s):
             for name in groups_of(row, by):
                 sums.setdefault(name, Sums()).add(row.kind, *amounts(row))

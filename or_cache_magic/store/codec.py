@@ -27,7 +27,6 @@ _DEFLATE_OVER_BYTES: Final = 200
 _LARGEST_BYTES: Final = 1 << 28  # of a payload: a few crafted kilobytes can inflate to gigabytes
 _START = struct.Struct(">BI")  # format, CRC-32
 _FRAME = struct.Struct(">HI")  # bytes of the head, of the skeleton
-_UTF8_MAX = 4
 _LEVEL = 6  # a miss took a second; 20 µs more buy 5 % of the size
 
 # What every request and answer repeats; it saves 200 bytes an entry. Part of the format: never change it,
@@ -134,10 +133,13 @@ def read_head(digest: str, blob: object) -> str:
         StoreCorruptError: As `decode_entry`.
     """
     try:
-        start = _payload(digest, blob, _FRAME.size + HEAD_CHARS * _UTF8_MAX)
+        start = _payload(digest, blob, _FRAME.size + HEAD_CHARS)
         size, _ = _FRAME.unpack_from(start)
-        return start[_FRAME.size : _FRAME.size + size].decode("utf-8", "surrogatepass")
-    except (struct.error, zlib.error, UnicodeDecodeError) as exc:
+        end = _FRAME.size + size
+        if end > len(start):  # not ASCII
+            start = _payload(digest, blob, end)
+        return str(memoryview(start)[_FRAME.size : end], "utf-8", "surrogatepass")
+    except (struct.error, zlib.error, ValueError) as exc:
         raise _damaged(digest, "no head") from exc
 
 

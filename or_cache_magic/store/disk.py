@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 __all__ = ["DiskStore", "Unserved"]
 
 _RAW_MODE = 1  # diskcache's mode of an inline value
+_COUNT = "SELECT count(*), coalesce(sum(e.cost), 0), count(*) - count(e.cost) FROM or_entry e {where}"
+_KEYS = "SELECT c.rowid, c.key FROM or_entry e JOIN Cache c ON c.rowid = e.id {where} ORDER BY c.key"
 _GET = "SELECT value, mode, filename FROM Cache WHERE key = ? AND raw = 1"
 
 
@@ -166,10 +168,7 @@ class DiskStore:
     def count(self, wanted: EntryFilter = EntryFilter()) -> tuple[int, Decimal, int]:  # noqa: B008 - frozen
         """How many entries match, the sum of their known costs in USD, and how many have an unknown one."""
         where, parameters = filters.where(wanted)
-        rows = self._database.select(
-            f"SELECT count(*), coalesce(sum(e.cost), 0), count(*) - count(e.cost) FROM or_entry e {where}",  # noqa: S608
-            parameters,
-        )
+        rows = self._database.select(_COUNT.format(where=where), parameters)
         entries, cost, unpriced = rows[0] if rows else (0, 0, 0)
         return entries, from_pico(cost), unpriced
 
@@ -185,11 +184,8 @@ class DiskStore:
             OptionError: It is no beginning of a key.
         """
         where, parameters = filters.where(EntryFilter(keys=(prefix,)))
-        rows = self._database.select(
-            f"SELECT c.key FROM or_entry e JOIN Cache c ON c.rowid = e.id {where} ORDER BY c.key",
-            parameters,  # noqa: S608
-        )
-        return [key for (key,) in rows]
+        rows = self._database.select(_KEYS.format(where=where), parameters)
+        return [key for _, key in rows]
 
     def purge(self, wanted: EntryFilter, *, everything: bool = False) -> int:
         """Remove the entries that match, with their requests and unserved answers; how many went.
@@ -213,10 +209,7 @@ class DiskStore:
         with self._database.transaction() as connection:
             if not where:
                 return _delete_all(connection)
-            gone = connection.execute(
-                f"SELECT c.rowid, c.key FROM or_entry e JOIN Cache c ON c.rowid = e.id {where}",
-                parameters,  # noqa: S608
-            ).fetchall()
+            gone = connection.execute(_KEYS.format(where=where), parameters).fetchall()
             # diskcache's and our triggers keep its counters and our tables right.
             connection.executemany("DELETE FROM Cache WHERE rowid = ?", [(row_id,) for row_id, _ in gone])
             connection.executemany("DELETE FROM or_unserved WHERE key = ?", [(key,) for _, key in gone])

@@ -1,0 +1,331 @@
+"""Keeping entries, finding, listing and purging them."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from decimal import Decimal
+
+import pytest
+
+from or_cache_magic.database import HitCount
+from or_cache_magic.errors import OptionError, StoreCorruptError
+from or_cache_magic.records import Answer, Choice, Cost, EntryFilter, RequestKey
+
+
+def test_get__nothing_stored_makes_nothing(store, folder, make):
+    """Looking into a cache that does not exist is a miss, and makes no folder."""
+    entry, _ = make()
+
+    assert store.get(entry.key) is None
+    assert store.find() == []
+    assert store.count() == (0, Decimal(0), 0)
+    assert store.size_bytes() == 0
+    assert store.request(entry.key.digest) is None
+    assert store.unserved(entry.key.digest) == []
+    assert store.purge(EntryFilter(model="x")) == 0
+    assert not folder.exists()
+
+
+def test_put__comes_back_whole(store, make):
+    """What was put comes back equal, field by field, Unicode and money included."""
+    entry, request = make(
+        "Grüße 🎈", "¡Hola!\n\x00" * 300, expires_s=1_800_000_000.5, tags=("a", "b c"), notebook="n.ipynb"
+    )
+
+    store.put(entry, request)
+
+    assert store.get(entry.key) == entry
+
+
+def test_put__keeps_every_field_of_an_answer(store, make):
+    """Rare fields survive: several choices, tool calls, logprobs, errors, response caching's marks."""
+    entry, request = make()
+    answer = Answer(
+        (
+            Choice(
+                {"role": "assistant", "content": None, "tool_calls": [{"id": "c1"}]},
+                "tool_calls",
+                "x",
+                None,
+                {"content": [1.5]},
+            ),
+            Choice({"role": "assistant", "content": "\ud800"}, None, None, {"code": 1}),
+        ),
+        cost=Cost(Decimal("1E-15"), "estimated"),
+        complete=False,
+        error={"message": "late"},
+        response_cache_hit=True,
+        source_generation_id="gen-0",
+    )
+    entry = dataclasses.replace(entry, answer=answer)
+
+    store.put(entry, request)
+
+    assert store.get(entry.key) == entry
+
+
+def test_put__makes_a_private_folder_that_git_ignores(store, folder, make):
+    """The folder is mode 0700 with a .gitignore of ``*``, the file 0600."""
+    store.put(*make())
+
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert (folder / ".gitignore").read_text() == "*\n"
+    assert (folder / "cache.db").stat().st_mode & 0o777 == 0o600
+
+
+def test_put__leaves_a_given_folder_as_it_is(store, folder, make):
+    """A folder that was there before gets no .gitignore."""
+    folder.mkdir()
+
+    store.put(*make())
+
+    assert not (folder / ".gitignore").exists()
+
+
+def test_get__does_not_serve_another_requests_answer(store, make):
+    """An entry whose skeleton differs from the asked one is refused."""
+    entry, request = make()
+    store.put(entry, request)
+
+    with pytest.raises(StoreCorruptError, match="another request"):
+        store.get(RequestKey(entry.key.digest, entry.key.skeleton + b" "))
+
+
+def test_get__serves_expired_entries_to_the_engine(store, make):
+    """Expiry is the engine's decision: an expired entry is still found, with its time."""
+    entry, request = make(expires_s=1.0)
+    store.put(entry, request)
+
+    assert store.get(entry.key).expires_s == 1.0
+
+
+def test_put__keeps_a_replaced_answer_as_history(store, make):
+    """A different answer moves the old one, with its request and the reason, to the unserved ones."""
+    first, request = make(text="one", cost="0.5")
+    second, _ = make(text="two", created_s=1_700_000_100.0)
+    store.put(first, request)
+    store.put(second, request, replaced_reason="--refresh")
+
+    assert store.get(first.key).answer.text == "two"
+    (old,) = store.unserved(first.key.digest)
+    assert old.answer == first.answer
+    assert (old.reason, old.at_s, old.request) == ("--refresh", 1_700_000_100.0, request.body)
+    assert store.count()[0] == 1
+
+
+def test_put__the_same_answer_makes_no_history(store, make):
+    """Asking again and getting the same words leaves nothing to keep."""
+    entry, request = make(text="one")
+    again = dataclasses.replace(entry, created_s=5.0)
+    store.put(entry, request)
+    store.put(again, request)
+
+    assert store.unserved(entry.key.digest) == []
+    assert store.get(entry.key) == again
+
+
+def test_put__keeps_the_hits_of_a_replaced_answer(store, make):
+    """Hits were true whatever is served now."""
+    entry, request = make(text="one")
+    store.put(entry, request)
+    store.record_hits({entry.key.digest: HitCount(2, 7.0, 2_000_000_000_000)})
+    store.put(make(text="two")[0], request)
+
+    (row,) = store.find()
+    assert (row.hits, row.saved_usd, row.last_hit_s, row.answer) == (2, Decimal(2), 7.0, "two")
+
+
+def test_keep_unserved__is_kept_and_not_served(store, make):
+    """What was paid for and can't be served is listed with its reason, and is no entry."""
+    entry, request = make(text="half an ans")
+    store.keep_unserved(entry.key, request, entry.answer, "cut off", 9.0)
+
+    assert store.get(entry.key) is None
+    assert store.count()[0] == 0
+    (kept,) = store.unserved(entry.key.digest)
+    assert (kept.reason, kept.at_s, kept.answer, kept.request) == ("cut off", 9.0, entry.answer, request.body)
+
+
+def test_request__keeps_the_order_of_fields(store, make):
+    """The body comes back as it was sent, order included."""
+    entry, request = make(system="s")
+    body = dict(reversed(request.body.items()))
+    store.put(entry, dataclasses.replace(request, body=body))
+
+    assert json.dumps(store.request(entry.key.digest)) == json.dumps(body)
+
+
+def test_find__lists_the_columns(store, make):
+    """A listed entry has its texts' beginnings, counts, cost and labels."""
+    prompt, text = "p" * 499 + "é" * 20, "ü" * 2000
+    entry, request = make(
+        prompt, text, served="openai/gpt-4o-mini-2024", tags=("t",), notebook="n", expires_s=3.5
+    )
+    store.put(entry, request)
+
+    (row,) = store.find()
+
+    assert (row.key, row.model, row.provider) == (entry.key.digest, "openai/gpt-4o-mini", "OpenAI")
+    assert (row.prompt, row.answer) == (prompt[:500], text[:500])
+    assert (row.prompt_tokens, row.completion_tokens, row.cost) == (10, 20, entry.answer.cost)
+    assert (row.hits, row.saved_usd, row.last_hit_s) == (0, Decimal(0), None)
+    assert (row.expires_s, row.tags, row.notebook, row.created_s) == (3.5, ("t",), "n", entry.created_s)
+    assert row.size_bytes > 0
+    assert store.size_bytes() == row.size_bytes
+
+
+def test_find__unknown_cost_is_none(store, make):
+    """An unknown price and its savings are None, never 0, and counted apart."""
+    store.put(*make(cost=None))
+    store.put(*make("other", cost="0.5"))
+
+    (row,) = store.find(EntryFilter(prefix="Hello"))
+
+    assert (row.cost.usd, row.cost.source, row.saved_usd) == (None, "unknown", None)
+    assert store.count() == (2, Decimal("0.5"), 1)
+
+
+@pytest.fixture
+def shelf(store, make):
+    """Four entries; their prompts are their names."""
+    models = ["openai/gpt-4o", "openai/gpt-4o:free", "anthropic/claude", "x/[odd]"]
+    for i, model in enumerate(models):
+        pair = make(
+            f"name {i} in a Prompt" + " padding" * 100 + f" TAIL{i}", f"answer {i}", model=model,
+            system=f"system {i}", tags=(f"tag{i}", f"tag{i}0"), created_s=100.0 + i, expires_s=200.0 + i, cost=f"0.{9 - i}",
+            served="dated/model" if i == 3 else None,
+        )  # fmt: skip
+        store.put(*pair)
+    return store
+
+
+FILTERS = [
+    (EntryFilter(), "0123"),
+    (EntryFilter(text="tail2"), "2"),
+    (EntryFilter(text="ANSWER 1"), "1"),
+    (EntryFilter(text="content"), ""),
+    (EntryFilter(text="%"), ""),
+    (EntryFilter(model="openai/gpt-4o"), "0"),
+    (EntryFilter(model="openai/*"), "01"),
+    (EntryFilter(model="?/[odd]*"), "3"),
+    (EntryFilter(model="dated/model"), "3"),
+    (EntryFilter(model="OPENAI/gpt-4o"), ""),
+    (EntryFilter(system="system 2"), "2"),
+    (EntryFilter(system="system"), ""),
+    (EntryFilter(system=""), ""),
+    (EntryFilter(tag="tag1"), "1"),
+    (EntryFilter(tag="tag"), ""),
+    (EntryFilter(prefix="name 3"), "3"),
+    (EntryFilter(prefix="ame"), ""),
+    (EntryFilter(prefix="name 1 in a Prompt" + " padding" * 100), "1"),
+    (EntryFilter(created_after_s=101.0, created_before_s=103.0), "12"),
+    (EntryFilter(expired_at_s=201.0), "01"),
+    (EntryFilter(model="openai/*", tag="tag1"), "1"),
+    (EntryFilter(keys=("ffff0000",)), ""),
+]
+
+
+@pytest.mark.parametrize(("wanted", "names"), FILTERS)
+def test_find__each_filter(shelf, wanted, names):
+    """Each condition finds exactly what it says, and count agrees."""
+    assert sorted(row.prompt[5] for row in shelf.find(wanted)) == sorted(names)
+    assert shelf.count(wanted)[0] == len(names)
+
+
+@pytest.mark.parametrize(("wanted", "names"), FILTERS[1:])
+def test_purge__each_filter(shelf, wanted, names):
+    """Purging removes what finding lists, and leaves the rest."""
+    assert shelf.purge(wanted) == len(names)
+    assert sorted(row.prompt[5] for row in shelf.find()) == sorted(set("0123") - set(names))
+
+
+def test_find__by_key_prefixes(shelf):
+    """Several key prefixes find their entries, in any case; resolve gives whole digests."""
+    keys = [row.key for row in shelf.find()]
+    found = shelf.find(EntryFilter(keys=(keys[0][:10].upper(), keys[2])))
+
+    assert {row.key for row in found} == {keys[0], keys[2]}
+    assert shelf.resolve(keys[1][:12]) == [keys[1]]
+    assert shelf.purge(EntryFilter(keys=(keys[3][:8],))) == 1
+    assert shelf.resolve(keys[3]) == []
+
+
+@pytest.mark.parametrize("prefix", ["abc", "", "xyz0", "abcd%", "a" * 65])
+def test_resolve__refuses_what_is_no_key(shelf, prefix):
+    """A prefix that is too short or not hexadecimal is an error, not everything."""
+    with pytest.raises(OptionError):
+        shelf.resolve(prefix)
+
+
+def test_find__orders_and_pages(shelf):
+    """Newest first; any column either way; pages follow each other."""
+
+    def names(**how):
+        return "".join(row.prompt[5] for row in shelf.find(**how))
+
+    assert names() == "3210"
+    assert names(descending=False) == "0123"
+    assert names(order="cost_usd") == "0123"
+    assert names(order="model", descending=False) == "2013"
+    assert names(limit=2) + names(limit=2, offset=2) == "3210"
+    with pytest.raises(OptionError, match="ordered by 'price'"):
+        shelf.find(order="price")
+
+
+def test_purge__all_must_be_said(shelf):
+    """A filter without conditions purges nothing unless everything is asked for."""
+    with pytest.raises(OptionError, match="no condition"):
+        shelf.purge(EntryFilter())
+    assert shelf.count()[0] == 4
+
+    assert shelf.purge(EntryFilter(), everything=True) == 4
+    assert shelf.count()[0] == 0
+
+
+def test_purge__takes_requests_and_history_along(shelf, database, make):
+    """Nothing of a purged entry stays: its request, its old answers, diskcache's count."""
+    _, request = make(model="openai/gpt-4o", system="system 0")
+    (row,) = shelf.find(EntryFilter(tag="tag0"))
+    entry = shelf.entry(row.key)
+    shelf.keep_unserved(entry.key, request, entry.answer, "cut", 1.0)
+
+    shelf.purge(EntryFilter(tag="tag0"))
+
+    assert shelf.unserved(row.key) == []
+    assert database.select("SELECT count(*) FROM or_request") == [(3,)]
+    assert database.select("SELECT value FROM Settings WHERE key = 'count'") == [(3,)]
+    assert database.select("SELECT count(*) FROM or_entry") == [(3,)]
+
+
+def test_record_hits__adds_up(store, make):
+    """Hits add to the entry; those of entries that are gone are dropped."""
+    entry, request = make()
+    store.put(entry, request)
+    store.record_hits({entry.key.digest: HitCount(2, 50.0, 10), "f" * 64: HitCount(1, 1.0, 1)})
+    store.record_hits({entry.key.digest: HitCount(1, 40.0, 5)})
+
+    (row,) = store.find()
+    assert (row.hits, row.last_hit_s, row.saved_usd) == (3, 50.0, Decimal("1.5E-11"))
+
+
+def test_raw_diskcache__deletes_keep_the_index_right(store, database, folder, make):
+    """Any diskcache program that deletes leaves our tables consistent, and the file one of ours."""
+    import diskcache
+
+    entries = [make(str(i), model=f"m/{i}", expires_s=1.0 if i == 2 else None) for i in range(4)]
+    for pair in entries:
+        store.put(*pair)
+    database.close()
+    with diskcache.Cache(folder) as cache:
+        del cache[entries[0][0].key.digest]
+        cache.evict("m/1")
+        cache.expire()
+
+    assert [row.prompt for row in store.find()] == ["3"]
+    assert database.select("SELECT count(*) FROM or_entry UNION ALL SELECT count(*) FROM or_request") == [
+        (1,),
+        (1,),
+    ]
+    store.put(*entries[0])
+    assert store.get(entries[0][0].key) == entries[0][0]
