@@ -115,7 +115,7 @@ def _frame_of_markdown(table: re.Match[str]) -> pd.DataFrame:
     frame: pd.DataFrame = pd.DataFrame(filled, columns=columns)
     for at in range(len(columns)):
         try:
-            frame.isetitem(at, pd.to_numeric(frame.iloc[:, at]))
+            frame.isetitem(at, pd.to_numeric(frame.iloc[:, at]).to_numpy())
         except ValueError:
             continue  # a column of text stays text
     return frame
