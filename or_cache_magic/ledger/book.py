@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from or_cache_magic.database import HitCount, add_hits, split_tags, to_pico
 from or_cache_magic.errors import OptionError, StoreError
 from or_cache_magic.ledger.rows import COLUMNS, INSERT, row_columns, row_from
-from or_cache_magic.ledger.sums import GROUPS, TOTALS, Sums, groups_of
+from or_cache_magic.ledger.sums import GROUPS, TOTALS, Sums, amounts, groups_of
 from or_cache_magic.records import AskKind, Cost, LedgerRow, Totals
 
 if TYPE_CHECKING:

@@ -51,7 +51,7 @@ def test_record__comes_back_whole(ledger):
 def test_record__joins_an_open_transaction(ledger, store, database, make):
     """What was paid and what was kept stand or fall together."""
     entry, request = make()
-    with pytest.raises(ZeroDivisionError), database.transaction():
+    with pytest.raises(ZeroDivisionError), database.transaction():  # noqa: PT012
         ledger.record(row())
         store.put(entry, request)
         assert store.get(entry.key) == entry
@@ -66,7 +66,7 @@ def test_transaction__an_inner_failure_leaves_the_outer_work(ledger, store, data
     entry, request = make()
     with database.transaction():
         ledger.record(row())
-        with pytest.raises(ZeroDivisionError), database.transaction():
+        with pytest.raises(ZeroDivisionError), database.transaction():  # noqa: PT012
             store.put(entry, request)
             1 / 0  # noqa: B018
 
