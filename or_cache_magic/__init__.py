@@ -73,11 +73,11 @@ def _script_cache() -> CompletionCache:
     from pathlib import Path
 
     from .notebook.location import cache_directory
-    from .settings import load_settings
+    from .settings import Project, load_settings
 
     shell = _shell()
     start = Path(shell.starting_dir if shell is not None else Path.cwd())
-    option = load_settings(os.environ, start, {}).cache_dir
+    option = load_settings(os.environ, Project(start), {}).cache_dir
     names = None if shell is None else shell.user_ns
     return open_cache(
         cache_directory(starting_dir=start, option=option, environ=os.environ, user_ns=names).path

@@ -21,7 +21,7 @@ from .gateway import Gateway
 from .ledger import Ledger
 from .policy import Policy, parse_ttl
 from .records import EntryFilter, EntryRow, Outcome, Request, Totals
-from .settings import Settings, load_settings
+from .settings import Project, Settings, load_settings
 from .store import DiskStore
 
 if TYPE_CHECKING:
@@ -83,6 +83,7 @@ class CompletionCache:
         #: Whether something was bought, or failed, since the last `flush`.
         self.bought = False
         self._loaded: Settings | None = None
+        self._usual: tuple[Settings, Policy] | None = None
         self._settings = settings or self._load_settings
         self.database = Database(self.directory)
         self.store = DiskStore(self.database)
@@ -157,7 +158,10 @@ class CompletionCache:
             sample=sample,
             stream=stream,
         )
-        policy = policy_for(settings, mode=mode, sample=sample, ttl=ttl, tag=tag)
+        if mode is None and sample is None and ttl is None and tag is None:
+            policy = self._usual_policy(settings)
+        else:
+            policy = policy_for(settings, mode=mode, sample=sample, ttl=ttl, tag=tag)
         return Completion(self.run(request, policy, on_text), request)
 
     def request(
@@ -313,9 +317,15 @@ class CompletionCache:
 
     # -- within -------------------------------------------------------------------------------
 
+    def _usual_policy(self, settings: Settings) -> Policy:
+        """The policy of an ask without options of its own; made once for the same settings."""
+        if self._usual is None or self._usual[0] is not settings:
+            self._usual = (settings, policy_for(settings))
+        return self._usual[1]
+
     def _load_settings(self) -> Settings:
         if self._loaded is None:
-            self._loaded = load_settings(os.environ, Path.cwd(), {})
+            self._loaded = load_settings(os.environ, Project(Path.cwd()), {})
         return self._loaded
 
     def _filter(

@@ -87,16 +87,12 @@ class Engine:
         key = request_key(request)
         found = self._look_up(key, request, policy)
         if isinstance(found, Entry):
-            outcome = self._served(key, request, policy, found)
+            outcome = self._served(key, request, policy, found, began_s)
         elif policy.mode == "offline":
             raise _offline_miss(key, found)
-        elif found.alone:
-            outcome = self._ask_upstream(key, request, policy, found, on_text)
         else:
-            outcome, led = self._flights.do(key.digest, lambda: self._fly(key, request, policy, on_text))
-            if not led:
-                outcome = _coalesced(outcome)
-        outcome = replace(outcome, elapsed_s=time.perf_counter() - began_s)
+            outcome = self._ask_in_flight(key, request, policy, found, on_text)
+            outcome = replace(outcome, elapsed_s=time.perf_counter() - began_s)
         self._books.count(outcome, request, policy)
         return outcome
 
@@ -125,7 +121,9 @@ class Engine:
             return entry
         return _Miss("miss", why, expired=entry)
 
-    def _served(self, key: RequestKey, request: Request, policy: Policy, entry: Entry) -> Outcome:
+    def _served(
+        self, key: RequestKey, request: Request, policy: Policy, entry: Entry, began_s: float
+    ) -> Outcome:
         """The outcome of an entry that is served instead of a call."""
         kind: AskKind = "hit"
         notes = notes_on(request, entry.answer)
@@ -135,14 +133,26 @@ class Engine:
                 kind, notes = "stale", (*notes, "expired")
         # Offline no call could have been made, so none was avoided.
         saved_usd = entry.answer.cost.usd if kind == "hit" else _ZERO
-        return Outcome(kind, key, entry.answer, "", True, "", notes, entry.created_s, 0.0, FREE, saved_usd)
+        elapsed_s = time.perf_counter() - began_s
+        return Outcome(
+            kind, key, entry.answer, "", True, "", notes, entry.created_s, elapsed_s, FREE, saved_usd
+        )
+
+    def _ask_in_flight(
+        self, key: RequestKey, request: Request, policy: Policy, miss: _Miss, on_text: OnText | None
+    ) -> Outcome:
+        """Asks alone, or together with whoever asks the same now."""
+        if miss.alone:
+            return self._ask_upstream(key, request, policy, miss, on_text)
+        outcome, led = self._flights.do(key.digest, lambda: self._fly(key, request, policy, on_text))
+        return outcome if led else _coalesced(outcome)
 
     def _fly(self, key: RequestKey, request: Request, policy: Policy, on_text: OnText | None) -> Outcome:
         """What the leader of a flight does."""
         # Another flight may have landed between our look and our turn: a second call would be paid for.
         found = self._look_up(key, request, policy)
         if isinstance(found, Entry):
-            return self._served(key, request, policy, found)
+            return self._served(key, request, policy, found, time.perf_counter())
         return self._ask_upstream(key, request, policy, found, on_text)
 
     def _ask_upstream(

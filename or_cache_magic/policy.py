@@ -96,10 +96,8 @@ def why_no_lookup(request: Request, policy: Policy) -> str | None:
     """
     if policy.mode == "bypass":
         return "not asked to be (--no-cache)"
-    if policy.sampled or policy.cache_sampled:
-        return None
     temperature = request.body.get("temperature")
-    if isinstance(temperature, (int, float)) and not isinstance(temperature, bool) and temperature == 0:
+    if policy.sampled or policy.cache_sampled or (temperature == 0 and temperature is not False):
         return None
     shown = "not set" if temperature is None else f"{temperature:g}"
     return f"temperature {shown} (--sample 0 keeps it)"
@@ -279,7 +277,8 @@ def lifetime_s(request: Request, answer: Answer, policy: Policy) -> tuple[float 
 
 def notes_on(request: Request, answer: Answer) -> tuple[str, ...]:
     """What a reader of this answer should know whenever it is served, bought or cached."""
-    if any(c.finish_reason == "length" for c in answer.choices):
-        limit = _output_limit(request)
-        return (f"truncated at {limit:,} tokens" if limit is not None else "truncated",)
+    for choice in answer.choices:
+        if choice.finish_reason == "length":
+            limit = _output_limit(request)
+            return (f"truncated at {limit:,} tokens" if limit is not None else "truncated",)
     return ()

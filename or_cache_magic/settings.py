@@ -8,8 +8,9 @@ settings. The API key is no setting either: it is read where it is sent, and now
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -213,19 +214,49 @@ def parse_setting(name: str, value: Any, origin: str) -> Any:
 def find_pyproject(folder: Path) -> Path | None:
     """The nearest ``pyproject.toml`` at or above `folder`, or None."""
     for parent in (folder, *folder.parents):
-        candidate = parent / "pyproject.toml"
-        if candidate.is_file():
-            return candidate
+        # Asked at every cell: strings, which are quicker than paths.
+        candidate = os.path.join(parent, "pyproject.toml")
+        if os.path.isfile(candidate):
+            return Path(candidate)
     return None
 
 
-def _project_values(folder: Path) -> dict[str, tuple[Any, str]]:
-    path = find_pyproject(folder)
+class Project:
+    """The settings of the project that a folder is in, read again when its file changes.
+
+    Args:
+        folder: Where the search for a ``pyproject.toml`` begins.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._read: tuple[object, dict[str, tuple[Any, str]]] = (None, {})
+
+    def values(self) -> dict[str, tuple[Any, str]]:
+        """By setting, its value and the file; empty without a file or a section of ours.
+
+        Raises:
+            SettingError: The file is not TOML, or sets what it may not.
+        """
+        path = find_pyproject(self.folder)
+        if path is None:
+            return {}
+        try:
+            now = path.stat()
+        except OSError:
+            return {}
+        seen = (path, now.st_mtime_ns, now.st_size)
+        if self._read[0] != seen:
+            self._read = (seen, _read_project(path))
+        return self._read[1]
+
+
+def _read_project(path: Path) -> dict[str, tuple[Any, str]]:
     try:
-        text = path.read_text(encoding="utf-8") if path is not None else ""
+        text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
         return {}
-    if path is None or "or_cache_magic" not in text:
+    if "or_cache_magic" not in text:
         return {}  # spares the parser's import where the project says nothing
     import tomlkit
 
@@ -244,18 +275,18 @@ def _project_values(folder: Path) -> dict[str, tuple[Any, str]]:
     return values
 
 
-def load_settings(environ: Mapping[str, str], folder: Path, config: Mapping[str, Any]) -> Settings:
+def load_settings(environ: Mapping[str, str], project: Project, config: Mapping[str, Any]) -> Settings:
     """The settings in force.
 
     Args:
         environ: The process's environment.
-        folder: Where the search for a ``pyproject.toml`` begins.
+        project: The project's settings.
         config: What the kernel's configuration sets, by setting; None is not set.
 
     Raises:
         SettingError: An unknown setting, or a value it does not take.
     """
-    found = _project_values(folder)
+    found = dict(project.values())
     for variable, name in ENVIRONMENT.items():
         text = environ.get(variable, "")
         if text.strip():
@@ -264,7 +295,7 @@ def load_settings(environ: Mapping[str, str], folder: Path, config: Mapping[str,
         if value is not None:
             found[name] = (parse_setting(name, value, "configuration"), "configuration")
     values = {name: value for name, (value, _) in found.items()}
-    return replace(Settings(**values), origins={name: origin for name, (_, origin) in found.items()})
+    return Settings(**values, origins={name: origin for name, (_, origin) in found.items()})
 
 
 assert {f.name for f in fields(Settings)} - {"origins"} == SETTINGS.keys()  # noqa: S101 - one table, two spellings

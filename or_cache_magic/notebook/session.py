@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from or_cache_magic.settings import Settings, load_settings
+from or_cache_magic.settings import Project, Settings, load_settings
 
 from .location import locate, notebook_file, notebook_name
 
@@ -41,6 +41,7 @@ class Session:
         #: The key given by ``%openrouter_key``; in memory only.
         self.key: str | None = None
         self._config = config
+        self._project = Project(self.folder)
         self._cache: CompletionCache | None = None
         self._flushed_s = time.monotonic()
 
@@ -51,7 +52,7 @@ class Session:
 
     def settings(self) -> Settings:
         """The settings in force now."""
-        return load_settings(os.environ, self.folder, self._config())
+        return load_settings(os.environ, self._project, self._config())
 
     def api_key(self) -> str | None:
         """The OpenRouter key: the one given by ``%openrouter_key``, else ``OPENROUTER_API_KEY``."""
