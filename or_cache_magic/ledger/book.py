@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, overload
 
 from or_cache_magic.database import HitCount, add_hits, split_tags, to_pico
 from or_cache_magic.errors import OptionError, StoreError
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Ledger"]
 
-_Bucket = tuple[str, AskKind, str, tuple[str, ...], "Decimal | None"]
+# Key, model, kind, notebook, tags, value and tokens: asks that are equal in all of them are one row.
+_Bucket = tuple[str, str, AskKind, str, "tuple[str, ...]", "Decimal | None", "int | None", "int | None"]
 
 _FLUSH_WAIT_S: Final = 0.05
 _FREE: Final = Cost(Decimal(0), "reported")
@@ -33,11 +34,8 @@ _FREE: Final = Cost(Decimal(0), "reported")
 
 @dataclass(slots=True)
 class _Hits:
-    """Hits of one key that are not written yet."""
+    """Equal hits that are not written yet."""
 
-    model: str
-    prompt_tokens: int | None
-    completion_tokens: int | None
     asks: int = 0
     last_s: float = 0.0
     seconds: float = 0.0
@@ -100,11 +98,11 @@ class Ledger:
             completion_tokens: The same.
             seconds: What the ask took.
         """
-        bucket: _Bucket = (key, kind, notebook, tags, value_usd)
+        bucket: _Bucket = (key, model, kind, notebook, tags, value_usd, prompt_tokens, completion_tokens)
         with self._lock:
             hits = self._hits.get(bucket)
             if hits is None:
-                hits = self._hits[bucket] = _Hits(model, prompt_tokens, completion_tokens)
+                hits = self._hits[bucket] = _Hits()
             hits.asks += 1
             hits.seconds += seconds
             hits.last_s = self._clock()
@@ -191,17 +189,26 @@ class Ledger:
                 session=self.session,
                 notebook=notebook,
                 key=key,
-                model=hits.model,
+                model=model,
                 kind=kind,
                 asks=hits.asks,
                 paid=_FREE,
-                value_usd=None if value_usd is None else value_usd * hits.asks,
+                value_usd=_times(value_usd, hits.asks),
                 tags=tags,
-                prompt_tokens=_times(hits.prompt_tokens, hits.asks),
-                completion_tokens=_times(hits.completion_tokens, hits.asks),
+                prompt_tokens=_times(prompt_tokens, hits.asks),
+                completion_tokens=_times(completion_tokens, hits.asks),
                 seconds=hits.seconds,
             )
-            for (key, kind, notebook, tags, value_usd), hits in counted.items()
+            for (
+                key,
+                model,
+                kind,
+                notebook,
+                tags,
+                value_usd,
+                prompt_tokens,
+                completion_tokens,
+            ), hits in counted.items()
         ]
 
     def _put_back(self, counted: Mapping[_Bucket, _Hits], unwritten: list[LedgerRow]) -> None:
@@ -227,8 +234,12 @@ def _hit_counts(rows: Iterable[LedgerRow]) -> dict[str, HitCount]:
     return counts
 
 
-def _times(count: int | None, asks: int) -> int | None:
-    return None if count is None else count * asks
+@overload
+def _times(amount: int | None, asks: int) -> int | None: ...
+@overload
+def _times(amount: Decimal | None, asks: int) -> Decimal | None: ...
+def _times(amount: int | Decimal | None, asks: int) -> int | Decimal | None:
+    return None if amount is None else amount * asks
 
 
 def _since(since_s: float | None) -> float:

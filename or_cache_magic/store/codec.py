@@ -13,7 +13,7 @@ import zlib
 from decimal import InvalidOperation
 from typing import Any, Final, NoReturn
 
-from or_cache_magic.errors import NewerStoreError, StoreCorruptError
+from or_cache_magic.errors import NewerStoreError, StoreCorruptError, StoreError
 from or_cache_magic.records import ANSWER_SCHEMA, Entry, RequestKey
 from or_cache_magic.store.answers import NUMBERS, STRINGS, answer_from, answer_json, check
 
@@ -24,7 +24,7 @@ HEAD_CHARS: Final = 500
 
 _PLAIN, _DEFLATED = 1, 2
 _DEFLATE_OVER_BYTES: Final = 200
-_LARGEST_BYTES: Final = 1 << 28  # of a payload: a few crafted kilobytes can inflate to gigabytes
+_LARGEST_BYTES: Final = 1 << 27  # of a payload: a few crafted kilobytes can inflate to gigabytes
 _START = struct.Struct(">BI")  # format, CRC-32
 _FRAME = struct.Struct(">HI")  # bytes of the head, of the skeleton
 _LEVEL = 6  # a miss took a second; 20 µs more buy 5 % of the size
@@ -59,7 +59,7 @@ def encode_entry(entry: Entry) -> bytes:
     """An entry as a blob that `decode_entry` reads with the entry's digest.
 
     Raises:
-        ValueError: The answer holds what JSON can't (NaN, an object).
+        StoreError: The answer holds what JSON can't (NaN), or is larger than 128 MiB.
     """
     content: dict[str, Any] = {
         "answer": answer_json(entry.answer),
@@ -109,7 +109,7 @@ def encode_request(digest: str, body: Any, prompt: str) -> bytes:
     """A request's body as a blob, the fields in their order; ``prompt`` is what a listing shows of it.
 
     Raises:
-        ValueError: The body holds what JSON can't.
+        StoreError: As `encode_entry`.
     """
     return _pack(digest, prompt, b"", body)
 
@@ -145,9 +145,14 @@ def read_head(digest: str, blob: object) -> str:
 
 def _pack(digest: str, text: str, skeleton: bytes, content: Any) -> bytes:
     head = text[:HEAD_CHARS].encode("utf-8", "surrogatepass")
-    # A lone surrogate of a model's answer must come back as it came.
-    rest = _to_json.encode(content).encode("utf-8", "surrogatepass")
+    try:
+        # A lone surrogate of a model's answer must come back as it came.
+        rest = _to_json.encode(content).encode("utf-8", "surrogatepass")
+    except (TypeError, ValueError) as exc:
+        raise StoreError(f"The answer can't be kept: {exc}.") from exc
     payload = b"".join((_FRAME.pack(len(head), len(skeleton)), head, skeleton, rest))
+    if len(payload) > _LARGEST_BYTES:
+        raise StoreError(f"The answer can't be kept: {len(payload) >> 20} MiB are too many.")
     form = _PLAIN
     if len(payload) > _DEFLATE_OVER_BYTES:
         deflate = zlib.compressobj(_LEVEL, zlib.DEFLATED, -15, 9, zlib.Z_DEFAULT_STRATEGY, _DICTIONARY)
