@@ -159,7 +159,8 @@ def test_terminal__json_waits_until_it_is_whole():
 def test_terminal__narrow_encoding():
     """A terminal that can't show a character shows a question mark, and the answer goes on."""
     raw = io.BytesIO()
-    with redirect_stdout(io.TextIOWrapper(raw, encoding="ascii", write_through=True)):
+    narrow = io.TextIOWrapper(raw, encoding="ascii", newline="\n", write_through=True)
+    with redirect_stdout(narrow):
         TerminalScreen().show("a → b")
     assert raw.getvalue() == b"a ? b\n"
 
