@@ -1,0 +1,62 @@
+"""Makes a virtual environment, installs the built package and its test tools, and runs every check.
+
+    python3 scripts/test.py              # lint, types, floors, all tests with coverage
+    python3 scripts/test.py --unit       # only the tests that start no kernel, without lint
+
+Needs nothing but Python 3.10 or newer and a package index. The tests run against the installed wheel,
+not against the source tree.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
+
+
+def run(*command: str | Path, **variables: str) -> None:
+    """Runs a command in the project's folder; a failure ends everything with its exit code."""
+    print("+", *command, flush=True)
+    done = subprocess.run([str(c) for c in command], cwd=ROOT, env={**os.environ, **variables}, check=False)
+    if done.returncode:
+        sys.exit(done.returncode)
+
+
+def prepare() -> Path:
+    """The environment's folder of programs, with everything installed."""
+    folder = ROOT / ".venv" / VERSION
+    if not folder.is_dir():
+        venv.create(folder, with_pip=True)
+    programs = folder / ("Scripts" if os.name == "nt" else "bin")
+    python = programs / "python"
+    run(python, "-m", "pip", "install", "--quiet", "--upgrade", "pip>=25.1")  # 25.1 knows --group
+    run(python, "-m", "pip", "install", "--quiet", ".[demo]", "--group", "test")
+    run(python, "-m", "pip", "install", "--quiet", "--force-reinstall", "--no-deps", ".")
+    return programs
+
+
+def main() -> None:
+    """Runs the checks."""
+    parser = argparse.ArgumentParser(description="Install and check the package.")
+    parser.add_argument("--unit", action="store_true", help="only the tests that start no kernel")
+    unit = parser.parse_args().unit
+    programs = prepare()
+    if unit:
+        run(programs / "pytest", "-m", "not kernel", "-q")
+        return
+    run(programs / "ruff", "format", "--check", ".")
+    run(programs / "ruff", "check", ".")
+    run(programs / "mypy")
+    run(programs / "lint-imports")
+    run(programs / "coverage", "run", "-m", "pytest", "-q")
+    run(programs / "coverage", "report")
+
+
+if __name__ == "__main__":
+    main()
