@@ -12,6 +12,7 @@ from typing import Final, Literal
 
 __all__ = ["MODELS", "ROUTER_PRICE", "Endpoint", "Model", "Price", "PriceOverride", "find_model", "simulated"]
 
+_NATIVE_SEARCH: Final = frozenset({"OpenAI", "Anthropic"})
 ROUTER_PRICE: Final = Decimal(-1)
 """What a router's price is listed as: unknown, never to be multiplied."""
 
@@ -54,6 +55,11 @@ class Endpoint:
     price: Price
     tier: Literal["default", "flex", "priority"] = "default"
     overrides: tuple[PriceOverride, ...] = ()
+
+    @property
+    def searches(self) -> bool:
+        """Whether the provider searches the web by itself."""
+        return self.provider in _NATIVE_SEARCH
 
 
 @dataclass(frozen=True, slots=True)

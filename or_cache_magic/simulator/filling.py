@@ -115,12 +115,11 @@ class _Filler:
         fewest, most = int(schema.get("minItems", 0)), int(schema.get("maxItems", 3))
         count = max(fewest, min(most, 3 if depth < 3 else 0))  # noqa: PLR2004
         inner = self._resolved(schema.get("items", {}))
-        if inner.get("type") == "string" and "enum" not in inner and "const" not in inner:
-            words = (self._names() if _ABOUT_NAMES.search(name) else []) or keywords(
-                self.prompt, max(count, 1)
-            )
-            items = [words[place % len(words)] if words else f"item {place + 1}" for place in range(count)]
-            return list(dict.fromkeys(items)) if len(set(items)) >= fewest else items
+        if inner.get("type") == "string" and not inner.keys() & {"enum", "const", "format"}:
+            names = self._names() if _ABOUT_NAMES.search(name) else []
+            words = (names or keywords(self.prompt, max(count, 1)) or ["item"])[:count]
+            words += words[:1] * (fewest - len(words))
+            return [_fitted(word, inner) for word in words]
         return [self.value(inner, name, depth + 1) for _ in range(count)]
 
     def _number(self, schema: dict[str, Any], name: str, *, whole: bool) -> int | float:
@@ -145,9 +144,7 @@ class _Filler:
 
     def _string(self, schema: dict[str, Any], name: str) -> str:
         text = _FORMATS.get(str(schema.get("format"))) or self._words(name.lower())
-        fewest, most = int(schema.get("minLength", 0)), schema.get("maxLength")
-        text = text.ljust(fewest, ".")
-        return text[: int(most)] if most is not None else text
+        return _fitted(text, schema)
 
     def _words(self, name: str) -> str:
         if "sentiment" in name:
@@ -159,3 +156,10 @@ class _Filler:
 
     def _names(self) -> list[str]:
         return list(dict.fromkeys(_A_PROPER_NAME.findall(self.prompt)))
+
+
+def _fitted(text: str, schema: dict[str, Any]) -> str:
+    """The text, padded or cut to the lengths that its schema allows."""
+    most = schema.get("maxLength")
+    text = text.ljust(int(schema.get("minLength", 0)), ".")
+    return text if most is None else text[: int(most)]

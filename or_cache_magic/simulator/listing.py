@@ -36,6 +36,8 @@ _PARAMETERS: Final = (
 )  # fmt: skip
 _REASONING_PARAMETERS: Final = ("reasoning", "include_reasoning")
 _TOTAL_CREDITS_USD: Final = Decimal(100)
+_FREE_A_DAY: Final = 1000
+_TOOL_CHOICES: Final = ("none", "auto", "required", "function")
 
 
 def answer_get(world: World, row: Received) -> Reply:
@@ -222,6 +224,10 @@ def _offer(model: Model, endpoint: Endpoint) -> dict[str, Any]:
         "uptime_last_30m": 100.0,
         "uptime_last_5m": 100.0,
         "uptime_last_1d": 100.0,
+        "service_tier": None if endpoint.tier == "default" else endpoint.tier,
+        "native_tools": {"openrouter:web_search": {"type": "web_search"}} if endpoint.searches else {},
+        "supports_tool_choice": dict.fromkeys(_TOOL_CHOICES, True),
+        "supports_diarization": False,
         "supports_implicit_caching": model.prompt_caching == "automatic",
         "latency_last_30m": None,
         "throughput_last_30m": None,
@@ -256,6 +262,11 @@ def _key(world: World, api_key: str) -> dict[str, Any]:
         "is_management_key": api_key.startswith(MANAGEMENT_KEY),
         "is_provisioning_key": api_key.startswith(MANAGEMENT_KEY),
         "creator_user_id": None,
+        "organization_id": None,
+        "workspace_id": None,
+        "allowed_data_regions": ["global"],
+        "budgets": [],
+        "effective_budget": None,
         "expires_at": None,
         "rate_limit": {
             "requests": -1,
@@ -266,6 +277,12 @@ def _key(world: World, api_key: str) -> dict[str, Any]:
     for suffix, start in starts.items():
         charged, direct = world.generations.sums(api_key, start.timestamp())
         data |= {f"usage{suffix}": charged, f"byok_usage{suffix}": direct}
+    used = world.generations.free_calls(api_key, day.timestamp())
+    data["free_model_daily_requests"] = {
+        "limit": _FREE_A_DAY,
+        "used": used,
+        "remaining": max(0, _FREE_A_DAY - used),
+    }
     if world.credits_usd is not None:
         data |= {
             "limit": world.credits_usd,

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 __all__ = ["Route", "route"]
 
 _DYNAMIC_VARIANTS: Final = frozenset({"nitro", "floor", "exacto", "online"})
-_NATIVE_SEARCH: Final = frozenset({"OpenAI", "Anthropic"})
 _DEFAULT_MODEL: Final = "openai/gpt-4o-mini"
 _TIERS: Final = {"flex": "flex", "priority": "priority", "fast": "priority"}
 
@@ -158,7 +157,7 @@ def _search(name: str, body: Mapping[str, Any], scenario: Scenario, endpoint: En
     if not (plugins or tools or "online" in _split(name)[1]):
         return ""
     engine = next((str(p["engine"]) for p in plugins if p.get("engine")), "")
-    return engine or ("native" if endpoint.provider in _NATIVE_SEARCH else "exa")
+    return engine or ("native" if endpoint.searches else "exa")
 
 
 def _not_found(name: str) -> Refusal:

@@ -216,6 +216,12 @@ class Generations:
             rows = [g for g in self._by_id.values() if api_key in (None, g.api_key) and g.at_s >= since_s]
         return sum((g.cost_usd for g in rows), ZERO), sum((g.byok_usd for g in rows), ZERO)
 
+    def free_calls(self, api_key: str, since_s: float) -> int:
+        """How many calls of ``:free`` models one key made."""
+        with self._lock:
+            rows = [g for g in self._by_id.values() if g.api_key == api_key and g.at_s >= since_s]
+        return sum(str(row.data.get("model")).endswith(":free") for row in rows)
+
     def clear(self) -> None:
         """Forget all calls; ids are not given out again."""
         with self._lock:

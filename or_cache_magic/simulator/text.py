@@ -130,7 +130,11 @@ def keywords(text: str, count: int) -> list[str]:
     words = [word for word in _WORD.findall(text) if len(word) > 2 and word.lower() not in _COMMON]  # noqa: PLR2004
     often = Counter(word.lower() for word in words).most_common(count)
     chosen = {word for word, _ in often}
-    return list({word.lower(): word for word in reversed(words) if word.lower() in chosen}.values())[::-1]
+    first: dict[str, str] = {}
+    for word in words:
+        if word.lower() in chosen:
+            first.setdefault(word.lower(), word)
+    return list(first.values())
 
 
 def central_sentences(text: str, count: int) -> list[str]:

@@ -20,7 +20,11 @@ LONG = "The archive keeps every letter that was ever sent. " * 600
 
 def parts(usage) -> tuple[Decimal, Decimal, Decimal]:
     details = usage["cost_details"]
-    names = ("upstream_inference_prompt_cost", "upstream_inference_completions_cost", "upstream_inference_cost")
+    names = (
+        "upstream_inference_prompt_cost",
+        "upstream_inference_completions_cost",
+        "upstream_inference_cost",
+    )
     return tuple(Decimal(details[name]) for name in names)
 
 
@@ -30,7 +34,10 @@ def parts(usage) -> tuple[Decimal, Decimal, Decimal]:
 def test_response_cache__miss_then_hit(wire, clock, sim):
     """Case 30: MISS with the whole TTL; HIT with age, the rest of it, the source, a new id and no tokens."""
     first = wire.ask(headers=CACHED)
-    assert (first.headers["x-openrouter-cache-status"], first.headers["x-openrouter-cache-ttl"]) == ("MISS", "300")
+    assert (first.headers["x-openrouter-cache-status"], first.headers["x-openrouter-cache-ttl"]) == (
+        "MISS",
+        "300",
+    )
     clock.now_s += 42
     again = wire.ask(headers=CACHED)
     assert again.headers["x-openrouter-cache-status"] == "HIT"
@@ -64,7 +71,9 @@ def test_response_cache__what_is_in_its_key(wire):
     key = {"Authorization": "Bearer sk-or-v1-x"} | CACHED
 
     def status(body: str, headers) -> str:
-        return wire.send("POST", "/chat/completions", body.encode(), headers).headers["x-openrouter-cache-status"]
+        return wire.send("POST", "/chat/completions", body.encode(), headers).headers[
+            "x-openrouter-cache-status"
+        ]
 
     one = {"model": "openai/gpt-4o", "messages": [message]}
     other = dict(reversed(one.items()))
@@ -107,7 +116,12 @@ def test_response_cache__clear_needs_the_cache(wire, clock):
 def test_response_cache__presets(wire_to):
     """Case 34: a preset's no beats everything, a header beats a preset's yes."""
     presets = {
-        "on": {"model": "openai/gpt-4o", "cache_enabled": True, "cache_ttl_seconds": 77, "system": "Be brief."},
+        "on": {
+            "model": "openai/gpt-4o",
+            "cache_enabled": True,
+            "cache_ttl_seconds": 77,
+            "system": "Be brief.",
+        },
         "off": {"model": "openai/gpt-4o", "cache_enabled": False},
     }
     with Simulator(presets=presets) as sim:
@@ -211,7 +225,10 @@ def test_models__served_name_may_be_in_no_list(wire):
 def test_prompt_cache__anthropic_writes_then_reads(wire, clock, control, premium):
     """Case 41: the first call writes at a premium, the second reads at a tenth; then the time is over."""
     marked = {"type": "text", "text": LONG, "cache_control": {"type": "ephemeral"} | control}
-    body = {"model": "anthropic/claude-sonnet-4.6", "messages": [{"role": "system", "content": [marked]}, {"role": "user", "content": "Hi"}]}
+    body = {
+        "model": "anthropic/claude-sonnet-4.6",
+        "messages": [{"role": "system", "content": [marked]}, {"role": "user", "content": "Hi"}],
+    }
     first, second = wire.ask(**body), wire.ask(**body)
     written = first.usage["prompt_tokens_details"]["cache_write_tokens"]
     assert written == second.usage["prompt_tokens_details"]["cached_tokens"] > 1024
@@ -250,7 +267,10 @@ def test_prompt_cache__openai_reads_by_itself(wire, clock):
 def test_prompt_cache__keeps_a_conversation_at_its_provider(wire, clock):
     """After a cached request the conversation stays with the provider for ten minutes, unless an order is given."""
     marked = [{"type": "text", "text": LONG, "cache_control": {"type": "ephemeral"}}]
-    body = {"model": "anthropic/claude-sonnet-4.6", "messages": [{"role": "system", "content": marked}, {"role": "user", "content": "Hi"}]}
+    body = {
+        "model": "anthropic/claude-sonnet-4.6",
+        "messages": [{"role": "system", "content": marked}, {"role": "user", "content": "Hi"}],
+    }
     assert wire.ask(**body, provider={"only": ["google-vertex"]}).json["provider"] == "Google"
     assert wire.ask(**body).json["provider"] == "Google"
     assert wire.ask(**body, provider={"order": ["anthropic"]}).json["provider"] == "Anthropic"
@@ -289,11 +309,14 @@ def test_key_and_credits(wire, sim, clock, check):
     assert data["usage"] == data["usage_daily"] == data["usage_weekly"] == data["usage_monthly"] == spent
     check("/paths/~1key/get/responses/200/content/application~1json/schema", json.loads(got.raw))
     clock.now_s += 86_400
-    assert (wire.get("/key").json["data"]["usage_daily"], wire.get("/key").json["data"]["usage"]) == (0, spent)
+    assert (wire.get("/key").json["data"]["usage_daily"], wire.get("/key").json["data"]["usage"]) == (
+        0,
+        spent,
+    )
     assert wire.get("/credits").status == 403
-    credits = wire.get("/credits", key="sk-or-v1-management-1")
-    assert credits.json["data"]["total_usage"] == sim.total_cost
-    check("/paths/~1credits/get/responses/200/content/application~1json/schema", json.loads(credits.raw))
+    account = wire.get("/credits", key="sk-or-v1-management-1")
+    assert account.json["data"]["total_usage"] == sim.total_cost
+    check("/paths/~1credits/get/responses/200/content/application~1json/schema", json.loads(account.raw))
     assert wire.ask(key="sk-or-v1-management-1").status == 403
     assert wire.send("GET", "/key").status == 401
 
@@ -337,7 +360,9 @@ def test_models__list_fits_the_reference(wire, check):
     got = wire.send("GET", "/models?output_modalities=all")
     check("ModelsListResponse", json.loads(got.raw))
     ids = {model["id"] for model in got.json["data"]}
-    assert {"openai", "anthropic", "google", "meta-llama", "mistralai", "deepseek"} <= {one.split("/")[0] for one in ids}
+    assert {"openai", "anthropic", "google", "meta-llama", "mistralai", "deepseek"} <= {
+        one.split("/")[0] for one in ids
+    }
     assert len(wire.get("/models").json["data"]) == len(ids) - 1
     assert wire.get("/models/user").json["total_count"] == len(ids) - 1
 
@@ -366,7 +391,8 @@ def test_models__prices_by_length(wire_to):
 
 
 @pytest.mark.parametrize(
-    ("clock_utc", "cheap"), [("16:29", False), ("16:30", True), ("23:59", True), ("00:00", True), ("00:30", False)]
+    ("clock_utc", "cheap"),
+    [("16:29", False), ("16:30", True), ("23:59", True), ("00:00", True), ("00:30", False)],
 )
 def test_models__prices_by_time_of_day(wire, clock, clock_utc, cheap):
     """Case 42: a window that wraps midnight; the list shows the rate of the hour, and it is what is paid."""
@@ -395,7 +421,12 @@ def test_models__one_by_one(wire, check):
     assert wire.get("/model/simulator/plain").json["data"]["pricing"]["prompt"] == "0.00000015"
     assert wire.get("/model/no/such").status == wire.get("/models/no/such/endpoints").status == 404
     offers = wire.get(f"/models/{quote('openai/gpt-5-mini')}/endpoints")
-    assert [offer["tag"] for offer in offers.json["data"]["endpoints"]] == ["openai", "azure", "openai/flex", "openai/priority"]
+    assert [offer["tag"] for offer in offers.json["data"]["endpoints"]] == [
+        "openai",
+        "azure",
+        "openai/flex",
+        "openai/priority",
+    ]
     spec = "/paths/~1models~1{author}~1{slug}~1endpoints/get/responses/200/content/application~1json/schema"
     check(spec.replace("{", "%7B").replace("}", "%7D"), json.loads(offers.raw))
     providers = wire.get("/providers")
@@ -422,7 +453,7 @@ def test_models__prices_listed_are_prices_paid(wire):
     search=st.sampled_from(["", "native", "exa"]),
     effort=st.sampled_from([None, "low"]),
 )
-def test_money__adds_up(wire, sim, prompt, model, limit, stream, byok, search, effort):
+def test_money__adds_up(wire, sim, prompt, model, limit, stream, byok, search, effort):  # noqa: PLR0917
     """Law: every usage block is consistent to the last digit, and the total is the sum of what was paid."""
     sim.clear()
     sim.script(scenario("byok", search=search) if byok else scenario("web_search", engine=search))
@@ -451,7 +482,9 @@ def test_server__keeps_a_connection_alive(wire, sim):
     connection: http.client.HTTPConnection = wire.connection()
     for number in range(20):
         body = {"messages": [{"role": "user", "content": "hello"}], "stream": number % 2 == 0}
-        connection.request("POST", "/api/v1/chat/completions", json.dumps(body), {"Authorization": "Bearer sk-or-v1-x"})
+        connection.request(
+            "POST", "/api/v1/chat/completions", json.dumps(body), {"Authorization": "Bearer sk-or-v1-x"}
+        )
         used = connection.sock
         assert connection.getresponse().read()
         assert connection.sock is used
