@@ -131,9 +131,9 @@ def parse(command: Command, line: str) -> Parsed:
                 return Parsed(values, prompt=line[word.start + 2 :].strip())
             words += [w.text for w in _until_comment(stream)]
             break
-        elif word.text in HELP.names and word.is_option:
+        if word.text in HELP.names and word.is_option:
             return Parsed({HELP.field: True})
-        elif word.is_option:
+        if word.is_option:
             _take(command, word, stream, values, given)
         elif command.prompt:
             return Parsed(values, prompt=line[word.start :].strip())

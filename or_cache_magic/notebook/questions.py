@@ -56,8 +56,9 @@ class MagicWithWords(TokenTransformBase):
 
 def _has_words(line: _Tokens, magic: TokenTransformBase) -> bool:
     start = (magic.start_line + 1, magic.start_col)
-    at = next(i for i, token in enumerate(line) if token.start == start)
-    if len(line) < at + 3 or line[at].string != "%":
+    # A DEDENT begins where the % does, so the place alone does not find it.
+    at = next((i for i, token in enumerate(line) if token.start == start and token.string == "%"), None)
+    if at is None or len(line) < at + 3:
         return False
     name, following = line[at + 1 : at + 3]
     if name.string != _NAME and not name.string.startswith(f"{_NAME}_"):

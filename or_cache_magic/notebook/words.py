@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 __all__ = ["Word", "split"]
 
+_OPTION = re.compile(r"--?[^\W\d_]")
 _BARE = re.compile(r"\S+")
 _SPACE = " \t\r\n"
 
@@ -40,7 +41,7 @@ class Word:
 
         ``-``, ``--`` and ``-5`` are not, so that a prompt may begin with a list item or a number.
         """
-        return self.raw[:1] == "-" and self.raw.lstrip("-")[:1].isalpha()
+        return _OPTION.match(self.raw) is not None
 
 
 def split(line: str) -> Iterator[Word]:

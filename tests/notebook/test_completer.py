@@ -9,7 +9,14 @@ from IPython.core.interactiveshell import InteractiveShell
 from or_cache_magic.notebook import completer
 from or_cache_magic.notebook.completer import complete
 
-MODELS = ("fast", "openai/gpt-4o", "openai/gpt-4o-mini", "anthropic/claude-sonnet-4.5")
+MODELS = (
+    "fast",
+    "openai/gpt-4o",
+    "openai/gpt-4o-mini",
+    "anthropic/claude-sonnet-4.5",
+    "meta/llama:free",
+    "@preset/mine",
+)
 SETTINGS = ("mode", "model", "ttl")
 
 
@@ -39,6 +46,8 @@ def offered(shell: InteractiveShell):
         ("%%openrouter openai/", ["%%openrouter openai/gpt-4o", "%%openrouter openai/gpt-4o-mini"]),
         ("%%openrouter openai/gpt-4o-", ["%%openrouter openai/gpt-4o-mini"]),
         ("%%openrouter -t 0 anth", ["%%openrouter -t 0 anthropic/claude-sonnet-4.5"]),
+        ("%%openrouter meta/llama:fr", ["%%openrouter meta/llama:free"]),
+        ("%%openrouter @pre", ["%%openrouter @preset/mine"]),
         ("%%openrouter --mo", ["%%openrouter --model"]),
         ("%%openrouter -f ma", ["%%openrouter -f markdown"]),
         ("%%openrouter --format=ma", ["%%openrouter --format=markdown"]),
@@ -63,6 +72,7 @@ def test_shell__offers_exactly_these(offered, text: str, lines: list[str]):
         "%%openrouter fast\n--mo",
         "%%openrouter fast\n%openrouter --mo",
         "%%time\n%openrouter --mo",
+        "%%openrouter fast\n%%openrouter --mo",
     ],
 )
 def test_shell__silent_in_a_body(offered, text: str):

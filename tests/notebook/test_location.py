@@ -105,6 +105,17 @@ def test_cache_directory__unbelievable_notebook_is_passed_by(start: Path, variab
     assert found == Location(start / FOLDER, "starting folder")
 
 
+@pytest.mark.parametrize("variable", ["JPY_SESSION_NAME", "__vsc_ipynb_file__"])
+def test_cache_directory__relative_notebook_is_not_looked_up_from_here(
+    start: Path, notebook: Path, variable: str, monkeypatch: pytest.MonkeyPatch
+):
+    """A relative path would mean another file after ``%cd``."""
+    monkeypatch.chdir(notebook.parent)
+    told = {variable: notebook.name}
+
+    assert cache_directory(starting_dir=start, environ=told, user_ns=told).source == "starting folder"
+
+
 def test_cache_directory__notebook_variable_of_another_kind(start: Path):
     """A user's own variable of that name that is no path is no word of a front end."""
     user_ns = {"__vsc_ipynb_file__": 3, "PAPERMILL_INPUT_PATH": None}

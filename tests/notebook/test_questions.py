@@ -94,6 +94,23 @@ def test_question__indented(shell: InteractiveShell, asked: list[str]):
     assert asked == ["even?", "odd?"]
 
 
+def test_question__after_a_block(shell: InteractiveShell, asked: list[str]):
+    """A line that ends a block is found too, and so is one inside a block that ends another."""
+    cell = """
+if True:
+    if True:
+        pass
+    %openrouter inner?
+%openrouter outer?
+for _ in range(1):
+    pass
+x = %openrouter assigned?
+"""
+    run(shell, cell)
+
+    assert asked == ["inner?", "outer?", "assigned?"]
+
+
 def test_question__continued_line(shell: InteractiveShell, asked: list[str]):
     """A backslash continues the prompt, as in every line magic."""
     run(shell, "%openrouter one \\\n  and two?\n")
