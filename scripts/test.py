@@ -54,8 +54,7 @@ def main() -> None:
     run(programs / "ruff", "check", ".")
     run(programs / "mypy")
     run(programs / "lint-imports")
-    run(programs / "coverage", "run", "-m", "pytest", "-q")
-    run(programs / "coverage", "report")
+    run(programs / "pytest", "-q", "--cov=or_cache_magic", "--cov-branch", "--cov-report=term:skip-covered")
 
 
 if __name__ == "__main__":
