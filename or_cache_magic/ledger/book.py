@@ -10,9 +10,9 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import TYPE_CHECKING, Final, overload
+from typing import TYPE_CHECKING, Final
 
-from or_cache_magic.database import HitCount, add_hits, split_tags, to_pico
+from or_cache_magic.database import HitCount, add_hits, from_pico, split_tags, to_pico
 from or_cache_magic.errors import OptionError, StoreError
 from or_cache_magic.ledger.rows import COLUMNS, INSERT, row_columns, row_from
 from or_cache_magic.ledger.sums import GROUPS, TOTALS, Sums, amounts, groups_of
@@ -193,7 +193,7 @@ class Ledger:
                 kind=kind,
                 asks=hits.asks,
                 paid=_FREE,
-                value_usd=_times(value_usd, hits.asks),
+                value_usd=from_pico(_times(to_pico(value_usd), hits.asks)),
                 tags=tags,
                 prompt_tokens=_times(prompt_tokens, hits.asks),
                 completion_tokens=_times(completion_tokens, hits.asks),
@@ -234,12 +234,8 @@ def _hit_counts(rows: Iterable[LedgerRow]) -> dict[str, HitCount]:
     return counts
 
 
-@overload
-def _times(amount: int | None, asks: int) -> int | None: ...
-@overload
-def _times(amount: Decimal | None, asks: int) -> Decimal | None: ...
-def _times(amount: int | Decimal | None, asks: int) -> int | Decimal | None:
-    return None if amount is None else amount * asks
+def _times(tokens: int | None, asks: int) -> int | None:
+    return None if tokens is None else tokens * asks
 
 
 def _since(since_s: float | None) -> float:
