@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from types import MappingProxyType
+from typing import Any, Final, Literal, NamedTuple
 
 from or_cache_magic.errors import OptionError
 from or_cache_magic.policy import Mode
@@ -80,8 +81,7 @@ class AskOptions:
     prompt: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StatsOptions:
+class StatsOptions(NamedTuple):
     """What ``%openrouter_stats`` was given."""
 
     by: Literal["model", "day", "notebook", "tag"] | None = None
@@ -89,8 +89,7 @@ class StatsOptions:
     help: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EntriesOptions:
+class EntriesOptions(NamedTuple):
     """What ``%openrouter_entries`` was given: `key` (hex digits) or `text`, or neither."""
 
     text: str = ""
@@ -101,8 +100,7 @@ class EntriesOptions:
     help: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PurgeOptions:
+class PurgeOptions(NamedTuple):
     """What ``%openrouter_purge`` was given: at least one condition, or `all` alone.
 
     Attributes:
@@ -124,11 +122,10 @@ class PurgeOptions:
     help: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ConfigOptions:
+class ConfigOptions(NamedTuple):
     """What ``%openrouter_config`` was given: settings and their values as text, not yet checked."""
 
-    changes: Mapping[str, str] = field(default_factory=dict)
+    changes: Mapping[str, str] = MappingProxyType({})
     save: bool = False
     help: bool = False
 

@@ -6,7 +6,6 @@ See `command` for what follows from a row: parsing, ``--help``, ``?``, "did you 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from types import MappingProxyType
 from typing import Final
 
@@ -133,8 +132,7 @@ CELL: Final = Command(
     unharmed="nothing was sent",
 )
 
-LINE: Final = replace(
-    CELL,
+LINE: Final = CELL._replace(
     usage="PROMPT",
     examples=(
         "%openrouter What is a median?",

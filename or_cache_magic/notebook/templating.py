@@ -14,8 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from or_cache_magic.errors import TemplateError
 
@@ -37,8 +36,7 @@ _GRAMMAR: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class _Expression:
+class _Expression(NamedTuple):
     """One ``{{ … }}``: where it stands, the name it begins with, the steps from there, the filters."""
 
     start: int

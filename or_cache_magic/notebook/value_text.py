@@ -20,9 +20,8 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
 from inspect import isclass, ismodule, isroutine
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 __all__ = ["FILTERS", "MAX_COLUMNS", "MAX_ITEMS", "MAX_ROWS", "Shown", "Unwritable", "apply"]
 
@@ -48,8 +47,7 @@ class Unwritable(Exception):  # noqa: N818 - a finding that becomes a TemplateEr
         self.hint = hint
 
 
-@dataclass(frozen=True, slots=True)
-class Shown:
+class Shown(NamedTuple):
     """A value on its way into a prompt.
 
     Attributes:
@@ -238,7 +236,7 @@ def _no_count(count: int | None) -> None:
 def _as_json(shown: Shown, count: int | None) -> Shown:
     _no_count(count)
     shown.check_size()
-    return replace(shown, value=_json(shown.value))
+    return shown._replace(value=_json(shown.value))
 
 
 def _as_csv(shown: Shown, count: int | None) -> Shown:
@@ -248,7 +246,7 @@ def _as_csv(shown: Shown, count: int | None) -> Shown:
         raise Unwritable(f"a {type(shown.value).__name__} is no table", "csv takes a DataFrame or a Series")
     shown.check_size()
     csv = frame.to_csv(index=not _only_counts(frame.index), lineterminator="\n")
-    return replace(shown, value=str(csv).removesuffix("\n"))
+    return shown._replace(value=str(csv).removesuffix("\n"))
 
 
 def _as_lines(shown: Shown, count: int | None) -> Shown:
@@ -261,7 +259,7 @@ def _as_lines(shown: Shown, count: int | None) -> Shown:
         isinstance(value, (list, tuple)) or _is(value, "pandas", "Series") or _is(value, "numpy", "ndarray")
     ):
         raise Unwritable(f"a {type(value).__name__} has no items", "lines takes a list, a set or a column")
-    return replace(shown, value="\n".join(_text(item) for item in value))
+    return shown._replace(value="\n".join(_text(item) for item in value))
 
 
 FILTERS: Final[Mapping[str, Callable[[Shown, int | None], Shown]]] = {

@@ -12,7 +12,7 @@ import io
 import re
 import shlex
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 __all__ = ["Word", "split"]
 
@@ -21,8 +21,7 @@ _BARE = re.compile(r"\S+")
 _SPACE = " \t\r\n"
 
 
-@dataclass(frozen=True, slots=True)
-class Word:
+class Word(NamedTuple):
     """One word of a line.
 
     Attributes:
