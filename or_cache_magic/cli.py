@@ -1,0 +1,281 @@
+"""``or-cache``: what the magics say about a completion cache, from a shell.
+
+Options of ``stats``, ``entries`` and ``purge`` are those of the magics of the same name, read from the
+same table. Errors are two lines on stderr and exit code 1; a line that can't be read is exit code 2.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from .errors import OptionError, OrCacheError
+from .markdown import one_line
+from .notebook.command import HELP, Command, Option
+from .notebook.tables import ENTRIES, PURGE, STATS
+from .records import EntryFilter, EntryRow, Totals
+from .render import format_age, format_usd
+
+if TYPE_CHECKING:
+    from .cache import CompletionCache
+
+__all__ = ["main"]
+
+_KEY_DIGITS: Final = 10
+_A_KEY: Final = re.compile(r"[0-9a-f]{8,64}")
+_MODEL_WIDTH: Final = 24
+_LEAST_PREVIEW: Final = 20
+_GAP: Final = "  "
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command and returns the exit code: 0, or 1 for an error that was told on stderr.
+
+    Args:
+        arguments: The words after ``or-cache``; None takes those of the process.
+
+    Raises:
+        SystemExit: With 2 for a line that can't be read, with 0 after ``--help``.
+    """
+    options = _parser().parse_args(arguments)
+    try:
+        options.run(options)
+        sys.stdout.flush()
+    except OrCacheError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        # The reader (head, less) has seen enough; the interpreter's own flush must not complain again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="or-cache", description="Look after a completion cache, or try one out without a key."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(name: str, run: Callable[[Any], None], text: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=text, description=text)
+        command.set_defaults(run=run)
+        return command
+
+    stats = add("stats", _stats, "calls, hits, what was paid and what was saved")
+    _add_options(stats, STATS, without={"session"})
+    entries = add("entries", _entries, "the cached answers, newest first; with a KEY, one of them whole")
+    entries.add_argument("words", nargs="*", metavar="TEXT|KEY", help="found in the prompt or the answer")
+    _add_options(entries, ENTRIES)
+    entries.add_argument("-n", "--limit", type=int, default=50, metavar="N", help="at most N (default: 50)")
+    purge = add("purge", _purge, "remove cached answers; says first what goes and what it cost")
+    purge.add_argument("keys", nargs="*", metavar="KEY", help="a key, or its first 4 hex digits or more")
+    _add_options(purge, PURGE)
+    for command in (stats, entries, purge):
+        command.add_argument(
+            "--dir",
+            metavar="FOLDER",
+            help="the cache's folder (default: found from here, as a notebook would)",
+        )
+    simulate = add("simulate", _simulate, "serve a simulated OpenRouter on this machine until Ctrl-C")
+    simulate.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: loopback)")
+    simulate.add_argument("--port", type=int, default=0, help="where to listen (default: a free port)")
+    simulate.add_argument(
+        "--delay", type=float, default=0.02, metavar="S", help="seconds before each chunk (default: 0.02)"
+    )
+    demo = add("demo", _demo, "run the quickstart notebook twice, simulated: bought once, then free")
+    demo.add_argument("--keep", metavar="FOLDER", help="run in FOLDER and leave everything there")
+    return parser
+
+
+def _add_options(parser: argparse.ArgumentParser, command: Command, without: Iterable[str] = ()) -> None:
+    """Takes the options of a magic into a shell command."""
+    for option in command.options:
+        if option is HELP or option.field in without:
+            continue
+        described = option.help.replace("%", "%%")
+        if option.metavar:
+            # A shell has no variables of a notebook.
+            shown = option.metavar.removesuffix("|NAME")
+            parser.add_argument(
+                *option.names, dest=option.field, type=_reader(option), metavar=shown, help=described
+            )
+        else:
+            parser.add_argument(*option.names, dest=option.field, action="store_true", help=described)
+
+
+def _reader(option: Option) -> Callable[[str], Any]:
+    def read(word: str) -> Any:
+        try:
+            return option.parse(word)
+        except ValueError as problem:
+            raise argparse.ArgumentTypeError(f"{problem}: {option.expects}") from None
+
+    return read
+
+
+# -- the commands ---------------------------------------------------------------------------------
+
+
+def _stats(options: argparse.Namespace) -> None:
+    with _open(options) as cache:
+        sums = cache.totals(options.by or "")
+        if not any(t.calls for t in sums):
+            print(f"nothing was asked yet in {cache.directory}")
+            return
+        headings = (*((options.by,) if options.by else ()), *_STATS)
+        rows = [(*((t.group or "-",) if options.by else ()), *_stats_row(t)) for t in sums]
+        print(_table(headings, rows, left=1 if options.by else 0))
+
+
+_STATS: Final = ("calls", "hits", "misses", "failed", "hit rate", "paid", "saved", "unpriced", "in", "out")
+
+
+def _stats_row(t: Totals) -> tuple[str, ...]:
+    asked = t.hits + t.misses
+    counts = (f"{n:,}" for n in (t.calls, t.hits, t.misses, t.failed))
+    rate = f"{t.hits / asked:.0%}" if asked else "-"
+    paid = ("≥ " if t.unpriced else "") + format_usd(t.paid_usd)
+    tail = (f"{n:,}" for n in (t.unpriced, t.prompt_tokens, t.completion_tokens))
+    return (*counts, rate, paid, format_usd(t.saved_usd), *tail)
+
+
+def _entries(options: argparse.Namespace) -> None:
+    text = " ".join(options.words)
+    with _open(options) as cache:
+        if _A_KEY.fullmatch(text.lower()):
+            from .notebook.cards import entry_card
+
+            print(entry_card(cache, text.lower())[0])
+            return
+        now_s = time.time()
+        wanted = EntryFilter(
+            text=text,
+            model=options.model or "",
+            tag=options.tag or "",
+            created_after_s=None if options.since_s is None else now_s - options.since_s,
+        )
+        count, _, _ = cache.store.count(wanted)
+        if not count:
+            print(f"no entry matches in {cache.directory}")
+            return
+        print(_entries_table(cache.store.find(wanted, limit=options.limit), now_s))
+        if count > options.limit:
+            print(f"… and {count - options.limit:,} more (--limit)")
+
+
+def _entries_table(rows: Iterable[EntryRow], now_s: float) -> str:
+    cells = [
+        (
+            r.key[:_KEY_DIGITS],
+            format_age(now_s - r.created_s),
+            one_line(r.model, _MODEL_WIDTH),
+            format_usd(r.cost.usd),
+            f"{r.hits:,}",
+            r.prompt,
+        )
+        for r in rows
+    ]
+    headings = ("key", "cached", "model", "cost", "hits", "prompt")
+    columns = zip(headings[:-1], *(c[:-1] for c in cells), strict=True)
+    taken = sum(max(map(len, column)) + len(_GAP) for column in columns)
+    room = max(shutil.get_terminal_size((100, 24)).columns - taken, _LEAST_PREVIEW)
+    return _table(headings, [(*c[:-1], one_line(c[-1], room)) for c in cells], left=3)
+
+
+def _purge(options: argparse.Namespace) -> None:
+    from .notebook.cards import purge_line
+    from .notebook.values import hex_key, read_text_argument
+
+    system = options.system
+    if system is not None:
+        system = read_text_argument(system, {}, Path.cwd())
+    try:
+        keys = tuple(map(hex_key, options.keys))
+    except ValueError as problem:
+        raise OptionError(
+            f"{problem} (nothing was removed)", "a key is 4 to 64 hex digits; or-cache entries lists them"
+        ) from None
+    with _open(options) as cache:
+        chosen = cache.purge_filter(
+            keys,
+            model=options.model,
+            system=system,
+            tag=options.tag,
+            prefix=options.prefix,
+            older=options.older_s,
+            expired=options.expired,
+            all=options.all,
+        )
+        preview = cache.preview(chosen)
+        print(purge_line(preview, dry_run=options.dry_run), flush=True)
+        if not preview.entries or options.dry_run:
+            return
+        if not options.yes and not _confirmed(f"remove {preview.entries:,}? [y/N] "):
+            print("nothing was removed")
+            return
+        print(f"{cache.drop(chosen):,} removed")
+
+
+def _confirmed(question: str) -> bool:
+    if not sys.stdin.isatty():
+        raise OptionError(
+            "there is no terminal to ask, so nothing was removed", "add -y to remove without asking"
+        )
+    try:
+        return input(question).strip().lower() in ("y", "yes")
+    except EOFError:
+        return False
+
+
+def _simulate(options: argparse.Namespace) -> None:
+    from .simulator import serve
+
+    try:
+        serve(options.host, options.port, chunk_delay_s=options.delay)
+    except (OSError, OverflowError) as problem:
+        raise OptionError(
+            f"can't listen on {options.host}:{options.port}: {problem}",
+            "choose another --port, or leave it out for a free one",
+        ) from None
+
+
+def _demo(options: argparse.Namespace) -> None:
+    from .demo import run_demo
+
+    run_demo(Path(options.keep) if options.keep else None, say=lambda line: print(line, flush=True))
+
+
+# -- within ---------------------------------------------------------------------------------------
+
+
+def _open(options: argparse.Namespace) -> CompletionCache:
+    """The cache that `--dir` names, or the one that a notebook in this folder has."""
+    from .cache import CompletionCache
+    from .notebook.location import cache_directory
+    from .settings import Project, load_settings
+
+    here = Path.cwd()
+    option = options.dir or load_settings(os.environ, Project(here), {}).cache_dir
+    return CompletionCache(cache_directory(starting_dir=here, option=option, environ=os.environ).path)
+
+
+def _table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, left: int) -> str:
+    """Aligned columns; the first `left` and a last column called prompt to the left, numbers to the right."""
+    lines = [tuple(headings), *map(tuple, rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+
+    def aligned(place: int, cell: str) -> str:
+        to_left = place < left or headings[place] == "prompt"
+        return cell.ljust(widths[place]) if to_left else cell.rjust(widths[place])
+
+    return "\n".join(_GAP.join(aligned(i, cell) for i, cell in enumerate(line)).rstrip() for line in lines)

@@ -1,0 +1,177 @@
+"""``or-cache demo``: the quickstart notebook, run twice in fresh kernels against the simulator.
+
+The first run buys every answer from a simulated OpenRouter; the second must send nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from or_cache_magic.cache import CompletionCache
+from or_cache_magic.errors import OptionError, OrCacheError
+from or_cache_magic.notebook.location import FOLDER
+from or_cache_magic.render import format_usd
+
+if TYPE_CHECKING:
+    from or_cache_magic.simulator import Simulator
+
+__all__ = ["NOTEBOOK", "Run", "quickstart_folder", "run_demo"]
+
+NOTEBOOK: Final = "quickstart.ipynb"
+"""The notebook that is run."""
+
+_FILES: Final = (NOTEBOOK, "reviews.csv")
+_CELL_TIMEOUT_S: Final = 120
+_OURS: Final = ("OPENROUTER_", "OR_CACHE_")
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What one run of the notebook came to.
+
+    ``paid_usd`` and ``saved_usd`` are sums of what is known, as in `records.Totals`; ``requests`` is how many
+    completions the simulator was asked for.
+    """
+
+    cells: int
+    hits: int
+    misses: int
+    paid_usd: Decimal
+    saved_usd: Decimal
+    requests: int
+    elapsed_s: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.cells} cells · {self.hits} hits · {self.misses} misses · paid {format_usd(self.paid_usd)}"
+            f" · saved {format_usd(self.saved_usd)} · {self.requests} requests sent · {self.elapsed_s:.1f} s"
+        )
+
+
+def quickstart_folder() -> Path:
+    """The folder that the quickstart and its table are in: this package's, or a checkout's ``notebooks``.
+
+    Raises:
+        OrCacheError: Neither has them.
+    """
+    here = Path(__file__).parent
+    for folder in (here, here.parents[1] / "notebooks"):
+        if all((folder / name).is_file() for name in _FILES):
+            return folder
+    raise OrCacheError(f"{NOTEBOOK} is not part of this installation", "install or-cache-magic again")
+
+
+def run_demo(keep: Path | None = None, *, say: Callable[[str], object]) -> tuple[Run, Run]:
+    """Runs the quickstart twice and returns what each run came to.
+
+    Args:
+        keep: The folder to run in, made when absent; what is there of an earlier demo is used again, its
+            cache too. None runs in a temporary folder that is removed at the end.
+        say: Takes each line of the report as it is known.
+
+    Raises:
+        OrCacheError: Something that it needs isn't installed, a cell failed, or the second run sent requests.
+    """
+    _require("nbclient", "ipykernel")
+    from or_cache_magic.simulator import Simulator
+
+    with _folder(keep) as folder, Simulator() as simulator:
+        for name in _FILES:
+            shutil.copyfile(quickstart_folder() / name, folder / name)
+        say(f"notebook: {folder / NOTEBOOK}")
+        say(f"cache:    {folder / FOLDER}")
+        runs = []
+        for name in ("first", "second"):
+            runs.append(_run(folder, simulator))
+            say(f"{name + ' run:':<12}{runs[-1]}")
+        first, second = runs
+        if second.requests or second.misses:
+            raise OrCacheError(
+                f"the second run sent {second.requests} requests; it should have sent none",
+                f"run it again with --keep FOLDER and look into FOLDER/{NOTEBOOK}",
+            )
+        say(
+            "Every answer of the second run came from the completion cache: no key, no network, no bill."
+            + ("" if keep else " (The folder is removed now; --keep FOLDER leaves one.)")
+        )
+    return first, second
+
+
+def _require(*modules: str) -> None:
+    from importlib.util import find_spec
+
+    missing = [name for name in modules if find_spec(name) is None]
+    if missing:
+        raise OptionError(
+            f"the demo needs {' and '.join(missing)}, which is not installed",
+            "pip install 'or-cache-magic[demo]'",
+        )
+
+
+@contextlib.contextmanager
+def _folder(keep: Path | None) -> Iterator[Path]:
+    if keep is not None:
+        try:
+            keep.mkdir(parents=True, exist_ok=True)
+        except OSError as problem:
+            raise OptionError(f"{keep} can't be made: {problem.strerror}", "choose another folder") from None
+        yield keep.resolve()
+        return
+    with tempfile.TemporaryDirectory(prefix="or-cache-demo-") as made:
+        yield Path(made).resolve()
+
+
+def _run(folder: Path, simulator: Simulator) -> Run:
+    """Runs the notebook in a new kernel and saves it with its outputs."""
+    import nbformat
+    from nbclient import NotebookClient
+    from nbclient.exceptions import CellExecutionError
+
+    notebook = nbformat.read(folder / NOTEBOOK, as_version=4)
+    client = NotebookClient(
+        notebook,
+        timeout=_CELL_TIMEOUT_S,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(folder)}},
+    )
+    before, asked_before, began_s = _totals(folder), simulator.completion_count, time.monotonic()
+    try:
+        client.execute(env=_environment(simulator))
+    except CellExecutionError as problem:
+        raise OrCacheError(
+            f"a cell of {NOTEBOOK} failed: {problem.ename}: {problem.evalue}".splitlines()[0],
+            f"run it with --keep FOLDER and open FOLDER/{NOTEBOOK}",
+        ) from None
+    finally:
+        nbformat.write(notebook, folder / NOTEBOOK)
+    after = _totals(folder)
+    return Run(
+        cells=sum(cell.cell_type == "code" for cell in notebook.cells),
+        hits=after["hits"] - before["hits"],
+        misses=after["misses"] - before["misses"],
+        paid_usd=after["paid_usd"] - before["paid_usd"],
+        saved_usd=after["saved_usd"] - before["saved_usd"],
+        requests=simulator.completion_count - asked_before,
+        elapsed_s=time.monotonic() - began_s,
+    )
+
+
+def _totals(folder: Path) -> Mapping[str, Any]:
+    with CompletionCache(folder / FOLDER) as cache:
+        (sums,) = cache.totals()
+    return {name: getattr(sums, name) for name in ("hits", "misses", "paid_usd", "saved_usd")}
+
+
+def _environment(simulator: Simulator) -> dict[str, str]:
+    """The kernel's environment: the simulator and its key, and nothing else of ours or of the user's key."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}
+    return {**kept, "OPENROUTER_BASE_URL": simulator.base_url, "OPENROUTER_API_KEY": simulator.api_key}
