@@ -1,0 +1,67 @@
+"""A hit through the Python API, raced against the standard library's floor and other caches."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+import peers
+import race
+from figures import TIMES, Figure
+from prose import prose
+
+from or_cache_magic.simulator import Simulator, scenario
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+OURS = "or_cache_magic"
+ANSWER_CHARS = 2_000
+SIZES = {"2 KB": (2_000, 40), "200 KB": (200_000, 4)}
+"""Characters of a prompt, and how many prompts take turns."""
+
+LEAST_RATIO = {
+    ("2 KB", "dspy_disk"): 3.5,
+    ("2 KB", "langchain_sqlite"): 20,
+    ("2 KB", "litellm_disk"): 30,
+    ("200 KB", "dspy_disk"): 2,
+}
+MOST_RATIO = {("2 KB", "floor"): 2.5, ("200 KB", "bare_sha256"): 1.6}
+
+
+def figures(peers_directory: Path | None, *, rounds: int, budget_s: float) -> Iterator[Figure]:
+    """The ratios of each prompt size, and how many requests the hits sent."""
+    sent: dict[str, int] = {}
+    with Simulator() as sim, ExitStack() as stack:
+        sim.script(scenario("plain", text=prose(ANSWER_CHARS, 0)), times=1_000_000)
+        workers = [race.start(stack, name, sim) for name in (OURS, "floor", "bare_sha256")]
+        pythons = {name: peers.interpreter(peers_directory, name) for name in peers.REQUIREMENTS}
+        workers.extend(race.start(stack, name, sim, python) for name, python in pythons.items() if python)
+        absent = {name: peers.HOW for name, python in pythons.items() if python is None}
+        for size, (chars, number) in SIZES.items():
+            prompts = [prose(chars, index) for index in range(number)]
+            result = race.run(workers, prompts, sim, rounds=rounds, budget_s=budget_s)
+            result.out.update(absent)
+            yield from _ratios(size, result)
+            for name, count in result.sent.items():
+                sent[name] = sent.get(name, 0) + count
+    yield Figure("requests that our hits sent", "≤", 0, "", sent.pop(OURS, None), f"of the others: {sent}")
+
+
+def _ratios(size: str, result: race.Race) -> Iterator[Figure]:
+    for (of_size, floor), bar in MOST_RATIO.items():
+        if of_size == size:
+            yield _figure(f"API hit, {size}: ÷ {floor}", "≤", bar, result, OURS, floor)
+    for (of_size, peer), bar in LEAST_RATIO.items():
+        if of_size == size:
+            yield _figure(f"API hit, {size}: {peer} ÷ ours", "≥", bar, result, peer, OURS)
+
+
+def _figure(name: str, sense: str, bar: float, result: race.Race, slower: str, faster: str) -> Figure:
+    ratio = result.ratio(slower, faster)
+    if ratio is None:
+        detail = "; ".join(f"{who}: {result.out[who]}" for who in (slower, faster) if who in result.out)
+    else:
+        detail = f"{result.microseconds(slower)} µs ÷ {result.microseconds(faster)} µs"
+    return Figure(name, sense, bar, TIMES, ratio, detail)  # type: ignore[arg-type]
