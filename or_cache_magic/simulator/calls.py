@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from or_cache_magic.simulator.behaviour import PLAIN, Refusal, Scenario, error_object
 from or_cache_magic.simulator.scenarios import scenario, scenario_from_text
+from or_cache_magic.simulator.validation import body_problem
 from or_cache_magic.simulator.world import MANAGEMENT_KEY, World
 
 if TYPE_CHECKING:
@@ -15,17 +16,6 @@ if TYPE_CHECKING:
     from or_cache_magic.simulator.state import Received
 
 __all__ = ["Call", "understand"]
-
-_FIELD_TYPES: Final[Mapping[str, type[dict[str, Any] | list[Any]]]] = {
-    "provider": dict,
-    "reasoning": dict,
-    "response_format": dict,
-    "debug": dict,
-    "plugins": list,
-    "tools": list,
-    "models": list,
-}
-_HOTTEST: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +54,17 @@ def understand(world: World, row: Received, api_key: str, generation_id: str) ->
     if api_key.startswith(MANAGEMENT_KEY):
         message = "Management keys cannot be used for completions"
         return Refusal(403, error_object(403, message, "permission_denied"))
-    preset = _preset(world, body)
+    slug = str(body.get("model") or "").partition("@preset/")[2] or body.get("preset")
+    preset = world.presets.get(str(slug)) if slug else {}
+    if preset is None:
+        return Refusal(404, error_object(404, f"Preset {slug} not found", "not_found"))
+    if preset.get("tools"):
+        body = {**body, "tools": [*preset["tools"], *(body.get("tools") or [])]}
     body = {**{k: v for k, v in preset.items() if not k.startswith("cache_") and k != "system"}, **body}
     model = str(body.get("model") or "")
     if "@preset/" in model:
         body["model"] = model.partition("@preset/")[0] or preset.get("model")
-    problem = _problem(body)
+    problem = body_problem(body)
     if problem:
         return Refusal(400, error_object(400, problem, "invalid_request"))
     if preset.get("system"):
@@ -79,38 +74,6 @@ def understand(world: World, row: Received, api_key: str, generation_id: str) ->
     except (TypeError, ValueError) as exc:
         return Refusal(400, error_object(400, str(exc), "invalid_request"))
     return Call(world, row, api_key, body, preset, played, generation_id, world.now())
-
-
-def _preset(world: World, body: Mapping[str, Any]) -> Mapping[str, Any]:
-    slug = str(body.get("model") or "").partition("@preset/")[2] or body.get("preset")
-    return world.presets.get(str(slug), {})
-
-
-def _problem(body: Mapping[str, Any]) -> str:
-    """What is wrong with a body; empty when nothing is."""
-    messages = body.get("messages")
-    if not isinstance(messages, list) or not messages:
-        return 'Input required: specify "messages"'
-    if not all(isinstance(m, dict) and isinstance(m.get("role"), str) for m in messages):
-        return "messages: every message must be an object with a role"
-    for name, kind in _FIELD_TYPES.items():
-        if body.get(name) is not None and not isinstance(body[name], kind):
-            return f"{name}: expected {'an object' if kind is dict else 'an array'}"
-    if not all(isinstance(item, dict) for name in ("plugins", "tools") for item in body.get(name) or []):
-        return "plugins and tools: expected objects"
-    return _number_problem(body)
-
-
-def _number_problem(body: Mapping[str, Any]) -> str:
-    for name in ("max_tokens", "max_completion_tokens"):
-        limit = body.get(name)
-        if limit is not None and (not isinstance(limit, int) or limit < 1):
-            return f"{name}: expected an integer of at least 1"
-    temperature = body.get("temperature")
-    if temperature is None:
-        return ""
-    known = isinstance(temperature, (int, float)) and 0 <= temperature <= _HOTTEST
-    return "" if known else f"temperature: expected a number between 0 and {_HOTTEST}"
 
 
 def _scenario(world: World, row: Received, body: Mapping[str, Any]) -> Scenario:

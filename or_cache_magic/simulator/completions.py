@@ -87,20 +87,17 @@ def _too_poor(call: Call, way: Route) -> Refusal | None:
     wanted = call.body.get("max_tokens") or call.body.get("max_completion_tokens")
     wanted = wanted or way.model.max_completion_tokens
     price = way.endpoint.price.completion
-    options: dict[str, Any] = {}
-    if left > 0 and price:
-        if wanted * price <= left:
-            return None
-        options = {"max_tokens": wanted, "affordable": int(left / price)}
-    elif left > 0:
+    if left <= 0:
+        return scenario("insufficient_credits").refusal
+    if wanted * price <= left:
         return None
-    return scenario("insufficient_credits", **options).refusal
+    return scenario("insufficient_credits", max_tokens=wanted, affordable=int(left / price)).refusal
 
 
 def _answered(call: Call, way: Route, seed: int) -> Reply:
     """The reply with an answer, from the response cache when the request wants that."""
     world, wish = call.world, directive(call.row.headers, call.preset)
-    key = ResponseCache.key(call.api_key, call.row.body)
+    key = ResponseCache.key(call.api_key, call.row.body) if wish.enabled else ""
     headers = {"X-Generation-Id": call.generation_id, "X-Provider-Name": way.endpoint.provider}
     if wish.enabled:
         if wish.clear:
@@ -176,7 +173,7 @@ def _metadata(way: Route, cost: Bill) -> dict[str, Any]:
     ]
     return {
         "requested": way.requested,
-        "strategy": "direct",
+        "strategy": way.strategy,
         "region": None,
         "summary": f"available={len(offers)}, selected={way.endpoint.provider}",
         "attempt": way.attempt,

@@ -46,6 +46,14 @@ class Route:
     attempt: int = 1
 
     @property
+    def strategy(self) -> str:
+        """How the model was found, as ``openrouter_metadata`` names it."""
+        if self.attempt > 1:
+            return "fallback"
+        named = {"openrouter/auto": "auto", "openrouter/free": "free"}
+        return named.get(self.requested, "latest" if self.requested.startswith("~") else "direct")
+
+    @property
     def served(self) -> str:
         """The ``model`` of the reply: the canonical slug, which may be a dated name in no list."""
         return self.model.id if self.model.is_free else self.model.slug

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import struct
+import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
 __all__ = ["Server"]
 
 _POLL_S = 0.25
-_GONE = (BrokenPipeError, ConnectionError, TimeoutError, OSError)
+# What `struct linger` is made of, which differs on Windows.
+_LINGER = "hh" if sys.platform == "win32" else "ii"
 
 
 class Server(ThreadingHTTPServer):
@@ -62,7 +64,9 @@ class Server(ThreadingHTTPServer):
                 self._open.pop(request, None)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing: a client that went away is no error here."""
+        """Say nothing of a client that went away; anything else is a mistake of ours and is shown."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handle_error(request, client_address)
 
     def close(self, timeout_s: float = 5.0) -> None:
         """Stop listening, end every connection and wait for their threads."""
@@ -133,12 +137,17 @@ class _Handler(BaseHTTPRequestHandler):
         return world.journal.add(Received(0, world.now(), str(self.command), path, query, headers, body))
 
     def _read_body(self) -> bytes | None:
-        """The body, by its length or in chunks; None when it has neither."""
+        """The body, by its length or in chunks; None when it has neither, or they make no sense."""
         length = self.headers.get("Content-Length")
-        if length is not None:
-            return self.rfile.read(int(length)) if length.isdigit() else None
-        if self.headers.get("Transfer-Encoding", "").lower() != "chunked":
+        try:
+            if length is not None:
+                return self.rfile.read(int(length)) if length.isdecimal() else None
+            chunked = self.headers.get("Transfer-Encoding", "").lower() == "chunked"
+            return self._read_chunks() if chunked else None
+        except ValueError:
             return None
+
+    def _read_chunks(self) -> bytes:
         parts = []
         while size := int(self.rfile.readline().split(b";")[0], 16):
             parts.append(self.rfile.read(size))
@@ -173,7 +182,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(reply.body)
         except _ClientGoneError:
             self._abandon(row, reply, 0)
-        except _GONE:
+        except OSError:
             self.close_connection = True
 
     def _send_stream(self, row: Received, reply: Reply) -> None:
@@ -190,7 +199,7 @@ class _Handler(BaseHTTPRequestHandler):
                     settled = True
                 self._send_frame(frame)
             self.wfile.write(b"0\r\n\r\n")
-        except (_ClientGoneError, *_GONE):
+        except (_ClientGoneError, OSError):
             self.close_connection = True
             if not settled:
                 self._abandon(row, reply, produced)
@@ -239,5 +248,5 @@ class _Handler(BaseHTTPRequestHandler):
     def _reset(self) -> None:
         """Break the connection so that the client sees a reset and not an end."""
         self.close_connection = True
-        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack(_LINGER, 1, 0))
         self.connection.close()

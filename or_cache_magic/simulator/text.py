@@ -85,6 +85,7 @@ _NUMBERS: Final = {
     "ten": 10,
 }
 _WORD: Final = re.compile(r"[^\W\d_][\w'\u2019-]*")
+_TABLE_ROW: Final = re.compile(r"^\|.*\|$", re.MULTILINE)
 _OPENINGS: Final = ("Here is a short answer", "In short", "A few points", "Briefly")
 _REMARKS: Final = (
     "start from what is known, and say what is not",
@@ -138,7 +139,11 @@ def keywords(text: str, count: int) -> list[str]:
 
 
 def central_sentences(text: str, count: int) -> list[str]:
-    """The ``count`` sentences whose words the rest of ``text`` shares most, in their order."""
+    """The ``count`` sentences whose words the rest of ``text`` shares most, in their order.
+
+    Of a row of a Markdown table only the longest cell is read.
+    """
+    text = _TABLE_ROW.sub(lambda row: max(row.group().split("|"), key=len), text)
     sentences = [part.strip() for part in re.split(r"(?<=[.!?…])\s+|\n+", text) if _WORD.search(part)]
     bags = [{word.lower() for word in _WORD.findall(s)} - _COMMON for s in sentences]
     weight = Counter(word for bag in bags for word in bag)

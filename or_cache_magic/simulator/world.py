@@ -97,6 +97,14 @@ def error_reply(refusal: Refusal, generation_id: str = "", *, metadata: bool = F
 def parse_body(data: bytes) -> Any:
     """The JSON value of a request's body; None when it is empty or not JSON."""
     try:
-        return json.loads(data) if data else None
-    except ValueError:
+        value = json.loads(data, parse_constant=_refuse) if data else None
+        # A lone surrogate can be escaped in JSON and can't be sent back in UTF-8.
+        if b"\\u" in data:
+            json.dumps(value, ensure_ascii=False).encode()
+    except (ValueError, RecursionError):
         return None
+    return value
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is not JSON")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from or_cache_magic.simulator import SCENARIOS, Simulator, scenario
 
@@ -44,6 +46,69 @@ def test_body__malformed_is_400(wire, data):
     got = wire.send("POST", "/chat/completions", data, {"Authorization": "Bearer sk-or-v1-x"})
     assert got.status == 400
     assert got.json["error"]["code"] == 400
+
+
+ODD = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-3, 3)
+    | st.text("ab\ud800\x00é", max_size=3)
+    | st.just("function"),
+    lambda inner: (
+        st.lists(inner, max_size=2)
+        | st.dictionaries(
+            st.sampled_from(["type", "role", "content", "id", "name", "function", "order"]), inner, max_size=2
+        )
+    ),
+    max_leaves=5,
+)
+FIELDS = [
+    "messages",
+    "model",
+    "models",
+    "tools",
+    "tool_choice",
+    "response_format",
+    "stop",
+    "provider",
+    "plugins",
+    "reasoning",
+    "modalities",
+    "max_tokens",
+    "temperature",
+    "stream",
+    "debug",
+    "cache_control",
+    "service_tier",
+    "preset",
+    "session_id",
+    "seed",
+]
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(changes=st.dictionaries(st.sampled_from(FIELDS), ODD, max_size=3), part=ODD)
+def test_body__odd_is_answered_or_refused(wire, changes, part):
+    """Law: whatever stands in the fields, there is an answer or a refusal in JSON; no connection is dropped."""
+    message = {"role": "user", "content": [{"type": "text", "text": "hello"}, part] if part else "hello"}
+    got = wire.ask(**({"messages": [message]} | changes))
+    assert got.status in {200, 400, 404}
+    assert got.raw.startswith((b"{", b"data"))
+    assert not got.cut
+
+
+def test_body__lone_surrogates_and_nan_are_400(wire):
+    """What has no place in JSON or UTF-8 is refused."""
+    for text in (r'"\ud800"', "NaN", "[" * 100_000):
+        data = b'{"messages": [{"role": "user", "content": %b}]}' % text.encode()
+        assert (
+            wire.send("POST", "/chat/completions", data, {"Authorization": "Bearer sk-or-v1-x"}).status == 400
+        )
+
+
+def test_preset__unknown_is_404(wire):
+    """A preset that is not there is not passed over in silence."""
+    assert wire.ask(preset="nothing").status == 404
 
 
 def test_path__unknown_is_404(wire):

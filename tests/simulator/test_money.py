@@ -154,6 +154,7 @@ def test_response_cache__hits_have_no_metadata(wire, check):
     headers = CACHED | {"X-OpenRouter-Metadata": "enabled"}
     first, again = wire.ask(headers=headers), wire.ask(headers=headers)
     assert first.json["openrouter_metadata"]["endpoints"]["available"][0]["selected"] is True
+    assert first.json["openrouter_metadata"]["strategy"] == "direct"
     check("ChatResult", json.loads(first.raw))
     assert again.headers["x-openrouter-cache-status"] == "HIT"
     assert "openrouter_metadata" not in again.json
@@ -205,6 +206,9 @@ def test_models__alias_fallback_and_free_router(wire):
     assert alias.json["model"] == "anthropic/claude-4.6-opus-20260205"
     backup = wire.ask(model="no/such", models=["also/none", "openai/gpt-4o"])
     assert backup.json["model"] == "openai/gpt-4o"
+    asked = {"X-OpenRouter-Metadata": "enabled"}
+    backup = wire.ask(model="no/such", models=["openai/gpt-4o"], headers=asked)
+    assert backup.json["openrouter_metadata"]["strategy"] == "fallback"
     assert parts(backup.usage)[0] == backup.usage["prompt_tokens"] * Decimal("0.0000025")
     free = wire.ask(model="openrouter/free")
     assert free.json["model"].endswith(":free")
