@@ -15,7 +15,7 @@ FREE: Final = Cost(Decimal(0), "reported")
 _MAYBE_BILLED: Final = frozenset({408, 499, 504, 524})
 """Time-outs at the edge: the provider may have gone on, and been paid."""
 
-_BILLED_APART: Final = ("plugins", "web_search_options", "tools", "stop_server_tools_when")
+_BILLED_APART: Final = ("plugins", "web_search_options", "stop_server_tools_when")
 """Fields that can bill searches and files on their own, even when no token came back."""
 
 
@@ -51,15 +51,29 @@ def cost_reported(usage: Mapping[str, Any] | None) -> Cost:
     return UNKNOWN_COST if upstream is None else Cost(charged + upstream, "reported")
 
 
-def cost_of_failure(status: int | None, body: Mapping[str, Any]) -> Cost:
-    """What a call cost that ended in an error before any token arrived.
+def cost_of_failure(status: int | None, body: Mapping[str, Any], *, accepted: bool = False) -> Cost:
+    """What a call cost that ended in an error before any token arrived, and named no amount.
 
     A refused request is not billed, and a provider's failure without a completion is not either
     (OpenRouter: "Zero completion insurance"), unless the request also ordered searches or files,
     which are billed apart. After a time-out or a lost connection nobody here knows.
+
+    Args:
+        status: The HTTP status or the error's own code; None is neither.
+        body: The request's body.
+        accepted: Whether the error came inside an HTTP 200, so that work may have begun.
     """
     if status is None or status in _MAYBE_BILLED:
         return UNKNOWN_COST
-    if 400 <= status < 500:  # noqa: PLR2004 - the HTTP classes
-        return FREE
-    return UNKNOWN_COST if any(body.get(name) for name in _BILLED_APART) else FREE
+    refused = 400 <= status < 500 and not accepted  # noqa: PLR2004 - the HTTP classes
+    return FREE if refused or not _bills_apart(body) else UNKNOWN_COST
+
+
+def _bills_apart(body: Mapping[str, Any]) -> bool:
+    if any(body.get(name) for name in _BILLED_APART) or ":online" in str(body.get("model")):
+        return True
+    tools = body.get("tools")
+    # The caller runs functions; every other tool is run, and billed, by OpenRouter or the provider.
+    return isinstance(tools, (list, tuple)) and any(
+        not isinstance(tool, Mapping) or tool.get("type") != "function" for tool in tools
+    )

@@ -5,15 +5,16 @@ Retries are ours, not the client's: only what is proven to have cost nothing is 
 
 from __future__ import annotations
 
+import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from or_cache_magic.errors import MissingKeyError, UpstreamError
 from or_cache_magic.records import Answer, Request
 
-from .draft import Draft
+from .draft import Draft, MalformedReplyError, lines_of
 from .failures import connection_lost, upstream_error
 
 if TYPE_CHECKING:
@@ -30,7 +31,18 @@ _ATTRIBUTION: Final = {
     "HTTP-Referer": "http://localhost/or_cache_magic",
     "X-OpenRouter-Title": "or_cache_magic",
 }
-_OPENAI_HEADERS: Final = ("OpenAI-Organization", "OpenAI-Project")
+_CONNECT_S: Final = 10.0
+"""A host that does not even take the connection is given up sooner than a model that thinks."""
+
+_MAY_LEAVE: Final = re.compile(
+    "host|accept|accept-encoding|connection|content-type|content-length|transfer-encoding|user-agent"
+    "|authorization|http-referer|x-openrouter-.*|x-stainless-raw-response"
+)
+"""The only headers that are sent. The client adds those of ``OPENAI_ORG_ID``, ``OPENAI_PROJECT_ID`` and
+``OPENAI_CUSTOM_HEADERS``, which may hold another service's secrets, and facts about this machine. It
+reads the last one back from the request, to know which kind of response it was asked for."""
+
+_KEY: Final = re.compile(r"[\x21-\x7e]+")
 _HTTP_LIBRARIES: Final = frozenset({"httpx", "httpx2", "httpcore", "httpcore2"})
 _NEVER_SENT: Final = frozenset({"ConnectError", "ConnectTimeout", "PoolTimeout", "UnsupportedProtocol"})
 
@@ -111,17 +123,17 @@ class Gateway:
                 headers = response.headers
                 draft.read_headers(headers)
                 if "text/event-stream" in headers.get("content-type", ""):
-                    _read_stream(response.iter_lines(), draft)
+                    any(map(draft.read_line, lines_of(response.iter_bytes())))  # as far as the end marker
                 else:
                     draft.read_body(response.read())
         except Exception as exc:
-            failure = _failure(exc, request, headers=headers, attempt=attempt)
+            failure = _failure(exc, request, draft, headers=headers, attempt=attempt)
             if failure is None:
                 raise
             if not draft.started:
                 raise failure from None
         if draft.error is not None and not draft.started:
-            raise upstream_error(None, draft.error, body=body, headers=headers, attempts=attempt)
+            raise _refusal(draft.error, request, draft, headers=headers, attempt=attempt)
         return draft.answer()
 
     def _connected(self, base_url: str) -> OpenAI:
@@ -130,6 +142,12 @@ class Gateway:
             raise MissingKeyError(
                 "no OpenRouter API key, and this answer is not in the completion cache (nothing was sent)",
                 "set OPENROUTER_API_KEY or run %openrouter_key",
+            )
+        if not _KEY.fullmatch(key):
+            # Said here, since the HTTP library's own complaint would show the key.
+            raise MissingKeyError(
+                "the OpenRouter API key holds a character that no key has (nothing was sent)",
+                "copy it again: it is one word that begins with sk-or-",
             )
         wanted = (key, base_url, self._attribution(), self._timeout_s())
         with self._lock:
@@ -141,23 +159,26 @@ class Gateway:
 def _client(api_key: str, base_url: str, attribution: bool, timeout_s: float) -> OpenAI:
     import openai
 
-    # The client would fill these from OPENAI_ORG_ID and OPENAI_PROJECT_ID.
-    headers: dict[str, Any] = dict.fromkeys(_OPENAI_HEADERS, openai.Omit())
-    if attribution:
-        headers.update(_ATTRIBUTION)
+    timeout = openai.Timeout(timeout_s, connect=min(timeout_s, _CONNECT_S))
+    # Said as a header as well, since one in ``OPENAI_CUSTOM_HEADERS`` would go before `api_key`.
+    headers = {"Authorization": f"Bearer {api_key}", **(_ATTRIBUTION if attribution else {})}
     return openai.OpenAI(
-        api_key=api_key, base_url=base_url, max_retries=0, timeout=timeout_s, default_headers=headers
+        api_key=api_key,
+        base_url=base_url,
+        max_retries=0,
+        timeout=timeout,
+        default_headers=headers,
+        http_client=openai.DefaultHttpxClient(timeout=timeout, event_hooks={"request": [_keep_ours]}),
     )
 
 
-def _read_stream(lines: Iterator[str], draft: Draft) -> None:
-    for line in lines:
-        if draft.read_line(line):
-            return
+def _keep_ours(request: Any) -> None:
+    for name in [name for name in request.headers if not _MAY_LEAVE.fullmatch(name)]:
+        del request.headers[name]
 
 
 def _failure(
-    exc: Exception, request: Request, *, headers: Mapping[str, str], attempt: int
+    exc: Exception, request: Request, draft: Draft, *, headers: Mapping[str, str], attempt: int
 ) -> UpstreamError | None:
     """The error that `exc` stands for; None when it isn't the wire's doing."""
     import openai
@@ -170,14 +191,40 @@ def _failure(
             headers=exc.response.headers,
             attempts=attempt,
         )
-    if isinstance(exc, ValueError):  # JSON that isn't; a body of blanks
-        error = f"a reply that is not JSON ({exc})"
-        return upstream_error(None, error, body=request.body, headers=headers, attempts=attempt)
+    if isinstance(exc, MalformedReplyError):
+        return _refusal(
+            f"a reply that is no completion ({exc})", request, draft, headers=headers, attempt=attempt
+        )
     if _is_transport_failure(exc):
         cause = exc.__cause__ or exc
-        sent = bool(headers) or type(cause).__name__ not in _NEVER_SENT
-        return connection_lost(cause, sent=sent, attempts=attempt, base_url=request.base_url)
+        return connection_lost(
+            cause,
+            sent=bool(headers) or type(cause).__name__ not in _NEVER_SENT,
+            attempts=attempt,
+            base_url=request.base_url,
+            generation_id=draft.generation_id,
+        )
     return None
+
+
+def _refusal(
+    error: Mapping[str, Any] | str,
+    request: Request,
+    draft: Draft,
+    *,
+    headers: Mapping[str, str],
+    attempt: int,
+) -> UpstreamError:
+    """The error of an HTTP 200 that brought no part of an answer."""
+    return upstream_error(
+        None,
+        error,
+        body=request.body,
+        headers=headers,
+        attempts=attempt,
+        generation_id=draft.generation_id,
+        reported=draft.cost,
+    )
 
 
 def _error_object(body: Any) -> Mapping[str, Any] | str | None:

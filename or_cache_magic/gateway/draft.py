@@ -11,19 +11,23 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from decimal import Decimal
 from typing import Any, Final
 
 from or_cache_magic.pricing import cost_reported
-from or_cache_magic.records import Answer, Choice, Usage
+from or_cache_magic.records import Answer, Choice, Cost, Usage
 
-__all__ = ["Draft", "error_of"]
+from .assembly import mended, merge_delta, merged_logprobs, whole_message
+
+__all__ = ["Draft", "MalformedReplyError", "lines_of"]
 
 _DONE: Final = "[DONE]"
-_JOINED: Final = frozenset({"content", "reasoning", "reasoning_content", "refusal"})
-_OUTPUT: Final = ("content", "tool_calls", "reasoning", "reasoning_details", "images", "audio")
-_EXTENDED: Final = frozenset({"annotations", "images"})
+
+
+class MalformedReplyError(ValueError):
+    """A reply that is no chat completion: not JSON, or not of its form."""
 
 
 def _discard(_text: str) -> None:
@@ -43,38 +47,39 @@ class Draft:
     ) -> None:
         self._on_text = on_text
         self._clock = clock
+        self.restart()
+
+    def restart(self) -> None:
+        """Forgets a failed attempt, all of it."""
         self._began = time.perf_counter()
         self._choices: dict[int, dict[str, Any]] = {}
         self._usage: Mapping[str, Any] | None = None
-        self._usage_is_last = False
-        self._done = False
-        self._whole = False
+        self._proven = False
+        self._held = ""
         self._model: str | None = None
         self._provider: str | None = None
-        self.error: Mapping[str, Any] | None = None
-        self.generation_id: str | None = None
         self._cache_hit = False
         self._source_id: str | None = None
+        #: The error that the reply carries, at any level; None when it carries none.
+        self.error: Mapping[str, Any] | None = None
+        #: ``gen-…``; None as long as the reply has not named it.
+        self.generation_id: str | None = None
 
     @property
     def started(self) -> bool:
         """Whether any part of an answer has arrived, so that asking again would pay twice."""
-        return any(c["message"].get(name) for c in self._choices.values() for name in _OUTPUT)
+        messages = [choice["message"] for choice in self._choices.values()]
+        return any(value for message in messages for name, value in message.items() if name != "role")
 
     @property
-    def text(self) -> str:
-        """The first choice's text so far."""
-        content = self._choices.get(0, {}).get("message", {}).get("content")
-        return content if isinstance(content, str) else ""
-
-    def restart(self) -> None:
-        """Forgets a failed attempt that brought no part of an answer."""
-        self._choices.clear()
-        self.error = self._usage = None
+    def cost(self) -> Cost:
+        """What the reply says that the call cost."""
+        # A reply from OpenRouter's response caching reports zeros, which say nothing of its value.
+        return cost_reported(None if self._cache_hit else self._usage)
 
     def read_headers(self, headers: Mapping[str, str]) -> None:
         """Takes the generation's id and what OpenRouter's response caching did."""
-        self.generation_id = headers.get("x-generation-id") or self.generation_id
+        self.generation_id = headers.get("x-generation-id")
         self._cache_hit = headers.get("x-openrouter-cache-status", "").upper() == "HIT"
         self._source_id = headers.get("x-openrouter-cache-source-id")
 
@@ -85,160 +90,149 @@ class Draft:
         Event Streams standard).
 
         Raises:
-            ValueError: A ``data`` line that isn't a JSON object.
+            MalformedReplyError: A ``data`` line that isn't a chunk of a chat completion.
         """
         if not line.startswith("data:"):
             return False
         data = line[5:].strip()
         if data == _DONE:
-            self._done = True
+            self._proven = True
             return True
-        chunk = json.loads(data)
-        if not isinstance(chunk, dict):
-            raise ValueError("a chunk is not an object")
-        self._read_common(chunk, data)
-        for choice in chunk.get("choices") or ():
-            self._read_choice_delta(choice)
+        with _well_formed():
+            chunk = _object(data)
+            self._read_common(chunk, data)
+            for choice in chunk.get("choices") or ():
+                self._read_choice_delta(choice)
+            if isinstance(chunk.get("usage"), dict):
+                # Documented as sent once, last, after the finish reason or with it.
+                self._proven = self._finished and self.error is None
+        self._show()
         return False
 
     def read_body(self, body: bytes) -> None:
         """Reads a whole reply; padding before the JSON (blank lines, comments) is passed over.
 
         Raises:
-            ValueError: No JSON object in it.
+            MalformedReplyError: It isn't a chat completion.
         """
-        lines = body.decode("utf-8").splitlines(keepends=True)
-        text = "".join(line for line in lines if not line.startswith(":")).strip()
-        reply = json.loads(text)
-        if not isinstance(reply, dict):
-            raise ValueError("the reply is not an object")
-        self._read_common(reply, text)
-        for position, choice in enumerate(reply.get("choices") or ()):
-            index = choice.get("index")
-            self._choices[index if isinstance(index, int) else position] = {
-                **choice,
-                "message": choice.get("message") or {},
-            }
-        self._whole = True
-        if self.text:
-            self._on_text(self.text)
+        with _well_formed():
+            text = body.decode("utf-8").strip()
+            while text.startswith(":"):
+                text = text.partition("\n")[2].lstrip()
+            reply = _object(text)
+            self._read_common(reply, text)
+            for position, choice in enumerate(reply.get("choices") or ()):
+                index = choice.get("index")
+                message = dict(choice.get("message") or {})
+                self._choices[index if isinstance(index, int) else position] = {**choice, "message": message}
+            content = self._choices[min(self._choices)]["message"].get("content") if self._choices else None
+        self._proven = True
+        self._held = content if isinstance(content, str) else ""
+        self._show()
 
     def answer(self) -> Answer:
         """The answer as far as it has arrived; `Answer.complete` says if it is proven whole."""
-        choices = tuple(_choice(self._choices[index]) for index in sorted(self._choices))
-        finished = bool(choices) and all(c.finish_reason is not None for c in choices)
-        proven = self._whole or self._done or self._usage_is_last
         return Answer(
-            choices=choices,
+            choices=tuple(_choice(self._choices[index]) for index in sorted(self._choices)),
             model=self._model,
             provider=self._provider,
-            # A reply from OpenRouter's response cache reports zeros, which say nothing of its value.
             usage=None if self._cache_hit else _usage(self._usage),
-            cost=cost_reported(None if self._cache_hit else self._usage),
+            cost=self.cost,
             generation_id=self.generation_id,
             created_s=self._clock(),
             elapsed_s=time.perf_counter() - self._began,
-            complete=finished and proven,
+            complete=self._finished and self._proven,
             error=self.error,
             response_cache_hit=self._cache_hit,
             source_generation_id=self._source_id,
         )
 
+    @property
+    def _finished(self) -> bool:
+        choices = self._choices.values()
+        return bool(choices) and all(c.get("finish_reason") is not None for c in choices)
+
     def _read_common(self, reply: Mapping[str, Any], text: str) -> None:
-        self.error = error_of(reply) or self.error
+        self.error = _error_of(reply) or self.error
         self.generation_id = _str(reply.get("id")) or self.generation_id
         self._model = _str(reply.get("model")) or self._model
         self._provider = _str(reply.get("provider")) or self._provider
         if isinstance(reply.get("usage"), dict):
             self._usage = json.loads(text, parse_float=Decimal)["usage"]
-            # Documented as sent once, last, after the finish reason or with it.
-            self._usage_is_last = self.error is None
 
     def _read_choice_delta(self, chunk: Mapping[str, Any]) -> None:
         index = chunk.get("index")
         choice = self._choices.setdefault(index if isinstance(index, int) else 0, {"message": {}})
         delta = chunk.get("delta") or {}
-        _merge_delta(choice["message"], delta)
+        merge_delta(choice["message"], delta)
         for name, value in chunk.items():
             if name not in ("delta", "index") and value is not None:
-                choice[name] = _merged_logprobs(choice.get(name), value) if name == "logprobs" else value
+                choice[name] = merged_logprobs(choice.get(name), value) if name == "logprobs" else value
         piece = delta.get("content")
-        if index in (0, None) and isinstance(piece, str) and piece:
-            self._on_text(piece)
+        if index in (0, None) and isinstance(piece, str):
+            self._held += piece
+
+    def _show(self) -> None:
+        text, self._held = self._held, ""
+        if "\ud800" <= text[-1:] <= "\udbff":  # half a character: the next piece brings the other
+            text, self._held = text[:-1], text[-1]
+        if text:
+            self._on_text(mended(text))
 
 
-def error_of(reply: Mapping[str, Any]) -> Mapping[str, Any] | None:
+def lines_of(chunks: Iterable[bytes]) -> Iterator[str]:
+    """The lines of an event stream, without their ends.
+
+    Lines end as the Event Streams standard has it. The client's own lines end at U+2028 and U+0085
+    too, which JSON may hold as they are, so that chunks with such text would be torn.
+    """
+    pieces: list[bytes] = []
+    for chunk in chunks:
+        for part in chunk.splitlines(keepends=True):
+            pieces.append(part)
+            if part.endswith((b"\n", b"\r")):
+                yield _line(pieces)
+                pieces.clear()
+    if pieces:
+        yield _line(pieces)
+
+
+def _line(pieces: Iterable[bytes]) -> str:
+    with _well_formed():
+        return b"".join(pieces).rstrip(b"\r\n").decode("utf-8")
+
+
+@contextmanager
+def _well_formed() -> Iterator[None]:
+    """One seam for all that can be wrong with a reply: nothing in it is trusted to have its type."""
+    try:
+        yield
+    except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as exc:
+        raise MalformedReplyError(str(exc)) from exc
+
+
+def _object(text: str) -> dict[str, Any]:
+    value = json.loads(text)
+    if not isinstance(value, dict):
+        raise TypeError("not a JSON object")
+    return value
+
+
+def _error_of(reply: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """The error that a reply or chunk carries at its top or in a choice; None when there is none."""
-    error = reply.get("error")
-    if error:
-        return error if isinstance(error, dict) else {"message": str(error)}
-    for choice in reply.get("choices") or ():
-        inner = choice.get("error")
-        if inner:
-            return inner if isinstance(inner, dict) else {"message": str(inner)}
-        if choice.get("finish_reason") == "error":
+    for part in (reply, *(reply.get("choices") or ())):
+        error = part.get("error")
+        if error:
+            return error if isinstance(error, dict) else {"message": str(error)}
+        if part.get("finish_reason") == "error":
             return {"message": "the provider failed in the middle of its answer"}
     return None
-
-
-def _merge_delta(message: dict[str, Any], delta: Mapping[str, Any]) -> None:
-    for name, value in delta.items():
-        if value is None:
-            continue
-        if name in _JOINED and isinstance(value, str):
-            message[name] = (message.get(name) or "") + value
-        elif name == "tool_calls":
-            _merge_by_index(message.setdefault(name, []), value, joined=("arguments",))
-        elif name == "reasoning_details":
-            _merge_by_index(message.setdefault(name, []), value, joined=("text", "summary", "data"))
-        elif name in _EXTENDED and isinstance(value, list):
-            message.setdefault(name, []).extend(value)
-        elif name == "audio" and isinstance(value, dict):
-            _join_fields(message.setdefault(name, {}), value, joined=("data", "transcript"))
-        else:
-            message[name] = value
-
-
-def _merge_by_index(parts: list[dict[str, Any]], pieces: Any, *, joined: tuple[str, ...]) -> None:
-    """Adds fragments to the parts they continue: the same index and, where given, the same type."""
-    for piece in pieces if isinstance(pieces, list) else ():
-        index, kind = piece.get("index"), piece.get("type")
-        for part in parts:
-            if (
-                index is not None
-                and part.get("index") == index
-                and (kind or part.get("type")) == part.get("type")
-            ):
-                _join_fields(part, piece, joined=joined)
-                break
-        else:
-            parts.append(json.loads(json.dumps(piece)))
-
-
-def _join_fields(part: dict[str, Any], piece: Mapping[str, Any], *, joined: tuple[str, ...]) -> None:
-    for name, value in piece.items():
-        if value is None:
-            continue
-        if isinstance(value, dict) and isinstance(part.get(name), dict):
-            _join_fields(part[name], value, joined=joined)
-        elif name in joined and isinstance(part.get(name), str):
-            part[name] += value
-        else:
-            part[name] = value
-
-
-def _merged_logprobs(known: Any, value: Any) -> Any:
-    if not isinstance(known, dict) or not isinstance(value, dict):
-        return value
-    return {
-        name: [*(known.get(name) or ()), *(value.get(name) or ())] for name in dict.fromkeys([*known, *value])
-    }
 
 
 def _choice(parts: Mapping[str, Any]) -> Choice:
     error = parts.get("error")
     return Choice(
-        message=_plain_message(parts["message"]),
+        message=whole_message(parts["message"]),
         finish_reason=_str(parts.get("finish_reason")),
         native_finish_reason=_str(parts.get("native_finish_reason")),
         error=error if isinstance(error, dict) else None,
@@ -246,22 +240,11 @@ def _choice(parts: Mapping[str, Any]) -> Choice:
     )
 
 
-def _plain_message(message: Mapping[str, Any]) -> dict[str, Any]:
-    """A message as a non-streaming reply has it, whichever way it came."""
-    plain = {"role": "assistant", "content": None, **message}
-    calls = plain.get("tool_calls")
-    if isinstance(calls, list):
-        # "index" is how a stream's fragments find each other; a whole reply has none.
-        plain["tool_calls"] = [{k: v for k, v in call.items() if k != "index"} for call in calls]
-        plain["content"] = plain["content"] or None
-    return {name: value for name, value in plain.items() if value is not None or name == "content"}
-
-
 def _usage(block: Mapping[str, Any] | None) -> Usage | None:
     if block is None:
         return None
-    prompt = block.get("prompt_tokens_details") or {}
-    completion = block.get("completion_tokens_details") or {}
+    prompt = _mapping(block.get("prompt_tokens_details"))
+    completion = _mapping(block.get("completion_tokens_details"))
     return Usage(
         prompt_tokens=_count(block.get("prompt_tokens")),
         completion_tokens=_count(block.get("completion_tokens")),
@@ -269,6 +252,10 @@ def _usage(block: Mapping[str, Any] | None) -> Usage | None:
         cache_write_tokens=_count(prompt.get("cache_write_tokens")),
         reasoning_tokens=_count(completion.get("reasoning_tokens")),
     )
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
 
 
 def _count(value: Any) -> int | None:

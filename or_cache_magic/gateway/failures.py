@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from or_cache_magic.errors import ConnectionLostError, UpstreamError
-from or_cache_magic.pricing import cost_of_failure
+from or_cache_magic.pricing import FREE, cost_of_failure
+from or_cache_magic.records import UNKNOWN_COST, Cost
 
 __all__ = ["connection_lost", "upstream_error"]
 
@@ -31,41 +32,46 @@ def upstream_error(
     error: Mapping[str, Any] | str | None,
     *,
     body: Mapping[str, Any],
-    headers: Mapping[str, str] | None = None,
-    attempts: int = 1,
+    headers: Mapping[str, str],
+    attempts: int,
+    generation_id: str | None = None,
+    reported: Cost = UNKNOWN_COST,
 ) -> UpstreamError:
     """The error for a reply that refuses or fails, with the facts that it carries as attributes.
 
     Args:
-        status: HTTP status; None takes the error's own code.
+        status: HTTP status of the refusal; None when it came inside an HTTP 200, and its own code counts.
         error: The error object of the reply, its text (HTML from the edge), or None.
         body: The request's body; some fields can bill on their own.
         headers: The reply's headers.
         attempts: How many requests were sent for this ask.
+        generation_id: As the reply's body names it; None takes the header's.
+        reported: What the reply itself says that it cost.
     """
     facts = error if isinstance(error, Mapping) else {}
     metadata = _mapping(facts.get("metadata"))
     availability = _mapping(facts.get("availability"))
-    code = status if status is not None and status >= 400 else _code(facts, availability)  # noqa: PLR2004
-    cost = cost_of_failure(code, body)
-    retry_after_s = _seconds((headers or {}).get("retry-after"), availability.get("retry_after"))
-    paid = "nothing was paid" if cost.usd == 0 else "it may have been billed"
+    code = _code(facts, availability) if status is None else status
+    cost = reported if reported.usd is not None else cost_of_failure(code, body, accepted=status is None)
+    retry_after_s = _seconds(headers.get("retry-after"), availability.get("retry_after"))
     return UpstreamError(
-        f"OpenRouter answered {code or 'with an error'}: {_message(facts, error)} ({paid})",
+        f"OpenRouter answered {code or 'with an error'}: {_message(facts, error)} ({_paid(cost)})",
         _hint(code, availability, retry_after_s),
         status=code,
         error_type=_text(metadata.get("error_type")) or _text(facts.get("error_type")),
         retry_after_s=retry_after_s,
         # Never ask again by ourselves where the failed call may already be on the bill.
         retryable=_may_retry(code, facts, availability) and cost.usd == 0,
-        generation_id=(headers or {}).get("x-generation-id"),
+        generation_id=generation_id or headers.get("x-generation-id"),
         cost_usd=cost.usd,
         body=facts or None,
         attempts=attempts,
     )
 
 
-def connection_lost(exc: BaseException, *, sent: bool, attempts: int, base_url: str) -> ConnectionLostError:
+def connection_lost(
+    exc: BaseException, *, sent: bool, attempts: int, base_url: str, generation_id: str | None = None
+) -> ConnectionLostError:
     """The error for a call that brought no whole reply; `sent` is whether the request may have arrived."""
     what = str(exc) or type(exc).__name__
     if sent:
@@ -80,9 +86,16 @@ def connection_lost(exc: BaseException, *, sent: bool, attempts: int, base_url: 
         message,
         hint,
         retryable=not sent,
-        cost_usd=None if sent else cost_of_failure(400, {}).usd,
+        generation_id=generation_id,
+        cost_usd=None if sent else FREE.usd,
         attempts=attempts,
     )
+
+
+def _paid(cost: Cost) -> str:
+    if cost.usd is None:
+        return "it may have been billed"
+    return f"it cost ${cost.usd:f}" if cost.usd else "nothing was paid"
 
 
 def _may_retry(code: int | None, facts: Mapping[str, Any], availability: Mapping[str, Any]) -> bool:
