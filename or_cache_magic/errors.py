@@ -110,7 +110,7 @@ class CacheMissError(OrCacheError):
         key: The 64 hex digits that were looked for.
     """
 
-    def __init__(self, message: str, hint: str = "", *, key: str) -> None:
+    def __init__(self, message: str, hint: str = "", *, key: str = "") -> None:
         super().__init__(message, hint)
         #: The 64 hex digits that were looked for.
         self.key = key

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, get_args
@@ -43,6 +44,7 @@ FOREVER_S: Final = math.inf
 VOLATILE_TTL_S: Final = 24 * 3600.0
 
 _UNIT_S: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+_TTL: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)([smhdw])")
 
 
 def parse_ttl(text: str) -> float:
@@ -57,8 +59,8 @@ def parse_ttl(text: str) -> float:
     text = text.strip().lower()
     if text == "never":
         return FOREVER_S
-    number, unit = text[:-1], _UNIT_S.get(text[-1:])
-    seconds = float(number) * unit if unit is not None and number[:1].isdigit() else math.nan
+    found = _TTL.fullmatch(text)
+    seconds = float(found[1]) * _UNIT_S[found[2]] if found else 0.0
     if not 0 < seconds < FOREVER_S:
         raise ValueError(f"{text!r} is no lifetime: write 30m, 24h, 7d or never")
     return seconds
@@ -99,7 +101,7 @@ def why_no_lookup(request: Request, policy: Policy) -> str | None:
     temperature = request.body.get("temperature")
     if policy.sampled or policy.cache_sampled or (temperature == 0 and temperature is not False):
         return None
-    shown = "not set" if temperature is None else f"{temperature:g}"
+    shown = "not set" if temperature is None else str(temperature)
     return f"temperature {shown} (--sample 0 keeps it)"
 
 
@@ -170,8 +172,8 @@ def _hollow(choice: Choice) -> str | None:
 
 
 def _malformed(request: Request, choice: Choice) -> str | None:
-    for call in choice.message.get("tool_calls") or ():
-        arguments = (call.get("function") or {}).get("arguments")
+    for call in _as_list(choice.message.get("tool_calls")):
+        arguments = _mapping(_mapping(call).get("function")).get("arguments")
         if isinstance(arguments, str) and arguments.strip() and not _is_json(arguments):
             return "the arguments of a tool call are not JSON"
     wanted = request.body.get("response_format")
@@ -182,29 +184,38 @@ def _malformed(request: Request, choice: Choice) -> str | None:
     content = choice.message.get("content")
     if not isinstance(content, str) or not _is_json(content):
         return "the answer is not the JSON that was asked for"
-    schema = (wanted.get("json_schema") or {}).get("schema")
+    schema = _mapping(wanted.get("json_schema")).get("schema")
     return _schema_violation(schema, content) if isinstance(schema, Mapping) else None
 
 
 def _is_json(text: str) -> bool:
     try:
-        json.loads(text)
-    except ValueError:
+        json.loads(text, parse_constant=_no_constant)
+    except (ValueError, RecursionError):
         return False
     return True
 
 
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is Python's, not JSON's")
+
+
 def _schema_violation(schema: Mapping[str, Any], content: str) -> str | None:
     import jsonschema
+    from referencing import Registry
 
     try:
-        jsonschema.validate(json.loads(content), schema)
-    except jsonschema.ValidationError as exc:
-        return f"the answer does not fit its JSON schema ({exc.message[:80]})"
-    except jsonschema.SchemaError:
+        # A registry of its own, so that no schema can make this machine fetch a URL.
+        validator = jsonschema.validators.validator_for(schema, default=jsonschema.Draft202012Validator)
+        violation = jsonschema.exceptions.best_match(
+            validator(schema, registry=Registry()).iter_errors(json.loads(content))
+        )
+    except Exception:  # noqa: BLE001 - bad types, patterns, references: each fails in its own library's way
         # The model was sent this schema and answered; judging by a schema that can't judge helps nobody.
         return None
-    return None
+    return (
+        None if violation is None else f"the answer does not fit its JSON schema ({violation.message[:80]})"
+    )
 
 
 def volatility(request: Request) -> str | None:
@@ -234,6 +245,10 @@ def volatility(request: Request) -> str | None:
     return None
 
 
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
 def _as_list(value: Any) -> Sequence[Any]:
     return value if isinstance(value, (list, tuple)) else ()
 
@@ -252,27 +267,29 @@ def _is_server_tool(tool: Any) -> bool:
 
 
 def _has_remote_media(message: Any) -> bool:
-    parts = message.get("content") if isinstance(message, Mapping) else None
-    for part in _as_list(parts):
-        if isinstance(part, Mapping):
-            for value in part.values():
-                urls = value.values() if isinstance(value, Mapping) else (value,)
-                if any(isinstance(u, str) and u.startswith(("http://", "https://")) for u in urls):
-                    return part.get("type") != "text"
-    return False
+    parts = _as_list(_mapping(message).get("content"))
+    return any(_is_remote(part) for part in parts if _mapping(part).get("type") != "text")
+
+
+def _is_remote(part: Any) -> bool:
+    values = _mapping(part).values()
+    urls = [url for value in values for url in (value.values() if isinstance(value, Mapping) else (value,))]
+    return any(isinstance(url, str) and url.startswith(("http://", "https://")) for url in urls)
 
 
 def lifetime_s(request: Request, answer: Answer, policy: Policy) -> tuple[float | None, str]:
     """How long an answer is served, in seconds (None: for ever), and what the receipt says of it."""
     if policy.ttl_s is not None:
-        return (None if policy.ttl_s == FOREVER_S else policy.ttl_s), ""
+        return _finite(policy.ttl_s), ""
     why = volatility(request)
     if why is None and any(c.message.get("annotations") for c in answer.choices):
         why = "it cites the web"
-    if why is None:
-        return None, ""
-    hours = policy.volatile_ttl_s / 3600
-    return policy.volatile_ttl_s, f"kept {hours:g} h: {why}"
+    ttl_s = None if why is None else _finite(policy.volatile_ttl_s)
+    return ttl_s, "" if ttl_s is None else f"kept {ttl_s / 3600:g} h: {why}"
+
+
+def _finite(ttl_s: float) -> float | None:
+    return None if ttl_s == FOREVER_S else ttl_s
 
 
 def notes_on(request: Request, answer: Answer) -> tuple[str, ...]:

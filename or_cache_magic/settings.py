@@ -142,12 +142,19 @@ def _one_of(choices: tuple[str, ...]) -> Callable[[Any], str]:
 
 
 def _lifetime(value: Any) -> float:
-    return float(value) if isinstance(value, float) else parse_ttl(str(value))
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return parse_ttl(str(value))
+    if not value > 0:
+        raise ValueError("takes seconds above zero")
+    return float(value)
 
 
 def _url(value: Any) -> str:
-    url = _text(value).rstrip("/")
-    if not url.startswith(("https://", "http://")):
+    from urllib.parse import urlsplit
+
+    url = _text(value).strip().rstrip("/")
+    parts = urlsplit(url)  # raises ValueError too
+    if parts.scheme not in ("https", "http") or not parts.hostname or parts.port == 0:
         raise ValueError("takes an http(s) URL")
     return url
 
@@ -261,9 +268,14 @@ def _read_project(path: Path) -> dict[str, tuple[Any, str]]:
     import tomlkit
 
     try:
-        section = tomlkit.parse(text).unwrap().get("tool", {}).get("or_cache_magic", {})
+        tool = tomlkit.parse(text).unwrap().get("tool", {})
     except tomlkit.exceptions.ParseError as exc:
         raise SettingError(f"{path} is not TOML: {exc}", "mend the file; nothing was sent") from exc
+    section = tool.get("or_cache_magic", {}) if isinstance(tool, dict) else {}
+    if not isinstance(section, dict):
+        raise SettingError(
+            f"or_cache_magic in {path} is no table", "write [tool.or_cache_magic] above settings"
+        )
     values: dict[str, tuple[Any, str]] = {}
     for name, value in section.items():
         if name in NEVER_FROM_A_PROJECT:
