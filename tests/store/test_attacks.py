@@ -129,12 +129,14 @@ def test_pickles__run_in_plain_diskcache(stored, sql, folder, mark, evil):
 @pytest.mark.parametrize(
     "change", ["mode = 4", "filename = 'x'", "value = 'text'", "value = 5", "value = NULL", "mode = 2"]
 )
-def test_get__refuses_rows_that_we_never_write(store, stored, sql, change):
+def test_get__refuses_rows_that_we_never_write(database, store, stored, sql, change):
     """A row of another mode, with a file name, or whose value is no bytes, is refused."""
     sql(f"UPDATE Cache SET {change}")
 
     with pytest.raises((UnsafeStoreError, StoreCorruptError)):
         store.get(stored.key)
+    with pytest.raises(UnsafeStoreError):
+        on_cache(database, lambda cache: cache[stored.key.digest])
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)

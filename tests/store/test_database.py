@@ -207,7 +207,9 @@ def test_checkpoint__a_copy_of_the_file_has_everything(store, database, folder, 
     entries = [make(str(i)) for i in range(20)]
     for pair in entries:
         store.put(*pair)
+    assert (folder / "cache.db-wal").stat().st_size > 0
     assert database.checkpoint()
+    assert (folder / "cache.db-wal").stat().st_size == 0
 
     (tmp_path / "copy").mkdir()
     shutil.copy(folder / "cache.db", tmp_path / "copy")
@@ -330,6 +332,7 @@ def test_fork__the_child_has_connections_of_its_own(folder, make):
                 parent_file = database._file
                 assert store.get(make_entry(first).key) is not None
                 assert database._file is not parent_file
+                assert parent_file.writer.in_transaction  # left alone, not closed
                 os._exit(0)
             assert os.waitpid(child, 0)[1] == 0
         child = os.fork()
