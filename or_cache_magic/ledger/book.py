@@ -166,7 +166,7 @@ class Ledger:
         found = self._database.select(sql, (_since(since_s), session, session))
         sums: dict[str, Sums] = {} if by else {"": Sums()}
         for group, kind, *columns in found:
-            for name in (split_tags(group) or ("",)) if by == "tag" else (group,):
+            for name in (split_tags(group) or ("",)) if by == "tag" else (group if by else "",):
                 sums.setdefault(name, Sums()).add(kind, *columns)
         for row in self._waiting(session, since_s):
             for name in groups_of(row, by):

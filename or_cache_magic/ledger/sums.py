@@ -17,7 +17,7 @@ __all__ = ["GROUPS", "TOTALS", "Sums", "amounts", "groups_of"]
 _KINDS: Final = get_args(AskKind)
 _BOUGHT: Final = frozenset({"miss", "refresh", "bypass", "failed"})
 GROUPS: Final = {
-    "": "''",
+    "": "model",  # an index has them in this order; their sums are added up afterwards
     "model": "model",
     "day": "date(at, 'unixepoch', 'localtime')",
     "notebook": "notebook",

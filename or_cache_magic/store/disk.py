@@ -177,6 +177,11 @@ class DiskStore:
         rows = self._database.select("SELECT coalesce(sum(size), 0) FROM or_entry")
         return int(rows[0][0]) if rows else 0
 
+    def models(self) -> list[str]:
+        """The models that entries were asked of, sorted."""
+        rows = self._database.select("SELECT DISTINCT tag FROM Cache ORDER BY tag")
+        return [model for (model,) in rows]
+
     def resolve(self, prefix: str) -> list[str]:
         """The digests that begin with these hex digits, at least four, sorted.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import dataclasses
 import json
 import zlib
 
@@ -151,7 +150,7 @@ def test_entry__a_bomb_is_not_inflated():
 def test_encode__refuses_what_json_cannot_say():
     """NaN in a message: the answer is shown and not kept, so the error is the store's."""
     with pytest.raises(StoreError, match="can't be kept"):
-        codec.encode_entry(dataclasses.replace(entry(), answer=Answer((Choice({"content": float("nan")}),))))
+        codec.encode_entry(entry()._replace(answer=Answer((Choice({"content": float("nan")}),))))
 
 
 def test_format__never_changes():

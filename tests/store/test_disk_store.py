@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from decimal import Decimal
 
@@ -58,7 +57,7 @@ def test_put__keeps_every_field_of_an_answer(store, make):
         response_cache_hit=True,
         source_generation_id="gen-0",
     )
-    entry = dataclasses.replace(entry, answer=answer)
+    entry = entry._replace(answer=answer)
 
     store.put(entry, request)
 
@@ -117,7 +116,7 @@ def test_put__keeps_a_replaced_answer_as_history(store, make):
 def test_put__the_same_answer_makes_no_history(store, make):
     """Asking again and getting the same words leaves nothing to keep."""
     entry, request = make(text="one")
-    again = dataclasses.replace(entry, created_s=5.0)
+    again = entry._replace(created_s=5.0)
     store.put(entry, request)
     store.put(again, request)
 
@@ -151,7 +150,7 @@ def test_request__keeps_the_order_of_fields(store, make):
     """The body comes back as it was sent, order included."""
     entry, request = make(system="s")
     body = dict(reversed(request.body.items()))
-    store.put(entry, dataclasses.replace(request, body=body))
+    store.put(entry, request._replace(body=body))
 
     assert json.dumps(store.request(entry.key.digest)) == json.dumps(body)
 
