@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from typing import Final
 
 from .errors import StoreError, UpstreamError
@@ -36,11 +35,10 @@ def paid_for(answer: Answer) -> Cost:
     return FREE if answer.response_cache_hit else answer.cost
 
 
-@dataclass(frozen=True, slots=True)
 class Books:
     """The store and the ledger, written together. Thread-safe.
 
-    Attributes:
+    Args:
         store: Keeps the answers.
         ledger: Keeps the accounts.
         transaction: Opens a transaction that both share.
@@ -48,11 +46,20 @@ class Books:
         clock: Tells UTC epoch seconds.
     """
 
-    store: DiskStore
-    ledger: Ledger
-    transaction: Callable[[], AbstractContextManager[object]]
-    notebook: str = ""
-    clock: Callable[[], float] = time.time
+    def __init__(
+        self,
+        store: DiskStore,
+        ledger: Ledger,
+        transaction: Callable[[], AbstractContextManager[object]],
+        *,
+        notebook: str = "",
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.store = store
+        self.ledger = ledger
+        self.transaction = transaction
+        self.notebook = notebook
+        self.clock = clock
 
     def keep(
         self, kind: AskKind, key: RequestKey, request: Request, policy: Policy, answer: Answer

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import os
 import time
-import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .accounting import Books
 from .asking import chat_body, policy_for
@@ -40,8 +38,7 @@ def key_from_environment() -> str | None:
     return os.environ.get("OPENROUTER_API_KEY") or None
 
 
-@dataclass(frozen=True, slots=True)
-class Purge:
+class Purge(NamedTuple):
     """What a purge removes: how many entries, and what it would cost to buy them again.
 
     ``cost_usd`` is the sum of what is known; ``unpriced`` counts the entries whose cost isn't.
@@ -79,7 +76,7 @@ class CompletionCache:
     ) -> None:
         self.directory = Path(directory).expanduser()
         #: Id of this session in the ledger.
-        self.session = uuid.uuid4().hex[:12]
+        self.session = os.urandom(6).hex()
         #: Whether something was bought, or failed, since the last `flush`.
         self.bought = False
         self._loaded: Settings | None = None
@@ -94,7 +91,7 @@ class CompletionCache:
             attribution=lambda: self.settings.attribution,
             timeout_s=lambda: self.settings.timeout_s,
         )
-        books = Books(self.store, self.ledger, self.database.transaction, notebook, clock)
+        books = Books(self.store, self.ledger, self.database.transaction, notebook=notebook, clock=clock)
         self._engine = Engine(books, self._gateway)
 
     def __repr__(self) -> str:

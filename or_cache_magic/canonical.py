@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from or_cache_magic.errors import RequestError
@@ -31,14 +30,15 @@ _MAX_PLAIN_POWER: Final = 21
 _quote = json.JSONEncoder(ensure_ascii=False).encode
 
 
-@dataclass(frozen=True, slots=True)
 class Ordered:
     """A value inside which the order of names counts, all the way down."""
 
-    value: Json
+    __slots__ = ("value",)
+
+    def __init__(self, value: Json) -> None:
+        self.value = value
 
 
-@dataclass(frozen=True, slots=True)
 class Token:
     """A placeholder for something that is not written as it stands.
 
@@ -47,8 +47,11 @@ class Token:
         raw: The bytes that it stands for, hashed with the texts; None where ``name`` says it all.
     """
 
-    name: str
-    raw: bytes | None = None
+    __slots__ = ("name", "raw")
+
+    def __init__(self, name: str, raw: bytes | None = None) -> None:
+        self.name = name
+        self.raw = raw
 
 
 def canonical_json(value: Json) -> bytes:

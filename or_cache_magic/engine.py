@@ -15,9 +15,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from decimal import Decimal
-from typing import Final
+from typing import Final, NamedTuple
 
 from .accounting import Books, paid_for
 from .errors import CacheMissError, OrCacheError, StoreError, StreamBrokenError, UpstreamError
@@ -36,8 +35,7 @@ OnText = Callable[[str], None]
 _ZERO: Final = Decimal(0)
 
 
-@dataclass(frozen=True, slots=True)
-class _Miss:
+class _Miss(NamedTuple):
     """Why nothing can be served, and what follows from it.
 
     Attributes:
@@ -92,7 +90,7 @@ class Engine:
             raise _offline_miss(key, found)
         else:
             outcome = self._ask_in_flight(key, request, policy, found, on_text)
-            outcome = replace(outcome, elapsed_s=time.perf_counter() - began_s)
+            outcome = outcome._replace(elapsed_s=time.perf_counter() - began_s)
         self._books.count(outcome, request, policy)
         return outcome
 
@@ -172,10 +170,10 @@ class Engine:
             raise  # before anything was sent
         except BaseException:
             # Interrupted: it may have been sent, and what had arrived was perhaps paid for.
-            self._books.set_aside("failed", key, request, policy, draft.answer(), "interrupted")
+            self._give_up(key, request, policy, miss, draft.answer(), "interrupted")
             raise
         outcome = self._settle(key, request, policy, miss, answer)
-        return replace(outcome, notes=(*outcome.notes, *show.trouble))
+        return outcome._replace(notes=(*outcome.notes, *show.trouble))
 
     def _settle(
         self, key: RequestKey, request: Request, policy: Policy, miss: _Miss, answer: Answer
@@ -183,8 +181,8 @@ class Engine:
         """Accounts for a reply, and stores it if it may be served again."""
         refusal = why_not_stored(request, answer)
         if answer.error is not None or not answer.complete or not answer.choices:
-            self._books.set_aside("failed", key, request, policy, answer, refusal or "broken")
-            raise _broken(answer)
+            self._give_up(key, request, policy, miss, answer, refusal or "broken")
+            raise _broken(answer, kept=miss.keep)
         outcome = Outcome(
             miss.kind,
             key,
@@ -196,13 +194,22 @@ class Engine:
         )
         if not miss.keep:
             self._books.account(miss.kind, key, request, policy, answer)
-            return replace(outcome, not_stored=miss.why)
+            return outcome._replace(not_stored=miss.why)
         if refusal is not None:
             self._books.set_aside(miss.kind, key, request, policy, answer, refusal)
-            return replace(outcome, not_stored=refusal)
+            return outcome._replace(not_stored=refusal)
         not_stored, note = self._books.keep(miss.kind, key, request, policy, answer)
         notes = (*outcome.notes, note) if note else outcome.notes
-        return replace(outcome, stored=not not_stored, not_stored=not_stored, notes=notes)
+        return outcome._replace(stored=not not_stored, not_stored=not_stored, notes=notes)
+
+    def _give_up(
+        self, key: RequestKey, request: Request, policy: Policy, miss: _Miss, answer: Answer, reason: str
+    ) -> None:
+        """Accounts for a call that brought no whole answer, and keeps what came where it may be written."""
+        if miss.keep:
+            self._books.set_aside("failed", key, request, policy, answer, reason)
+        else:
+            self._books.account("failed", key, request, policy, answer)
 
 
 class _Show:
@@ -226,7 +233,7 @@ def _coalesced(outcome: Outcome) -> Outcome:
     """The leader's outcome as one who waited for it has it."""
     if outcome.kind in ("hit", "replay", "stale"):
         return outcome
-    return replace(outcome, kind="coalesced", paid=FREE, saved_usd=outcome.answer.cost.usd)
+    return outcome._replace(kind="coalesced", paid=FREE, saved_usd=outcome.answer.cost.usd)
 
 
 def _stale(key: RequestKey, request: Request, entry: Entry, failure: UpstreamError) -> Outcome:
@@ -251,12 +258,13 @@ def _offline_miss(key: RequestKey, miss: _Miss) -> CacheMissError:
     )
 
 
-def _broken(answer: Answer) -> StreamBrokenError:
+def _broken(answer: Answer, *, kept: bool) -> StreamBrokenError:
     cost = "its cost is not known yet" if answer.cost.usd is None else f"it cost ${answer.cost.usd}"
     reason = str((answer.error or {}).get("message") or "the stream ended early")
+    partial = "; what had arrived is kept in the cache as a partial, and never served" if kept else ""
     return StreamBrokenError(
         f"the answer broke off: {' '.join(reason.split())[:200]} ({cost})",
-        "run the cell again; what had arrived is kept in the cache as a partial, and never served",
+        f"run the cell again{partial}",
         partial_text=answer.text,
         generation_id=answer.generation_id,
         cost_usd=answer.cost.usd,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 __all__ = ["SingleFlight"]
@@ -15,11 +14,13 @@ _TICK_S = 0.2
 """How often a follower wakes to let an interrupt through; `Event.wait` alone can't be on Windows."""
 
 
-@dataclass(slots=True, eq=False)
 class _Flight(Generic[T]):
-    landed: threading.Event = field(default_factory=threading.Event)
-    result: list[T] = field(default_factory=list)
-    failure: Exception | None = None
+    __slots__ = ("failure", "landed", "result")
+
+    def __init__(self) -> None:
+        self.landed = threading.Event()
+        self.result: list[T] = []
+        self.failure: Exception | None = None
 
 
 class SingleFlight(Generic[T]):

@@ -11,8 +11,7 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final, Literal, NamedTuple, get_args
 
 from .records import Answer, Choice, Entry, Request
 
@@ -66,8 +65,7 @@ def parse_ttl(text: str) -> float:
     return seconds
 
 
-@dataclass(frozen=True, slots=True)
-class Policy:
+class Policy(NamedTuple):
     """How one ask may use the completion cache. None of it is in the key.
 
     Attributes:

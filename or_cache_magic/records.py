@@ -3,14 +3,16 @@
 A request is what goes on the wire; an answer is what came back; an entry is a kept answer; an
 outcome is what one ask came to. Money is `decimal.Decimal` in US dollars, never a float; unknown
 money is None, never 0. Times are UTC epoch seconds.
+
+They are named tuples: defining a frozen dataclass takes a fresh kernel about 1 ms (a named tuple
+0.1 ms), making one takes twice as long, and a hit makes seven.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 __all__ = [
     "ANSWER_SCHEMA",
@@ -54,8 +56,7 @@ another's identical call · ``replay`` served in offline mode, where no call cou
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """One chat completion to be asked.
 
     Attributes:
@@ -71,8 +72,7 @@ class Request:
     base_url: str = OPENROUTER_URL
 
 
-@dataclass(frozen=True, slots=True)
-class RequestKey:
+class RequestKey(NamedTuple):
     """Which request a request is.
 
     Attributes:
@@ -85,8 +85,7 @@ class RequestKey:
     skeleton: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Cost:
+class Cost(NamedTuple):
     """An amount of US dollars and where it comes from; ``usd`` is None exactly when unknown."""
 
     usd: Decimal | None
@@ -96,8 +95,7 @@ class Cost:
 UNKNOWN_COST: Final = Cost(None, "unknown")
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(NamedTuple):
     """Tokens of one call as the API reports them; None where it did not say.
 
     ``prompt_tokens`` includes the cached and written ones, ``completion_tokens`` the reasoning ones.
@@ -110,8 +108,7 @@ class Usage:
     reasoning_tokens: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
+class Choice(NamedTuple):
     """One choice of an answer: the assistant's message as received or assembled from a stream."""
 
     message: Mapping[str, Json]
@@ -121,8 +118,7 @@ class Choice:
     logprobs: Json = None
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """What came back for a request.
 
     Attributes:
@@ -172,8 +168,7 @@ class Answer:
         return self.choices[0].finish_reason if self.choices else None
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """A kept answer.
 
     Attributes:
@@ -193,8 +188,7 @@ class Entry:
     notebook: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What one ask came to.
 
     Attributes:
@@ -224,8 +218,7 @@ class Outcome:
     saved_usd: Decimal | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class LedgerRow:
+class LedgerRow(NamedTuple):
     """One ask in the ledger, or ``asks`` identical hits of one moment folded into one row.
 
     Attributes:
@@ -262,8 +255,7 @@ class LedgerRow:
     generation_id: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class EntryFilter:
+class EntryFilter(NamedTuple):
     """Which entries: every condition that is set must hold; none set is all of them.
 
     Attributes:
@@ -289,8 +281,7 @@ class EntryFilter:
     expired_at_s: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class EntryRow:
+class EntryRow(NamedTuple):
     """An entry as it is listed: the index's columns, without the whole request and answer.
 
     ``prompt`` and ``answer`` are the first 500 characters; the columns' meaning is that of
@@ -315,8 +306,7 @@ class EntryRow:
     notebook: str
 
 
-@dataclass(frozen=True, slots=True)
-class Totals:
+class Totals(NamedTuple):
     """Sums over ledger rows; the columns of ``%openrouter_stats`` and what else is kept apart.
 
     ``paid_usd`` and ``saved_usd`` are sums of what is known; ``unpriced`` counts the asks whose
@@ -348,4 +338,4 @@ class Totals:
     completion_tokens: int
     hit_tokens: int
     bought_tokens: int
-    prompt_cache_saved_usd: Decimal | None = field(default=None)
+    prompt_cache_saved_usd: Decimal | None = None

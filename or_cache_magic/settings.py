@@ -10,10 +10,9 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
-from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Final, Literal
+from types import MappingProxyType
+from typing import Any, Final, Literal, NamedTuple
 
 from .errors import SettingError
 from .policy import MODES, VOLATILE_TTL_S, Mode, parse_ttl
@@ -41,8 +40,7 @@ ENVIRONMENT: Final[Mapping[str, str]] = {
 """Environment variables and the settings that they set."""
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(NamedTuple):
     """Every setting's value; `origins` says where each that is not the default came from."""
 
     model: str | None = None
@@ -61,16 +59,15 @@ class Settings:
     base_url: str = OPENROUTER_URL
     attribution: bool = True
     timeout_s: float = 600.0
-    aliases: Mapping[str, str] = field(default_factory=dict)
-    origins: Mapping[str, str] = field(default_factory=dict)
+    aliases: Mapping[str, str] = MappingProxyType({})
+    origins: Mapping[str, str] = MappingProxyType({})
 
     def model_id(self, name: str) -> str:
         """The model id that `name` stands for: its alias's target, or itself."""
         return self.aliases.get(name, name)
 
 
-@dataclass(frozen=True, slots=True)
-class Setting:
+class Setting(NamedTuple):
     """One setting: how its text is read, and what it means."""
 
     name: str
@@ -209,6 +206,8 @@ def parse_setting(name: str, value: Any, origin: str) -> Any:
     """
     setting = SETTINGS.get(name)
     if setting is None:
+        from difflib import get_close_matches
+
         near = get_close_matches(name, SETTINGS, n=1)
         hint = f"did you mean {near[0]}?" if near else "the settings are " + ", ".join(SETTINGS)
         raise SettingError(f"no setting {name!r} (from {origin})", hint)
@@ -310,4 +309,4 @@ def load_settings(environ: Mapping[str, str], project: Project, config: Mapping[
     return Settings(**values, origins={name: origin for name, (_, origin) in found.items()})
 
 
-assert {f.name for f in fields(Settings)} - {"origins"} == SETTINGS.keys()  # noqa: S101 - one table, two spellings
+assert set(Settings._fields) - {"origins"} == SETTINGS.keys()  # noqa: S101 - one table, two spellings

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final, Literal, NamedTuple
 
@@ -44,8 +43,7 @@ _OWN_PLACE: Final[Mapping[str, str]] = {
 _SHOWN_KEY: Final = re.compile(r"[0-9a-fA-F]{8,64}")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AskOptions:
+class AskOptions(NamedTuple):
     """What one ask was given. None is not given: the setting decides.
 
     Attributes:
@@ -67,7 +65,7 @@ class AskOptions:
     max_tokens: int | Literal["none"] | None = None
     top_p: float | None = None
     seed: int | None = None
-    params: Mapping[str, Any] = field(default_factory=dict)
+    params: Mapping[str, Any] = MappingProxyType({})
     format: str | None = None
     sample: int | None = None
     mode: Mode | None = None

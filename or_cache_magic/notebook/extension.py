@@ -145,7 +145,12 @@ class Extension:
         shell.events.register("post_run_cell", self._after_cell)
         shell.input_transformers_cleanup.append(give_body)
         questions.install(shell)
-        self._matcher = context_matcher(identifier="or_cache_magic")(lambda context: self._complete(context))
+
+        @context_matcher(identifier="or_cache_magic")  # type: ignore[untyped-decorator]
+        def matcher(context: CompletionContext) -> Any:
+            return self._complete(context)
+
+        self._matcher = matcher
         shell.Completer.custom_matchers.append(self._matcher)
         atexit.register(self.close)
 

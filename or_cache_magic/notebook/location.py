@@ -11,9 +11,8 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -37,16 +36,14 @@ Source = Literal["cache_dir", "OR_CACHE_DIR", FrontEnd, "folder above", "startin
 _REPOSITORY: Final = (".git", ".hg")
 
 
-@dataclass(frozen=True, slots=True)
-class NotebookFile:
+class NotebookFile(NamedTuple):
     """The notebook's file, absolute, and who named it. It may have been renamed since."""
 
     path: Path
     source: FrontEnd
 
 
-@dataclass(frozen=True, slots=True)
-class Location:
+class Location(NamedTuple):
     """The cache's folder, absolute, which need not exist yet, and what decided."""
 
     path: Path
