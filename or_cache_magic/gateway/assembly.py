@@ -87,6 +87,8 @@ def _mended(value: Any) -> Any:
 def _merge_parts(parts: list[dict[str, Any]], pieces: list[Any], *, joined: tuple[str, ...]) -> None:
     """Adds fragments to the parts they continue: the same index and, where given, the same type."""
     for piece in pieces:
+        if not isinstance(piece, dict):
+            raise TypeError("a fragment is not an object")
         for part in parts:
             if _continues(piece, part):
                 _join_fields(part, piece, joined=joined)

@@ -1,0 +1,138 @@
+"""What the middle floors are tested with: a simulator, a server of canned replies, caches, a clock, a clean environment."""
+
+from __future__ import annotations
+
+import os
+import socketserver
+import threading
+
+import pytest
+
+from or_cache_magic.cache import CompletionCache
+from or_cache_magic.settings import Settings
+from or_cache_magic.simulator import Simulator
+
+MODEL = "openai/gpt-4o-mini"
+
+
+class Clock:
+    """Time that goes by when told to."""
+
+    def __init__(self, now_s: float = 1_767_268_800.0) -> None:
+        self.now_s = now_s
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+class Canned(socketserver.ThreadingTCPServer):
+    """Answers each connection with the next of its replies, byte for byte, and closes; the last one repeats."""
+
+    daemon_threads = True
+    allow_reuse_address = True
+
+    def __init__(self, *replies: bytes) -> None:
+        super().__init__(("127.0.0.1", 0), _CannedHandler)
+        self.replies = list(replies)
+        self.received: list[bytes] = []
+
+    @property
+    def base_url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}/api/v1"
+
+
+class _CannedHandler(socketserver.StreamRequestHandler):
+    def handle(self) -> None:
+        head, length = b"", 0
+        while not head.endswith(b"\r\n\r\n"):
+            line = self.rfile.readline()
+            if not line:
+                return
+            head += line
+            if line.lower().startswith(b"content-length:"):
+                length = int(line.split(b":")[1])
+        self.server.received.append(head + self.rfile.read(length))
+        place = min(len(self.server.received), len(self.server.replies)) - 1
+        self.wfile.write(self.server.replies[place])
+
+
+def _reply(body, content_type="text/event-stream", status="200 OK", **headers) -> bytes:
+    """An HTTP reply that ends with the connection, so that a body may be cut anywhere."""
+    lines = [f"HTTP/1.1 {status}", f"Content-Type: {content_type}", "Connection: close"]
+    lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+    return "\r\n".join([*lines, "", ""]).encode() + (body.encode() if isinstance(body, str) else body)
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch):
+    for name in os.environ:
+        if name.startswith(("OPENROUTER_", "OPENAI_", "OR_CACHE_")) or name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def sim():
+    with Simulator() as running:
+        yield running
+
+
+@pytest.fixture
+def reply():
+    """``reply(body, content_type, status, Header_Name=…)`` is the bytes of an HTTP reply."""
+    return _reply
+
+
+@pytest.fixture
+def canned():
+    """``canned(reply, …)`` is a running server of these replies, with ``base_url`` and ``received``."""
+    running = []
+
+    def start(*replies):
+        server = Canned(*replies)
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+        thread.start()
+        running.append((server, thread))
+        return server
+
+    yield start
+    for server, thread in running:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / ".or_cache"
+
+
+@pytest.fixture
+def open_cache(folder, clock):
+    """``open_cache(server, setting=…)`` is a cache on the test's folder that asks this server."""
+    opened = []
+
+    def start(server, *, directory=None, api_key="sk-or-v1-test", notebook="", **settings):
+        chosen = Settings(**{"model": MODEL, "base_url": server.base_url, **settings})
+        cache = CompletionCache(
+            directory or folder,
+            settings=lambda: chosen,
+            api_key=lambda: api_key,
+            notebook=notebook,
+            clock=clock,
+        )
+        opened.append(cache)
+        return cache
+
+    yield start
+    for cache in opened:
+        cache.close()
+
+
+@pytest.fixture
+def cache(open_cache, sim):
+    return open_cache(sim)
