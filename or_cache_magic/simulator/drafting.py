@@ -162,7 +162,10 @@ def _last_turn(body: Mapping[str, Any]) -> str:
 
 
 def _asks_for_json(prompt: str) -> bool:
-    return re.search(r"\b(?i:reply|answer|respond|return|output)\b[^.\n]{0,40}\bJSON\b", prompt) is not None
+    return (
+        re.search(r"\b(?i:reply|answer|respond|return|output|extract|as|in)\b[^.\n]{0,40}\bJSON\b", prompt)
+        is not None
+    )
 
 
 def _likely_type(key: str) -> str:

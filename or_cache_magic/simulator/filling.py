@@ -23,7 +23,9 @@ _FORMATS: Final = {
     "uri": "https://example.com/",
     "uuid": "00000000-0000-4000-8000-000000000000",
 }
-_A_PROPER_NAME: Final = re.compile(r"(?<![.!?\n] )(?<!^)\b[A-Z][\w'\u2019-]+(?: [A-Z][\w'\u2019-]+)*")
+_A_PROPER_NAME: Final = re.compile(
+    r"(?<![.!?\n] )(?<!^)\b[A-Z]\w*[a-z][\w'\u2019-]*(?: [A-Z]\w*[a-z][\w'\u2019-]*)*"
+)
 _ABOUT_NAMES: Final = re.compile(r"name|author|person|city|country|company|place|who|title|product|location")
 _ABOUT_TEXTS: Final = re.compile(r"summary|description|explanation|reason|abstract|answer|text|comment")
 
@@ -37,10 +39,12 @@ def fill_schema(schema: Any, prompt: str) -> Any:
 def named_keys(prompt: str) -> list[str]:
     """The keys that a prompt asks for in words (``with keys name, year and city``); may be empty."""
     found = re.search(r"\b(?:keys?|fields?|properties)\b[:\s]+([\w\s,`\"']+)", prompt, re.IGNORECASE)
+    found = found or re.search(r"\bextract\b([\w\s,]+?)\b(?:as|from|in|into)\b", prompt, re.IGNORECASE)
     if found is None:
         return []
     words = re.split(r",|\band\b|\s", found.group(1).split("\n")[0])
-    return [word for word in (w.strip(" `\"'") for w in words) if word.isidentifier()][:12]
+    named = (word.strip(" `\"'") for word in words)
+    return [word for word in named if word.isidentifier() and word not in {"a", "an", "the", "with"}][:12]
 
 
 @dataclass(frozen=True, slots=True)

@@ -192,10 +192,10 @@ def serve(host: str = "127.0.0.1", port: int = 0, *, chunk_delay_s: float = 0.02
     Raises:
         OSError: The port is taken, or the address is not one of this machine.
     """
-    with Simulator(port, host=host, chunk_delay_s=chunk_delay_s) as sim:
-        print(  # noqa: T201 - a shell command says where it listens
-            f"OPENROUTER_BASE_URL={sim.base_url} OPENROUTER_API_KEY={sim.api_key}",
-            flush=True,
-        )
-        with contextlib.suppress(KeyboardInterrupt):
-            threading.Event().wait()
+    with (
+        contextlib.suppress(KeyboardInterrupt),
+        Simulator(port, host=host, chunk_delay_s=chunk_delay_s) as sim,
+    ):
+        line = f"OPENROUTER_BASE_URL={sim.base_url} OPENROUTER_API_KEY={sim.api_key}"
+        print(line, flush=True)  # noqa: T201 - a shell command says where it listens
+        threading.Event().wait()

@@ -11,81 +11,25 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from or_cache_magic.simulator.words import (
+    BAD,
+    CAPITALS,
+    COMMON,
+    GOOD,
+    NEGATIONS,
+    NUMBERS,
+    RELATED,
+    SPAM,
+)
+
 __all__ = ["answer_text", "central_sentences", "keywords", "sentiment"]
 
-
-def _words(text: str) -> frozenset[str]:
-    return frozenset(text.split())
-
-
-_GOOD: Final = _words(
-    """
-    amazing awesome beautiful best brilliant charming clean comfortable delicious delighted
-    delightful easy enjoy enjoyed exceeded excellent fantastic fast flawless fresh friendly fun glad
-    good gorgeous great happy helpful impressed incredible intuitive kind like liked love loved
-    lovely loves perfect perfectly pleasant pleased quick quiet recommend recommended reliable
-    remarkable satisfied smooth solid splendid stunning sturdy super superb thank thanks thrilled
-    top warm well wonderful worth wow
-    """
-)
-_BAD: Final = _words(
-    """
-    angry annoyed annoying avoid awful bad bland boring broke broken cheap cold complain confusing
-    cracked crash crashed crashes cumbersome damaged dead defective died dirty disappointed
-    disappointing disappointment disgusting dreadful failed fails faulty flimsy frustrating hate
-    hated hates horrible hurt impossible late leak leaked lost mediocre mess missing never noisy
-    overpriced pain poor poorly refund return returned rude sad scam scratched slow smelly stopped
-    stuck terrible tiny ugly unacceptable unreliable unusable useless waste wasted weak worse worst
-    wrong
-    """
-)
-_SPAM: Final = _words(
-    """
-    bonus buy cash claim click congratulations discount exclusive free gift guaranteed investment
-    limited link loan lottery million offer prize selected subscribe unsubscribe urgent viagra win
-    winner won
-    """
-)
-_NEGATIONS: Final = _words(
-    """
-    aren't can't didn't doesn't don't hardly isn't never no not wasn't won't wouldn't
-    """
-)
-_COMMON: Final = _words(
-    """
-    a about after again all also an and answer any are as at be because been between brief briefly
-    bullet bullets but by called can could describe did do does each every explain few for from get
-    give go had has have how i if in into is it its just know like list made make many may me more
-    most much must my no not now of on one only or other our out over please reply say sentence
-    sentences short should show simple so some something such tell than that the their them then
-    there these they this those three to too two up us use using very was way we were what when
-    where which while who why will with word words would write you your
-    """
-)
-_CAPITALS: Final = dict(
-    pair.split(":")
-    for pair in _words(
-        """
-    france:Paris germany:Berlin italy:Rome spain:Madrid portugal:Lisbon england:London japan:Tokyo
-    china:Beijing india:Delhi canada:Ottawa australia:Canberra brazil:Brasília egypt:Cairo
-    kenya:Nairobi norway:Oslo sweden:Stockholm finland:Helsinki denmark:Copenhagen poland:Warsaw
-    austria:Vienna greece:Athens
-    """
-    )
-)
-_NUMBERS: Final = {
-    "one": 1,
-    "two": 2,
-    "three": 3,
-    "four": 4,
-    "five": 5,
-    "six": 6,
-    "seven": 7,
-    "eight": 8,
-    "ten": 10,
-}
 _WORD: Final = re.compile(r"[^\W\d_][\w'\u2019-]*")
 _TABLE_ROW: Final = re.compile(r"^\|.*\|$", re.MULTILINE)
+_AMOUNT: Final = re.compile(
+    rf"\b(\d{{1,2}}|{'|'.join(NUMBERS)})\s+(?:\w+\s+)?"
+    r"(?:bullet|sentence|point|line|use|way|reason|idea|example|step|tip|fact|thing|item|benefit|risk)"
+)
 _OPENINGS: Final = ("Here is a short answer", "In short", "A few points", "Briefly")
 _REMARKS: Final = (
     "start from what is known, and say what is not",
@@ -108,11 +52,20 @@ def answer_text(system: str, turns: Sequence[str], seed: int) -> str:
         seed: Which of the equally good wordings; the same seed, the same text.
     """
     question = turns[-1] if turns else ""
-    for task in (_classify, _summarise, _translate, _calculate, _look_up, _write_code):
+    for task in (
+        _classify,
+        _choose_label,
+        _summarise,
+        _translate,
+        _calculate,
+        _look_up,
+        _write_code,
+        _write_verse,
+    ):
         answer = task(system, question)
         if answer is not None:
             return answer
-    return _discuss(turns, seed)
+    return _discuss(system, turns, seed)
 
 
 def sentiment(text: str) -> str:
@@ -120,15 +73,15 @@ def sentiment(text: str) -> str:
     words = [word.lower().replace("\u2019", "'") for word in _WORD.findall(text)]
     score = 0
     for place, word in enumerate(words):
-        value = (word in _GOOD) - (word in _BAD)
-        turned = any(before in _NEGATIONS for before in words[max(0, place - 3) : place])
+        value = (word in GOOD) - (word in BAD)
+        turned = any(before in NEGATIONS for before in words[max(0, place - 3) : place])
         score += -value if turned else value
     return "positive" if score > 0 else "negative" if score < 0 else "neutral"
 
 
 def keywords(text: str, count: int) -> list[str]:
     """The ``count`` words that ``text`` uses most, common ones left out, in order of appearance."""
-    words = [word for word in _WORD.findall(text) if len(word) > 2 and word.lower() not in _COMMON]  # noqa: PLR2004
+    words = [word for word in _WORD.findall(text) if len(word) > 2 and word.lower() not in COMMON]  # noqa: PLR2004
     often = Counter(word.lower() for word in words).most_common(count)
     chosen = {word for word, _ in often}
     first: dict[str, str] = {}
@@ -145,7 +98,7 @@ def central_sentences(text: str, count: int) -> list[str]:
     """
     text = _TABLE_ROW.sub(lambda row: max(row.group().split("|"), key=len), text)
     sentences = [part.strip() for part in re.split(r"(?<=[.!?…])\s+|\n+", text) if _WORD.search(part)]
-    bags = [{word.lower() for word in _WORD.findall(s)} - _COMMON for s in sentences]
+    bags = [{word.lower() for word in _WORD.findall(s)} - COMMON for s in sentences]
     weight = Counter(word for bag in bags for word in bag)
     scores = [sum(weight[word] for word in bag) / (len(bag) + 5) for bag in bags]
     best = sorted(range(len(sentences)), key=lambda place: -scores[place])[:count]
@@ -168,6 +121,22 @@ def _classify(system: str, question: str) -> str | None:
     return written.group() if written else label
 
 
+def _choose_label(system: str, question: str) -> str | None:
+    """One of the labels that the prompt lists (``classify … as billing, bug or feature: …``)."""
+    listed = re.search(
+        r"\b(?:classify|categori[sz]e|label|tag|route)\b.*?\b(?:as|into|one of)\b:?\s+"
+        r"([\w /-]+(?:, [\w /-]+)*,? (?:or|and) [\w/-]+)",
+        f"{system}\n{question}",
+        re.IGNORECASE,
+    )
+    if listed is None:
+        return None
+    labels = [label.strip() for label in re.split(r",| or | and ", listed.group(1)) if label.strip()]
+    words = {word.lower() for word in _WORD.findall(_instruction_and_source(question)[1])}
+    fits = [len(words & ({label.lower()} | RELATED.get(label.lower(), frozenset()))) for label in labels]
+    return labels[fits.index(max(fits))]
+
+
 def _without(text: str, labels: tuple[str, ...]) -> str:
     """The text without the words that only name the labels."""
     return re.sub(rf"\b({'|'.join(labels)}|sentiment)\b", " ", text, flags=re.IGNORECASE)
@@ -175,7 +144,7 @@ def _without(text: str, labels: tuple[str, ...]) -> str:
 
 def _spam_or_ham(text: str) -> str:
     words = {word.lower() for word in _WORD.findall(text)}
-    return "spam" if len(words & _SPAM) > 1 else "ham"
+    return "spam" if len(words & SPAM) > 1 else "ham"
 
 
 def _summarise(system: str, question: str) -> str | None:
@@ -186,12 +155,8 @@ def _summarise(system: str, question: str) -> str | None:
         return None
     instruction, source = _instruction_and_source(question)
     wanted = f"{system}\n{instruction}".lower()
-    amount = re.search(
-        r"\b(\d{1,2}|" + "|".join(_NUMBERS) + r")\s+(?:\w+\s+)?(bullet|sentence|point|line)", wanted
-    )
-    count = 2
-    if amount:
-        count = _NUMBERS.get(amount.group(1)) or int(amount.group(1))
+    amount = _AMOUNT.search(wanted)
+    count = _number(amount.group(1)) if amount else 2
     sentences = central_sentences(source, count)
     if not sentences:
         return None
@@ -229,7 +194,7 @@ def _calculate(_: str, question: str) -> str | None:
 
 def _look_up(_: str, question: str) -> str | None:
     found = re.search(r"capital (?:city )?of (?:the )?(\w+)", question, re.IGNORECASE)
-    city = _CAPITALS.get(found.group(1).lower()) if found else None
+    city = CAPITALS.get(found.group(1).lower()) if found else None
     if found is None or city is None:
         return None
     if re.search(r"one word|only|just", question, re.IGNORECASE):
@@ -255,18 +220,41 @@ def _write_code(_: str, question: str) -> str | None:
     )
 
 
-def _discuss(turns: Sequence[str], seed: int) -> str:
-    """Some Markdown about the words of the prompt."""
+def _write_verse(_: str, question: str) -> str | None:
+    asked = re.search(r"\b(haiku|poem|verse|limerick)\b", question, re.IGNORECASE)
+    if asked is None:
+        return None
+    topic = next((word for word in keywords(question, 3) if word.lower() != asked.group().lower()), "this")
+    return f"{topic.capitalize()}, asked again:\na small, simulated verse,\nthe same as before."
+
+
+def _discuss(system: str, turns: Sequence[str], seed: int) -> str:
+    """Some Markdown about the words of the prompt, in the form that it asks for."""
     topics = keywords(turns[-1], 4) if turns else []
     for earlier in reversed(turns[:-1]):
         if len(topics) > 1:
             break
         topics += [word for word in keywords(earlier, 3) if word not in topics]
     topics = topics or ["this"]
-    opening = _OPENINGS[seed % len(_OPENINGS)]
-    first = seed // len(_OPENINGS)
-    lines = [
-        f"- **{topic}**: {_REMARKS[(first + 3 * place) % len(_REMARKS)]}."
-        for place, topic in enumerate(topics[:3])
+    wanted = f"{system}\n{turns[-1] if turns else ''}".lower()
+    if re.search(r"\b(one|single) word\b", wanted):
+        return topics[0]
+    asked = _AMOUNT.search(wanted)
+    count = _number(asked.group(1)) if asked else min(len(topics), 3)
+    opening, first = seed % len(_OPENINGS), seed // len(_OPENINGS)
+    points = [
+        (topics[place] if place < len(topics) else "", _REMARKS[(first + 3 * place) % len(_REMARKS)])
+        for place in range(count)
     ]
-    return f"{opening} about *{topics[0]}* (a simulated answer):\n\n" + "\n".join(lines)
+    if re.search(r"\bsentences?\b", wanted):
+        said = [f"on {topic}, {remark}" if topic else remark for topic, remark in points]
+        return f"A simulated answer: {said[0]}." + "".join(f" {s[0].upper()}{s[1:]}." for s in said[1:])
+    lines = [f"**{topic}**: {remark}." if topic else f"{remark}." for topic, remark in points]
+    marks = [f"{place}." if asked else "-" for place in range(1, count + 1)]
+    listed = "\n".join(f"{mark} {line}" for mark, line in zip(marks, lines, strict=True))
+    return f"{_OPENINGS[opening]} about *{topics[0]}* (a simulated answer):\n\n{listed}"
+
+
+def _number(text: str) -> int:
+    """The number that a numeral or word stands for, within 1 and 10."""
+    return min(max(NUMBERS.get(text) or int(text), 1), 10)

@@ -45,6 +45,8 @@ def _kinds(body: Mapping[str, Any]) -> str:
             return f"{name}: expected an array"
     if not all(isinstance(plugin, dict) for plugin in body.get("plugins") or []):
         return "plugins: expected objects"
+    if not isinstance(body.get("model"), (str, type(None))) or not _is_texts(body.get("models") or []):
+        return "model and models: expected strings"
     provider = body.get("provider") or {}
     for name in _PROVIDER_LISTS:
         if not _is_texts(provider.get(name) or []):

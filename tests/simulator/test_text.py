@@ -69,6 +69,23 @@ def test_small_tasks(wire):
     assert wire.ask("Write a Python function that sorts numbers").text.startswith("```python\ndef ")
 
 
+def test_labels__are_taken_from_the_prompt(wire):
+    """A ticket gets one of the labels that the prompt lists, by the words that go with it."""
+    asked = "Classify this ticket as billing, bug or feature: {}"
+    assert wire.ask(asked.format("I was charged twice")).text == "billing"
+    assert wire.ask(asked.format("The app crashes on start")).text == "bug"
+    assert wire.ask(asked.format("It would be nice to add a dark theme")).text == "feature"
+
+
+def test_form__is_the_one_that_was_asked_for(wire):
+    """So many list items, so many sentences, one word, or a verse."""
+    items = wire.ask("Name four uses for a paperclip.").text
+    assert [line[:2] for line in items.split("\n")[2:]] == ["1.", "2.", "3.", "4."]
+    assert len(central_sentences(wire.ask("Explain tuples in 3 sentences.").text, 9)) == 3
+    assert wire.ask("Describe lighthouses in one word.").text == "lighthouses"
+    assert len(wire.ask("Write a haiku about caching").text.split("\n")) == 3
+
+
 def test_generic__speaks_of_the_prompt(wire):
     """Any other prompt gets short Markdown about its own words, said to be simulated; a reply knows the turns before."""
     text = wire.ask("How do lighthouses guide ships?").text
@@ -124,6 +141,8 @@ def test_json__fits_the_prompt(wire):
     data = json.loads(wire.ask(asked).text)
     assert data.keys() == {"name", "city", "year"}
     assert data["year"] == 1815
+    extracted = wire.ask("Extract the person and year as JSON: Marie Curie won the Nobel Prize in 1903.").text
+    assert json.loads(extracted) == {"person": "Marie Curie", "year": 1903}
     assert json.loads(wire.ask("Anything", response_format={"type": "json_object"}).text)
 
 
