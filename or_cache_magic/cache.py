@@ -15,7 +15,6 @@ from .database import Database
 from .engine import Engine, OnText
 from .errors import OptionError
 from .frames import entries_frame, stats_frame
-from .gateway import Gateway
 from .ledger import Ledger
 from .policy import Policy, parse_ttl
 from .records import EntryFilter, EntryRow, Outcome, Request, Totals
@@ -27,6 +26,8 @@ if TYPE_CHECKING:
 
     import pandas as pd
     from typing_extensions import Self
+
+    from .gateway import Gateway
 
 __all__ = ["CompletionCache", "Purge", "key_from_environment"]
 
@@ -86,13 +87,10 @@ class CompletionCache:
         self.store = DiskStore(self.database)
         self.ledger = Ledger(self.database, session=self.session, clock=clock)
         self._clock = clock
-        self._gateway = Gateway(
-            api_key,
-            attribution=lambda: self.settings.attribution,
-            timeout_s=lambda: self.settings.timeout_s,
-        )
+        self._api_key = api_key
+        self._gateway: Gateway | None = None
         books = Books(self.store, self.ledger, self.database.transaction, notebook=notebook, clock=clock)
-        self._engine = Engine(books, self._gateway)
+        self._engine = Engine(books, self._open_gateway)
 
     def __repr__(self) -> str:
         return f"CompletionCache({str(self.directory)!r})"
@@ -309,10 +307,22 @@ class CompletionCache:
     def close(self) -> None:
         """Flushes and closes. The cache can be used again; it opens what it needs."""
         self.ledger.flush()
-        self._gateway.close()
+        if self._gateway is not None:
+            self._gateway.close()
         self.database.close()
 
     # -- within -------------------------------------------------------------------------------
+
+    def _open_gateway(self) -> Gateway:
+        if self._gateway is None:
+            from .gateway import Gateway
+
+            self._gateway = Gateway(
+                self._api_key,
+                attribution=lambda: self.settings.attribution,
+                timeout_s=lambda: self.settings.timeout_s,
+            )
+        return self._gateway
 
     def _usual_policy(self, settings: Settings) -> Policy:
         """The policy of an ask without options of its own; made once for the same settings."""

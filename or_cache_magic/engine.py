@@ -16,16 +16,18 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from decimal import Decimal
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from .accounting import Books, paid_for
 from .errors import CacheMissError, OrCacheError, StoreError, StreamBrokenError, UpstreamError
 from .flight import SingleFlight
-from .gateway import Draft, Gateway
 from .key import request_key
 from .policy import Policy, notes_on, why_no_lookup, why_not_served, why_not_stored
 from .pricing import FREE
 from .records import Answer, AskKind, Entry, Outcome, Request, RequestKey
+
+if TYPE_CHECKING:
+    from .gateway import Gateway
 
 __all__ = ["Engine", "OnText"]
 
@@ -58,10 +60,10 @@ class Engine:
 
     Args:
         books: Keep the answers and the accounts.
-        gateway: Sends what must be sent.
+        gateway: Opens what sends, when something must be sent.
     """
 
-    def __init__(self, books: Books, gateway: Gateway) -> None:
+    def __init__(self, books: Books, gateway: Callable[[], Gateway]) -> None:
         self._books = books
         self._gateway = gateway
         self._flights: SingleFlight[Outcome] = SingleFlight()
@@ -156,11 +158,13 @@ class Engine:
     def _ask_upstream(
         self, key: RequestKey, request: Request, policy: Policy, miss: _Miss, on_text: OnText | None
     ) -> Outcome:
+        from .gateway import Draft  # here, since a hit needs none of it
+
         show = _Show(on_text)
         draft = Draft(show, clock=self._books.clock)
         try:
             # OpenRouter's response caching would repeat an answer where another is wanted.
-            answer = self._gateway.send(request, draft, fresh=miss.alone or request.sample > 0)
+            answer = self._gateway().send(request, draft, fresh=miss.alone or request.sample > 0)
         except UpstreamError as exc:
             self._books.account_failure(key, request, policy, exc)
             if miss.expired is not None and policy.stale_if_error:

@@ -6,9 +6,9 @@ stream); what a notebook saves is the same bytes either way.
 
 from __future__ import annotations
 
+import os
 import sys
 import time
-import uuid
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 from or_cache_magic.markdown import printable
@@ -174,7 +174,7 @@ class NotebookScreen:
         if not bundle:
             return
         update = bool(self._display_id)
-        self._display_id = self._display_id or uuid.uuid4().hex
+        self._display_id = self._display_id or os.urandom(16).hex()
         self._publish(
             data=bundle,
             metadata=self._metadata,
