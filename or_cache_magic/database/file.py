@@ -33,6 +33,12 @@ FILE_NAME: Final = "cache.db"
 _OF_PARENTS: Final[list[OpenFile]] = []
 
 
+class _Own(threading.local):
+    """What belongs to one thread."""
+
+    file: OpenFile | None = None
+
+
 class Database:
     """The file ``cache.db`` in a folder. Thread-safe, and safe to use after a fork.
 
@@ -50,6 +56,7 @@ class Database:
         self._notices: list[str] = []
         self._file = self._not_open(None)
         self._switching = threading.Lock()
+        self._own = _Own()
         self._at_exit: Callable[[], None] | None = None
 
     def __repr__(self) -> str:
@@ -68,7 +75,7 @@ class Database:
             StoreError: The file can't be read, is damaged, unsafe or newer.
         """
         try:
-            file = self._current()
+            file = self._in_transaction() or self._current()
             return [] if file is None else file.select(sql, parameters)
         except (sqlite3.Error, OSError) as exc:
             raise store_error(exc, self.path) from exc
@@ -91,12 +98,23 @@ class Database:
             StoreUnavailableError: Locked for longer than that, read-only, full, or gone.
             StoreError: As `select`. A damaged file is set aside and a new one is begun (`pop_notices`).
         """
-        with self._writable(wait_s).transaction(wait_s) as connection:
-            yield connection
+        file = self._in_transaction()
+        outermost = file is None
+        if file is None:
+            file = self._writable(self.timeout_s if wait_s is None else wait_s)
+        try:
+            with file.transaction(wait_s) as connection:
+                self._own.file = file
+                yield connection
+        finally:
+            if outermost:
+                self._own.file = None
 
     def cache(self) -> StrictCache:
         """Diskcache on the transaction's connection; only inside a `transaction`."""
-        return self._file.cache()
+        file = self._in_transaction()
+        assert file is not None  # noqa: S101 - said above
+        return file.cache()
 
     def checkpoint(self) -> bool:
         """Move the log into ``cache.db``, so that a copy of the file has everything; whether all of it was.
@@ -122,6 +140,11 @@ class Database:
     def _not_open(self, of: FileId | None) -> OpenFile:
         return OpenFile(self.path, of, self._functions, self.timeout_s)
 
+    def _in_transaction(self) -> OpenFile | None:
+        """The file of this thread's transaction, which ends where it began though the path names another."""
+        file = self._own.file
+        return file if file is not None and file.pid == os.getpid() else None
+
     def _current(self) -> OpenFile | None:
         """The connections to the file that the path names now; None when it names none."""
         file = self._file
@@ -135,8 +158,8 @@ class Database:
         with self._switching if self._file.pid == os.getpid() else nullcontext():
             file = self._file
             if file.pid == os.getpid():
-                if file.in_transaction or file.file_id == now:
-                    return file  # a transaction ends on the file on which it began
+                if file.file_id == now:  # another thread was first
+                    return file if now else None
                 if now and file.log_id and file.log_id == file_id(f"{self._path_text}-wal"):
                     # The log of the file that was replaced would be laid over the new one.
                     self._remove_log()
@@ -159,11 +182,8 @@ class Database:
             with suppress(OSError):
                 os.unlink(self._path_text + suffix)
 
-    def _writable(self, wait_s: float | None) -> OpenFile:
+    def _writable(self, wait_s: float) -> OpenFile:
         """The connections to a file that can be written: made when missing, set aside when damaged."""
-        if self._file.in_transaction and self._file.pid == os.getpid():
-            return self._file
-        wait_s = self.timeout_s if wait_s is None else wait_s
         try:
             file = self._current() or self._create()
             try:

@@ -6,7 +6,7 @@ import os
 import sqlite3
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final, Union
 
 from or_cache_magic.database import schema
@@ -75,17 +75,27 @@ class OpenFile:
         if self._owner == threading.get_ident():
             return self.writer.execute(sql, parameters).fetchall()
         # list.pop and append are atomic: no lock on the way of a hit.
-        reader = self._readers.pop() if self._readers else self._open_reader()
+        try:
+            reader = self._readers.pop()
+        except IndexError:
+            reader = self._open_reader()
         try:
             rows = reader.connection.execute(sql, parameters).fetchall() if reader.ready else []
         except BaseException:
             reader.connection.close()
             raise
-        if reader.lasting and reader.ready and not self._closed:
+        if reader.lasting and reader.ready:
             self._readers.append(reader)
+            if self._closed:
+                self._close_readers()
         else:
             reader.connection.close()
         return rows
+
+    def _close_readers(self) -> None:
+        with suppress(IndexError):
+            while True:
+                self._readers.pop().connection.close()
 
     def _open_reader(self) -> Reader:
         reader = open_reader(self.path, min(self._timeout_s, _READER_WAIT_S))
@@ -102,11 +112,6 @@ class OpenFile:
         """The writing connection; only inside a transaction."""
         assert self._writer is not None  # noqa: S101 - a transaction opened it
         return self._writer
-
-    @property
-    def in_transaction(self) -> bool:
-        """Whether this thread is inside a transaction."""
-        return self._owner == threading.get_ident()
 
     def cache(self) -> StrictCache:
         """Diskcache on the writing connection, imported now; only inside a transaction."""
@@ -240,8 +245,7 @@ class OpenFile:
     def close(self) -> None:
         """Close every connection, those in use as soon as they are done with."""
         self._closed = True
-        while self._readers:
-            self._readers.pop().connection.close()
+        self._close_readers()
         if self._lock.acquire(blocking=False):
             try:
                 if self._depth == 0 and self._writer is not None:
