@@ -1,39 +1,19 @@
-r"""Model text made safe to show as Markdown.
-
-A live Jupyter cell is trusted, so raw HTML inside Markdown runs there, and a model's text is not to
-be trusted. The cure does not depend on guessing how a front end parses: outside of fences at the
-margin nothing is left that any parser could take for a tag, an image, a link to a script or the
-edge of a fence. Two kinds of code need no guess either: a fence at the margin is written in the one
-form that every parser reads alike (backticks longer than any inside, blank lines around), and any
-other code that holds something dangerous becomes ``<code>`` with its punctuation as entities, which
-shows and copies exactly and is inert wherever it stands.
-
-Mathematics follows JupyterLab's ``removeMath`` (packages/rendermime/src/latex.ts), which takes
-``$…$`` out *before* Markdown is parsed and puts it back after, into attributes too: a ``$`` that is
-not one half of sound mathematics is written as ``<span>&#36;</span>``, which neither that pass nor
-MathJax pairs with another.
-
-What changes in the text that is seen: images are links, refused links show their target, control
-characters become their pictures (``␛``), ``\(…\)`` and ``\[…\]`` become ``$…$`` and ``$$…$$``.
-"""
+"""The cure itself: what in a model's Markdown a front end could run, load or hide, made harmless."""
 
 from __future__ import annotations
 
-import html
 import re
 from typing import Final
 
-__all__ = ["escape_html", "escape_markdown", "fenced", "one_line", "printable", "safe_markdown"]
+from .plain import SPECIAL, TICKS, entity, fenced
 
-_CONTROL: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+__all__ = ["neutralised"]
 
 _FENCE_OPENS: Final = re.compile(
     r"^(?P<prefix>[ \t>]*(?:(?:[-+*]|\d{1,9}[.)])[ \t][ \t>]*)*)"
     r"(?P<fence>`{3,}(?=[^`\n]*$)|~{3,})(?P<info>[^\n]*)$",
     re.MULTILINE,
 )
-_INFO: Final = re.compile(r"[\w+#.-]+", re.ASCII)
-_TICKS: Final = re.compile("`{3,}")
 _FENCE_RUN: Final = re.compile("`{3,}|~{3,}")
 _BLANK_LINE_NEXT: Final = re.compile(r"\n?[ \t]*(?:\n|\Z)")
 
@@ -63,8 +43,6 @@ _TEX: Final = r"(?:[^$`\"\\\n]|\\[^\n`\"]|\n(?![ \t]*\n))"
 _TEX_LINE: Final = r"(?:[^$`\"\\\n]|\\[^\n`\"()])"
 _TEX_BRACKET: Final = r"(?:[^$`\"\\\n]|\\\\\[?|\\[^\n`\"\[\]\\]|\n(?![ \t]*\n))"
 
-#: Where something may have to be done; cheap, for skipping over plain prose.
-_SPECIAL: Final = re.compile(r"\\+|[<$]|!\[|\][(:]|~{3,}")
 _TOKEN: Final = re.compile(
     rf"(?P<inert>{_INERT_HTML})"
     r"|(?<!!)<(?P<autolink>(?i:https?://|mailto:)[^\s<>()\[\]\"`$\\]+)>"
@@ -88,21 +66,9 @@ _UNSAFE_TEX: Final = re.compile(rf"\\{_MACRO}|&#")
 _NO_BRACE: Final = re.compile(r"\\(?:begin|end)\{[a-z]*\*?\}|\\[{}]|[^{}]+", re.IGNORECASE)
 _TEX_GAP: Final = re.compile(r"<(?=[A-Za-z/!?])|!(?=\[)|\](?=[(:])")
 
-_MARKUP: Final = re.compile(r"[!\"#$&'()*<>@\[\\\]_`{|}~]|:(?=//)")
 
-
-def safe_markdown(text: str) -> str:
-    """Returns model text as Markdown that runs, loads and hides nothing, and looks as it was meant.
-
-    Links go to ``http(s)``, ``mailto`` or a relative place; every other target is shown as text. A
-    fence that is still open (a stream) is closed. Plain prose comes back as it is.
-
-    Args:
-        text: Markdown as a model wrote it.
-    """
-    text = printable(text)
-    if not (_SPECIAL.search(text) or "`" in text):
-        return text
+def neutralised(text: str) -> str:
+    """Returns printable text with what could run, load or hide made harmless; see the package."""
     many_dollars = text.count("$") > 1 or ("$" in text and ("\\(" in text or "\\[" in text))
     out: list[str] = []
     pos = 0
@@ -128,62 +94,8 @@ def safe_markdown(text: str) -> str:
     return "".join(out)
 
 
-def printable(text: str) -> str:
-    r"""Returns the text with line ends as ``\n`` and control characters as their pictures (``␛``).
-
-    Nothing in it can steer a terminal, and it can always be encoded: lone surrogates and the
-    controls U+0080…U+009F become ``\ufffd``.
-    """
-    if "\r" in text:
-        text = text.replace("\r\n", "\n").replace("\r", "\n")
-    return _CONTROL.sub(_picture, text)
-
-
-def fenced(code: str, language: str = "", *, ticks: int = 3) -> str:
-    """Returns code as a fence that nothing inside can close, in the form that all parsers read alike.
-
-    Args:
-        code: Shown as it is; call `printable` first on what may hold control characters.
-        language: What stands behind the fence; its first word is kept.
-        ticks: At least so many backticks.
-    """
-    rail = "`" * max([ticks, *(len(run) + 1 for run in _TICKS.findall(code))])
-    info = _INFO.search(language)
-    end = "\n" if code and not code.endswith("\n") else ""
-    return f"{rail}{info[0] if info else ''}\n{code}{end}{rail}"
-
-
-def escape_html(text: str) -> str:
-    """Returns the text for use in HTML, between tags or in a quoted attribute; controls as pictures."""
-    return html.escape(printable(text), quote=True)
-
-
-def escape_markdown(text: str) -> str:
-    """Returns the text on one line, so that Markdown shows it letter for letter and links nothing."""
-    return _MARKUP.sub(_entity, " ".join(printable(text).split()))
-
-
-def one_line(text: str, width: int) -> str:
-    """Returns the text on one line of at most ``width`` characters, cut with ``…``; for previews."""
-    # A preview needs the beginning only; white space rarely makes up more than three quarters of it.
-    line = " ".join(printable(text[: 4 * width + 4]).split())
-    whole = len(line) <= width and len(text) <= 4 * width + 4
-    return line if whole else line[: max(width - 1, 0)].rstrip() + "…"
-
-
-def _picture(match: re.Match[str]) -> str:
-    control = match[0]
-    if control < " ":
-        return chr(0x2400 + ord(control))
-    return "␡" if control == "\x7f" else "\ufffd"
-
-
-def _entity(match: re.Match[str]) -> str:
-    return f"&#{ord(match[0])};"
-
-
 def _encoded(code: str) -> str:
-    return _PUNCTUATION.sub(_entity, code)
+    return _PUNCTUATION.sub(entity, code)
 
 
 def _contained_fence(opening: re.Match[str], code: str, closing_prefix: str | None, source: str) -> str:
@@ -215,7 +127,7 @@ def _prose(text: str, *, many_dollars: bool) -> str:
     pos = 0
     if "`" in text:
         # Runs of three are no fence here, and must not become one; without them the search is linear.
-        text = _TICKS.sub(lambda run: _encoded(run[0]), text)
+        text = TICKS.sub(lambda run: _encoded(run[0]), text)
         for span in _CODE_SPAN.finditer(text):
             start = span.start("ticks")
             out += (_plain(text[pos:start], many_dollars=many_dollars), _code_span(span))
@@ -240,7 +152,7 @@ def _plain(text: str, *, many_dollars: bool) -> str:
     out: list[str] = []
     pos = 0
     math_end = -1
-    while found := _SPECIAL.search(text, pos):
+    while found := SPECIAL.search(text, pos):
         start = found.start()
         out.append(text[pos:start])
         token = _TOKEN.match(text, start)
