@@ -84,14 +84,14 @@ def set_wait(connection: sqlite3.Connection, wait_s: float) -> None:
 
 @contextmanager
 def sqlite_errors(path: Path) -> Iterator[None]:
-    """Raise SQLite's errors as `StoreError`; others pass."""
+    """Raise SQLite's errors, and of text that it can't take (a lone surrogate), as `StoreError`."""
     try:
         yield
-    except sqlite3.Error as exc:
+    except (sqlite3.Error, UnicodeEncodeError) as exc:
         raise store_error(exc, path) from exc
 
 
-def store_error(exc: sqlite3.Error | OSError, path: Path) -> StoreError:
+def store_error(exc: sqlite3.Error | OSError | UnicodeEncodeError, path: Path) -> StoreError:
     """What SQLite or the system says about the file, as an error of ours with a hint.
 
     SQLite's codes are only on its exceptions from Python 3.11 on; its messages are stable

@@ -77,7 +77,7 @@ class Database:
         try:
             file = self._in_transaction() or self._current()
             return [] if file is None else file.select(sql, parameters)
-        except (sqlite3.Error, OSError) as exc:
+        except (sqlite3.Error, OSError, UnicodeEncodeError) as exc:
             raise store_error(exc, self.path) from exc
 
     def add_function(self, name: str, arguments: int, function: Callable[..., SqlValue]) -> None:

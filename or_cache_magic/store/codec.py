@@ -17,7 +17,15 @@ from or_cache_magic.errors import NewerStoreError, StoreCorruptError, StoreError
 from or_cache_magic.records import ANSWER_SCHEMA, Entry, RequestKey
 from or_cache_magic.store.answers import NUMBERS, STRINGS, answer_from, answer_json, check
 
-__all__ = ["HEAD_CHARS", "decode_entry", "decode_request", "encode_entry", "encode_request", "read_head"]
+__all__ = [
+    "HEAD_CHARS",
+    "decode_entry",
+    "decode_request",
+    "encode_entry",
+    "encode_request",
+    "may_contain",
+    "read_head",
+]
 
 HEAD_CHARS: Final = 500
 """How much of an answer and of a prompt a listing shows."""
@@ -124,6 +132,20 @@ def decode_request(digest: str, blob: object) -> dict[str, Any]:
     if type(body) is not dict:
         raise _damaged(digest, "not a request")
     return body
+
+
+def may_contain(digest: str, blob: object, folded: str) -> bool:
+    """Whether a case-folded text can be in a blob: cheap, sure when it says no; keys of the JSON match too.
+
+    Raises:
+        StoreCorruptError: As `decode_entry`.
+    """
+    try:
+        payload = _payload(digest, blob, _LARGEST_BYTES)
+    except zlib.error as exc:
+        raise _damaged(digest, "it can't be decoded") from exc
+    # What JSON escapes has no upper case, so that escaping and folding may change places.
+    return _to_json.encode(folded)[1:-1] in str(payload, "utf-8", "replace").casefold()
 
 
 def read_head(digest: str, blob: object) -> str:

@@ -12,7 +12,7 @@ from or_cache_magic.database import HitCount, add_hits, from_pico, to_pico
 from or_cache_magic.errors import OptionError, StoreCorruptError, StoreError, UnsafeStoreError
 from or_cache_magic.records import Answer, Cost, Entry, EntryFilter, EntryRow, Request, RequestKey
 from or_cache_magic.store import filters
-from or_cache_magic.store.codec import decode_entry, decode_request, encode_entry, encode_request
+from or_cache_magic.store.codec import decode_entry, decode_request, encode_entry, encode_request, may_contain
 from or_cache_magic.store.index import FIND, ORDERS, PUT_INDEX, entry_row, index_columns
 from or_cache_magic.store.prompt import asked_model, last_prompt
 
@@ -269,9 +269,9 @@ def _insert_unserved(
 def _has_text(key: str, value: bytes, body: bytes, folded: str) -> bool:
     """Whether the whole answer or prompt contains a case-folded text."""
     with suppress(StoreError):
-        if folded in decode_entry(key, value).answer.text.casefold():
+        if may_contain(key, value, folded) and folded in decode_entry(key, value).answer.text.casefold():
             return True
-        return folded in last_prompt(decode_request(key, body)).casefold()
+        return may_contain(key, body, folded) and folded in last_prompt(decode_request(key, body)).casefold()
     return False
 
 

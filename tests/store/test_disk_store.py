@@ -8,7 +8,7 @@ from decimal import Decimal
 import pytest
 
 from or_cache_magic.database import HitCount
-from or_cache_magic.errors import OptionError, StoreCorruptError
+from or_cache_magic.errors import OptionError, StoreCorruptError, StoreError
 from or_cache_magic.records import Answer, Choice, Cost, EntryFilter, RequestKey
 
 
@@ -62,6 +62,14 @@ def test_put__keeps_every_field_of_an_answer(store, make):
     store.put(entry, request)
 
     assert store.get(entry.key) == entry
+
+
+def test_put__text_that_sqlite_cannot_take(store, make):
+    """A lone surrogate in a column is an error of the store, so that the answer is shown all the same."""
+    with pytest.raises(StoreError):
+        store.put(*make(notebook="\ud800"))
+    with pytest.raises(StoreError):
+        store.find(EntryFilter(text="\ud800"))
 
 
 def test_put__makes_a_private_folder_that_git_ignores(store, folder, make):
@@ -237,6 +245,16 @@ def test_purge__each_filter(shelf, wanted, names):
     """Purging removes what finding lists, and leaves the rest."""
     assert shelf.purge(wanted) == len(names)
     assert sorted(row.prompt[5] for row in shelf.find()) == sorted(set("0123") - set(names))
+
+
+@pytest.mark.parametrize("text", ['say "hi"', "line\nbreak", "back\\slash", "GRÜSSE", "straße", "\x07"])
+def test_find__text_that_json_escapes(store, make, text):
+    """Quotes, line breaks and letters beyond ASCII are found in an answer and in a prompt, whatever the case."""
+    store.put(*make("a prompt", f"before {text} after"))
+    store.put(*make("some other", "x"))
+
+    (row,) = store.find(EntryFilter(text=text.swapcase().swapcase()))
+    assert row.prompt == "a prompt"
 
 
 def test_find__by_key_prefixes(shelf):
