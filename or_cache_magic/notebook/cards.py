@@ -58,7 +58,7 @@ def status_card(session: Session) -> tuple[str, str]:
     rows = {
         "model": settings.model or "none set: name one in the cell, or %openrouter_config model=…",
         "key": f"{masked(key)} from {session.key_source}" if key else "none: set OPENROUTER_API_KEY",
-        "completion cache": f"{cache.directory} · {entries:,} entries · mode {settings.mode}",
+        "completion cache": f"{cache.directory} · {_entries(entries)} · mode {settings.mode}",
         "hit rate": f"{totals.hits / asked:.0%} of {asked:,} asks" if asked else "nothing asked yet",
         "paid": f"{at_least}{format_usd(totals.paid_usd)}{known}",
         "saved": format_usd(totals.saved_usd),
@@ -67,6 +67,10 @@ def status_card(session: Session) -> tuple[str, str]:
     plain = "\n".join(f"{name + ':':<18}{value}" for name, value in rows.items())
     table = "\n".join(f"| {name} | {escape_markdown(str(value))} |" for name, value in rows.items())
     return plain, f"| OpenRouter | |\n|:--|:--|\n{table}"
+
+
+def _entries(count: int) -> str:
+    return "1 entry" if count == 1 else f"{count:,} entries"
 
 
 def preview_line(body: Mapping[str, Any], key: str, row: EntryRow | None, why: str) -> str:
@@ -82,11 +86,10 @@ def purge_line(purge: Purge, *, dry_run: bool) -> str:
     """What a purge would remove, and what that would cost to buy again."""
     if not purge.entries:
         return "no entry matches; nothing to remove"
-    noun = "entry" if purge.entries == 1 else "entries"
     at_least = "≥ " if purge.unpriced else ""
     unpriced = f", {purge.unpriced:,} unpriced" if purge.unpriced else ""
     tail = " · nothing was removed (--dry-run)" if dry_run else ""
-    return f"{purge.entries:,} {noun}, {at_least}{format_usd(purge.cost_usd)} to buy again{unpriced}{tail}"
+    return f"{_entries(purge.entries)}, {at_least}{format_usd(purge.cost_usd)} to buy again{unpriced}{tail}"
 
 
 def entry_card(cache: CompletionCache, prefix: str) -> tuple[str, str]:
@@ -107,7 +110,7 @@ def entry_card(cache: CompletionCache, prefix: str) -> tuple[str, str]:
     answer = entry.answer.text if entry is not None else ""
     facts = [
         f"{row.model} · {format_usd(row.cost.usd)} ({row.cost.source})",
-        f"cached {format_age(time.time() - row.created_s)} · {row.hits:,} hits",
+        f"cached {format_age(time.time() - row.created_s)} · {row.hits:,} hit{'' if row.hits == 1 else 's'}",
         f"key {row.key}",
     ]
     asked = json.dumps(request, indent=2, ensure_ascii=False)

@@ -8,7 +8,7 @@ shell as it was; IPython has no call for that, so each thing that was added is t
 from __future__ import annotations
 
 import atexit
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
 from traitlets import Any as AnyValue
 from traitlets import TraitError, validate
@@ -59,15 +59,19 @@ SETTING_NAMES: Final = (
 
 def _traits() -> dict[str, Any]:
     def check(_self: Any, proposal: Any) -> Any:
-        if proposal["value"] is None:
-            return None
-        from or_cache_magic.errors import SettingError
-        from or_cache_magic.settings import parse_setting
+        value = proposal["value"]
+        if value is not None:
+            from or_cache_magic.errors import SettingError
+            from or_cache_magic.settings import parse_setting
 
-        try:
-            return parse_setting(proposal["trait"].name, proposal["value"], "configuration")
-        except SettingError as exc:
-            raise TraitError(str(exc)) from None
+            try:
+                parse_setting(proposal["trait"].name, value, "configuration")
+            except SettingError as exc:
+                # traitlets takes a value back on its own error, IPython shows ours in two lines.
+                kind = type("SettingError", (SettingError, TraitError), {})
+                raise kind(str(exc.args[0]), exc.hint) from None
+        # Kept as it was written: "none" is a choice, None is none.
+        return value
 
     traits: dict[str, Any] = {
         name: AnyValue(None, allow_none=True, help="see %openrouter_config").tag(config=True)
@@ -94,9 +98,13 @@ class _Magic:
     #: A prompt inside a function sees that function's variables.
     needs_local_scope = True
 
-    def __init__(self, extension: Extension, name: str) -> None:
+    def __init__(self, extension: Extension, name: str, spelling: str) -> None:
         self._extension = extension
+        self._spelling = spelling
         self.__name__ = name
+
+    def __repr__(self) -> str:
+        return self._spelling
 
     def __call__(
         self, line: str = "", cell: str | None = None, local_ns: Mapping[str, Any] | None = None
@@ -108,7 +116,7 @@ class _Magic:
         from .command import help_text
         from .tables import COMMANDS
 
-        return help_text(COMMANDS.get(f"%%{self.__name__}") or COMMANDS[f"%{self.__name__}"])
+        return help_text(COMMANDS[self._spelling])
 
     __doc__ = property(getdoc)
 
@@ -119,6 +127,7 @@ class Extension:
     def __init__(self, shell: InteractiveShell) -> None:
         self.shell = shell
         self.config = OpenRouterMagics(parent=shell)
+        self.config.observe(lambda _change: self.close(), "cache_dir")
         self._magics: Magics | None = None
         self._matcher: Any = None
 
@@ -138,12 +147,13 @@ class Extension:
         from . import questions
 
         shell = self.shell
+        register: Any = shell.register_magic_function
         for name in MAGICS:
-            kind = "line_cell" if name == "openrouter" else "line"
-            cast("Any", shell).register_magic_function(_Magic(self, name), kind, name)
+            register(_Magic(self, name, f"%{name}"), "line", name)
+        register(_Magic(self, "openrouter", "%%openrouter"), "cell", "openrouter")
         shell.configurables.append(self.config)
         shell.events.register("post_run_cell", self._after_cell)
-        shell.input_transformers_cleanup.append(give_body)
+        shell.input_transformers_cleanup.append(make_way)
         questions.install(shell)
 
         @context_matcher(identifier="or_cache_magic")  # type: ignore[untyped-decorator]
@@ -165,12 +175,10 @@ class Extension:
                     del shell.magics_manager.magics[kind][name]
         shell.configurables.remove(self.config)
         shell.events.unregister("post_run_cell", self._after_cell)
-        shell.input_transformers_cleanup.remove(give_body)
+        shell.input_transformers_cleanup.remove(make_way)
         questions.remove(shell)
         shell.Completer.custom_matchers.remove(self._matcher)
         atexit.unregister(self.close)
-        if self._magics is not None:
-            self._magics.uninstall()
         self.close()
 
     def close(self) -> None:
@@ -207,15 +215,19 @@ class Extension:
         }
 
 
-def give_body(lines: list[str]) -> list[str]:
-    """A ``%%openrouter`` cell that is only its first line, with an empty line below it.
+def make_way(lines: list[str]) -> list[str]:
+    """A ``%%openrouter`` cell as IPython takes it, with comments above and without a body too.
 
-    IPython refuses a cell magic without a body before it is asked, so that ``%%openrouter --help`` could
-    not help.
+    IPython takes ``%%`` for a cell magic only in the first line, and refuses one without a body before it
+    is asked, so that ``%%openrouter --help`` could not help.
     """
-    if len(lines) == 1 and lines[0].startswith("%%openrouter") and not lines[0].rstrip().endswith("?"):
-        return [lines[0].rstrip("\n") + "\n", "\n"]
-    return lines
+    first = next((i for i, line in enumerate(lines) if line.strip() and not line.startswith("#")), 0)
+    if not lines or not lines[first].startswith("%%openrouter"):
+        return lines
+    cell = lines[first:]
+    if len(cell) == 1 and not cell[0].rstrip().endswith("?"):
+        return [cell[0].rstrip("\n") + "\n", "\n"]
+    return cell
 
 
 _loaded: list[Extension] = []

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from or_cache_magic.errors import SettingError
-from or_cache_magic.settings import NEVER_FROM_A_PROJECT, find_pyproject
+from or_cache_magic.settings import NEVER_FROM_A_PROJECT, find_pyproject, parse_setting
 
 __all__ = ["save_settings"]
 
@@ -29,8 +30,20 @@ def save_settings(folder: Path, changes: Mapping[str, str]) -> Path:
         document = tomlkit.parse(path.read_text(encoding="utf-8") if path.exists() else "")
         tool = document.setdefault("tool", tomlkit.table(is_super_table=True))
         section = tool.setdefault("or_cache_magic", tomlkit.table())
-        section.update(changes)
+        section.update({name: _as_toml(name, text) for name, text in changes.items()})
         path.write_text(tomlkit.dumps(document), encoding="utf-8")
     except (OSError, UnicodeDecodeError, tomlkit.exceptions.TOMLKitError) as exc:
         raise SettingError(f"{path} can't be changed: {exc}", "mend it, or set it without --save") from exc
     return path
+
+
+def _as_toml(name: str, text: str) -> Any:
+    """`text` as a number or a truth value where it stands for one, as people write TOML; else as it is."""
+    import tomlkit
+
+    try:
+        value = tomlkit.value(text).unwrap()
+        same: bool = parse_setting(name, value, "") == parse_setting(name, text, "")
+    except (tomlkit.exceptions.TOMLKitError, SettingError):
+        return text
+    return value if same else text

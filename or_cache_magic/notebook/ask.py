@@ -1,0 +1,170 @@
+"""``%%openrouter`` and ``%openrouter``: from the line and the prompt to the answer on the screen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from or_cache_magic.errors import FormatError, RequestError
+
+from .arguments import AskOptions, parse_ask_cell, parse_ask_line
+from .caller import deliver, keeps_result
+from .cards import say
+from .command import help_text
+from .tables import CELL, LINE
+
+if TYPE_CHECKING:
+    from or_cache_magic.cache import CompletionCache
+    from or_cache_magic.completion import Completion
+    from or_cache_magic.policy import Policy
+    from or_cache_magic.records import Outcome, Request
+    from or_cache_magic.render import Screen
+    from or_cache_magic.settings import Settings
+
+    from .session import Session
+
+__all__ = ["ask_cell", "ask_line"]
+
+
+def ask_cell(session: Session, line: str, cell: str, variables: Mapping[str, Any]) -> Completion | None:
+    """``%%openrouter``: asks with the cell's body as the prompt; without either, shows the help.
+
+    Returns:
+        The completion where the caller goes on with it; None where it was shown.
+
+    Raises:
+        OrCacheError: It can't be asked, or the ask failed; see `CompletionCache.ask`.
+    """
+    options = parse_ask_cell(line)
+    if options.help or (not line.strip() and not cell.strip()):
+        say(session.shell, help_text(CELL))
+        return None
+    return _ask(session, options, cell.removesuffix("\n"), variables)
+
+
+def ask_line(session: Session, line: str, variables: Mapping[str, Any]) -> Completion | None:
+    """``%openrouter``: asks with the rest of the line; without one, says how things stand.
+
+    Returns, and raises, what `ask_cell` does.
+    """
+    options = parse_ask_line(line)
+    if options.help:
+        say(session.shell, help_text(LINE))
+        return None
+    if not line.strip():
+        from .cards import status_card
+
+        say(session.shell, *status_card(session))
+        return None
+    return _ask(session, options, options.prompt, variables)
+
+
+def _ask(
+    session: Session, options: AskOptions, prompt: str, variables: Mapping[str, Any]
+) -> Completion | None:
+    from or_cache_magic.asking import policy_for
+    from or_cache_magic.completion import Completion
+    from or_cache_magic.render import open_screen
+
+    shell: Any = session.shell
+    settings = session.settings()
+    body = _body(session, settings, options, prompt, variables)
+    cache = session.cache()
+    request = cache.request(
+        body, settings, sample=options.sample, stream=settings.stream and not options.no_stream
+    )
+    policy = policy_for(
+        settings, mode=options.mode, sample=options.sample, ttl=options.ttl_s, tag=options.tags
+    )
+    if options.dry_run:
+        from .cards import preview_line
+
+        say(shell, preview_line(body, *cache.peek(request, policy)))
+        return None
+    kept = keeps_result()
+    form: Any = options.format or settings.format
+    screen = open_screen(
+        shell, format="none" if kept else form, receipt=settings.receipt, quiet=options.quiet
+    )
+    outcome = _run(cache, request, policy, screen)
+    session.last = completion = Completion(outcome, request)
+    if options.out:
+        shell.push({options.out: completion})
+    if request.stream and outcome.kind in ("miss", "refresh", "bypass"):
+        screen.finish(completion)
+    else:
+        screen.show(completion)
+    screen.receipt(outcome, asked=str(body["model"]))
+    for notice in cache.database.pop_notices():
+        say(shell, notice)
+    if kept:
+        _parse(completion, form)
+        return completion
+    deliver(shell, completion)
+    _parse(completion, form)
+    return None
+
+
+def _body(
+    session: Session, settings: Settings, options: AskOptions, prompt: str, variables: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The JSON object that goes on the wire: the prompt filled in, under the options and the settings."""
+    from or_cache_magic.asking import chat_body
+
+    if not options.raw and "{{" in prompt:
+        from .templating import render
+
+        prompt = render(prompt, variables)
+    if not prompt.strip():
+        raise RequestError(
+            "the prompt is empty (nothing was sent)", "write it below %%openrouter, or behind %openrouter"
+        )
+    system = options.system
+    if system is not None:
+        from .values import read_text_argument
+
+        system = read_text_argument(system, variables, session.folder)
+    return chat_body(prompt, model=options.model, settings=settings, system=system, params=_params(options))
+
+
+def _params(options: AskOptions) -> dict[str, Any]:
+    """The fields of the request that the options name; None leaves one out."""
+    params: dict[str, Any] = {
+        name: value
+        for name in ("temperature", "top_p", "seed", "max_tokens")
+        if (value := getattr(options, name)) is not None
+    }
+    if params.get("max_tokens") == "none":
+        params["max_tokens"] = None
+    return {**params, **options.params}
+
+
+def _run(cache: CompletionCache, request: Request, policy: Policy, screen: Screen) -> Outcome:
+    """Asks; what had arrived when it is interrupted or breaks stays on the screen."""
+    if not request.stream:
+        return cache.run(request, policy)
+    screen.begin()
+    try:
+        return cache.run(request, policy, screen.feed)
+    except BaseException:
+        screen.finish()
+        raise
+
+
+def _parse(completion: Completion, form: str) -> None:
+    """Parses the answer where its asker wants data of it.
+
+    Raises:
+        FormatError: It is not in that form. It is kept, bound and shown all the same.
+    """
+    if form not in ("json", "df"):
+        return
+    from or_cache_magic.render import parse_json, parse_table
+
+    try:
+        completion.attach(parse_json(completion) if form == "json" else parse_table(completion))
+    except ValueError as exc:
+        raise FormatError(
+            f"the answer can't be read as {form}: {exc} (it is kept, and running again is free)",
+            "ask for the form in the prompt, or take the text from %openrouter_last",
+        ) from None

@@ -1,0 +1,198 @@
+"""Looking after the cache: the magics beside ``%openrouter``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from or_cache_magic.errors import OptionError
+
+from .arguments import parse_config, parse_entries, parse_plain, parse_purge, parse_stats
+from .caller import deliver, keeps_result
+from .cards import say
+from .command import help_text
+from .tables import CONFIG, ENTRIES, KEY, LAST, PURGE, STATS
+from .values import read_text_argument
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from or_cache_magic.completion import Completion
+
+    from .session import Session
+
+__all__ = ["HANDLERS", "configure", "entries", "last", "purge", "set_key", "stats"]
+
+
+def stats(session: Session, line: str) -> pd.DataFrame | None:
+    """``%openrouter_stats``: calls, hits, rates and dollars; raises `OptionError`."""
+    options = parse_stats(line)
+    if options.help:
+        say(session.shell, help_text(STATS))
+        return None
+    from .listing import stats_text
+
+    frame = session.cache().stats(options.by or "", session=options.session)
+    return _give(session, frame, lambda: stats_text(frame))
+
+
+def entries(session: Session, line: str) -> pd.DataFrame | None:
+    """``%openrouter_entries``: a table, or one entry whole; raises `OptionError`."""
+    options = parse_entries(line)
+    if options.help:
+        say(session.shell, help_text(ENTRIES))
+        return None
+    cache = session.cache()
+    if options.key is not None:
+        from .cards import entry_card
+
+        say(session.shell, *entry_card(cache, options.key))
+        return None
+    from .listing import entries_text
+
+    frame = cache.entries(options.text, model=options.model, tag=options.tag, since=options.since_s)
+    return _give(session, frame, lambda: entries_text(frame))
+
+
+def purge(session: Session, line: str, variables: Mapping[str, Any]) -> pd.DataFrame | None:
+    """``%openrouter_purge``: says what would go, asks, removes, and returns what went.
+
+    Returns:
+        The entries that went, or with ``--dry-run`` would go; None when there are none.
+
+    Raises:
+        OptionError: Nothing is chosen, or the front end can't ask. Nothing was removed.
+    """
+    options = parse_purge(line)
+    if options.help:
+        say(session.shell, help_text(PURGE))
+        return None
+    from .cards import purge_line
+    from .listing import entries_text
+
+    cache, system = session.cache(), options.system
+    if system is not None:
+        system = read_text_argument(system, variables, session.folder)
+    chosen = cache.purge_filter(
+        options.keys,
+        model=options.model,
+        system=system,
+        tag=options.tag,
+        prefix=options.prefix,
+        older=options.older_s,
+        expired=options.expired,
+        all=options.all,
+    )
+    preview = cache.preview(chosen)
+    say(session.shell, purge_line(preview, dry_run=options.dry_run))
+    if preview.entries == 0:
+        return None
+    if not options.dry_run and not options.yes and not _confirmed(f"Remove {preview.entries:,}? [y/N] "):
+        say(session.shell, "nothing was removed")
+        return None
+    frame = cache.chosen(chosen)
+    if not options.dry_run:
+        cache.drop(chosen)
+        say(session.shell, "removed")
+    return _give(session, frame, lambda: entries_text(frame))
+
+
+def last(session: Session, line: str) -> Completion | None:
+    """``%openrouter_last``: the last completion; raises `OptionError` before the first."""
+    if parse_plain(LAST, line):
+        say(session.shell, help_text(LAST))
+        return None
+    if session.last is None:
+        raise OptionError("nothing was asked in this session yet", "ask with %%openrouter first")
+    return session.last
+
+
+def configure(session: Session, config: Any, line: str) -> pd.DataFrame | None:
+    """``%openrouter_config``: the settings as a table, after changing those that are named.
+
+    Raises:
+        OptionError: The line can't be read.
+        SettingError: An unknown setting, or a value that it does not take. Nothing was changed.
+    """
+    options = parse_config(line)
+    if options.help:
+        say(session.shell, help_text(CONFIG))
+        return None
+    from or_cache_magic.settings import parse_setting
+
+    for name, value in options.changes.items():
+        parse_setting(name, value, CONFIG.spelling)
+    if options.save and options.changes:
+        from .saving import save_settings
+
+        say(session.shell, f"saved in {save_settings(session.folder, options.changes)}")
+    for name, value in options.changes.items():
+        setattr(config, name, value)
+    from .cards import settings_frame
+    from .listing import settings_text
+
+    frame = settings_frame(session.settings())
+    return _give(session, frame, lambda: settings_text(frame))
+
+
+def set_key(session: Session, line: str) -> None:
+    """``%openrouter_key``: asks for the key without echoing it, and keeps it in memory.
+
+    Raises:
+        OptionError: The front end can't ask unseen, or no key was given. Nothing was changed.
+    """
+    if line.strip() in ("-h", "--help"):
+        say(session.shell, help_text(KEY))
+        return
+    if line.strip():
+        # What stands there may be the key: it is not repeated.
+        raise OptionError(
+            "%openrouter_key asks for the key; nothing is written behind it",
+            "a cell is saved with the notebook: if your key stands there, clear the cell and revoke the key",
+        )
+    import getpass
+    import warnings
+
+    try:
+        with warnings.catch_warnings():
+            # Its way to say that what is typed would be seen.
+            warnings.simplefilter("error", getpass.GetPassWarning)
+            key = getpass.getpass("OpenRouter API key: ").strip()
+    except Exception as exc:  # noqa: BLE001 - each front end has its own way to say that it can't ask
+        raise OptionError(
+            f"this front end can't ask for the key unseen ({type(exc).__name__}); nothing was changed",
+            "set the environment variable OPENROUTER_API_KEY before you start it",
+        ) from None
+    if not key:
+        raise OptionError("no key was given; nothing was changed", "paste it, then press Enter")
+    session.key = key
+    from .cards import masked
+
+    say(session.shell, f"key set for this kernel: {masked(key)}")
+
+
+HANDLERS: Final[Mapping[str, Callable[[Session, str], Any]]] = {
+    "openrouter_stats": stats,
+    "openrouter_entries": entries,
+    "openrouter_last": last,
+    "openrouter_key": set_key,
+}
+"""What takes its line alone."""
+
+
+def _give(session: Session, frame: pd.DataFrame, text: Callable[[], str]) -> pd.DataFrame | None:
+    """A table to whoever goes on with it; where a terminal shows it, as `text`, which fits there."""
+    if getattr(session.shell, "kernel", None) is not None or keeps_result():
+        return frame
+    say(session.shell, text())
+    deliver(session.shell, frame)
+    return None
+
+
+def _confirmed(question: str) -> bool:
+    try:
+        return input(question).strip().lower() in ("y", "yes")
+    except (EOFError, OSError, NotImplementedError, RuntimeError):
+        raise OptionError(
+            "this front end can't ask, so nothing was removed", "add -y to remove without asking"
+        ) from None
