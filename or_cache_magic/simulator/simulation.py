@@ -171,7 +171,8 @@ class Simulator:
     def wait_for(self, holds: Callable[[tuple[Received, ...]], bool], timeout_s: float = 10.0) -> bool:
         """Wait until ``holds`` of `requests`; False when it did not within ``timeout_s`` seconds.
 
-        ``sim.wait_for(lambda rows: rows[-1].cancelled)`` waits until a cancellation was noticed.
+        ``sim.wait_for(lambda rows: any(row.cancelled for row in rows))`` waits until a client was seen to
+        leave.
         """
         return self._world.journal.wait_until(holds, timeout_s)
 

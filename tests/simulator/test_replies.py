@@ -257,6 +257,9 @@ def test_reasoning__hidden_is_paid_for(wire):
     """Excluded reasoning is not sent, and billed all the same; switched off there is none."""
     asked = {"model": "openai/gpt-5-mini"}
     hidden = wire.ask(reasoning={"effort": "low", "exclude": True}, **asked)
+    stream = wire.ask(reasoning={"effort": "low", "exclude": True}, stream=True, **asked)
+    assert b'"reasoning' not in stream.raw.replace(b'"reasoning_tokens"', b"")
+    assert stream.usage == hidden.usage
     assert hidden.json["choices"][0]["message"]["reasoning"] is None
     assert hidden.usage["completion_tokens_details"]["reasoning_tokens"] > 0
     off = wire.ask(reasoning={"effort": "none"}, **asked)
