@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -31,7 +32,8 @@ NOTEBOOK: Final = "quickstart.ipynb"
 
 _FILES: Final = (NOTEBOOK, "reviews.csv")
 _CELL_TIMEOUT_S: Final = 120
-_OURS: Final = ("OPENROUTER_", "OR_CACHE_")
+_LEFT_OUT: Final = ("OPENROUTER_", "OR_CACHE_", "JPY_SESSION_NAME")
+"""How the variables begin that would lead the demo to the user's key or cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +102,8 @@ def run_demo(keep: Path | None = None, *, say: Callable[[str], object]) -> tuple
                 f"run it again with --keep FOLDER and look into FOLDER/{NOTEBOOK}",
             )
         say(
-            "Every answer of the second run came from the completion cache: no key, no network, no bill."
-            + ("" if keep else " (The folder is removed now; --keep FOLDER leaves one.)")
+            "The second run sent nothing: every answer came from the completion cache."
+            + ("" if keep else "\nThe folder is removed now; --keep FOLDER leaves one to look at.")
         )
     return first, second
 
@@ -134,7 +136,7 @@ def _run(folder: Path, simulator: Simulator) -> Run:
     """Runs the notebook in a new kernel and saves it with its outputs."""
     import nbformat
     from nbclient import NotebookClient
-    from nbclient.exceptions import CellExecutionError
+    from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
     notebook = nbformat.read(folder / NOTEBOOK, as_version=4)
     client = NotebookClient(
@@ -145,12 +147,12 @@ def _run(folder: Path, simulator: Simulator) -> Run:
     )
     before, asked_before, began_s = _totals(folder), simulator.completion_count, time.monotonic()
     try:
-        client.execute(env=_environment(simulator))
+        # ipykernel warns of its transport on stderr, among the report's lines.
+        client.execute(env=_environment(simulator), stderr=subprocess.DEVNULL)
     except CellExecutionError as problem:
-        raise OrCacheError(
-            f"a cell of {NOTEBOOK} failed: {problem.ename}: {problem.evalue}".splitlines()[0],
-            f"run it with --keep FOLDER and open FOLDER/{NOTEBOOK}",
-        ) from None
+        raise _failed(f"a cell failed: {problem.ename}: {problem.evalue}") from None
+    except (CellTimeoutError, DeadKernelError) as problem:
+        raise _failed(str(problem)) from None
     finally:
         nbformat.write(notebook, folder / NOTEBOOK)
     after = _totals(folder)
@@ -165,6 +167,13 @@ def _run(folder: Path, simulator: Simulator) -> Run:
     )
 
 
+def _failed(why: str) -> OrCacheError:
+    (first, *_) = why.strip().splitlines() or [""]
+    return OrCacheError(
+        f"{NOTEBOOK} did not run: {first}", f"--keep FOLDER leaves FOLDER/{NOTEBOOK} to look into"
+    )
+
+
 def _totals(folder: Path) -> Mapping[str, Any]:
     with CompletionCache(folder / FOLDER) as cache:
         (sums,) = cache.totals()
@@ -172,6 +181,6 @@ def _totals(folder: Path) -> Mapping[str, Any]:
 
 
 def _environment(simulator: Simulator) -> dict[str, str]:
-    """The kernel's environment: the simulator and its key, and nothing else of ours or of the user's key."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}
+    """The kernel's environment: the simulator and its key in place of the user's."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(_LEFT_OUT)}
     return {**kept, "OPENROUTER_BASE_URL": simulator.base_url, "OPENROUTER_API_KEY": simulator.api_key}
