@@ -14,6 +14,10 @@ TIMES = "\N{MULTIPLICATION SIGN}"
 """The unit of a ratio of two things that were measured side by side."""
 
 
+class MeasuringError(Exception):
+    """Something could not be measured at all; says why."""
+
+
 @dataclass(frozen=True)
 class Figure:
     """One row of the table.

@@ -18,6 +18,7 @@ from statistics import median, quantiles
 from typing import TYPE_CHECKING, Any
 
 import peers
+from figures import MeasuringError
 from upstream import environment
 
 if TYPE_CHECKING:
@@ -27,10 +28,6 @@ if TYPE_CHECKING:
     from or_cache_magic.simulator import Simulator
 
 SCRIPT = Path(__file__).with_name("contestants.py")
-
-
-class ContestantError(Exception):
-    """A contestant that could not start, or fell out; says why."""
 
 
 @dataclass
@@ -46,7 +43,7 @@ class Worker:
         """The reply to a command.
 
         Raises:
-            ContestantError: The process has ended; with the last line that it wrote.
+            MeasuringError: The process has ended; with the last line that it wrote.
         """
         assert self.process.stdin is not None
         assert self.process.stdout is not None
@@ -59,7 +56,7 @@ class Worker:
         if not line:
             self.process.wait()
             self.log.seek(0)
-            raise ContestantError((self.log.read().strip().splitlines() or ["it ended"])[-1])
+            raise MeasuringError((self.log.read().strip().splitlines() or ["it ended"])[-1])
         reply: dict[str, Any] = json.loads(line)
         return reply
 
@@ -123,7 +120,7 @@ def run(
         try:
             if not worker.tell(do="fill", prompts=prompts)["same"]:
                 race.out[worker.name] = "its hit is not what it bought"
-        except ContestantError as exc:
+        except MeasuringError as exc:
             race.out[worker.name] = str(exc)
     running = [worker for worker in workers if worker.name not in race.out]
     before = {worker.name: _requests(sim, worker.key) for worker in running}

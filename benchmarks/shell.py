@@ -47,8 +47,9 @@ def fresh(cell: str) -> dict[str, Any]:
     load_s = process_time() - shell_s
     loaded = set(sys.modules)
     began_s = process_time()
-    ip.run_cell(cell)
+    result = ip.run_cell(cell)
     hit_s = process_time() - began_s
+    result.raise_error()
     assert ip.user_ns["answer"].outcome.kind == "hit"
     return {
         "shell_ms": shell_s * 1e3,

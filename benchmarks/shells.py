@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import median, quantiles
 from typing import TYPE_CHECKING, Any
 
-from figures import TIMES, Figure
+from figures import TIMES, Figure, MeasuringError
 from prose import prose
 from upstream import MODEL, environment, filling
 
@@ -35,7 +35,11 @@ def figures(*, processes: int, rounds: int, calls: int) -> Iterator[Figure]:
 
         def measure(*arguments: str) -> Any:
             command = [sys.executable, str(SCRIPT), *arguments]
-            done = subprocess.run(command, cwd=folder, env=variables, check=True, stdout=subprocess.PIPE)
+            done = subprocess.run(
+                command, cwd=folder, env=variables, capture_output=True, encoding="utf-8", check=False
+            )
+            if done.returncode:
+                raise MeasuringError(done.stderr.strip().splitlines()[-1])
             return json.loads(done.stdout)
 
         # The first one writes IPython's files and the bytecode.

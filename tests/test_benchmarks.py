@@ -1,0 +1,74 @@
+"""The benchmarks run: every row is there, and what a hit must not do is seen not to be done."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+RUN = Path(__file__).parents[1] / "benchmarks" / "run.py"
+
+RATIOS = {
+    "API hit, 2 KB: ÷ floor",
+    "API hit, 200 KB: ÷ bare_sha256",
+    "key, 2 KB: ÷ json.dumps + sha256",
+    "key, 200 KB: ÷ bare sha256",
+    "hit cell ÷ empty cell magic",
+    "bytes on disk ÷ plain diskcache",
+}
+CPU = {"%load_ext, CPU", "first hit cell in a fresh shell, CPU"}
+LISTINGS = {"page of 50, newest first", "totals by model", "purge of one model of 40"}
+COUNTS = {"requests that our hits sent", "heavy libraries that a hit imports"}
+PEERS = {
+    "API hit, 2 KB: dspy_disk ÷ ours",
+    "API hit, 2 KB: langchain_sqlite ÷ ours",
+    "API hit, 2 KB: litellm_disk ÷ ours",
+    "API hit, 200 KB: dspy_disk ÷ ours",
+}
+
+
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory):
+    """A quick run without peers: what it printed, and its figures by name."""
+    found = tmp_path_factory.mktemp("benchmarks") / "figures.json"
+    command = [sys.executable, str(RUN), "--quick", "--json", str(found)]
+    done = subprocess.run(
+        command, cwd=found.parent, capture_output=True, encoding="utf-8", check=True, timeout=120
+    )
+    figures = json.loads(found.read_text(encoding="utf-8"))["figures"]
+    return done.stdout, {figure["name"]: figure for figure in figures}
+
+
+def test_benchmarks__print_every_row(quick):
+    """The table has a line for each figure, with its bar and its verdict."""
+    printed, figures = quick
+    assert figures.keys() == RATIOS | CPU | COUNTS | LISTINGS | PEERS
+    lines = printed.splitlines()[1:]
+    assert len(lines) == len(figures)
+    for line, figure in zip(lines, figures.values(), strict=True):
+        assert line.startswith(figure["name"])
+        assert figure["verdict"] in line
+
+
+def test_benchmarks__measure_all_but_absent_peers(quick):
+    """Without peers their rows say how to get them, and every other row has a number."""
+    _, figures = quick
+    for name in RATIOS | CPU | LISTINGS:
+        assert figures[name]["measured"] > 0
+    for name in PEERS:
+        assert figures[name]["verdict"] == "skipped"
+        assert "peers.py --install" in figures[name]["detail"]
+
+
+def test_hit__imports_nothing_heavy(quick):
+    """A fresh shell that loads the extension and hits has imported no openai, pandas, ipywidgets or diskcache."""
+    figure = quick[1]["heavy libraries that a hit imports"]
+    assert (figure["measured"], figure["detail"]) == (0, "none")
+
+
+def test_hit__sends_nothing(quick):
+    """Hits through the Python API reach the simulator with no request at all."""
+    assert quick[1]["requests that our hits sent"]["measured"] == 0
