@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Callable
 from typing import Generic, TypeVar
@@ -53,7 +54,7 @@ class SingleFlight(Generic[T]):
             while not flight.landed.wait(_TICK_S):
                 pass
             if flight.failure is not None:
-                raise flight.failure
+                raise _own(flight.failure)
             if flight.result:
                 return flight.result[0], False
             # The leader was interrupted: somebody else has to fly.
@@ -71,3 +72,11 @@ class SingleFlight(Generic[T]):
             with self._lock:
                 del self._flying[key]
             flight.landed.set()
+
+
+def _own(failure: Exception) -> Exception:
+    """A copy of the leader's error for one follower: raising it writes a traceback into it."""
+    try:
+        return copy.copy(failure)
+    except Exception:  # noqa: BLE001 - foreign errors copy as they like, or not at all
+        return failure
