@@ -14,10 +14,11 @@ from or_cache_magic.simulator.billing import Bill, TokenCounts, bill, price_at
 from or_cache_magic.simulator.caches import CachedAnswer, ResponseCache, directive
 from or_cache_magic.simulator.calls import Call, understand
 from or_cache_magic.simulator.drafting import draft, fingerprint
-from or_cache_magic.simulator.replies import Completion, dumps, frames, whole
+from or_cache_magic.simulator.replies import Completion, dumps, whole
 from or_cache_magic.simulator.routing import Route, route
 from or_cache_magic.simulator.scenarios import scenario
 from or_cache_magic.simulator.settlement import settle_call
+from or_cache_magic.simulator.streaming import frames
 from or_cache_magic.simulator.tokens import prompt_tokens
 from or_cache_magic.simulator.world import Reply, World, authorize, error_reply
 

@@ -19,7 +19,7 @@ from or_cache_magic.simulator.state import Received
 from or_cache_magic.simulator.world import Reply, World, error_reply, parse_body
 
 if TYPE_CHECKING:
-    from or_cache_magic.simulator.replies import Frame
+    from or_cache_magic.simulator.streaming import Frame
 
 __all__ = ["Server"]
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from decimal import Decimal
 
-    from or_cache_magic.simulator.replies import Frame
+    from or_cache_magic.simulator.streaming import Frame
 
 __all__ = ["MANAGEMENT_KEY", "Reply", "World", "authorize", "error_reply", "parse_body"]
 
