@@ -37,6 +37,11 @@ _PARAMETERS: Final = (
 _REASONING_PARAMETERS: Final = ("reasoning", "include_reasoning")
 _TOTAL_CREDITS_USD: Final = Decimal(100)
 _FREE_A_DAY: Final = 1000
+_OLD_RATE_LIMIT: Final = {
+    "requests": -1,
+    "interval": "10s",
+    "note": "This field is deprecated and safe to ignore.",
+}
 _TOOL_CHOICES: Final = ("none", "auto", "required", "function")
 
 
@@ -243,7 +248,31 @@ def _providers() -> list[dict[str, Any]]:
 
 
 def _key(world: World, api_key: str) -> dict[str, Any]:
-    """What ``GET /key`` tells: usage by UTC day, week (from Monday) and month."""
+    """What ``GET /key`` tells; the account's credits are the key's limit."""
+    limit = world.credits_usd
+    is_management = api_key.startswith(MANAGEMENT_KEY)
+    return {
+        "label": f"{api_key[:12]}...{api_key[-3:]}",
+        "limit": limit,
+        "limit_remaining": None if limit is None else limit - world.generations.sums()[0],
+        "limit_reset": None,
+        "include_byok_in_limit": False,
+        "is_free_tier": False,
+        "is_management_key": is_management,
+        "is_provisioning_key": is_management,
+        "creator_user_id": None,
+        "organization_id": None,
+        "workspace_id": None,
+        "allowed_data_regions": ["global"],
+        "budgets": [],
+        "effective_budget": None,
+        "expires_at": None,
+        "rate_limit": _OLD_RATE_LIMIT,
+    } | _usage(world, api_key)
+
+
+def _usage(world: World, api_key: str) -> dict[str, Any]:
+    """A key's usage in all, and by UTC day, week (from Monday) and month."""
     now = datetime.fromtimestamp(world.now(), timezone.utc)
     day = now.replace(hour=0, minute=0, second=0, microsecond=0)
     starts = {
@@ -252,43 +281,15 @@ def _key(world: World, api_key: str) -> dict[str, Any]:
         "_weekly": day - timedelta(days=day.weekday()),
         "_monthly": day.replace(day=1),
     }
-    data: dict[str, Any] = {
-        "label": f"{api_key[:12]}...{api_key[-3:]}",
-        "limit": None,
-        "limit_remaining": None,
-        "limit_reset": None,
-        "include_byok_in_limit": False,
-        "is_free_tier": False,
-        "is_management_key": api_key.startswith(MANAGEMENT_KEY),
-        "is_provisioning_key": api_key.startswith(MANAGEMENT_KEY),
-        "creator_user_id": None,
-        "organization_id": None,
-        "workspace_id": None,
-        "allowed_data_regions": ["global"],
-        "budgets": [],
-        "effective_budget": None,
-        "expires_at": None,
-        "rate_limit": {
-            "requests": -1,
-            "interval": "10s",
-            "note": "This field is deprecated and safe to ignore.",
-        },
+    used = world.generations.free_calls(api_key, day.timestamp())
+    left = max(0, _FREE_A_DAY - used)
+    usage: dict[str, Any] = {
+        "free_model_daily_requests": {"limit": _FREE_A_DAY, "used": used, "remaining": left}
     }
     for suffix, start in starts.items():
         charged, direct = world.generations.sums(api_key, start.timestamp())
-        data |= {f"usage{suffix}": charged, f"byok_usage{suffix}": direct}
-    used = world.generations.free_calls(api_key, day.timestamp())
-    data["free_model_daily_requests"] = {
-        "limit": _FREE_A_DAY,
-        "used": used,
-        "remaining": max(0, _FREE_A_DAY - used),
-    }
-    if world.credits_usd is not None:
-        data |= {
-            "limit": world.credits_usd,
-            "limit_remaining": world.credits_usd - world.generations.sums()[0],
-        }
-    return data
+        usage |= {f"usage{suffix}": charged, f"byok_usage{suffix}": direct}
+    return usage
 
 
 def _credits(world: World, api_key: str) -> Reply:

@@ -381,6 +381,7 @@ def test_models__pages(wire):
         seen += [model["id"] for model in page["data"]]
         path = (page["links"]["next"] or "").removeprefix("/api/v1")
     assert seen == [model["id"] for model in whole["data"]]
+    assert wire.get(f"/models?limit={len(seen)}").json["links"]["next"] is None
     assert wire.get("/models?limit=many").status == 400
 
 
