@@ -52,4 +52,4 @@ class Leases(Protocol):
         """Holds it for `ttl_s` from now; False when it was lost to another."""
 
     def release(self, lease: Lease, failure: Mapping[str, Any] | None = None) -> None:
-        """Gives it back; with a failure, leaves that for those who wait. Without the token it does nothing."""
+        """Gives it back, leaving a failure for those who wait; without the token it does nothing."""

@@ -8,7 +8,6 @@ a write. The rows are never changed and outlive the entries.
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Final
 
@@ -32,13 +31,15 @@ _FLUSH_WAIT_S: Final = 0.05
 _FREE: Final = Cost(Decimal(0), "reported")
 
 
-@dataclass(slots=True)
 class _Hits:
     """Equal hits that are not written yet."""
 
-    asks: int = 0
-    last_s: float = 0.0
-    seconds: float = 0.0
+    __slots__ = ("asks", "last_s", "seconds")
+
+    def __init__(self) -> None:
+        self.asks = 0
+        self.last_s = 0.0
+        self.seconds = 0.0
 
 
 class Ledger:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, get_args
 
 from or_cache_magic.database import from_pico, to_pico
@@ -31,17 +30,17 @@ FROM or_ledger WHERE at >= ? AND (? IS NULL OR session = ?) GROUP BY 1, 2
 """
 
 
-@dataclass(slots=True)
 class Sums:
     """`Totals` in the making; money in pico-dollars."""
 
-    asks: dict[str, int] = field(default_factory=lambda: dict.fromkeys(_KINDS, 0))
-    value: dict[str, int] = field(default_factory=lambda: dict.fromkeys(_KINDS, 0))
-    tokens: dict[str, int] = field(default_factory=lambda: dict.fromkeys(_KINDS, 0))
-    paid: int = 0
-    unpriced: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
+    def __init__(self) -> None:
+        self.asks: dict[str, int] = dict.fromkeys(_KINDS, 0)
+        self.value: dict[str, int] = dict.fromkeys(_KINDS, 0)
+        self.tokens: dict[str, int] = dict.fromkeys(_KINDS, 0)
+        self.paid = 0
+        self.unpriced = 0
+        self.prompt_tokens = 0
+        self.completion_tokens = 0
 
     def add(
         self,

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
-from dataclasses import dataclass
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from or_cache_magic.database import HitCount, add_hits, from_pico, to_pico
 from or_cache_magic.errors import OptionError, StoreCorruptError, StoreError, UnsafeStoreError
@@ -30,8 +29,7 @@ _KEYS = "SELECT c.rowid, c.key FROM or_entry e JOIN Cache c ON c.rowid = e.id {w
 _GET = "SELECT value, mode, filename FROM Cache WHERE key = ? AND raw = 1"
 
 
-@dataclass(frozen=True, slots=True)
-class Unserved:
+class Unserved(NamedTuple):
     """An answer that is kept and never served: replaced by a newer one, or not fit to be served.
 
     Attributes:
