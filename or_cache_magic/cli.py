@@ -7,12 +7,14 @@ same table. Errors are two lines on stderr and exit code 1; a line that can't be
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import re
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -30,9 +32,10 @@ __all__ = ["main"]
 
 _KEY_DIGITS: Final = 10
 _A_KEY: Final = re.compile(r"[0-9a-f]{8,64}")
-_MODEL_WIDTH: Final = 24
+_NAME_WIDTH: Final = 26
 _LEAST_PREVIEW: Final = 20
 _GAP: Final = "  "
+_STATS: Final = ("calls", "hits", "misses", "hit %", "tok %", "usd %", "paid", "saved", "unpriced")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -132,21 +135,22 @@ def _stats(options: argparse.Namespace) -> None:
         if not any(t.calls for t in sums):
             print(f"nothing was asked yet in {cache.directory}")
             return
-        headings = (*((options.by,) if options.by else ()), *_STATS)
-        rows = [(*((t.group or "-",) if options.by else ()), *_stats_row(t)) for t in sums]
-        print(_table(headings, rows, left=1 if options.by else 0))
-
-
-_STATS: Final = ("calls", "hits", "misses", "failed", "hit rate", "paid", "saved", "unpriced", "in", "out")
+    ungrouped = 0 if options.by else 1
+    headings = (options.by, *_STATS)[ungrouped:]
+    print(_table(headings, [_stats_row(t)[ungrouped:] for t in sums], left=(options.by,)))
 
 
 def _stats_row(t: Totals) -> tuple[str, ...]:
-    asked = t.hits + t.misses
-    counts = (f"{n:,}" for n in (t.calls, t.hits, t.misses, t.failed))
-    rate = f"{t.hits / asked:.0%}" if asked else "-"
+    group = one_line(t.group or "-", _NAME_WIDTH)
+    counts = (f"{n:,}" for n in (t.calls, t.hits, t.misses))
+    rates = (_share(t.hits, t.misses), _share(t.hit_tokens, t.bought_tokens), _share(t.saved_usd, t.paid_usd))
     paid = ("≥ " if t.unpriced else "") + format_usd(t.paid_usd)
-    tail = (f"{n:,}" for n in (t.unpriced, t.prompt_tokens, t.completion_tokens))
-    return (*counts, rate, paid, format_usd(t.saved_usd), *tail)
+    return (group, *counts, *rates, paid, format_usd(t.saved_usd), f"{t.unpriced:,}")
+
+
+def _share(part: int | Decimal, rest: int | Decimal) -> str:
+    whole = part + rest
+    return f"{part / whole:.0%}" if whole else "-"
 
 
 def _entries(options: argparse.Namespace) -> None:
@@ -178,7 +182,7 @@ def _entries_table(rows: Iterable[EntryRow], now_s: float) -> str:
         (
             r.key[:_KEY_DIGITS],
             format_age(now_s - r.created_s),
-            one_line(r.model, _MODEL_WIDTH),
+            one_line(r.model, _NAME_WIDTH),
             format_usd(r.cost.usd),
             f"{r.hits:,}",
             r.prompt,
@@ -189,7 +193,9 @@ def _entries_table(rows: Iterable[EntryRow], now_s: float) -> str:
     columns = zip(headings[:-1], *(c[:-1] for c in cells), strict=True)
     taken = sum(max(map(len, column)) + len(_GAP) for column in columns)
     room = max(shutil.get_terminal_size((100, 24)).columns - taken, _LEAST_PREVIEW)
-    return _table(headings, [(*c[:-1], one_line(c[-1], room)) for c in cells], left=3)
+    return _table(
+        headings, [(*c[:-1], one_line(c[-1], room)) for c in cells], left=("key", "cached", "model", "prompt")
+    )
 
 
 def _purge(options: argparse.Namespace) -> None:
@@ -258,24 +264,28 @@ def _demo(options: argparse.Namespace) -> None:
 # -- within ---------------------------------------------------------------------------------------
 
 
-def _open(options: argparse.Namespace) -> CompletionCache:
-    """The cache that `--dir` names, or the one that a notebook in this folder has."""
+@contextlib.contextmanager
+def _open(options: argparse.Namespace) -> Iterator[CompletionCache]:
+    """The cache that ``--dir`` names, or the one that a notebook in this folder has; says what it notices."""
     from .cache import CompletionCache
     from .notebook.location import cache_directory
     from .settings import Project, load_settings
 
     here = Path.cwd()
     option = options.dir or load_settings(os.environ, Project(here), {}).cache_dir
-    return CompletionCache(cache_directory(starting_dir=here, option=option, environ=os.environ).path)
+    location = cache_directory(starting_dir=here, option=option, environ=os.environ)
+    with CompletionCache(location.path) as cache:
+        yield cache
+        for notice in cache.database.pop_notices():
+            print(notice, file=sys.stderr)
 
 
-def _table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, left: int) -> str:
-    """Aligned columns; the first `left` and a last column called prompt to the left, numbers to the right."""
-    lines = [tuple(headings), *map(tuple, rows)]
+def _table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, left: Container[str]) -> str:
+    """Aligned columns: those whose headings are in `left` to the left, the others, numbers, to the right."""
+    lines = [headings, *rows]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-
-    def aligned(place: int, cell: str) -> str:
-        to_left = place < left or headings[place] == "prompt"
-        return cell.ljust(widths[place]) if to_left else cell.rjust(widths[place])
-
-    return "\n".join(_GAP.join(aligned(i, cell) for i, cell in enumerate(line)).rstrip() for line in lines)
+    align = [str.ljust if heading in left else str.rjust for heading in headings]
+    return "\n".join(
+        _GAP.join(put(cell, width) for put, cell, width in zip(align, line, widths, strict=True)).rstrip()
+        for line in lines
+    )

@@ -96,8 +96,9 @@ def keys(folder):
 def test_stats__shows_calls_hits_and_money(project):
     """One row has what was called, hit, paid and saved."""
     headings, row = ok("stats", cwd=project).splitlines()
-    assert re.split(r"  +", headings.strip())[:5] == ["calls", "hits", "misses", "failed", "hit rate"]
-    assert row.split()[:5] == ["4", "1", "3", "0", "25%"]
+    assert re.split(r"  +", headings.strip())[:6] == ["calls", "hits", "misses", "hit %", "tok %", "usd %"]
+    assert row.split()[:4] == ["4", "1", "3", "25%"]
+    assert all(cell.endswith("%") for cell in row.split()[4:6])
     assert row.count("$0.0") == 2
 
 
@@ -110,6 +111,7 @@ def test_stats__has_a_row_for_each_model(project):
         HAIKU: ["1", "0", "1"],
     }
     assert len({len(row) for row in (headings, *rows)}) == 1
+    assert len(headings) <= 100
 
 
 def test_stats__of_no_cache_says_so_and_makes_none(tmp_path):
@@ -247,6 +249,15 @@ def test_folder__with_a_bad_setting_fails_in_two_lines(tmp_path):
     """A project's file that can't be read is told, not shown as a traceback."""
     (tmp_path / "pyproject.toml").write_text('[tool.or_cache_magic]\nmodle = "x"\n')
     assert "modle" in refused("stats", cwd=tmp_path)[0]
+
+
+def test_folder__with_a_damaged_cache_fails_in_two_lines(tmp_path):
+    """A file that is no database is named and left alone."""
+    damaged = tmp_path / ".or_cache" / "cache.db"
+    damaged.parent.mkdir(mode=0o700)
+    damaged.write_bytes(b"no database at all" * 400)
+    assert str(damaged) in refused("entries", cwd=tmp_path)[0]
+    assert damaged.read_bytes() == b"no database at all" * 400
 
 
 @pytest.mark.parametrize("words", [(), ("stat",), ("stats", "--by", "moon"), ("entries", "--since", "soon")])
