@@ -263,7 +263,8 @@ def _offline_miss(key: RequestKey, miss: _Miss) -> CacheMissError:
 
 
 def _broken(answer: Answer, *, kept: bool) -> StreamBrokenError:
-    cost = "its cost is not known yet" if answer.cost.usd is None else f"it cost ${answer.cost.usd}"
+    usd = answer.cost.usd
+    cost = "its cost is not known yet" if usd is None else f"it cost ${usd:f}" if usd else "nothing was paid"
     reason = str((answer.error or {}).get("message") or "the stream ended early")
     partial = "; what had arrived is kept in the cache as a partial, and never served" if kept else ""
     return StreamBrokenError(

@@ -48,6 +48,19 @@ ENTRY_COLUMNS: Final = (
     "notebook",
 )
 
+_ENTRY_TYPES: Final = {
+    "created": "datetime64[ns, UTC]",
+    "prompt_tokens": "Int64",
+    "completion_tokens": "Int64",
+    "cost_usd": "float64",
+    "hits": "int64",
+    "saved_usd": "float64",
+    "last_hit": "datetime64[ns, UTC]",
+    "ttl_s": "float64",
+    "size_bytes": "int64",
+}
+"""Said, since pandas would guess them from the rows, and others where there are none."""
+
 
 def stats_frame(totals: Iterable[Totals], by: str = "") -> pd.DataFrame:
     """One row for each of `totals`, with the group's column first when they are grouped.
@@ -85,10 +98,8 @@ def entries_frame(rows: Iterable[EntryRow]) -> pd.DataFrame:
 
     frame: pd.DataFrame = pd.DataFrame([_entry_row(r) for r in rows], columns=list(ENTRY_COLUMNS))
     for name in ("created", "last_hit"):
-        frame[name] = pd.to_datetime(frame[name], unit="s", utc=True)
-    for name in ("prompt_tokens", "completion_tokens"):
-        frame[name] = frame[name].astype("Int64")
-    return frame
+        frame[name] = pd.to_datetime(frame[name].astype("float64"), unit="s", utc=True)
+    return frame.astype(_ENTRY_TYPES)
 
 
 def _entry_row(r: EntryRow) -> dict[str, Any]:
