@@ -32,7 +32,7 @@ def chat_body(
 
     Raises:
         OptionError: No model was named and none is set.
-        RequestError: An empty prompt.
+        RequestError: An empty prompt, or one that is neither text nor messages.
     """
     name = model or settings.model
     if not name:
@@ -42,6 +42,13 @@ def chat_body(
         )
     if not prompt or (isinstance(prompt, str) and not prompt.strip()):
         raise RequestError("the prompt is empty (nothing was sent)", "write the prompt below %%openrouter")
+    if not isinstance(prompt, str) and not (
+        isinstance(prompt, (list, tuple)) and all(isinstance(message, Mapping) for message in prompt)
+    ):
+        raise RequestError(
+            "the prompt is neither a text nor a list of messages (nothing was sent)",
+            'write a text, or [{"role": "user", "content": "…"}]',
+        )
     if params and "messages" in params:
         raise OptionError("messages is not a parameter (nothing was sent)", "give the messages as the prompt")
     messages: list[Any] = []

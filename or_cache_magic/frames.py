@@ -99,7 +99,8 @@ def entries_frame(rows: Iterable[EntryRow]) -> pd.DataFrame:
     frame: pd.DataFrame = pd.DataFrame([_entry_row(r) for r in rows], columns=list(ENTRY_COLUMNS))
     for name in ("created", "last_hit"):
         frame[name] = pd.to_datetime(frame[name].astype("float64"), unit="s", utc=True)
-    return frame.astype(_ENTRY_TYPES)
+    typed: pd.DataFrame = frame.astype(_ENTRY_TYPES)
+    return typed
 
 
 def _entry_row(r: EntryRow) -> dict[str, Any]:
