@@ -14,9 +14,11 @@ from pathlib import Path
 
 import nbformat
 import pytest
+import tomlkit
 
 from or_cache_magic import cli
 from or_cache_magic.cache import CompletionCache
+from or_cache_magic.demo import FILES, quickstart_folder
 from or_cache_magic.settings import Settings
 from or_cache_magic.simulator import Simulator
 
@@ -349,6 +351,16 @@ def test_demo__names_what_is_missing(tmp_path):
     message, hint = done.stderr.splitlines()
     assert "nbclient" in message
     assert hint.strip() == "pip install 'or-cache-magic[demo]'"
+
+
+def test_demo__is_in_the_wheel():
+    """What the demo runs is taken from the checkout here, and put beside its code in a wheel."""
+    root = Path(__file__).parents[1]
+    build = tomlkit.parse((root / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["hatch"]["build"]
+    included = build["targets"]["wheel"]["force-include"]
+    assert quickstart_folder() == root / "notebooks"
+    assert {root / source for source in included} == {root / "notebooks" / name for name in FILES}
+    assert set(included.values()) == {f"or_cache_magic/demo/{name}" for name in FILES}
 
 
 def test_command__is_installed():

@@ -25,12 +25,13 @@ from or_cache_magic.render import format_usd
 if TYPE_CHECKING:
     from or_cache_magic.simulator import Simulator
 
-__all__ = ["NOTEBOOK", "Run", "quickstart_folder", "run_demo"]
+__all__ = ["FILES", "NOTEBOOK", "Run", "quickstart_folder", "run_demo"]
 
 NOTEBOOK: Final = "quickstart.ipynb"
 """The notebook that is run."""
 
-_FILES: Final = (NOTEBOOK, "reviews.csv")
+FILES: Final = (NOTEBOOK, "reviews.csv")
+"""What it needs beside it, itself included; a wheel has them by ``force-include``."""
 _CELL_TIMEOUT_S: Final = 120
 _LEFT_OUT: Final = ("OPENROUTER_", "OR_CACHE_", "JPY_SESSION_NAME")
 """How the variables begin that would lead the demo to the user's key or cache."""
@@ -67,7 +68,7 @@ def quickstart_folder() -> Path:
     """
     here = Path(__file__).parent
     for folder in (here, here.parents[1] / "notebooks"):
-        if all((folder / name).is_file() for name in _FILES):
+        if all((folder / name).is_file() for name in FILES):
             return folder
     raise OrCacheError(f"{NOTEBOOK} is not part of this installation", "install or-cache-magic again")
 
@@ -87,7 +88,7 @@ def run_demo(keep: Path | None = None, *, say: Callable[[str], object]) -> tuple
     from or_cache_magic.simulator import Simulator
 
     with _folder(keep) as folder, Simulator() as simulator:
-        for name in _FILES:
+        for name in FILES:
             shutil.copyfile(quickstart_folder() / name, folder / name)
         say(f"notebook: {folder / NOTEBOOK}")
         say(f"cache:    {folder / FOLDER}")
