@@ -23,7 +23,8 @@ from or_cache_magic import cli, errors, frames
 from or_cache_magic.completion import Completion
 from or_cache_magic.key import NOT_IN_KEY
 from or_cache_magic.notebook.tables import COMMANDS
-from or_cache_magic.records import Usage
+from or_cache_magic.policy import Policy, why_no_lookup, why_not_stored
+from or_cache_magic.records import Answer, Choice, Request, Usage
 from or_cache_magic.settings import ENVIRONMENT, SETTINGS, Settings
 from or_cache_magic.simulator import SCENARIOS
 from or_cache_magic.simulator.cases import BUILDERS
@@ -209,6 +210,49 @@ def test_caching_page__has_exactly_what_is_not_in_the_key():
     """The documented list of fields that are not in the key is the code's."""
     names = _firsts(_section(ROOT / "docs" / "caching.md", "What is in the key"))
     assert sorted(names) == sorted(NOT_IN_KEY)
+
+
+_ASKED = {"model": "m", "messages": [], "max_tokens": 100}
+_SCHEMA = {"type": "json_schema", "json_schema": {"schema": {"type": "array"}}}
+_WORDS = {"content": "words"}
+_CALL = {"tool_calls": [{"function": {"name": "f", "arguments": "{"}}]}
+_UNSERVED = {
+    "error": (_ASKED, Answer((Choice(_WORDS, "stop", error={"code": 502}),))),
+    "nothing": (_ASKED, Answer(())),
+    "blank": (_ASKED, Answer((Choice({"content": " "}, "stop"),))),
+    "cut": (_ASKED, Answer((Choice(_WORDS, "stop"),), complete=False)),
+    "filtered": (_ASKED, Answer((Choice(_WORDS, "content_filter"),))),
+    "refused": (_ASKED, Answer((Choice({"refusal": "No."}, "stop"),))),
+    "no limit": ({**_ASKED, "max_tokens": None}, Answer((Choice(_WORDS, "length"),))),
+    "below the limit": (_ASKED, Answer((Choice(_WORDS, "length"),), usage=Usage(5, 50))),
+    "unknown end": (_ASKED, Answer((Choice(_WORDS, "error"),))),
+    "no call": (_ASKED, Answer((Choice(_WORDS, "tool_calls"),))),
+    "malformed call": (_ASKED, Answer((Choice(_CALL, "tool_calls"),))),
+    "no JSON": (
+        {**_ASKED, "response_format": {"type": "json_object"}},
+        Answer((Choice(_WORDS, "stop"),)),
+    ),
+    "other schema": ({**_ASKED, "response_format": _SCHEMA}, Answer((Choice({"content": "{}"}, "stop"),))),
+}
+
+
+@pytest.mark.parametrize("case", _UNSERVED)
+def test_caching_page__has_every_reason_not_to_store(case: str):
+    """Whatever a receipt says behind "not stored" is a row of the table, in the same words."""
+    body, answer = _UNSERVED[case]
+    reason = why_not_stored(Request(body), answer)
+    assert reason is not None
+    rows = _rows(_section(ROOT / "docs" / "caching.md", "What is stored and served"))
+    known = {row[0].replace("…", "").replace("N tokens", "").strip(" )") for row in rows}
+    assert any(reason.startswith(words) for words in known), reason
+
+
+def test_caching_page__says_temperature_as_the_receipt_does():
+    """The reason that a sampled request isn't stored is a row of the same table."""
+    reason = why_no_lookup(Request({"temperature": 0.7}), Policy())
+    assert reason in [
+        row[0] for row in _rows(_section(ROOT / "docs" / "caching.md", "What is stored and served"))
+    ]
 
 
 def test_pages__name_only_settings_that_exist():
