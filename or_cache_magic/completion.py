@@ -8,7 +8,7 @@ from datetime import datetime, timezone
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from .markdown import safe_markdown
+from .markdown import printable, safe_markdown
 from .records import Outcome, Request, Usage
 
 if TYPE_CHECKING:
@@ -129,4 +129,9 @@ class Completion(str):
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
         """What Jupyter shows: the answer, rendered, with what could run in it made harmless."""
-        return {"text/plain": str(self), "text/markdown": safe_markdown(str(self))}
+        return {"text/plain": printable(str(self)), "text/markdown": safe_markdown(str(self))}
+
+    def _repr_pretty_(self, printer: Any, _cycle: bool) -> None:
+        """What a terminal shows: the text on its own; inside a list or a dict, quoted as strings are."""
+        # For a kind of str IPython asks its printer of strings, not the bundle above.
+        printer.text(printable(str(self)) if len(printer.stack) == 1 else repr(str(self)))
