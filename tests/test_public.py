@@ -1,0 +1,103 @@
+"""The package's face: its names, and what importing it costs."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+import or_cache_magic
+from or_cache_magic.simulator import Simulator
+
+HEAVY = (
+    "openai",
+    "pandas",
+    "IPython",
+    "ipywidgets",
+    "diskcache",
+    "jsonschema",
+    "tomlkit",
+    "httpx",
+    "httpx2",
+    "redis",
+)
+
+
+def run(code, **environ):
+    """What a fresh interpreter prints as JSON."""
+    import os
+
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | environ,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_public__names_are_there():
+    """Every public name can be had, the lazy ones too, and a wrong one is an AttributeError."""
+    for name in or_cache_magic.__all__:
+        assert getattr(or_cache_magic, name) is not None
+    assert or_cache_magic.__version__
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        or_cache_magic.nothing  # noqa: B018
+
+
+def test_public__names_are_there_in_a_fresh_interpreter():
+    """Also when nothing else has imported them before, and listed where one looks for them."""
+    code = (
+        "import json, or_cache_magic as orc\n"
+        "print(json.dumps([n for n in orc.__all__ if not hasattr(orc, n)]))"
+    )
+    assert run(code) == []
+
+
+def test_import__brings_nothing_else():
+    """Importing the package imports none of it, and no heavy library."""
+    code = (
+        "import json, sys, or_cache_magic\n"
+        f"print(json.dumps([m for m in sys.modules if m.startswith('or_cache_magic.') or m in {HEAVY}]))"
+    )
+    assert run(code) == []
+
+
+def test_hit__brings_no_heavy_library(tmp_path):
+    """A hit in a fresh interpreter needs neither a key nor any of the heavy libraries."""
+    code = (
+        "import json, sys, or_cache_magic as orc\n"
+        f"with orc.open_cache({str(tmp_path / 'c')!r}) as cache:\n"
+        "    answer = cache.ask('What is a median?', model='openai/gpt-4o-mini')\n"
+        f"print(json.dumps([answer.cached, [m for m in sys.modules if m in {HEAVY}]]))"
+    )
+    with Simulator() as sim:
+        environ = {"OPENROUTER_BASE_URL": sim.base_url}
+        cached, heavy = run(code, OPENROUTER_API_KEY=sim.api_key, **environ)
+        assert (cached, "openai" in heavy) == (False, True)
+        assert run(code, **environ) == [True, []]
+        assert sim.completion_count == 1
+
+
+def test_ask__of_the_package_uses_the_scripts_own_cache(tmp_path):
+    """In a script the cache is found once; ask, stats, entries and purge share it."""
+    code = (
+        "import json, or_cache_magic as orc\n"
+        "for _ in range(2):\n"
+        "    answer = orc.ask('What is a median?', model='openai/gpt-4o-mini')\n"
+        "calls, hits = (int(orc.stats()[n].iloc[0]) for n in ('calls', 'hits'))\n"
+        "print(json.dumps([answer.cached, calls, hits, len(orc.entries()), len(orc.purge(all=True)), len(orc.entries())]))"
+    )
+    with Simulator() as sim:
+        found = run(
+            code,
+            OPENROUTER_BASE_URL=sim.base_url,
+            OPENROUTER_API_KEY=sim.api_key,
+            OR_CACHE_DIR=str(tmp_path / "c"),
+        )
+    assert found == [True, 2, 1, 1, 1, 0]
+    assert (tmp_path / "c" / "cache.db").exists()
