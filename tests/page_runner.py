@@ -76,7 +76,10 @@ def run(page: Path) -> int:
             elif not shell.run_cell(cell.code, store_history=True).success:
                 sys.exit(f"{page.name}, line {cell.line}: this example failed:\n{cell.code}")
     if files:
-        subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"], check=True)
+        alone = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+        subprocess.run(
+            [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"], env=alone, check=True
+        )
     if "or_cache_magic" in shell.extension_manager.loaded:
         shell.run_line_magic("unload_ext", "or_cache_magic")
     return len(cells)
