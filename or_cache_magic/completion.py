@@ -98,7 +98,7 @@ class Completion(str):
         if self._data is None:
             try:
                 self._data = json.loads(self)
-            except ValueError:
+            except (ValueError, RecursionError):
                 return None
         return self._data
 

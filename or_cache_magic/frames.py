@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from .records import EntryRow, Totals
 
@@ -48,7 +48,11 @@ ENTRY_COLUMNS: Final = (
     "notebook",
 )
 
-_ENTRY_TYPES: Final = {
+_STAT_TYPES: Final = {
+    name: "float64" if name.endswith("_usd") or name.startswith("hit_rate") else "int64"
+    for name in STAT_COLUMNS
+}
+_ENTRY_TYPES: Final = dict.fromkeys(ENTRY_COLUMNS, "str") | {
     "created": "datetime64[ns, UTC]",
     "prompt_tokens": "Int64",
     "completion_tokens": "Int64",
@@ -61,6 +65,8 @@ _ENTRY_TYPES: Final = {
 }
 """Said, since pandas would guess them from the rows, and others where there are none."""
 
+_Amount = TypeVar("_Amount", int, Decimal)
+
 
 def stats_frame(totals: Iterable[Totals], by: str = "") -> pd.DataFrame:
     """One row for each of `totals`, with the group's column first when they are grouped.
@@ -71,7 +77,10 @@ def stats_frame(totals: Iterable[Totals], by: str = "") -> pd.DataFrame:
     import pandas as pd
 
     rows = [({by: t.group} if by else {}) | _stat_row(t) for t in totals]
-    frame: pd.DataFrame = pd.DataFrame(rows, columns=[*((by,) if by else ()), *STAT_COLUMNS])
+    grouping = {by: "str"} if by else {}
+    frame: pd.DataFrame = pd.DataFrame(rows, columns=[*grouping, *STAT_COLUMNS]).astype(
+        grouping | _STAT_TYPES
+    )
     return frame
 
 
@@ -125,9 +134,9 @@ def _entry_row(r: EntryRow) -> dict[str, Any]:
     }
 
 
-def _rate(part: float | Decimal, rest: float | Decimal) -> float:
-    whole = float(part) + float(rest)
-    return float(part) / whole if whole else float("nan")
+def _rate(part: _Amount, rest: _Amount) -> float:
+    whole = part + rest
+    return float(part / whole) if whole else float("nan")
 
 
 def _number(amount: Decimal | None) -> float:

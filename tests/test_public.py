@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 
@@ -25,15 +26,14 @@ HEAVY = (
 )
 
 
-def run(code, **environ):
-    """What a fresh interpreter prints as JSON."""
-    import os
-
+def run(code, folder=None, **environ):
+    """What a fresh interpreter in a folder prints as JSON."""
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", code],
         capture_output=True,
         text=True,
         check=False,
+        cwd=folder,
         env=os.environ | environ,
     )
     assert done.returncode == 0, done.stderr
@@ -77,9 +77,9 @@ def test_hit__brings_no_heavy_library(tmp_path):
     )
     with Simulator() as sim:
         environ = {"OPENROUTER_BASE_URL": sim.base_url}
-        cached, heavy = run(code, OPENROUTER_API_KEY=sim.api_key, **environ)
+        cached, heavy = run(code, tmp_path, OPENROUTER_API_KEY=sim.api_key, **environ)
         assert (cached, "openai" in heavy) == (False, True)
-        assert run(code, **environ) == [True, []]
+        assert run(code, tmp_path, **environ) == [True, []]
         assert sim.completion_count == 1
 
 
