@@ -30,7 +30,7 @@ class Held(NamedTuple):
 
     Attributes:
         owner: Who holds it, for people (``"pid 4711 on host"``).
-        since_s: When it was taken, UTC epoch seconds.
+        since_s: When it was taken, UTC epoch seconds. With ``owner`` it tells one flight from the next.
         until_s: When it runs out unless it is renewed.
         failure: How the owner's call failed, as JSON; None while it is at it. Kept for a short while,
             so that those who waited get the failure instead of each asking anew.
@@ -45,8 +45,18 @@ class Held(NamedTuple):
 class Leases(Protocol):
     """Hands out leases. Thread-safe. Every method may raise `StoreError`; the ask then goes on without."""
 
-    def acquire(self, digest: str, ttl_s: float) -> Lease | Held:
-        """The lease, or who holds it (or how their call just failed)."""
+    def acquire(self, digest: str, ttl_s: float, *, after: Held | None = None) -> Lease | Held:
+        """The lease, or who holds it (or how their call just failed). Never waits for its owner.
+
+        Those who wait call it again and again, so finding it held must be cheap.
+
+        Args:
+            digest: Whose answer is to be asked for.
+            ttl_s: How long it is held unless it is renewed.
+            after: Whose flight the caller has been waiting for. Only that one's failure is told; one that
+                the caller did not wait for is none of its business, and gives the lease at once: a cell
+                that is run again asks again.
+        """
 
     def renew(self, lease: Lease, ttl_s: float) -> bool:
         """Holds it for `ttl_s` from now; False when it was lost to another."""
