@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import os
 from collections.abc import Callable, Iterator
@@ -39,6 +40,7 @@ def fresh_shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cal
     yield make
     for shell in made:
         shell.restore_sys_module_state()
+        atexit.unregister(shell.atexit_operations)  # collects garbage, once for each shell there ever was
         InteractiveShell.clear_instance()
 
 
