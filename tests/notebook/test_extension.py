@@ -46,30 +46,30 @@ def state(shell: InteractiveShell) -> dict[str, Any]:
 
 def test_unload__leaves_the_shell_as_it_was(bare, monkeypatch):
     """Loaded, reloaded twice, used and unloaded, a shell has nothing of it left, nor has the process's end."""
-    at_exit: list[Any] = []
-    monkeypatch.setattr(atexit, "register", at_exit.append)
-    monkeypatch.setattr(atexit, "unregister", at_exit.remove)
-    bare.shell.run_line_magic(
-        "unload_ext", "or_cache_magic"
-    )  # IPython's own magics come with their first use
+    run, at_exit = bare.shell.run_line_magic, []
+    run("unload_ext", "or_cache_magic")  # IPython's own magics come with their first use
     before = state(bare.shell)
-    bare.shell.run_line_magic("load_ext", "or_cache_magic")
-    loaded = state(bare.shell)
-    for _ in range(2):
-        bare.shell.run_line_magic("reload_ext", "or_cache_magic")
-    reloaded = state(bare.shell)
-    assert {k: len(v) for k, v in reloaded.items() if isinstance(v, (list, set))} == {
-        k: len(v) for k, v in loaded.items() if isinstance(v, (list, set))
-    }
-    assert len(at_exit) == 1
+    with monkeypatch.context() as patched:
+        patched.setattr(atexit, "register", at_exit.append)
+        patched.setattr(atexit, "unregister", at_exit.remove)
+        run("load_ext", "or_cache_magic")
+        loaded = sizes(state(bare.shell))
+        for _ in range(2):
+            run("reload_ext", "or_cache_magic")
+        assert sizes(state(bare.shell)) == loaded
+        assert len(at_exit) == 1
 
-    bare.shell.run_cell("%openrouter -m openai/gpt-4o-mini hi")
-    bare.shell.run_line_magic("unload_ext", "or_cache_magic")
+        bare.shell.run_cell("%openrouter -m openai/gpt-4o-mini hi")
+        run("unload_ext", "or_cache_magic")
 
     after = state(bare.shell)
     after["variables"] = before["variables"]  # the answer is the user's
     assert after == before
     assert at_exit == []
+
+
+def sizes(of: dict[str, Any]) -> dict[str, int]:
+    return {name: len(value) for name, value in of.items() if isinstance(value, (list, set))}
 
 
 def test_unload__the_magics_are_gone(nb):
