@@ -153,6 +153,10 @@ def __getattr__(name: str) -> Any:
         from .cache import CompletionCache
 
         return CompletionCache
+    if name == "errors":
+        from importlib import import_module
+
+        return import_module(".errors", __name__)
     if name == "__version__":
         from importlib.metadata import version
 
