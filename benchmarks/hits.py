@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
@@ -30,23 +31,28 @@ LEAST_RATIO = {
 MOST_RATIO = {("2 KB", "floor"): 2.5, ("200 KB", "bare_sha256"): 1.6}
 
 
-def figures(peers_directory: Path | None, *, rounds: int, budget_s: float) -> Iterator[Figure]:
+def figures(peers_directory: Path | None, *, heats: int, rounds: int, budget_s: float) -> Iterator[Figure]:
     """The ratios of each prompt size, and how many requests the hits sent."""
-    sent: dict[str, int] = {}
-    with Simulator() as sim, ExitStack() as stack:
+    pythons = {name: peers.interpreter(peers_directory, name) for name in peers.REQUIREMENTS}
+    absent = {name: peers.HOW for name, python in pythons.items() if python is None}
+    results = {size: race.Race(out=dict(absent)) for size in SIZES}
+    with Simulator() as sim:
         sim.script(scenario("plain", text=prose(ANSWER_CHARS, 0)), times=1_000_000)
-        workers = [race.start(stack, name, sim) for name in (OURS, "floor", "bare_sha256")]
-        pythons = {name: peers.interpreter(peers_directory, name) for name in peers.REQUIREMENTS}
-        workers.extend(race.start(stack, name, sim, python) for name, python in pythons.items() if python)
-        absent = {name: peers.HOW for name, python in pythons.items() if python is None}
-        for size, (chars, number) in SIZES.items():
-            prompts = [prose(chars, index) for index in range(number)]
-            result = race.run(workers, prompts, sim, rounds=rounds, budget_s=budget_s)
-            result.out.update(absent)
-            yield from _ratios(size, result)
-            for name, count in result.sent.items():
-                sent[name] = sent.get(name, 0) + count
-    yield Figure("requests that our hits sent", "≤", 0, "", sent.pop(OURS, None), f"of the others: {sent}")
+        for _ in range(heats):
+            with ExitStack() as stack:
+                workers = [race.start(stack, name, sim) for name in (OURS, "floor", "bare_sha256")]
+                workers.extend(
+                    race.start(stack, name, sim, python) for name, python in pythons.items() if python
+                )
+                for size, (chars, number) in SIZES.items():
+                    prompts = [prose(chars, index) for index in range(number)]
+                    race.run(results[size], workers, prompts, sim, rounds=rounds, budget_s=budget_s)
+    sent: Counter[str] = Counter()
+    for size, result in results.items():
+        yield from _ratios(size, result)
+        sent.update(result.sent)
+    ours = sent.pop(OURS, None)
+    yield Figure("requests that our hits sent", "≤", 0, "", ours, f"of the others: {dict(sent)}")
 
 
 def _ratios(size: str, result: race.Race) -> Iterator[Figure]:

@@ -33,9 +33,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Effort:
-    """How long to measure: of a race the rounds and the seconds that each contestant has in one."""
+    """How long to measure: of a race the heats, their rounds, and a contestant's seconds in one."""
 
-    rounds: int = 21
+    heats: int = 4
+    rounds: int = 7
     budget_s: float = 0.05
     key_calls: int = 500
     processes: int = 9
@@ -46,6 +47,7 @@ class Effort:
 
 
 QUICK = Effort(
+    heats=1,
     rounds=3,
     budget_s=0.005,
     key_calls=20,
@@ -73,7 +75,9 @@ def key_figures(calls: int) -> Iterator[Figure]:
 
 def measure(effort: Effort, peers_directory: Path | None) -> Iterator[Figure]:
     parts = {
-        "API hits": hits.figures(peers_directory, rounds=effort.rounds, budget_s=effort.budget_s),
+        "API hits": hits.figures(
+            peers_directory, heats=effort.heats, rounds=effort.rounds, budget_s=effort.budget_s
+        ),
         "keys": key_figures(effort.key_calls),
         "shells": shells.figures(
             processes=effort.processes, rounds=effort.cell_rounds, calls=effort.cell_calls
