@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import os
 import re
 import shutil
@@ -22,6 +23,7 @@ from .errors import OptionError, OrCacheError
 from .markdown import one_line
 from .notebook.command import HELP, Command, Option
 from .notebook.tables import ENTRIES, PURGE, STATS
+from .notebook.values import hex_key, read_text_argument, whole
 from .records import EntryFilter, EntryRow, Totals
 from .render import format_age, format_usd
 
@@ -33,6 +35,15 @@ __all__ = ["main"]
 _KEY_DIGITS: Final = 10
 _A_KEY: Final = re.compile(r"[0-9a-f]{8,64}")
 _NAME_WIDTH: Final = 26
+_FEW: Final = 50
+_LIMIT: Final = Option(
+    ("-n", "--limit"),
+    "limit",
+    f"at most N; {_FEW} unless given",
+    "N",
+    parse=whole(1),
+    expects="it takes a whole number from 1 up",
+)
 _LEAST_PREVIEW: Final = 20
 _GAP: Final = "  "
 _STATS: Final = ("calls", "hits", "misses", "hit %", "tok %", "usd %", "paid", "saved", "unpriced")
@@ -47,6 +58,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: With 2 for a line that can't be read, with 0 after ``--help``.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a question mark rather than nothing in a narrow terminal
     options = _parser().parse_args(arguments)
     try:
         options.run(options)
@@ -79,7 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     entries = add("entries", _entries, "the cached answers, newest first; with a KEY, one of them whole")
     entries.add_argument("words", nargs="*", metavar="TEXT|KEY", help="found in the prompt or the answer")
     _add_options(entries, ENTRIES)
-    entries.add_argument("-n", "--limit", type=int, default=50, metavar="N", help="at most N (default: 50)")
+    _add_option(entries, _LIMIT)
     purge = add("purge", _purge, "remove cached answers; says first what goes and what it cost")
     purge.add_argument("keys", nargs="*", metavar="KEY", help="a key, or its first 4 hex digits or more")
     _add_options(purge, PURGE)
@@ -100,20 +114,21 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_options(parser: argparse.ArgumentParser, command: Command, without: Iterable[str] = ()) -> None:
+def _add_options(parser: argparse.ArgumentParser, command: Command, without: Container[str] = ()) -> None:
     """Takes the options of a magic into a shell command."""
     for option in command.options:
-        if option is HELP or option.field in without:
-            continue
-        described = option.help.replace("%", "%%")
-        if option.metavar:
-            # A shell has no variables of a notebook.
-            shown = option.metavar.removesuffix("|NAME")
-            parser.add_argument(
-                *option.names, dest=option.field, type=_reader(option), metavar=shown, help=described
-            )
-        else:
-            parser.add_argument(*option.names, dest=option.field, action="store_true", help=described)
+        if option is not HELP and option.field not in without:
+            _add_option(parser, option)
+
+
+def _add_option(parser: argparse.ArgumentParser, option: Option) -> None:
+    described = option.help.replace("%", "%%")
+    if not option.metavar:
+        parser.add_argument(*option.names, dest=option.field, action="store_true", help=described)
+        return
+    # A shell has no variables of a notebook.
+    shown = option.metavar.removesuffix("|NAME")
+    parser.add_argument(*option.names, dest=option.field, type=_reader(option), metavar=shown, help=described)
 
 
 def _reader(option: Option) -> Callable[[str], Any]:
@@ -172,9 +187,10 @@ def _entries(options: argparse.Namespace) -> None:
         if not count:
             print(f"no entry matches in {cache.directory}")
             return
-        print(_entries_table(cache.store.find(wanted, limit=options.limit), now_s))
-        if count > options.limit:
-            print(f"… and {count - options.limit:,} more (--limit)")
+        limit = options.limit or _FEW
+        print(_entries_table(cache.store.find(wanted, limit=limit), now_s))
+        if count > limit:
+            print(f"… and {count - limit:,} more (--limit)")
 
 
 def _entries_table(rows: Iterable[EntryRow], now_s: float) -> str:
@@ -200,7 +216,6 @@ def _entries_table(rows: Iterable[EntryRow], now_s: float) -> str:
 
 def _purge(options: argparse.Namespace) -> None:
     from .notebook.cards import purge_line
-    from .notebook.values import hex_key, read_text_argument
 
     system = options.system
     if system is not None:

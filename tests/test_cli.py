@@ -152,6 +152,11 @@ def test_entries__beyond_the_limit_are_counted(project):
     assert lines[-1] == "… and 1 more (--limit)"
 
 
+def test_entries__are_shown_where_letters_are_few(project):
+    """A terminal that has only ASCII gets question marks in place of what it can't show."""
+    assert "? and 1 more" in ok("entries", "-n", "2", cwd=project, PYTHONIOENCODING="ascii")
+
+
 def test_entries__with_a_key_show_one_whole(project):
     """A key, as the table shows it, shows the request and the answer."""
     key = keys(project)[0]
@@ -262,7 +267,10 @@ def test_folder__with_a_damaged_cache_fails_in_two_lines(tmp_path):
     assert damaged.read_bytes() == b"no database at all" * 400
 
 
-@pytest.mark.parametrize("words", [(), ("stat",), ("stats", "--by", "moon"), ("entries", "--since", "soon")])
+@pytest.mark.parametrize(
+    "words",
+    [(), ("stat",), ("stats", "--by", "moon"), ("entries", "--since", "soon"), ("entries", "-n", "0")],
+)
 def test_usage__that_is_wrong_exits_with_2(words, capsys):
     """A line that can't be read is told on stderr, with exit code 2."""
     with pytest.raises(SystemExit) as stopped:
