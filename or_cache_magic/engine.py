@@ -130,7 +130,7 @@ class Engine:
         if policy.mode == "offline":
             kind = "replay"
             if why_not_served(entry, self._books.clock()) is not None:
-                kind, notes = "stale", (*notes, "expired")
+                kind = "stale"
         # Offline no call could have been made, so none was avoided.
         saved_usd = entry.answer.cost.usd if kind == "hit" else _ZERO
         elapsed_s = time.perf_counter() - began_s

@@ -30,7 +30,7 @@ SETTINGS: Final[Mapping[str, int | str]] = {
     "sqlite_auto_vacuum": 1,
     "sqlite_cache_size": 8192,
     "sqlite_journal_mode": "wal",
-    "sqlite_mmap_size": 1 << 26,
+    "sqlite_mmap_size": 0,  # a mapped file that is cut short (cp, rsync) kills the kernel: SIGBUS; a hit gained nothing
     "sqlite_synchronous": 1,
     "disk_min_file_size": 1 << 62,  # every value inline
     "disk_pickle_protocol": 0,
@@ -84,6 +84,10 @@ OUR_TABLES: Final = (
     # Covers the totals: at 100,000 rows reading the table itself would take several times as long.
     """CREATE INDEX or_ledger_totals ON or_ledger (
         model, kind, asks, paid, value, prompt_tokens, completion_tokens, at, session)""",
+    # Who is asking for what now; see `store.leases`.
+    """CREATE TABLE or_lease (
+        key TEXT PRIMARY KEY, token TEXT NOT NULL, host TEXT NOT NULL, pid INTEGER NOT NULL,
+        started REAL NOT NULL, deadline REAL NOT NULL, failure TEXT)""",
     """CREATE TRIGGER or_entry_delete AFTER DELETE ON Cache FOR EACH ROW BEGIN
         DELETE FROM or_entry WHERE id = OLD.rowid; DELETE FROM or_request WHERE id = OLD.rowid; END""",
 )
@@ -152,5 +156,5 @@ def _vet_settings(connection: sqlite3.Connection) -> None:
 def _unsafe(found: str) -> UnsafeStoreError:
     return UnsafeStoreError(
         f"cache.db holds {found}: not written by or_cache_magic, so nothing was read from it.",
-        "If it came from someone else, delete it; ask them for a pack (%openrouter_export) instead.",
+        "If it came from someone else, delete it, or point OR_CACHE_DIR to a folder of your own.",
     )

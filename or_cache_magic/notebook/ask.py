@@ -164,7 +164,9 @@ def _parse(completion: Completion, form: str) -> None:
     try:
         completion.attach(parse_json(completion) if form == "json" else parse_table(completion))
     except ValueError as exc:
+        stored = completion.outcome.stored
+        kept = "it is kept, and running again is free" if stored else "it is paid for, and not stored"
         raise FormatError(
-            f"the answer can't be read as {form}: {exc} (it is kept, and running again is free)",
+            f"the answer can't be read as {form}: {exc} ({kept})",
             "ask for the form in the prompt, or take the text from %openrouter_last",
         ) from None

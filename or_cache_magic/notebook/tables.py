@@ -105,7 +105,7 @@ _ASK: Final = (
         choices=("30m", "24h", "7d", "never"),
     ),
     Option(("--tag",), "tags", "a label for the entry", "TAG", parse=v.text, repeatable=True),
-    Option(("--dry-run",), "dry_run", "say hit or miss and the estimate; send nothing"),
+    Option(("--dry-run",), "dry_run", "say hit or miss; send nothing"),
     Option(("--raw",), "raw", "send the prompt as it is: no {{ name }} is filled in"),
     Option(("--no-stream",), "no_stream", "wait for the whole answer"),
     Option(("-q", "--quiet"), "quiet", "no receipt"),

@@ -137,9 +137,12 @@ def _events(outcome: Outcome, now_s: float) -> list[str]:
     if outcome.kind == "replay":
         return [f"replayed offline, cached{age}"]
     if outcome.kind == "stale":
-        return [f"expired answer, cached{age}, served because the call failed"]
+        return [f"expired answer, cached{age}"]
     took = format_duration(outcome.elapsed_s)
     if outcome.kind == "coalesced":
         return ["waited for the same ask", took]
     said = {"refresh": "asked again", "bypass": "completion cache not used", "failed": "failed"}
-    return [said.get(outcome.kind, ""), _cost(outcome.paid.usd), took]
+    # That it was never asked before needs no saying; that a stored answer was of no use does.
+    useless = outcome.kind == "miss" and outcome.why not in ("", "not stored yet")
+    why = f"asked: {one_line(outcome.why, _REASON_WIDTH)}" if useless else ""
+    return [said.get(outcome.kind, ""), why, _cost(outcome.paid.usd), took]

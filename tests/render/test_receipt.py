@@ -69,7 +69,7 @@ def miss(cost="0.0021", **facts):
         ),
         (
             outcome("stale", entry_created_s=NOW_S - 7200),
-            f"{MODEL} · expired answer, cached 2 h ago, served because the call failed · 1,312 → 187 tokens",
+            f"{MODEL} · expired answer, cached 2 h ago · 1,312 → 187 tokens",
         ),
         (
             outcome("refresh", elapsed_s=0.5, paid=Cost(Decimal("1.239"), "reported")),
