@@ -127,7 +127,6 @@ def test_why_not_stored__looks_at_every_choice():
     "schema",
     [
         {"$ref": "#/nowhere"},
-        {"$ref": "http://127.0.0.1:9/schema.json"},
         {"type": "sting"},
         {"type": "object", "properties": {"name": {"pattern": "(?<x"}}},
         {"$schema": 7},
@@ -136,8 +135,16 @@ def test_why_not_stored__looks_at_every_choice():
     ids=repr,
 )
 def test_why_not_stored__does_not_judge_by_a_schema_that_cannot(schema):
-    """A schema that no validator takes loses no paid answer, and makes nobody fetch anything."""
+    """A schema that no validator takes loses no paid answer."""
     assert why_not_stored(asked(**json_schema(schema)), said('{"name": "x"}')) is None
+
+
+def test_why_not_stored__fetches_nothing_for_a_schema(canned, reply):
+    """A schema may come from a stranger: what it refers to elsewhere is not fetched, and not judged by."""
+    server = canned(reply('{"type": "integer"}', "application/json"))
+    request = asked(**json_schema({"$ref": f"{server.base_url}/schema.json"}))
+    assert why_not_stored(request, said('{"name": "x"}')) is None
+    assert server.received == []
 
 
 @pytest.mark.parametrize("calls", [["x"], [{"function": "x"}], [{"function": None}], "x", [None]])
@@ -146,7 +153,7 @@ def test_why_not_stored__survives_tool_calls_of_no_form(calls):
     why_not_stored(asked(), said(None, "tool_calls", message={"tool_calls": calls}))
 
 
-texts = st.one_of(st.none(), st.text(), st.just("{}"))
+texts = st.sampled_from([None, "", " ", "\n", "Hi", "{}", "{", "7"])
 messages = st.fixed_dictionaries(
     {"content": texts}, optional={"refusal": texts, "tool_calls": st.just([{}]), "reasoning": texts}
 )
