@@ -2,7 +2,7 @@
 
 ::
 
-    python benchmarks/run.py                     # about a minute
+    python benchmarks/run.py                     # some minutes
     python benchmarks/run.py --peers DIR         # with the other caches: see peers.py
     python benchmarks/run.py --large             # lists, sums and purges 100,000 entries, as the bars mean it
     python benchmarks/run.py --quick             # a few seconds; shows that it works, proves nothing
@@ -89,7 +89,7 @@ def measure(effort: Effort, peers_directory: Path | None) -> Iterator[Figure]:
         try:
             yield from figures
         except Exception as exc:
-            # What the other parts measured took a minute, and stays true.
+            # What the other parts measured took minutes, and stays true.
             yield Figure(f"{name}: failed", "≤", 0, "", None, f"{type(exc).__name__}: {exc}")
 
 
