@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ["entry_card", "masked", "preview_line", "purge_line", "say", "settings_frame", "status_card"]
 
+_HOW_TO_SET_IT = "set OPENROUTER_API_KEY, or type it after %openrouter_key"
+
 _SHOWN = 10
 """Hex digits of a key that are shown."""
 
@@ -57,7 +59,7 @@ def status_card(session: Session) -> tuple[str, str]:
     at_least = "≥ " if totals.unpriced else ""
     rows = {
         "model": settings.model or "none set: name one in the cell, or %openrouter_config model=…",
-        "key": f"{masked(key)} from {session.key_source}" if key else "none: set OPENROUTER_API_KEY",
+        "key": f"{masked(key)} from {session.key_source}" if key else f"none: {_HOW_TO_SET_IT}",
         "completion cache": f"{cache.directory} · {_entries(entries)} · mode {settings.mode}",
         "hit rate": f"{totals.hits / asked:.0%} of {asked:,} asks" if asked else "nothing asked yet",
         "paid": f"{at_least}{format_usd(totals.paid_usd)}{known}",
