@@ -16,6 +16,7 @@
     │   └── StreamBrokenError    an answer began and did not finish
     └── StoreError               the completion cache can't be read or written
         ├── StoreUnavailableError  full, locked, read-only, gone
+        │   └── StoreBusyError     locked by another, perhaps only for a moment
         ├── StoreCorruptError      not a database, or one with damage
         ├── UnsafeStoreError       holds something this package never writes (a foreign cache.db)
         └── NewerStoreError        written by a newer version; left untouched
@@ -43,6 +44,7 @@ __all__ = [
     "OrCacheError",
     "RequestError",
     "SettingError",
+    "StoreBusyError",
     "StoreCorruptError",
     "StoreError",
     "StoreUnavailableError",
@@ -182,6 +184,10 @@ class StoreError(OrCacheError):
 
 class StoreUnavailableError(StoreError):
     """The store can't be used now: disk full, locked, read-only, gone."""
+
+
+class StoreBusyError(StoreUnavailableError):
+    """Another program or thread held the lock for as long as was waited."""
 
 
 class StoreCorruptError(StoreError):

@@ -6,12 +6,15 @@ import sqlite3
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from or_cache_magic.database.schema import SETTINGS, vet
-from or_cache_magic.errors import StoreCorruptError, StoreError, StoreUnavailableError
+from or_cache_magic.database.schema import SETTINGS
+from or_cache_magic.errors import StoreBusyError, StoreCorruptError, StoreError, StoreUnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from or_cache_magic.database.schema import Versions
+    from or_cache_magic.database.upgrade import Upgrade
 
 _JOURNAL_LIMIT_BYTES: Final = 1 << 24
 _MODES: Final = ("mode=rw", "mode=ro", "mode=ro&immutable=1")
@@ -22,12 +25,12 @@ class Reader(NamedTuple):
 
     Attributes:
         connection: Usable by one thread at a time, whichever.
-        ready: Whether our tables are there; a file may still be empty.
+        versions: What the file is written in; None when it is still empty.
         lasting: Whether it sees later changes. An immutable one (read-only mount) does not, and is used once.
     """
 
     connection: sqlite3.Connection
-    ready: bool
+    versions: Versions | None
     lasting: bool
 
 
@@ -39,20 +42,20 @@ def connect(path: Path, options: str, timeout_s: float) -> sqlite3.Connection:
     )
 
 
-def open_reader(path: Path, timeout_s: float) -> Reader:
+def open_reader(path: Path, timeout_s: float, upgrade: Upgrade) -> Reader:
     """A vetted reading connection, by the first way that works.
 
     A log (WAL) needs a writable folder even to read; where there is none, or no space, or the file is
     locked, the immutable way still reads what was checkpointed. Each value's checksum guards what it finds.
 
     Raises:
-        StoreError: As `vet` says, or when no way works.
+        StoreError: As `schema.vet` says, or when no way works.
     """
     failure: sqlite3.Error | None = None
     for options in _MODES:
         connection = connect(path, options, timeout_s)
         try:
-            ready = vet(connection)
+            versions = upgrade.vet(connection)
             connection.execute("PRAGMA query_only=ON")
             connection.execute(f"PRAGMA mmap_size={SETTINGS['sqlite_mmap_size']}")
         except sqlite3.OperationalError as exc:
@@ -65,7 +68,7 @@ def open_reader(path: Path, timeout_s: float) -> Reader:
             connection.close()
             raise
         else:
-            return Reader(connection, ready, lasting="immutable" not in options)
+            return Reader(connection, versions, lasting="immutable" not in options)
     assert failure is not None  # noqa: S101 - the loop ran
     raise store_error(failure, path) from failure
 
@@ -98,25 +101,40 @@ def store_error(exc: sqlite3.Error | OSError | UnicodeEncodeError, path: Path) -
     (sqlite3ErrStr in SQLite's main.c).
     """
     text = str(exc)
-    damaged = type(exc) is sqlite3.DatabaseError or "malformed" in text or "not a database" in text
-    if damaged:
+    if is_damage(exc):
         return StoreCorruptError(
             f"The completion cache {path} is damaged ({text}).",
             "Rename it, or restore it from a copy; a new one is made at the next answer.",
         )
-    for sign, what, hint in _UNAVAILABLE:
+    for sign, kind, what, hint in _UNAVAILABLE:
         if sign in text:
-            return StoreUnavailableError(f"The completion cache {path} {what} ({text}).", hint)
+            return kind(f"The completion cache {path} {what} ({text}).", hint)
     return StoreUnavailableError(f"The completion cache {path} can't be used ({text}).", _ELSEWHERE)
 
 
 _ELSEWHERE = "Point OR_CACHE_DIR to another folder, or go on without keeping answers."
 _UNAVAILABLE = (
-    ("locked", "is locked by another program", "Try again when the other notebook or program has finished."),
-    ("disk is full", "can't grow: the disk is full", "Free some space, or purge entries."),
-    ("readonly", "is read-only", _ELSEWHERE),
-    ("unable to open", "can't be opened", _ELSEWHERE),
+    (
+        "locked",
+        StoreBusyError,
+        "is locked by another program",
+        "Try again when the other notebook or program has finished.",
+    ),
+    (
+        "disk is full",
+        StoreUnavailableError,
+        "can't grow: the disk is full",
+        "Free some space, or purge entries.",
+    ),
+    ("readonly", StoreUnavailableError, "is read-only", _ELSEWHERE),
+    ("unable to open", StoreUnavailableError, "can't be opened", _ELSEWHERE),
 )
+
+
+def is_damage(exc: Exception) -> bool:
+    """Whether the file is no database, or a damaged one."""
+    text = str(exc)
+    return type(exc) is sqlite3.DatabaseError or "malformed" in text or "not a database" in text
 
 
 def is_locked(exc: sqlite3.Error) -> bool:

@@ -18,13 +18,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from or_cache_magic.database.connection import store_error
+from or_cache_magic.database.network import network_file_system
 from or_cache_magic.database.open_file import FileId, OpenFile, SqlValue, file_id
-from or_cache_magic.errors import StoreCorruptError
+from or_cache_magic.database.schema import LAYOUT, Layout
+from or_cache_magic.database.trouble import Trouble
+from or_cache_magic.database.upgrade import Upgrade
+from or_cache_magic.errors import StoreCorruptError, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from or_cache_magic.database.strict import StrictCache
+    from or_cache_magic.database.upgrade import Rekey
 
 FILE_NAME: Final = "cache.db"
 
@@ -45,19 +50,24 @@ class Database:
     Args:
         directory: The cache folder; made at the first write, mode 0700, with a ``.gitignore`` of ``*``.
         timeout_s: The longest that a write waits for another's lock.
+        layout: The layout that is read and written; others than the usual are for tests of older files.
     """
 
-    def __init__(self, directory: str | os.PathLike[str], *, timeout_s: float = 5.0) -> None:
+    def __init__(
+        self, directory: str | os.PathLike[str], *, timeout_s: float = 5.0, layout: Layout = LAYOUT
+    ) -> None:
         self.directory = Path(directory).absolute()
         self.path = self.directory / FILE_NAME
         self.timeout_s = timeout_s
         self._path_text = os.fspath(self.path)
         self._functions: dict[str, tuple[int, Callable[..., SqlValue]]] = {}
-        self._notices: list[str] = []
+        self._trouble = Trouble(timeout_s)
+        self._upgrade = Upgrade(layout, self._trouble.tell)
         self._file = self._not_open(None)
         self._switching = threading.Lock()
         self._own = _Own()
         self._at_exit: Callable[[], None] | None = None
+        self._located = False
 
     def __repr__(self) -> str:
         return f"Database({os.fspath(self.directory)!r})"
@@ -84,6 +94,10 @@ class Database:
         """Let SQL call a pure function that never raises; to be said before the first use."""
         self._functions[name] = (arguments, function)
 
+    def give_keys(self, rekey: Rekey) -> None:
+        """Let older files be re-keyed when they are opened; to be said before the first use."""
+        self._upgrade.rekey = rekey
+
     @contextmanager
     def transaction(self, *, wait_s: float | None = None) -> Iterator[sqlite3.Connection]:
         """A write transaction, kept whole or not at all; makes the folder and the file when there is none.
@@ -92,23 +106,37 @@ class Database:
         on. Other threads wait.
 
         Args:
-            wait_s: How long to wait for another's lock; None is ``timeout_s``.
+            wait_s: How long to wait for another's lock; None is `patience_s`.
 
         Raises:
-            StoreUnavailableError: Locked for longer than that, read-only, full, or gone.
-            StoreError: As `select`. A damaged file is set aside and a new one is begun (`pop_notices`).
+            StoreBusyError: Locked for longer than that.
+            StoreUnavailableError: Read-only, full, or gone.
+            StoreError: As `select`. A damaged file is set aside before the next transaction, and a new
+                one is begun. Each kind of fault is told once (`pop_notices`).
         """
-        file = self._in_transaction()
-        outermost = file is None
-        if file is None:
-            file = self._writable(self.timeout_s if wait_s is None else wait_s)
+        inside = self._in_transaction()
+        if inside is not None:
+            with inside.transaction(wait_s) as connection:
+                yield connection
+            return
+        wait_s = self.patience_s if wait_s is None else wait_s
         try:
+            file = self._writable(wait_s)
             with file.transaction(wait_s) as connection:
                 self._own.file = file
                 yield connection
+        except StoreError as exc:
+            self._trouble.met(exc, wait_s)
+            raise
+        else:
+            self._trouble.over()
         finally:
-            if outermost:
-                self._own.file = None
+            self._own.file = None
+
+    @property
+    def patience_s(self) -> float:
+        """The longest that a write waits now: ``timeout_s``, or hardly at all after it waited in vain."""
+        return self._trouble.patience_s
 
     def cache(self) -> StrictCache:
         """Diskcache on the transaction's connection; only inside a `transaction`."""
@@ -134,11 +162,10 @@ class Database:
 
     def pop_notices(self) -> tuple[str, ...]:
         """What happened to the file that the user should be told, once (``"… damaged: set aside as …"``)."""
-        notices, self._notices = tuple(self._notices), []
-        return notices
+        return self._trouble.pop_notices()
 
     def _not_open(self, of: FileId | None) -> OpenFile:
-        return OpenFile(self.path, of, self._functions, self.timeout_s)
+        return OpenFile(self.path, of, self._functions, self._upgrade, self.timeout_s)
 
     def _in_transaction(self) -> OpenFile | None:
         """The file of this thread's transaction, which ends where it began though the path names another."""
@@ -184,14 +211,16 @@ class Database:
 
     def _writable(self, wait_s: float) -> OpenFile:
         """The connections to a file that can be written: made when missing, set aside when damaged."""
+        self._warn_of_network()
         try:
             file = self._current() or self._create()
-            try:
-                file.open_writer(wait_s)
-            except StoreCorruptError:
-                self._set_aside(file)
-                file = self._current() or self._create()
-                file.open_writer(wait_s)
+            if not file.damaged:
+                with suppress(StoreCorruptError):
+                    file.open_writer(wait_s)
+                    return file
+            self._set_aside(file)
+            file = self._current() or self._create()
+            file.open_writer(wait_s)
         except OSError as exc:
             raise store_error(exc, self.path) from exc
         return file
@@ -208,6 +237,17 @@ class Database:
             raise FileNotFoundError(self._path_text)
         return file
 
+    def _warn_of_network(self) -> None:
+        if self._located:
+            return
+        self._located = True
+        kind = network_file_system(self.directory)
+        if kind is not None:
+            self._trouble.tell(
+                f"The completion cache {self.path} is on a network file system ({kind}), where two programs"
+                " that write at once can damage it. Set OR_CACHE_DIR to a folder on this machine."
+            )
+
     def _set_aside(self, file: OpenFile) -> None:
         """Rename a damaged file, with its log, so that nothing is lost; unless another kernel just did."""
         if file_id(self._path_text) != file.file_id:
@@ -222,7 +262,7 @@ class Database:
         for suffix in ("-wal", "-shm"):
             with suppress(FileNotFoundError):
                 Path(self._path_text + suffix).rename(f"{aside}{suffix}")
-        self._notices.append(f"{self.path} was damaged: set aside as {aside.name}, and a new one was begun")
+        self._trouble.tell(f"{self.path} was damaged: set aside as {aside.name}, and a new one was begun")
 
     def _close_at_exit(self) -> None:
         if self._at_exit is None:

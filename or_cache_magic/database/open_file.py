@@ -9,23 +9,24 @@ import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final, Union
 
-from or_cache_magic.database import schema
 from or_cache_magic.database.connection import (
     Reader,
     connect,
+    is_damage,
     is_locked,
     open_reader,
     prepare_writer,
     set_wait,
     sqlite_errors,
 )
-from or_cache_magic.errors import StoreUnavailableError
+from or_cache_magic.errors import StoreBusyError, StoreUnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from or_cache_magic.database.strict import StrictCache
+    from or_cache_magic.database.upgrade import Upgrade
 
 SqlValue = Union[str, bytes, int, float, None]  # noqa: UP007 - evaluated, also by Python 3.10
 """What an SQL function may return."""
@@ -36,6 +37,8 @@ FileId = tuple[int, int]
 _CHECKPOINT_WAIT_S: Final = 0.1
 _READER_WAIT_S: Final = 1.0
 _RETRY_GAP_S: Final = 0.005
+_UNREADABLE_FOR_S: Final = 10.0
+"""How long the ways to read that failed are not waited for again."""
 
 
 class OpenFile:
@@ -45,6 +48,7 @@ class OpenFile:
         path: The file.
         file_id: Which file the path named; None before there was one.
         functions: SQL functions that every connection gets: name -> (number of arguments, function).
+        upgrade: Says whether a file is written in what this code writes, and brings it there.
         timeout_s: The longest wait for another's lock.
     """
 
@@ -53,6 +57,7 @@ class OpenFile:
         path: Path,
         file_id: FileId | None,
         functions: Mapping[str, tuple[int, Callable[..., SqlValue]]],
+        upgrade: Upgrade,
         timeout_s: float,
     ) -> None:
         self.path = path
@@ -60,6 +65,9 @@ class OpenFile:
         self.log_id: FileId | None = None
         self.pid = os.getpid()
         self._functions = functions
+        self._upgrade = upgrade
+        self._upgrading = threading.Lock()
+        self._stand_in: OpenFile | None = None
         self._timeout_s = timeout_s
         self._readers: list[Reader] = []
         self._lock = threading.RLock()
@@ -69,6 +77,9 @@ class OpenFile:
         self._depth = 0
         self._dirty = False
         self._closed = False
+        self._unreadable_until_s = 0.0
+        #: Whether a write met damage; the file is to be set aside before the next.
+        self.damaged = False
 
     def select(self, sql: str, parameters: Sequence[Any]) -> list[Any]:
         """See `Database.select`."""
@@ -79,12 +90,17 @@ class OpenFile:
             reader = self._readers.pop()
         except IndexError:
             reader = self._open_reader()
+            if self._upgrade.is_due(reader.versions):
+                stand_in = self._upgraded(reader)
+                if stand_in is not None:
+                    return stand_in.select(sql, parameters)
+                reader = self._open_reader()
         try:
-            rows = reader.connection.execute(sql, parameters).fetchall() if reader.ready else []
+            rows = reader.connection.execute(sql, parameters).fetchall() if reader.versions else []
         except BaseException:
             reader.connection.close()
             raise
-        if reader.lasting and reader.ready:
+        if reader.lasting and reader.versions:
             self._readers.append(reader)
             if self._closed:
                 self._close_readers()
@@ -98,14 +114,36 @@ class OpenFile:
                 self._readers.pop().connection.close()
 
     def _open_reader(self) -> Reader:
-        reader = open_reader(self.path, min(self._timeout_s, _READER_WAIT_S))
+        patient = time.monotonic() >= self._unreadable_until_s
+        wait_s = min(self._timeout_s, _READER_WAIT_S) if patient else 0.0
+        reader = open_reader(self.path, wait_s, self._upgrade)
+        if not reader.lasting:
+            self._unreadable_until_s = time.monotonic() + _UNREADABLE_FOR_S
         self._teach(reader.connection)
         self.log_id = self.log_id or file_id(f"{self.path}-wal")
         return reader
 
+    def _upgraded(self, reader: Reader) -> OpenFile | None:
+        """Bring an older file up to date, once; what to read from instead when it can't be written."""
+        with self._upgrading:
+            if self._stand_in is None:
+                try:
+                    self.open_writer(min(self._timeout_s, _READER_WAIT_S))
+                except StoreUnavailableError:
+                    from or_cache_magic.database.memory import StandIn
+
+                    self._stand_in = StandIn(self.path, reader.connection, self._functions, self._upgrade)
+            reader.connection.close()
+            return self._stand_in
+
     def _teach(self, connection: sqlite3.Connection) -> None:
         for name, (arguments, function) in self._functions.items():
             connection.create_function(name, arguments, function, deterministic=True)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a writing connection."""
+        return self._writer is not None
 
     @property
     def writer(self) -> sqlite3.Connection:
@@ -128,13 +166,17 @@ class OpenFile:
         with self._locked(wait_s), sqlite_errors(self.path):
             inner = self._depth > 0
             self.open_writer(wait_s)
-            with self._savepoint() if inner else self._outermost(wait_s):
-                yield self.writer
+            try:
+                with self._savepoint() if inner else self._outermost(wait_s):
+                    yield self.writer
+            except sqlite3.DatabaseError as exc:
+                self.damaged = self.damaged or is_damage(exc)
+                raise
 
     @contextmanager
     def _locked(self, wait_s: float) -> Iterator[None]:
         if not self._lock.acquire(timeout=wait_s):
-            raise StoreUnavailableError(
+            raise StoreBusyError(
                 f"The completion cache {self.path} is being written by another thread.",
                 "Try again when it has finished.",
             )
@@ -150,6 +192,7 @@ class OpenFile:
         connection.execute("BEGIN IMMEDIATE")
         self._owner, self._depth, self._dirty = threading.get_ident(), 1, True
         try:
+            self._upgrade.check(connection)
             yield
             connection.execute("COMMIT")
         finally:
@@ -195,30 +238,39 @@ class OpenFile:
                     time.sleep(_RETRY_GAP_S)
 
     def _ready_writer(self, wait_s: float) -> None:
-        connection = connect(self.path, "mode=rw", wait_s)
+        connection = self._connect(wait_s)
         try:
-            ready = schema.vet(connection)
+            versions = self._upgrade.vet(connection)
             prepare_writer(connection)
             self._teach(connection)
             self._writer = connection
-            if not ready:
+            if versions is None:
                 self._create_tables(connection)
+            elif self._upgrade.is_due(versions):
+                self._dirty = True
+                self._upgrade.run(connection, versions)
             self.log_id = file_id(f"{self.path}-wal")
+            self._drop_stand_in()
         except BaseException:
             self._writer = self._cache = None
             connection.close()
             raise
 
+    def _connect(self, wait_s: float) -> sqlite3.Connection:
+        return connect(self.path, "mode=rw", wait_s)
+
+    def _drop_stand_in(self) -> None:
+        stand_in, self._stand_in = self._stand_in, None
+        if stand_in is not None:
+            stand_in.close()
+
     def _create_tables(self, connection: sqlite3.Connection) -> None:
         connection.execute("BEGIN IMMEDIATE")
         try:
             # Another kernel may have been first.
-            if not schema.vet(connection):
+            if self._upgrade.vet(connection) is None:
                 self.cache()
-                for statement in schema.OUR_TABLES:
-                    connection.execute(statement)
-                connection.execute(f"PRAGMA application_id={schema.APPLICATION_ID}")
-                connection.execute(f"PRAGMA user_version={schema.SCHEMA_VERSION}")
+                self._upgrade.create(connection)
             connection.execute("COMMIT")
         finally:
             if connection.in_transaction:
@@ -246,6 +298,7 @@ class OpenFile:
         """Close every connection, those in use as soon as they are done with."""
         self._closed = True
         self._close_readers()
+        self._drop_stand_in()
         if self._lock.acquire(blocking=False):
             try:
                 if self._depth == 0 and self._writer is not None:
