@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from figures import TIMES, Figure
+from figures import TIMES, Figure, MeasuringError
 from prose import prose
 from upstream import MODEL, filling
 
@@ -34,6 +34,8 @@ def figures(*, entries: int) -> Iterator[Figure]:
                 sim.script(scenario("plain", text=prose(ANSWER_CHARS, number)))
                 prompt = prose(PROMPT_CHARS, entries + number)
                 completion = cache.ask(prompt, model=MODEL, system=SYSTEM, stream=False)
+                if not completion.outcome.stored:
+                    raise MeasuringError(f"an answer was not kept: {completion.outcome.not_stored}")
                 text = json.dumps(_exchange(completion))
                 json_bytes += len(text)
                 peer[completion.key] = text

@@ -139,6 +139,8 @@ def run(
             race.rounds_ns.setdefault(worker.name, []).append(times_ns)
     for worker, count in zip(running, before, strict=True):
         race.sent[worker.name] += _requests(sim, worker.key) - count
+        if race.sent[worker.name]:
+            race.out[worker.name] = f"its hits sent {race.sent[worker.name]} requests"
 
 
 def _requests(sim: Simulator, key: str) -> int:

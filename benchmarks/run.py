@@ -90,7 +90,9 @@ def measure(effort: Effort, peers_directory: Path | None) -> Iterator[Figure]:
             yield from figures
         except Exception as exc:
             # What the other parts measured took minutes, and stays true.
-            yield Figure(f"{name}: failed", "≤", 0, "", None, f"{type(exc).__name__}: {exc}")
+            yield Figure(
+                f"{name}: failed", "≤", 0, "", None, f"{type(exc).__name__}: {exc}".partition("\n")[0]
+            )
 
 
 def main() -> None:
