@@ -30,10 +30,13 @@ if TYPE_CHECKING:
 
     from or_cache_magic.records import Json, Request
 
-__all__ = ["KEY_PREFIX", "NOT_IN_KEY", "canonical_json", "request_key", "system_digest"]
+__all__ = ["KEY_PREFIX", "KEY_VERSION", "NOT_IN_KEY", "canonical_json", "request_key", "system_digest"]
 
-KEY_PREFIX: Final = b"orcm\0chat\0k1\0"
-"""What every key is hashed with first; its ``k1`` grows whenever any request's key changes."""
+KEY_VERSION: Final = 1
+"""Grows whenever any request's key changes; entries of older versions are re-keyed (`store.rekey`)."""
+
+KEY_PREFIX: Final = b"orcm\0chat\0k%d\0" % KEY_VERSION
+"""What every key is hashed with first."""
 
 _TRANSPORT: Final = "how the answer travels, not what it says"
 _IDENTITY: Final = "who asks, or what for; the model does not see it"

@@ -6,15 +6,21 @@
 
 from or_cache_magic.database.file import Database
 from or_cache_magic.database.hits import HitCount, add_hits
+from or_cache_magic.database.memory import MEMORY, MemoryDatabase, open_database
 from or_cache_magic.database.money import from_pico, to_pico
 from or_cache_magic.database.tags import join_tags, split_tags, tag_mark
+from or_cache_magic.database.upgrade import Rekey
 
 __all__ = [
+    "MEMORY",
     "Database",
     "HitCount",
+    "MemoryDatabase",
+    "Rekey",
     "add_hits",
     "from_pico",
     "join_tags",
+    "open_database",
     "split_tags",
     "tag_mark",
     "to_pico",

@@ -7,16 +7,18 @@ equals, text for text, one that this package made, and every Settings row is a k
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from collections.abc import Mapping
+from functools import cache
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from or_cache_magic.errors import NewerStoreError, UnsafeStoreError
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Mapping
 
 SCHEMA_VERSION: Final = 1
-"""Number of this layout, in the file's ``user_version``; a reader refuses a higher one."""
+"""Number of this layout; a reader refuses a higher one. Every released one keeps a fixture in the tests."""
 
 APPLICATION_ID: Final = 0x4F52434D
 """``ORCM`` in the file's header (``PRAGMA application_id``), as ``file(1)`` reads it."""
@@ -30,7 +32,8 @@ SETTINGS: Final[Mapping[str, int | str]] = {
     "sqlite_auto_vacuum": 1,
     "sqlite_cache_size": 8192,
     "sqlite_journal_mode": "wal",
-    "sqlite_mmap_size": 0,  # a mapped file that is cut short (cp, rsync) kills the kernel: SIGBUS; a hit gained nothing
+    # A mapped file that is cut short under an open kernel (cp, rsync) kills it: SIGBUS; and a hit gained nothing.
+    "sqlite_mmap_size": 0,
     "sqlite_synchronous": 1,
     "disk_min_file_size": 1 << 62,  # every value inline
     "disk_pickle_protocol": 0,
@@ -70,10 +73,14 @@ OUR_TABLES: Final = (
         hits INTEGER NOT NULL DEFAULT 0, saved INTEGER NOT NULL DEFAULT 0, last_hit REAL,
         size INTEGER NOT NULL, tags TEXT, notebook TEXT, system BLOB)""",
     "CREATE INDEX or_entry_created ON or_entry (created)",
-    "CREATE TABLE or_request (id INTEGER PRIMARY KEY, body BLOB NOT NULL)",
+    # All that the key is made of is in its row, so that a new version of the keys can read it off here.
+    """CREATE TABLE or_request (
+        id INTEGER PRIMARY KEY, body BLOB NOT NULL, sample INTEGER NOT NULL, stream INTEGER NOT NULL,
+        base_url TEXT)""",
     """CREATE TABLE or_unserved (
         id INTEGER PRIMARY KEY, key TEXT NOT NULL, at REAL NOT NULL, reason TEXT NOT NULL, model TEXT,
-        cost INTEGER, cost_source TEXT NOT NULL, answer BLOB NOT NULL, request BLOB)""",
+        cost INTEGER, cost_source TEXT NOT NULL, answer BLOB NOT NULL, request BLOB,
+        sample INTEGER NOT NULL, stream INTEGER NOT NULL, base_url TEXT)""",
     "CREATE INDEX or_unserved_key ON or_unserved (key)",
     """CREATE TABLE or_ledger (
         id INTEGER PRIMARY KEY, at REAL NOT NULL, session TEXT NOT NULL, notebook TEXT NOT NULL,
@@ -87,26 +94,70 @@ OUR_TABLES: Final = (
     # Who is asking for what now; see `store.leases`.
     """CREATE TABLE or_lease (
         key TEXT PRIMARY KEY, token TEXT NOT NULL, host TEXT NOT NULL, pid INTEGER NOT NULL,
-        started REAL NOT NULL, deadline REAL NOT NULL, failure TEXT)""",
+        started REAL NOT NULL, deadline REAL NOT NULL, failure TEXT) WITHOUT ROWID""",
     """CREATE TRIGGER or_entry_delete AFTER DELETE ON Cache FOR EACH ROW BEGIN
         DELETE FROM or_entry WHERE id = OLD.rowid; DELETE FROM or_request WHERE id = OLD.rowid; END""",
 )
 
-MIGRATIONS: Final[Mapping[int, tuple[str, ...]]] = {}
-"""Statements that lead from a layout's number to the next; the writer will run them in one transaction."""
+
+class Earlier(NamedTuple):
+    """A released layout, and the statements that lead from it to the next one.
+
+    They leave the schema as the next layout's tables are written, text for text: ``ALTER TABLE … ADD COLUMN``
+    appends its words to a table's text. `Upgrade` compares before it commits.
+    """
+
+    tables: tuple[str, ...]
+    migration: tuple[str, ...]
 
 
-def _expected() -> frozenset[str]:
-    return frozenset(" ".join(sql.split()) for sql in (*_DISKCACHE, *OUR_TABLES))
+class Layout(NamedTuple):
+    """The layout that the code reads and writes, and those that it knows the way from.
+
+    Attributes:
+        version: Its number.
+        tables: The statements that make our tables.
+        earlier: By number, every released layout before it.
+    """
+
+    version: int
+    tables: tuple[str, ...]
+    earlier: Mapping[int, Earlier] = MappingProxyType({})
 
 
-_EXPECTED: Final = _expected()
+EARLIER: Final[Mapping[int, Earlier]] = MappingProxyType({})
+"""The released layouts before this one. None yet: the first release has number 1."""
+
+LAYOUT: Final = Layout(SCHEMA_VERSION, OUR_TABLES, EARLIER)
+
+_STAMP: Final = 1000
 
 
-def vet(connection: sqlite3.Connection) -> bool:
-    """Whether the file holds our tables; False when it is new and empty.
+class Versions(NamedTuple):
+    """What a file is written in: the number of its layout, and the version of its oldest keys.
+
+    Both stand in the file's ``user_version``, in one number that changes in one transaction: 2001 is layout 1
+    with keys of version 2.
+    """
+
+    layout: int
+    keys: int
+
+    @property
+    def stamp(self) -> int:
+        """The number in the file."""
+        return self.keys * _STAMP + self.layout
+
+
+def vet(connection: sqlite3.Connection, layout: Layout, keys: int) -> Versions | None:
+    """What the file is written in, this layout or an earlier one; None when it is new and empty.
 
     Reads the header and the schema, about 0.1 ms; changes nothing.
+
+    Args:
+        connection: To the file.
+        layout: The newest layout that may be read.
+        keys: The newest version of keys.
 
     Raises:
         NewerStoreError: A newer version of this package wrote the file.
@@ -118,28 +169,37 @@ def vet(connection: sqlite3.Connection) -> bool:
     connection.execute("PRAGMA trusted_schema=OFF")
     connection.execute("PRAGMA cell_size_check=ON")
     (application_id,) = connection.execute("PRAGMA application_id").fetchone()
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if application_id == APPLICATION_ID and version > SCHEMA_VERSION:
+    (stamp,) = connection.execute("PRAGMA user_version").fetchone()
+    found = Versions(stamp % _STAMP, stamp // _STAMP)
+    if application_id == APPLICATION_ID and (found.layout > layout.version or found.keys > keys):
         raise NewerStoreError(
-            f"The completion cache was written by a newer version (layout {version}, this one reads"
-            f" {SCHEMA_VERSION}); it was left untouched.",
+            f"The completion cache was written by a newer version (layout {found.layout}, keys"
+            f" {found.keys}; this one reads {layout.version} and {keys}); it was left untouched.",
             "Update or_cache_magic, or point OR_CACHE_DIR to another folder.",
         )
     objects = connection.execute("SELECT name, sql FROM sqlite_master").fetchall()
-    if not objects and not application_id and not version:
-        return False
-    _vet_objects(objects)
+    if not objects and not application_id and not stamp:
+        return None
+    earlier = layout.earlier.get(found.layout)
+    vet_objects(objects, layout.tables if earlier is None else earlier.tables)
     _vet_settings(connection)
-    return True
+    return found if earlier is not None else found._replace(layout=layout.version)
 
 
-def _vet_objects(objects: list[tuple[str, str | None]]) -> None:
+def vet_objects(objects: list[tuple[str, str | None]], tables: tuple[str, ...]) -> None:
+    """Raise `UnsafeStoreError` unless a schema's objects are diskcache's and these tables, text for text."""
+    expected = _expected(tables)
     # Without SQL are only the indexes that a UNIQUE makes, of tables whose text is compared.
     found = {" ".join(str(sql).split()): str(name) for name, sql in objects if sql is not None}
-    for text in found.keys() - _EXPECTED:
+    for text in found.keys() - expected:
         raise _unsafe(f"an unknown schema object, {found[text][:60]!r}")
-    if len(found) < len(_EXPECTED):
+    if len(found) < len(expected):
         raise _unsafe("only part of the tables of a completion cache")
+
+
+@cache
+def _expected(tables: tuple[str, ...]) -> frozenset[str]:
+    return frozenset(" ".join(sql.split()) for sql in (*_DISKCACHE, *tables))
 
 
 def _vet_settings(connection: sqlite3.Connection) -> None:

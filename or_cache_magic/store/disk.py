@@ -9,23 +9,29 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from or_cache_magic.database import HitCount, add_hits, from_pico, to_pico
 from or_cache_magic.errors import OptionError, StoreCorruptError, StoreError, UnsafeStoreError
-from or_cache_magic.records import Answer, Cost, Entry, EntryFilter, EntryRow, Request, RequestKey
+from or_cache_magic.records import Answer, Entry, EntryFilter, EntryRow, Request, RequestKey
 from or_cache_magic.store import filters
 from or_cache_magic.store.codec import decode_entry, decode_request, encode_entry, encode_request, may_contain
 from or_cache_magic.store.index import FIND, ORDERS, PUT_INDEX, entry_row, index_columns
 from or_cache_magic.store.prompt import asked_model, last_prompt
+from or_cache_magic.store.rekey import REQUEST_COLUMNS, StoredRequests, request_columns
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
-    from or_cache_magic.database import Database
+    from or_cache_magic.database import Database, Rekey
 
 __all__ = ["DiskStore", "Unserved"]
 
 _RAW_MODE = 1  # diskcache's mode of an inline value
 _COUNT = "SELECT count(*), coalesce(sum(e.cost), 0), count(*) - count(e.cost) FROM or_entry e {where}"
 _KEYS = "SELECT c.rowid, c.key FROM or_entry e JOIN Cache c ON c.rowid = e.id {where} ORDER BY c.key"
+_PUT_REQUEST = f"INSERT OR REPLACE INTO or_request (id, body, {REQUEST_COLUMNS}) VALUES (?, ?, ?, ?, ?)"  # noqa: S608
+_INSERT_UNSERVED = f"""
+INSERT INTO or_unserved (key, at, reason, model, cost, cost_source, answer, request, {REQUEST_COLUMNS})
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+"""  # noqa: S608
 _GET = "SELECT value, mode, filename FROM Cache WHERE key = ? AND raw = 1"
 
 
@@ -46,10 +52,16 @@ class Unserved(NamedTuple):
 
 
 class DiskStore:
-    """The entries of one `Database`. Thread-safe. Every method may raise `StoreError`."""
+    """The entries of one `Database`. Thread-safe. Every method may raise `StoreError`.
 
-    def __init__(self, database: Database) -> None:
+    Args:
+        database: Where they are.
+        rekey: Brings entries of older keys to those that are asked with; None is this version's.
+    """
+
+    def __init__(self, database: Database, *, rekey: Rekey | None = None) -> None:
         self._database = database
+        database.give_keys(rekey or StoredRequests())
         database.add_function("or_has_text", 4, _has_text)
         database.add_function("or_begins", 3, _begins)
 
@@ -109,7 +121,7 @@ class DiskStore:
             connection.execute(
                 PUT_INDEX, (row_id, *index_columns(entry, request, model, len(value) + len(body)))
             )
-            connection.execute("INSERT OR REPLACE INTO or_request VALUES (?, ?)", (row_id, body))
+            connection.execute(_PUT_REQUEST, (row_id, body, *request_columns(request)))
 
     def keep_unserved(
         self, key: RequestKey, request: Request, answer: Answer, reason: str, at_s: float
@@ -119,7 +131,11 @@ class DiskStore:
         body = encode_request(key.digest, request.body, last_prompt(request.body))
         model = asked_model(request.body) or answer.model
         with self._database.transaction() as connection:
-            _insert_unserved(connection, key.digest, at_s, reason, model, answer.cost, value, body)
+            _insert_unserved(
+                connection,
+                (key.digest, at_s, reason, model, to_pico(answer.cost.usd), answer.cost.source, value, body),
+                request_columns(request),
+            )
 
     def request(self, digest: str) -> dict[str, Any] | None:
         """The body of an entry's request, its fields in the order they were sent; None when not stored."""
@@ -236,32 +252,22 @@ def _keep_replaced(connection: sqlite3.Connection, entry: Entry, reason: str) ->
     """Move the stored answer of a key to the unserved ones, unless the new one says the same."""
     digest = entry.key.digest
     rows = connection.execute(
-        "SELECT c.value, c.tag, e.cost, e.cost_source, r.body FROM Cache c JOIN or_entry e ON e.id = c.rowid"
+        "SELECT c.value, c.tag, e.cost, e.cost_source, r.body, coalesce(r.sample, 0), coalesce(r.stream, 1),"
+        " r.base_url FROM Cache c JOIN or_entry e ON e.id = c.rowid"
         " LEFT JOIN or_request r ON r.id = c.rowid WHERE c.key = ? AND c.raw = 1",
         (digest,),
     ).fetchall()
-    for value, model, cost, source, body in rows:
+    for value, model, cost, source, body, *columns in rows:
         with suppress(StoreError):  # what is damaged can't be shown as history either
             if decode_entry(digest, value).answer.choices != entry.answer.choices:
-                old = Cost(from_pico(cost), source)
-                _insert_unserved(connection, digest, entry.created_s, reason, model, old, value, body)
+                old = (digest, entry.created_s, reason, model, cost, source, value, body)
+                _insert_unserved(connection, old, columns)
 
 
 def _insert_unserved(
-    connection: sqlite3.Connection,
-    digest: str,
-    at_s: float,
-    reason: str,
-    model: str | None,
-    cost: Cost,
-    value: bytes,
-    body: bytes | None,
+    connection: sqlite3.Connection, answer: tuple[Any, ...], request_columns: Sequence[Any]
 ) -> None:
-    connection.execute(
-        "INSERT INTO or_unserved (key, at, reason, model, cost, cost_source, answer, request)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-        (digest, at_s, reason, model, to_pico(cost.usd), cost.source, value, body),
-    )
+    connection.execute(_INSERT_UNSERVED, (*answer, *request_columns))
 
 
 def _has_text(key: str, value: bytes, body: bytes, folded: str) -> bool:
