@@ -138,7 +138,7 @@ def purge(*keys: str, **conditions: Any) -> pd.DataFrame:
 
 
 def open_cache(directory: str | os.PathLike[str]) -> CompletionCache:
-    """The completion cache in a folder; the folder is made at the first store. No IPython needed."""
+    """The completion cache in a folder, made at the first store; ``:memory:`` is none. No IPython needed."""
     from .cache import CompletionCache
 
     return CompletionCache(directory)

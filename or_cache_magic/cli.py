@@ -284,11 +284,16 @@ def _open(options: argparse.Namespace) -> Iterator[CompletionCache]:
     """The cache that ``--dir`` names, or the one that a notebook in this folder has; says what it notices."""
     from .cache import CompletionCache
     from .notebook.location import cache_directory
-    from .settings import Project, load_settings
+    from .settings import MEMORY, Project, load_settings
 
     here = Path.cwd()
     option = options.dir or load_settings(os.environ, Project(here), {}).cache_dir
     location = cache_directory(starting_dir=here, option=option, environ=os.environ)
+    if os.fspath(location.path) == MEMORY:
+        raise OptionError(
+            f"{MEMORY} is a cache in the memory of another process, which a shell can't look into",
+            "name a folder with --dir",
+        )
     with CompletionCache(location.path) as cache:
         yield cache
         for notice in cache.database.pop_notices():

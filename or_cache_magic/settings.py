@@ -20,6 +20,7 @@ from .records import OPENROUTER_URL
 
 __all__ = [
     "ENVIRONMENT",
+    "MEMORY",
     "SETTINGS",
     "Setting",
     "Settings",
@@ -38,6 +39,10 @@ ENVIRONMENT: Final[Mapping[str, str]] = {
     "OR_CACHE_MODE": "mode",
 }
 """Environment variables and the settings that they set."""
+
+
+MEMORY: Final = ":memory:"
+"""A ``cache_dir`` that is no folder: the completion cache is in memory, and ends with its kernel."""
 
 
 class Settings(NamedTuple):
@@ -183,7 +188,7 @@ SETTINGS: Final[Mapping[str, Setting]] = {
         Setting("volatile_ttl", _lifetime, "lifetime where the same request may answer otherwise tomorrow"),
         Setting("cache_sampled", _flag, "store answers above temperature 0 too"),
         Setting("stale_if_error", _flag, "serve an expired answer when the call fails"),
-        Setting("cache_dir", _optional(_text), "the cache's folder"),
+        Setting("cache_dir", _optional(_text), "the cache's folder; :memory: keeps it in memory"),
         Setting("base_url", _url, "the API's base URL"),
         Setting("attribution", _flag, "tell OpenRouter which tool asks (shown in its public rankings)"),
         Setting("timeout_s", _number(0.001), "seconds without a byte after which a call is given up"),
@@ -280,7 +285,7 @@ def _read_project(path: Path) -> dict[str, tuple[Any, str]]:
         if name in NEVER_FROM_A_PROJECT:
             raise SettingError(f"{name} in {path} is refused", NEVER_FROM_A_PROJECT[name])
         parsed = parse_setting(name, value, str(path))
-        if name == "cache_dir" and parsed is not None:
+        if name == "cache_dir" and parsed not in (None, MEMORY):
             parsed = str(path.parent / Path(parsed).expanduser())
         values[name] = (parsed, str(path))
     return values

@@ -6,13 +6,12 @@
 
 from or_cache_magic.database.file import Database
 from or_cache_magic.database.hits import HitCount, add_hits
-from or_cache_magic.database.memory import MEMORY, MemoryDatabase, open_database
+from or_cache_magic.database.memory import MemoryDatabase, open_database
 from or_cache_magic.database.money import from_pico, to_pico
 from or_cache_magic.database.tags import join_tags, split_tags, tag_mark
 from or_cache_magic.database.upgrade import Rekey
 
 __all__ = [
-    "MEMORY",
     "Database",
     "HitCount",
     "MemoryDatabase",

@@ -11,6 +11,7 @@ from or_cache_magic.database.file import Database
 from or_cache_magic.database.open_file import OpenFile, SqlValue
 from or_cache_magic.database.schema import LAYOUT, Layout
 from or_cache_magic.errors import StoreUnavailableError
+from or_cache_magic.settings import MEMORY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -18,10 +19,7 @@ if TYPE_CHECKING:
     from or_cache_magic.database.open_file import FileId
     from or_cache_magic.database.upgrade import Upgrade
 
-__all__ = ["MEMORY", "MemoryDatabase", "StandIn", "open_database"]
-
-MEMORY: Final = ":memory:"
-"""The name of a folder that is none: the completion cache is in memory, and gone when it is closed."""
+__all__ = ["MemoryDatabase", "StandIn", "open_database"]
 
 _LARGEST_STAND_IN_BYTES: Final = 1 << 29
 _STAND_IN_WAIT_S: Final = 60.0

@@ -14,6 +14,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
+from or_cache_magic.settings import MEMORY
+
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
@@ -44,7 +46,7 @@ class NotebookFile(NamedTuple):
 
 
 class Location(NamedTuple):
-    """The cache's folder, absolute, which need not exist yet, and what decided."""
+    """The cache's folder, absolute (or ``:memory:``), which need not exist yet, and what decided."""
 
     path: Path
     source: Source
@@ -62,7 +64,7 @@ def cache_directory(
     The first of these decides: `option`; ``OR_CACHE_DIR``; the notebook's folder, as VS Code, a Jupyter
     server or papermill tell it; the nearest folder above `starting_dir` that already has a cache;
     `starting_dir`. The first two name the cache's folder itself, the others the one that it is in.
-    A relative name begins at `starting_dir`, ``~`` is the user's home.
+    A relative name begins at `starting_dir`, ``~`` is the user's home, and ``:memory:`` is no folder.
 
     The search upwards ends at a repository's root, and passes by folders that anyone may write to, such
     as ``/tmp``: a cache there may be a stranger's.
@@ -138,6 +140,8 @@ def notebook_name(notebook: NotebookFile | None, location: Location) -> str:
 
 
 def _absolute(name: str, base: Path) -> Path:
+    if name.strip() == MEMORY:
+        return Path(MEMORY)
     return Path(os.path.abspath(base / os.path.expanduser(name)))
 
 
