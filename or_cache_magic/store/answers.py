@@ -16,18 +16,10 @@ __all__ = ["NUMBERS", "STRINGS", "answer_from", "answer_json", "check"]
 STRINGS: Final[frozenset[type]] = frozenset({str})
 NUMBERS: Final[frozenset[type]] = frozenset({int, float})
 _TEXTS: Final[frozenset[type]] = frozenset({str, type(None)})
-_OBJECTS: Final[frozenset[type]] = frozenset({dict, type(None)})
 _INTEGERS: Final[frozenset[type]] = frozenset({int, type(None)})
 
 
 _ANSWER_TEXTS: Final = ("model", "provider", "generation_id", "source_generation_id")
-_COUNTS: Final = (
-    "prompt_tokens",
-    "completion_tokens",
-    "cached_tokens",
-    "cache_write_tokens",
-    "reasoning_tokens",
-)
 _SOURCES: Final = frozenset({"reported", "generation", "estimated", "unknown"})
 
 
@@ -38,8 +30,7 @@ def answer_json(answer: Answer) -> dict[str, Any]:
         if (value := getattr(answer, name)) is not None:
             form[name] = value
     if answer.usage is not None:
-        counts = ((name, getattr(answer.usage, name)) for name in _COUNTS)
-        form["usage"] = {name: count for name, count in counts if count is not None}
+        form["usage"] = list(answer.usage)
     if answer.cost.usd is not None:
         form["cost"] = [str(answer.cost.usd), answer.cost.source]
     form["created_s"], form["elapsed_s"] = answer.created_s, answer.elapsed_s
@@ -73,7 +64,8 @@ def answer_from(form: dict[str, Any]) -> Answer:
     created_s, elapsed_s = form["created_s"], form["elapsed_s"]
     check(NUMBERS, created_s, elapsed_s)
     usage, cost, error = get("usage"), get("cost"), get("error")
-    check(_OBJECTS, usage, error)
+    if error is not None and type(error) is not dict:
+        raise TypeError(error)
     return Answer(
         tuple([_choice(choice) for choice in form["choices"]]),
         model,
@@ -94,15 +86,15 @@ def _choice(form: dict[str, Any]) -> Choice:
     get = form.get
     message, error = form["message"], get("error")
     finish, native_finish = get("finish_reason"), get("native_finish_reason")
-    check(_OBJECTS, message, error)
+    if type(message) is not dict or (error is not None and type(error) is not dict):
+        raise TypeError(message, error)
     check(_TEXTS, finish, native_finish)
-    if message is None:
-        raise TypeError(message)
     return Choice(message, finish, native_finish, error, get("logprobs"))
 
 
-def _usage(form: dict[str, Any]) -> Usage:
-    counts = [form.get(name) for name in _COUNTS]
+def _usage(counts: list[Any]) -> Usage:
+    if len(counts) != len(Usage._fields):
+        raise TypeError(counts)
     check(_INTEGERS, *counts)
     return Usage(*counts)
 
@@ -116,7 +108,8 @@ def check(allowed: frozenset[type], *values: Any) -> None:
 def _cost(usd: Any, source: Any) -> Cost:
     if source not in _SOURCES:
         raise TypeError(source)
-    check(STRINGS, usd)
+    if type(usd) is not str:
+        raise TypeError(usd)
     amount = Decimal(usd)
     if not amount.is_finite():
         raise ValueError(usd)

@@ -1,8 +1,9 @@
 """An entry or a request as the bytes that are kept, and back; what does not check out is refused.
 
 A blob is a format byte, a CRC-32 bound to the entry's key, and a payload, deflated when that is smaller.
-The payload is a short head (the beginning of the answer or the prompt, for listings: deflate pays for the
-repetition with a few bytes), the request's skeleton, and JSON. Nothing but JSON is ever decoded.
+The payload is a text (an answer's, or how a prompt begins, for listings), the request's skeleton, and JSON.
+An answer's text stands only there, not in the JSON, where it would be escaped: a hit reads it as it is.
+Nothing but UTF-8 and JSON is ever decoded.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ _PLAIN, _DEFLATED = 1, 2
 _DEFLATE_OVER_BYTES: Final = 200
 _LARGEST_BYTES: Final = 1 << 27  # of a payload: a few crafted kilobytes can inflate to gigabytes
 _START = struct.Struct(">BI")  # format, CRC-32
-_FRAME = struct.Struct(">HI")  # bytes of the head, of the skeleton
+_FRAME = struct.Struct(">II")  # bytes of the text, of the skeleton
+_UTF8_BYTES = 4  # of one character, at most
 _LEVEL = 6  # a miss took a second; 20 µs more buy 5 % of the size
 
 # What every request and answer repeats; it saves 200 bytes an entry. Part of the format: never change it,
@@ -80,7 +82,13 @@ def encode_entry(entry: Entry) -> bytes:
         content["tags"] = entry.tags
     if entry.notebook:
         content["notebook"] = entry.notebook
-    return _pack(entry.key.digest, entry.answer.text, entry.key.skeleton, content)
+    text, choices = entry.answer.text, content["answer"]["choices"]
+    if choices and choices[0]["message"].get("content") == text:
+        choices[0]["message"] = {**choices[0]["message"], "content": None}
+        content["text"] = True
+    else:
+        text = text[:HEAD_CHARS]
+    return _pack(entry.key.digest, text, entry.key.skeleton, content)
 
 
 def decode_entry(digest: str, blob: object) -> Entry:
@@ -90,7 +98,7 @@ def decode_entry(digest: str, blob: object) -> Entry:
         StoreCorruptError: The blob is damaged, belongs to another key, or is not one of ours.
         NewerStoreError: A newer version of this package wrote it.
     """
-    skeleton, content = _unpack(digest, blob)
+    text, skeleton, content = _unpack(digest, blob)
     try:
         if content["v"] > ANSWER_SCHEMA:
             raise NewerStoreError(
@@ -101,6 +109,8 @@ def decode_entry(digest: str, blob: object) -> Entry:
         tags, notebook = tuple(content.get("tags", ())), content.get("notebook", "")
         check(NUMBERS, created_s, created_s if expires_s is None else expires_s)
         check(STRINGS, notebook, *tags)
+        if "text" in content:
+            content["answer"]["choices"][0]["message"]["content"] = text.decode("utf-8", "surrogatepass")
         return Entry(
             RequestKey(digest, skeleton),
             answer_from(content["answer"]),
@@ -109,7 +119,7 @@ def decode_entry(digest: str, blob: object) -> Entry:
             tags,
             notebook,
         )
-    except (KeyError, TypeError, ValueError, AttributeError, InvalidOperation) as exc:
+    except (LookupError, TypeError, ValueError, AttributeError, InvalidOperation) as exc:
         raise _damaged(digest, "not an entry") from exc
 
 
@@ -119,7 +129,7 @@ def encode_request(digest: str, body: Any, prompt: str) -> bytes:
     Raises:
         StoreError: As `encode_entry`.
     """
-    return _pack(digest, prompt, b"", body)
+    return _pack(digest, prompt[:HEAD_CHARS], b"", body)
 
 
 def decode_request(digest: str, blob: object) -> dict[str, Any]:
@@ -128,7 +138,7 @@ def decode_request(digest: str, blob: object) -> dict[str, Any]:
     Raises:
         StoreCorruptError: As `decode_entry`.
     """
-    _, body = _unpack(digest, blob)
+    _, _, body = _unpack(digest, blob)
     if type(body) is not dict:
         raise _damaged(digest, "not a request")
     return body
@@ -144,8 +154,9 @@ def may_contain(digest: str, blob: object, folded: str) -> bool:
         payload = _payload(digest, blob, _LARGEST_BYTES)
     except zlib.error as exc:
         raise _damaged(digest, "it can't be decoded") from exc
+    whole = str(payload, "utf-8", "replace").casefold()
     # What JSON escapes has no upper case, so that escaping and folding may change places.
-    return _to_json.encode(folded)[1:-1] in str(payload, "utf-8", "replace").casefold()
+    return folded in whole or _to_json.encode(folded)[1:-1] in whole
 
 
 def read_head(digest: str, blob: object) -> str:
@@ -155,18 +166,18 @@ def read_head(digest: str, blob: object) -> str:
         StoreCorruptError: As `decode_entry`.
     """
     try:
-        start = _payload(digest, blob, _FRAME.size + HEAD_CHARS)
+        start = _payload(digest, blob, _FRAME.size + HEAD_CHARS * _UTF8_BYTES)
         size, _ = _FRAME.unpack_from(start)
-        end = _FRAME.size + size
-        if end > len(start):  # not ASCII
-            start = _payload(digest, blob, end)
-        return str(memoryview(start)[_FRAME.size : end], "utf-8", "surrogatepass")
+        text = start[_FRAME.size : _FRAME.size + size]
+        # A cut may go through a character, but only behind the last one that is shown.
+        whole = "surrogatepass" if len(text) == size else "ignore"
+        return str(text, "utf-8", whole)[:HEAD_CHARS]
     except (struct.error, zlib.error, ValueError) as exc:
         raise _damaged(digest, "no head") from exc
 
 
 def _pack(digest: str, text: str, skeleton: bytes, content: Any) -> bytes:
-    head = text[:HEAD_CHARS].encode("utf-8", "surrogatepass")
+    head = text.encode("utf-8", "surrogatepass")
     try:
         # A lone surrogate of a model's answer must come back as it came.
         rest = _to_json.encode(content).encode("utf-8", "surrogatepass")
@@ -204,20 +215,20 @@ def _payload(digest: str, blob: object, largest_bytes: int) -> bytes:
     return zlib.decompressobj(-15, _DICTIONARY).decompress(stored, largest_bytes)
 
 
-def _unpack(digest: str, blob: object) -> tuple[bytes, Any]:
-    """The skeleton and the JSON value of a blob."""
+def _unpack(digest: str, blob: object) -> tuple[bytes, bytes, Any]:
+    """The text, the skeleton and the JSON value of a blob."""
     try:
         payload = _payload(digest, blob, _LARGEST_BYTES)
-        head_bytes, skeleton_bytes = _FRAME.unpack_from(payload)
-        middle = _FRAME.size + head_bytes
+        text_bytes, skeleton_bytes = _FRAME.unpack_from(payload)
+        middle = _FRAME.size + text_bytes
         end = middle + skeleton_bytes
-        text = str(memoryview(payload)[end:], "utf-8", "surrogatepass")
-        content, parsed = _from_json(text)
+        form = payload[end:].decode("utf-8", "surrogatepass")
+        content, parsed = _from_json(form)
     except (struct.error, zlib.error, ValueError, RecursionError) as exc:
         raise _damaged(digest, "it can't be decoded") from exc
-    if parsed != len(text):
+    if parsed != len(form):
         raise _damaged(digest, "more follows its JSON")
-    return payload[middle:end], content
+    return payload[_FRAME.size : middle], payload[middle:end], content
 
 
 def _damaged(digest: str, why: str) -> StoreCorruptError:
