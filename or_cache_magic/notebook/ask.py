@@ -39,7 +39,8 @@ def ask_cell(session: Session, line: str, cell: str, variables: Mapping[str, Any
     if options.help or (not line.strip() and not cell.strip()):
         say(session.shell, help_text(CELL))
         return None
-    return _ask(session, options, cell.removesuffix("\n"), variables)
+    # A terminal ends a cell with empty lines, a notebook with none: it is the same prompt.
+    return _ask(session, options, cell.rstrip("\n"), variables)
 
 
 def ask_line(session: Session, line: str, variables: Mapping[str, Any]) -> Completion | None:

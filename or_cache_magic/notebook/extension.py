@@ -127,6 +127,8 @@ class Extension:
     def __init__(self, shell: InteractiveShell) -> None:
         self.shell = shell
         self.config = OpenRouterMagics(parent=shell)
+        self.config.observe(self._changed, SETTING_NAMES)
+        self._values: Mapping[str, Any] | None = None
         self.config.observe(lambda _change: self.close(), "cache_dir")
         self._magics: Magics | None = None
         self._matcher: Any = None
@@ -153,7 +155,7 @@ class Extension:
         register(_Magic(self, "openrouter", "%%openrouter"), "cell", "openrouter")
         shell.configurables.append(self.config)
         shell.events.register("post_run_cell", self._after_cell)
-        shell.input_transformers_cleanup.append(make_way)
+        shell.input_transformers_cleanup.extend(TRANSFORMERS)
         questions.install(shell)
 
         @context_matcher(identifier="or_cache_magic")  # type: ignore[untyped-decorator]
@@ -175,7 +177,8 @@ class Extension:
                     del shell.magics_manager.magics[kind][name]
         shell.configurables.remove(self.config)
         shell.events.unregister("post_run_cell", self._after_cell)
-        shell.input_transformers_cleanup.remove(make_way)
+        for transformer in TRANSFORMERS:
+            shell.input_transformers_cleanup.remove(transformer)
         questions.remove(shell)
         shell.Completer.custom_matchers.remove(self._matcher)
         atexit.unregister(self.close)
@@ -187,7 +190,13 @@ class Extension:
             self._magics.session.close()
 
     def _configured(self) -> Mapping[str, Any]:
-        return {name: getattr(self.config, name) for name in SETTING_NAMES}
+        """What is configured; the same object until it changes, since every cell asks."""
+        if self._values is None:
+            self._values = {name: getattr(self.config, name) for name in SETTING_NAMES}
+        return self._values
+
+    def _changed(self, _change: object) -> None:
+        self._values = None
 
     def _after_cell(self, *_: Any) -> None:
         if self._magics is not None:
@@ -215,19 +224,28 @@ class Extension:
         }
 
 
-def make_way(lines: list[str]) -> list[str]:
-    """A ``%%openrouter`` cell as IPython takes it, with comments above and without a body too.
-
-    IPython takes ``%%`` for a cell magic only in the first line, and refuses one without a body before it
-    is asked, so that ``%%openrouter --help`` could not help.
-    """
+def drop_comments(lines: list[str]) -> list[str]:
+    """A ``%%openrouter`` cell without the comments above it: IPython wants ``%%`` in the first line."""
     first = next((i for i, line in enumerate(lines) if line.strip() and not line.startswith("#")), 0)
-    if not lines or not lines[first].startswith("%%openrouter"):
-        return lines
-    cell = lines[first:]
-    if len(cell) == 1 and not cell[0].rstrip().endswith("?"):
-        return [cell[0].rstrip("\n") + "\n", "\n"]
-    return cell
+    return lines[first:] if lines and lines[first].startswith("%%openrouter") else lines
+
+
+def give_body(lines: list[str]) -> list[str]:
+    """A ``%%openrouter`` cell that is only its first line, with an empty line below it.
+
+    IPython refuses a cell magic without a body before it is asked, so that ``%%openrouter --help`` could
+    not help.
+    """
+    if len(lines) == 1 and lines[0].startswith("%%openrouter") and not lines[0].rstrip().endswith("?"):
+        return [lines[0].rstrip("\n") + "\n", "\n"]
+    return lines
+
+
+# IPython leaves such transformers out where it asks whether a cell is complete: in a terminal the first
+# line would be, and the prompt could not be typed.
+give_body.has_side_effects = True  # type: ignore[attr-defined]
+
+TRANSFORMERS: Final = (drop_comments, give_body)
 
 
 _loaded: list[Extension] = []

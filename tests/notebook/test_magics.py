@@ -334,6 +334,21 @@ def test_line__comment_behind_the_options(nb):
     assert nb.sent[0]["model"] == "openai/gpt-4o-mini"
 
 
+@pytest.mark.parametrize(
+    ("typed", "status"),
+    [
+        (f"{ASK}", "incomplete"),
+        (f"{ASK}\nWhat is", "incomplete"),
+        (f"# a note\n{ASK}\nWhat is", "incomplete"),
+        (f"{ASK}\nWhat is a median?\n\n", "complete"),
+        ("%openrouter What is a median?", "complete"),
+    ],
+)
+def test_line__a_terminal_waits_for_the_prompt(nb, typed: str, status: str):
+    """A cell is complete with the empty line below its prompt, as every cell magic is."""
+    assert nb.shell.check_complete(typed)[0] == status
+
+
 def test_line__other_cells_keep_their_comments(nb):
     """A cell that is not ours reads as it did."""
     nb.run("# a note\nx = 1\n")
@@ -385,11 +400,13 @@ def test_prompt__locals_of_a_function_in_a_line(nb):
 
 
 def test_prompt__is_sent_as_written(nb):
-    """Nothing is added, and nothing of the body is lost but the end of its last line."""
+    """Nothing is added, and nothing of the body is lost but empty lines at its end."""
     body = "  indented\n\n\tüñí “quotes”\n  trailing  "
-    nb.run(f"%%openrouter\n{body}\n")
+    for end in ("", "\n", "\n\n\n"):
+        nb.run(f"%%openrouter\n{body}{end}")
 
     assert nb.asked == body
+    assert nb.sim.completion_count == 1
 
 
 # -- values ---------------------------------------------------------------------------------------
