@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -222,6 +223,10 @@ def parse_setting(name: str, value: Any, origin: str) -> Any:
         raise SettingError(f"{name} = {value!r} (from {origin}): {exc}", f"{name}: {setting.help}") from exc
 
 
+_SEARCH_AGAIN_S: Final = 1.0
+"""A project's file that appears is noticed within a second; one that changes, at once."""
+
+
 def find_pyproject(folder: Path) -> Path | None:
     """The nearest ``pyproject.toml`` at or above `folder`, or None."""
     for parent in (folder, *folder.parents):
@@ -241,6 +246,8 @@ class Project:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._path: Path | None = None
+        self._searched_s = -_SEARCH_AGAIN_S
         self._read: tuple[object, dict[str, tuple[Any, str]]] = (None, {})
 
     def values(self) -> dict[str, tuple[Any, str]]:
@@ -249,7 +256,10 @@ class Project:
         Raises:
             SettingError: The file is not TOML, or sets what it may not.
         """
-        path = find_pyproject(self.folder)
+        now_s = time.monotonic()
+        if now_s - self._searched_s >= _SEARCH_AGAIN_S:
+            self._path, self._searched_s = find_pyproject(self.folder), now_s
+        path = self._path
         if path is None:
             return {}
         try:

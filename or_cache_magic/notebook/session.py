@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from or_cache_magic.settings import Project, Settings, load_settings
+from or_cache_magic.settings import ENVIRONMENT, Project, Settings, load_settings
 
 from .location import locate, notebook_file, notebook_name
 
@@ -42,6 +42,7 @@ class Session:
         self.key: str | None = None
         self._config = config
         self._project = Project(self.folder)
+        self._settings: tuple[object, Settings] | None = None
         self._cache: CompletionCache | None = None
         self._flushed_s = time.monotonic()
 
@@ -51,8 +52,11 @@ class Session:
         return Path(self.shell.starting_dir)
 
     def settings(self) -> Settings:
-        """The settings in force now."""
-        return load_settings(os.environ, self._project, self._config())
+        """The settings in force now; the same object while nothing they come from has changed."""
+        sources = (self._project.values(), self._config(), [os.environ.get(name) for name in ENVIRONMENT])
+        if self._settings is None or self._settings[0] != sources:
+            self._settings = (sources, load_settings(os.environ, self._project, self._config()))
+        return self._settings[1]
 
     def api_key(self) -> str | None:
         """The OpenRouter key: the one given by ``%openrouter_key``, else ``OPENROUTER_API_KEY``."""
