@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Final
 
-from .errors import StoreError, UpstreamError
+from .errors import StoreCorruptError, StoreError, UpstreamError
 from .ledger import Ledger
 from .policy import Policy, lifetime_s
 from .pricing import FREE
@@ -75,9 +75,7 @@ class Books:
         entry = Entry(key, answer, now_s, expires_s, policy.tags, self.notebook)
         row = self._row(kind, key, request, policy, answer)
         try:
-            with self.transaction():
-                self.ledger.record(row)
-                self.store.put(entry, request)
+            self._write(row, lambda: self.store.put(entry, request))
         except StoreError as exc:
             self.ledger.remember(row)
             return str(exc.args[0]), ""
@@ -89,11 +87,17 @@ class Books:
         """Keeps what was paid for and can't be served, and accounts for it."""
         row = self._row(kind, key, request, policy, answer)
         try:
-            with self.transaction():
-                self.ledger.record(row)
-                self.store.keep_unserved(key, request, answer, reason, self.clock())
+            self._write(row, lambda: self.store.keep_unserved(key, request, answer, reason, self.clock()))
         except StoreError:
             self.ledger.remember(row)
+
+    def set_aside_since(self, key: RequestKey, since_s: float) -> Answer | None:
+        """The last answer to a request that was set aside at or after this time; None when there is none."""
+        try:
+            kept = self.store.unserved(key.digest)
+        except StoreError:
+            return None
+        return kept[0].answer if kept and kept[0].at_s >= since_s else None
 
     def account(
         self, kind: AskKind, key: RequestKey, request: Request, policy: Policy, answer: Answer
@@ -130,6 +134,19 @@ class Books:
             completion_tokens=usage.completion_tokens,
             seconds=outcome.elapsed_s,
         )
+
+    def _write(self, row: LedgerRow, keep: Callable[[], None]) -> None:
+        """Writes a row of the ledger and what belongs to it, in one transaction."""
+        try:
+            self._write_once(row, keep)
+        except StoreCorruptError:
+            # Writing met damage: the file is set aside before the next transaction, which begins a new one.
+            self._write_once(row, keep)
+
+    def _write_once(self, row: LedgerRow, keep: Callable[[], None]) -> None:
+        with self.transaction():
+            self.ledger.record(row)
+            keep()
 
     def _row(
         self, kind: AskKind, key: RequestKey, request: Request, policy: Policy, answer: Answer

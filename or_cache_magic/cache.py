@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from .accounting import Books
 from .asking import chat_body, policy_for
 from .completion import Completion
-from .database import Database
+from .database import open_database
 from .engine import Engine, OnText
 from .errors import OptionError
 from .frames import entries_frame, stats_frame
@@ -19,7 +19,8 @@ from .ledger import Ledger
 from .policy import Policy, parse_ttl
 from .records import EntryFilter, EntryRow, Outcome, Request, Totals
 from .settings import Project, Settings, load_settings
-from .store import DiskStore
+from .store import DiskLeases, DiskStore
+from .turns import OnWait
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -58,7 +59,8 @@ class CompletionCache:
     ``openai`` client at the first miss, pandas at the first table.
 
     Args:
-        directory: The folder; it is made at the first store.
+        directory: The folder; it is made at the first store. ``:memory:`` is none: nothing is written to
+            disk, and all is gone when the cache is closed.
         settings: Gives the settings in force, asked at each ask; None reads the environment and the
             nearest ``pyproject.toml`` once.
         api_key: Gives the OpenRouter key when one is needed; None reads ``OPENROUTER_API_KEY``.
@@ -83,14 +85,14 @@ class CompletionCache:
         self._loaded: Settings | None = None
         self._usual: tuple[Settings, Policy] | None = None
         self._settings = settings or self._load_settings
-        self.database = Database(self.directory)
+        self.database = open_database(self.directory)
         self.store = DiskStore(self.database)
         self.ledger = Ledger(self.database, session=self.session, clock=clock)
         self._clock = clock
         self._api_key = api_key
         self._gateway: Gateway | None = None
         books = Books(self.store, self.ledger, self.database.transaction, notebook=notebook, clock=clock)
-        self._engine = Engine(books, self._open_gateway)
+        self._engine = Engine(books, self._open_gateway, DiskLeases(self.database, clock))
 
     def __repr__(self) -> str:
         return f"CompletionCache({str(self.directory)!r})"
@@ -122,6 +124,7 @@ class CompletionCache:
         tag: str | Sequence[str] | None = None,
         stream: bool | None = None,
         on_text: OnText | None = None,
+        on_wait: OnWait | None = None,
         **params: Any,
     ) -> Completion:
         """The completion of a prompt: from the cache when it is there, else bought and kept.
@@ -137,6 +140,7 @@ class CompletionCache:
             tag: A label of the entry, or several.
             stream: Whether to ask for a stream; None takes the setting. Not in the key.
             on_text: Called with each piece of text that arrives from upstream.
+            on_wait: Called with a line that says which other kernel's identical ask is waited for.
             **params: Any other field of the request (``temperature``, ``top_p``, ``provider``, …);
                 None leaves a field out.
 
@@ -157,7 +161,7 @@ class CompletionCache:
             policy = self._usual_policy(settings)
         else:
             policy = policy_for(settings, mode=mode, sample=sample, ttl=ttl, tag=tag)
-        return Completion(self.run(request, policy, on_text), request)
+        return Completion(self.run(request, policy, on_text, on_wait), request)
 
     def request(
         self, body: Mapping[str, Any], settings: Settings, *, sample: int | None, stream: bool | None
@@ -171,11 +175,17 @@ class CompletionCache:
             raise OptionError(f"sample {sample} is below 0 (nothing was sent)", "the first sample is 0")
         return Request(body, settings.stream if stream is None else stream, sample or 0, settings.base_url)
 
-    def run(self, request: Request, policy: Policy, on_text: OnText | None = None) -> Outcome:
+    def run(
+        self,
+        request: Request,
+        policy: Policy,
+        on_text: OnText | None = None,
+        on_wait: OnWait | None = None,
+    ) -> Outcome:
         """What asking a request comes to; see `Engine.ask`."""
         outcome = None
         try:
-            outcome = self._engine.ask(request, policy, on_text)
+            outcome = self._engine.ask(request, policy, on_text, on_wait)
             return outcome
         finally:
             if outcome is None or outcome.kind != "hit":

@@ -3,7 +3,8 @@
 1. key: which request is this;
 2. look up: is its answer stored, and may it be served;
 3. offline, nothing to serve is an error;
-4. one flight: of simultaneous identical asks one goes on, the others wait for it;
+4. one flight: of simultaneous identical asks one goes on, here and in other processes, and the others
+   wait for it;
 5. look again: another flight may have landed between 2 and 4;
 6. send, showing text as it comes;
 7. may it be stored: decided on the whole answer;
@@ -19,15 +20,18 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from .accounting import Books, paid_for
-from .errors import CacheMissError, OrCacheError, StoreError, StreamBrokenError, UpstreamError
+from .errors import OrCacheError, StoreError, StreamBrokenError, UpstreamError
 from .flight import SingleFlight
 from .key import request_key
+from .outcomes import broken, coalesced, coalesced_unserved, is_whole, offline_miss, stale
 from .policy import Policy, notes_on, why_no_lookup, why_not_served, why_not_stored
 from .pricing import FREE
 from .records import Answer, AskKind, Entry, Outcome, Request, RequestKey
+from .turns import OnWait, Turn, take_turn
 
 if TYPE_CHECKING:
     from .gateway import Gateway
+    from .lease import Leases
 
 __all__ = ["Engine", "OnText"]
 
@@ -61,20 +65,29 @@ class Engine:
     Args:
         books: Keep the answers and the accounts.
         gateway: Opens what sends, when something must be sent.
+        leases: Where processes take turns to ask; None asks without regard to others.
     """
 
-    def __init__(self, books: Books, gateway: Callable[[], Gateway]) -> None:
+    def __init__(self, books: Books, gateway: Callable[[], Gateway], leases: Leases | None = None) -> None:
         self._books = books
         self._gateway = gateway
+        self._leases = leases
         self._flights: SingleFlight[Outcome] = SingleFlight()
 
-    def ask(self, request: Request, policy: Policy, on_text: OnText | None = None) -> Outcome:
+    def ask(
+        self,
+        request: Request,
+        policy: Policy,
+        on_text: OnText | None = None,
+        on_wait: OnWait | None = None,
+    ) -> Outcome:
         """What asking `request` comes to.
 
         Args:
             request: What to ask.
             policy: How the cache may be used.
             on_text: Shows text as it comes; not called for a served answer, which is there at once.
+            on_wait: Shows, in one line, which other process's identical ask is being waited for.
 
         Raises:
             RequestError: The request has no canonical form; nothing was sent.
@@ -89,9 +102,9 @@ class Engine:
         if isinstance(found, Entry):
             outcome = self._served(key, request, policy, found, began_s)
         elif policy.mode == "offline":
-            raise _offline_miss(key, found)
+            raise offline_miss(key, found.why)
         else:
-            outcome = self._ask_in_flight(key, request, policy, found, on_text)
+            outcome = self._ask_in_flight(key, request, policy, found, on_text, on_wait)
             outcome = outcome._replace(elapsed_s=time.perf_counter() - began_s)
         self._books.count(outcome, request, policy)
         return outcome
@@ -139,21 +152,66 @@ class Engine:
         )
 
     def _ask_in_flight(
-        self, key: RequestKey, request: Request, policy: Policy, miss: _Miss, on_text: OnText | None
+        self,
+        key: RequestKey,
+        request: Request,
+        policy: Policy,
+        miss: _Miss,
+        on_text: OnText | None,
+        on_wait: OnWait | None,
     ) -> Outcome:
         """Asks alone, or together with whoever asks the same now."""
         if miss.alone:
             return self._ask_upstream(key, request, policy, miss, on_text)
-        outcome, led = self._flights.do(key.digest, lambda: self._fly(key, request, policy, on_text))
-        return outcome if led else _coalesced(outcome)
 
-    def _fly(self, key: RequestKey, request: Request, policy: Policy, on_text: OnText | None) -> Outcome:
-        """What the leader of a flight does."""
-        # Another flight may have landed between our look and our turn: a second call would be paid for.
+        def fly() -> Outcome:
+            try:
+                return self._fly(key, request, policy, on_text, on_wait)
+            except StreamBrokenError:
+                raise  # a part of the answer is on the screen
+            except UpstreamError as exc:
+                if miss.expired is not None and policy.stale_if_error:
+                    return stale(key, request, miss.expired, exc)
+                raise
+
+        outcome, led = self._flights.do(key.digest, fly)
+        return outcome if led else coalesced(outcome)
+
+    def _fly(
+        self,
+        key: RequestKey,
+        request: Request,
+        policy: Policy,
+        on_text: OnText | None,
+        on_wait: OnWait | None,
+    ) -> Outcome:
+        """What the leader of a flight does: it lets another process's flight land first."""
+        self._gateway().require_key()  # who can't ask takes no turn, and makes no folder
+        turn = take_turn(
+            self._leases,
+            key.digest,
+            lambda since_s: self._landed(key, request, policy, since_s),
+            _Show(on_wait),
+            clock=self._books.clock,
+        )
+        if not isinstance(turn, Turn):
+            return turn
+        with turn:
+            # Another flight may have landed between our look and our turn: a second call would be paid for.
+            found = self._look_up(key, request, policy)
+            if isinstance(found, Entry):
+                outcome = self._served(key, request, policy, found, time.perf_counter())
+                return outcome._replace(kind="coalesced") if turn.waited else outcome
+            return self._ask_upstream(key, request, policy, found, on_text)
+
+    def _landed(self, key: RequestKey, request: Request, policy: Policy, since_s: float) -> Outcome | None:
+        """What another process's flight that began then has brought; None when nothing yet."""
         found = self._look_up(key, request, policy)
         if isinstance(found, Entry):
-            return self._served(key, request, policy, found, time.perf_counter())
-        return self._ask_upstream(key, request, policy, found, on_text)
+            outcome = self._served(key, request, policy, found, time.perf_counter())
+            return outcome._replace(kind="coalesced")
+        kept = self._books.set_aside_since(key, since_s)
+        return None if kept is None else coalesced_unserved(key, request, kept)
 
     def _ask_upstream(
         self, key: RequestKey, request: Request, policy: Policy, miss: _Miss, on_text: OnText | None
@@ -167,8 +225,6 @@ class Engine:
             answer = self._gateway().send(request, draft, fresh=miss.alone or request.sample > 0)
         except UpstreamError as exc:
             self._books.account_failure(key, request, policy, exc)
-            if miss.expired is not None and policy.stale_if_error:
-                return _stale(key, request, miss.expired, exc)
             raise
         except OrCacheError:
             raise  # before anything was sent
@@ -184,9 +240,9 @@ class Engine:
     ) -> Outcome:
         """Accounts for a reply, and stores it if it may be served again."""
         refusal = why_not_stored(request, answer)
-        if answer.error is not None or not answer.complete or not answer.choices:
+        if not is_whole(answer):
             self._give_up(key, request, policy, miss, answer, refusal or "broken")
-            raise _broken(answer, kept=miss.keep)
+            raise broken(answer, kept=miss.keep)
         outcome = Outcome(
             miss.kind,
             key,
@@ -231,47 +287,3 @@ class _Show:
         except Exception as exc:  # noqa: BLE001 - a foreign callable at a seam; the receipt tells
             self._on_text = None
             self.trouble = (f"not shown as it came: {type(exc).__name__}: {exc}",)
-
-
-def _coalesced(outcome: Outcome) -> Outcome:
-    """The leader's outcome as one who waited for it has it."""
-    if outcome.kind in ("hit", "replay", "stale"):
-        return outcome
-    return outcome._replace(kind="coalesced", paid=FREE, saved_usd=outcome.answer.cost.usd)
-
-
-def _stale(key: RequestKey, request: Request, entry: Entry, failure: UpstreamError) -> Outcome:
-    note = f"the call failed: {failure.status or 'no connection'}"
-    return Outcome(
-        "stale",
-        key,
-        entry.answer,
-        stored=True,
-        notes=(*notes_on(request, entry.answer), note),
-        entry_created_s=entry.created_s,
-        paid=FREE,
-        saved_usd=_ZERO,
-    )
-
-
-def _offline_miss(key: RequestKey, miss: _Miss) -> CacheMissError:
-    return CacheMissError(
-        f"offline, and no answer to serve for {key.digest[:10]}: {miss.why} (nothing was sent)",
-        "run it once with a key and without --offline (or with OR_CACHE_MODE=normal)",
-        key=key.digest,
-    )
-
-
-def _broken(answer: Answer, *, kept: bool) -> StreamBrokenError:
-    usd = answer.cost.usd
-    cost = "its cost is not known yet" if usd is None else f"it cost ${usd:f}" if usd else "nothing was paid"
-    reason = str((answer.error or {}).get("message") or "the stream ended early")
-    partial = "; what had arrived is kept in the cache as a partial, and never served" if kept else ""
-    return StreamBrokenError(
-        f"the answer broke off: {' '.join(reason.split())[:200]} ({cost})",
-        f"run the cell again{partial}",
-        partial_text=answer.text,
-        generation_id=answer.generation_id,
-        cost_usd=answer.cost.usd,
-        body=answer.error,
-    )

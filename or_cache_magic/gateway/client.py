@@ -136,7 +136,12 @@ class Gateway:
             raise _refusal(draft.error, request, draft, headers=headers, attempt=attempt)
         return draft.answer()
 
-    def _connected(self, base_url: str) -> OpenAI:
+    def require_key(self) -> str:
+        """The key that the next request would be sent with.
+
+        Raises:
+            MissingKeyError: There is none, or it can't be one.
+        """
         key = (self._api_key() or "").strip()
         if not key:
             raise MissingKeyError(
@@ -149,6 +154,10 @@ class Gateway:
                 "the OpenRouter API key holds a character that no key has (nothing was sent)",
                 "copy it again: it is one word that begins with sk-or-",
             )
+        return key
+
+    def _connected(self, base_url: str) -> OpenAI:
+        key = self.require_key()
         wanted = (key, base_url, self._attribution(), self._timeout_s())
         with self._lock:
             if self._client is None or self._made_for != wanted:
