@@ -26,6 +26,8 @@ __all__ = ["DiskStore", "Unserved"]
 
 _RAW_MODE = 1  # diskcache's mode of an inline value
 _COUNT = "SELECT count(*), coalesce(sum(e.cost), 0), count(*) - count(e.cost) FROM or_entry e {where}"
+_SIZE = "SELECT coalesce(sum(e.size), 0) FROM or_entry e {where}"
+_PAGES = "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size"
 _KEYS = "SELECT c.rowid, c.key FROM or_entry e JOIN Cache c ON c.rowid = e.id {where} ORDER BY c.key"
 _PUT_REQUEST = f"INSERT OR REPLACE INTO or_request (id, body, {REQUEST_COLUMNS}) VALUES (?, ?, ?, ?, ?)"  # noqa: S608
 _INSERT_UNSERVED = f"""
@@ -186,10 +188,16 @@ class DiskStore:
         entries, cost, unpriced = rows[0] if rows else (0, 0, 0)
         return entries, from_pico(cost), unpriced
 
-    def size_bytes(self) -> int:
-        """The bytes of all entries, as stored; what a quota is held against."""
-        rows = self._database.select("SELECT coalesce(sum(size), 0) FROM or_entry")
+    def size_bytes(self, wanted: EntryFilter = EntryFilter()) -> int:  # noqa: B008 - frozen
+        """The bytes of the entries that match, as stored; that of all is what a quota is held against."""
+        where, parameters = filters.where(wanted)
+        rows = self._database.select(_SIZE.format(where=where), parameters)
         return int(rows[0][0]) if rows else 0
+
+    def is_over(self, quota_bytes: int) -> bool:
+        """Whether all entries together are larger; without reading them where the file is not."""
+        rows = self._database.select(_PAGES)
+        return bool(rows) and rows[0][0] > quota_bytes and self.size_bytes() > quota_bytes
 
     def models(self) -> list[str]:
         """The models that entries were asked of, sorted."""

@@ -224,3 +224,14 @@ def test_locate__cd_does_not_move_it(
     assert Path.cwd() == tmp_path.resolve()
     assert locate(shell) == before == Location(start.resolve() / FOLDER, "starting folder")
     assert locate(shell, "named").path == start.resolve() / "named"
+
+
+def test_cache_directory__memory_is_no_folder(tmp_path):
+    """``:memory:`` stays what it is, from the setting and from the environment; the notebook keeps its name."""
+    by_option = cache_directory(starting_dir=tmp_path, option=":memory:")
+    by_environment = cache_directory(starting_dir=tmp_path, environ={"OR_CACHE_DIR": ":memory:"})
+
+    assert by_option == (Path(":memory:"), "cache_dir")
+    assert by_environment == (Path(":memory:"), "OR_CACHE_DIR")
+    notebook = NotebookFile(tmp_path / "n.ipynb", "JPY_SESSION_NAME")
+    assert notebook_name(notebook, by_option) == "n.ipynb"

@@ -1,0 +1,207 @@
+"""What every store does, whatever it keeps its entries in.
+
+A test module inherits `StoreContract` and gives a fixture ``store``: a store that is empty. Where the same
+entries can be opened anew, it also gives ``reopened``.
+"""
+
+from __future__ import annotations
+
+import threading
+from decimal import Decimal
+
+import pytest
+
+from or_cache_magic.database import HitCount
+from or_cache_magic.errors import OptionError, StoreCorruptError
+from or_cache_magic.records import EntryFilter, RequestKey
+
+
+class StoreContract:
+    """The tests; each store's module runs them all."""
+
+    def test_empty__has_nothing(self, store, make):
+        """An empty store misses, lists nothing, counts nothing and has nothing to purge."""
+        entry, _ = make()
+
+        assert store.get(entry.key) is None
+        assert store.entry(entry.key.digest) is None
+        assert store.request(entry.key.digest) is None
+        assert store.unserved(entry.key.digest) == []
+        assert store.find() == []
+        assert store.count() == (0, Decimal(0), 0)
+        assert store.size_bytes() == 0
+        assert store.models() == []
+        assert store.purge(EntryFilter(tag="x")) == 0
+
+    def test_put__comes_back_whole(self, store, make):
+        """What was put comes back equal, with its request: Unicode, money, lifetime, labels, notebook."""
+        entry, request = make(
+            "Grüße 🎈", "¡Hola!\n\x00" * 300, expires_s=1.5e10, tags=("a", "b c"), notebook="n.ipynb"
+        )
+        store.put(entry, request)
+
+        assert store.get(entry.key) == entry
+        assert store.entry(entry.key.digest) == entry
+        assert store.request(entry.key.digest) == request.body
+        assert store.models() == [request.body["model"]]
+
+    def test_put__expired_entries_are_the_engines_to_judge(self, store, make):
+        """An expired entry is still given, with its time: serving it or not is not the store's to say."""
+        entry, request = make(expires_s=1.0)
+        store.put(entry, request)
+
+        assert store.get(entry.key).expires_s == 1.0
+
+    def test_put__a_large_answer(self, store, make):
+        """An answer of several megabytes comes back whole."""
+        entry, request = make(text="".join(chr(33 + i * i % 90) for i in range(3_000_000)))
+        store.put(entry, request)
+
+        assert store.get(entry.key) == entry
+
+    def test_get__never_another_requests_answer(self, store, make):
+        """A digest that was stored for another request is refused."""
+        entry, request = make()
+        store.put(entry, request)
+
+        with pytest.raises(StoreCorruptError):
+            store.get(RequestKey(entry.key.digest, entry.key.skeleton + b" "))
+
+    def test_put__replaces_and_keeps_history(self, store, make):
+        """A newer answer is served, the older one is kept with the reason, and the hits stay counted."""
+        first, request = make(text="one")
+        second, _ = make(text="two", created_s=1_700_000_100.0)
+        store.put(first, request)
+        store.record_hits({first.key.digest: HitCount(2, 7.0, 2_000_000_000_000)})
+        store.put(second, request, replaced_reason="asked again")
+
+        assert store.get(first.key) == second
+        (old,) = store.unserved(first.key.digest)
+        assert (old.answer, old.reason, old.request) == (first.answer, "asked again", request.body)
+        (row,) = store.find()
+        assert (row.hits, row.saved_usd) == (2, Decimal(2))
+
+    def test_keep_unserved__is_never_served(self, store, make):
+        """What can't be served is kept with its reason, and is no entry."""
+        entry, request = make(text="half")
+        store.keep_unserved(entry.key, request, entry.answer, "cut off", 9.0)
+
+        assert store.get(entry.key) is None
+        assert store.count()[0] == 0
+        (kept,) = store.unserved(entry.key.digest)
+        assert (kept.reason, kept.at_s, kept.answer) == ("cut off", 9.0, entry.answer)
+
+    def test_find__filters_orders_and_pages(self, store, make):
+        """Conditions find what they say; newest first, any column either way, page by page."""
+        for i in range(5):
+            pair = make(
+                f"prompt {i}", f"answer {i}", model=f"m/{i % 2}", created_s=100.0 + i, cost=f"0.{i + 1}"
+            )
+            store.put(*pair)
+
+        def names(wanted=EntryFilter(), **how):
+            return "".join(row.prompt[-1] for row in store.find(wanted, **how))
+
+        assert names() == "43210"
+        assert names(limit=2, offset=2) == "21"
+        assert names(order="cost_usd", descending=False) == "01234"
+        assert names(EntryFilter(model="m/1")) == "31"
+        assert names(EntryFilter(text="ANSWER 2")) == "2"
+        assert names(EntryFilter(created_after_s=102.0, model="m/*")) == "432"
+        assert store.count(EntryFilter(model="m/0")) == (3, Decimal("0.9"), 0)
+
+    def test_count__unknown_cost_is_counted_apart(self, store, make):
+        """An unknown price adds nothing to the sum and one to the unpriced."""
+        store.put(*make(cost=None))
+        store.put(*make("other", cost="0.5"))
+
+        assert store.count() == (2, Decimal("0.5"), 1)
+
+    def test_size_bytes__is_the_sum_of_the_entries(self, store, make):
+        """The size of a selection is that of its entries."""
+        store.put(*make("a", model="m/a"))
+        store.put(*make("b", "x" * 5000, model="m/b"))
+
+        sizes = {row.model: row.size_bytes for row in store.find()}
+        assert store.size_bytes() == sum(sizes.values())
+        assert store.size_bytes(EntryFilter(model="m/b")) == sizes["m/b"]
+
+    @pytest.mark.parametrize(
+        "wanted",
+        [
+            EntryFilter(model="m/1"),
+            EntryFilter(system="system 1"),
+            EntryFilter(tag="tag1"),
+            EntryFilter(prefix="prompt 1"),
+            EntryFilter(created_before_s=102.0, created_after_s=101.0),
+            EntryFilter(expired_at_s=1.5e10),
+        ],
+    )
+    def test_purge__removes_what_matches(self, store, make, wanted):
+        """Each condition removes its entries, their history too, and leaves the others served."""
+        pairs = [
+            make(
+                f"prompt {i}",
+                model=f"m/{i}",
+                system=f"system {i}",
+                tags=(f"tag{i}",),
+                created_s=100.0 + i,
+                expires_s=1.5e10 if i == 1 else None,
+            )
+            for i in range(3)
+        ]
+        for entry, request in pairs:
+            store.put(entry, request)
+            store.keep_unserved(entry.key, request, entry.answer, "cut", 1.0)
+
+        assert store.purge(wanted) == 1
+        assert [store.get(entry.key) for entry, _ in pairs] == [pairs[0][0], None, pairs[2][0]]
+        assert [len(store.unserved(entry.key.digest)) for entry, _ in pairs] == [1, 0, 1]
+
+    def test_purge__by_key(self, store, make):
+        """The beginning of a key is enough."""
+        kept, gone = make("kept"), make("gone")
+        store.put(*kept)
+        store.put(*gone)
+
+        assert store.purge(EntryFilter(keys=(gone[0].key.digest[:16],))) == 1
+        assert store.get(gone[0].key) is None
+        assert store.get(kept[0].key) == kept[0]
+
+    def test_purge__all_must_be_said(self, store, make):
+        """No condition is no purge, unless everything is asked for."""
+        entry, request = make()
+        store.put(entry, request)
+        with pytest.raises(OptionError):
+            store.purge(EntryFilter())
+
+        assert store.get(entry.key) == entry
+        assert store.purge(EntryFilter(), everything=True) == 1
+        assert store.get(entry.key) is None
+
+    def test_threads__write_and_read_at_once(self, store, make):
+        """Threads that put, get, list and count at the same time lose nothing and get no error."""
+        pairs = [[make(f"thread {t} prompt {i}") for i in range(10)] for t in range(6)]
+        failures: list[BaseException] = []
+
+        def work(mine):
+            try:
+                for entry, request in mine:
+                    store.put(entry, request)
+                    assert store.get(entry.key) == entry
+                    store.record_hits({entry.key.digest: HitCount(1, 1.0, 1)})
+                    store.find(limit=3)
+                    store.count()
+            except BaseException as failure:  # noqa: BLE001 - told below, on the test's own thread
+                failures.append(failure)
+
+        threads = [threading.Thread(target=work, args=(mine,)) for mine in pairs]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+        assert failures == []
+        assert store.count()[0] == 60
+        assert all(store.get(entry.key) == entry for mine in pairs for entry, _ in mine)
+        assert [row.hits for row in store.find()] == [1] * 60
