@@ -142,11 +142,9 @@ def _params(options: AskOptions) -> dict[str, Any]:
 
 def _run(cache: CompletionCache, request: Request, policy: Policy, screen: Screen) -> Outcome:
     """Asks; what had arrived when it is interrupted or breaks stays on the screen."""
-    if not request.stream:
-        return cache.run(request, policy)
     screen.begin()
     try:
-        return cache.run(request, policy, screen.feed)
+        return cache.run(request, policy, screen.feed if request.stream else None, screen.wait)
     except BaseException:
         screen.finish()
         raise

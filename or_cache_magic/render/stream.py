@@ -1,7 +1,7 @@
 """Where answers appear: a notebook's output, a terminal, or nowhere.
 
 An ask ends in `Screen.show` (the answer was there) or in `begin`, `feed`…, `finish` (it came as a
-stream); what a notebook saves is the same bytes either way.
+stream); what a notebook saves is the same bytes either way. What `Screen.wait` shows is gone by then.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
-from or_cache_magic.markdown import printable
+from or_cache_magic.markdown import escape_markdown, printable
 from or_cache_magic.render.display import Format, answer_bundle
 from or_cache_magic.render.receipt import receipt_markdown, receipt_text
 
@@ -37,6 +37,9 @@ class Screen(Protocol):
 
     def begin(self) -> None:
         """An answer is about to stream. Shows nothing yet, so that a failed ask leaves no empty output."""
+
+    def wait(self, note: str) -> None:
+        """Shows, until the answer or an error comes, what is waited for; one line."""
 
     def feed(self, delta: str) -> None:
         """Shows the next piece of the streaming answer, at once or with the next update."""
@@ -81,6 +84,9 @@ class SilentScreen:
     """Shows nothing; for scripts."""
 
     def begin(self) -> None:
+        """Does nothing."""
+
+    def wait(self, note: str) -> None:
         """Does nothing."""
 
     def feed(self, delta: str) -> None:
@@ -133,6 +139,11 @@ class NotebookScreen:
         self._shown_at_s: float | None = None
         self._display_id = ""
 
+    def wait(self, note: str) -> None:
+        """Shows the note where the answer will stand, which then takes its place."""
+        if self._format != "none":
+            self._publish_answer({"text/plain": note, "text/markdown": f"*{escape_markdown(note)}*"})
+
     def feed(self, delta: str) -> None:
         """Shows the first piece at once, and the following ones together, less often as the answer grows."""
         if not delta:
@@ -157,7 +168,9 @@ class NotebookScreen:
     def show(self, text: str) -> None:
         """Shows a whole answer in one display that is never updated (strict nbval can't read updates)."""
         bundle = answer_bundle(text, self._format)
-        if bundle:
+        if self._display_id:
+            self._publish_answer(bundle)
+        elif bundle:
             self._publish(data=bundle, metadata=self._metadata)
 
     def receipt(self, outcome: Outcome, *, asked: str = "") -> None:
@@ -171,8 +184,10 @@ class NotebookScreen:
 
     def _display(self, text: str, format: Format) -> None:  # noqa: A002 - the option's name
         bundle = answer_bundle(text, format)
-        if not bundle:
-            return
+        if bundle:
+            self._publish_answer(bundle)
+
+    def _publish_answer(self, bundle: Mapping[str, Any]) -> None:
         update = bool(self._display_id)
         self._display_id = self._display_id or os.urandom(16).hex()
         self._publish(
@@ -211,6 +226,10 @@ class TerminalScreen:
     def begin(self) -> None:
         """Forgets what was streamed before. Shows nothing yet."""
         self._pieces: list[str] = []
+
+    def wait(self, note: str) -> None:
+        """Writes the note in a line of its own."""
+        self._write(f"{printable(note)}\n")
 
     def feed(self, delta: str) -> None:
         """Writes the piece; JSON, code and tables wait until they are whole."""
