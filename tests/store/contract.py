@@ -15,7 +15,6 @@ from or_cache_magic.database import HitCount
 from or_cache_magic.errors import OptionError, StoreCorruptError
 from or_cache_magic.records import EntryFilter, RequestKey
 
-
 _ALL = EntryFilter()
 
 
