@@ -22,5 +22,7 @@ def prose(size_chars: int, number: int) -> str:
     """The ``number``-th text of this size; always the same one. ASCII."""
     source = _reference()
     start = number * _STRIDE_CHARS % len(source)
-    text = source[start:] + source * (size_chars // len(source) + 1)
+    text = source[start : start + size_chars]
+    if len(text) < size_chars:
+        text += source * (size_chars // len(source) + 1)
     return f"{number}. {text}"[:size_chars]
