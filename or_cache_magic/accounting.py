@@ -74,12 +74,15 @@ class Books:
         expires_s = None if ttl_s is None else now_s + ttl_s
         entry = Entry(key, answer, now_s, expires_s, policy.tags, self.notebook)
         row = self._row(kind, key, request, policy, answer)
+        not_stored = ""
         try:
             self._write(row, lambda: self.store.put(entry, request))
         except StoreError as exc:
             self.ledger.remember(row)
-            return str(exc.args[0]), ""
-        return "", note
+            not_stored, note = str(exc.args[0]), ""
+        # Outside the transaction: nobody's write waits for a server.
+        self.store.share(entry, request)
+        return not_stored, note
 
     def set_aside(
         self, kind: AskKind, key: RequestKey, request: Request, policy: Policy, answer: Answer, reason: str
@@ -120,7 +123,7 @@ class Books:
 
     def count(self, outcome: Outcome, request: Request, policy: Policy) -> None:
         """Counts, in memory, an ask that made no call; calls are accounted for where they are made."""
-        if outcome.kind not in ("hit", "replay", "coalesced", "stale"):
+        if outcome.kind not in ("hit", "team", "replay", "coalesced", "stale"):
             return
         usage = outcome.answer.usage or _NO_USAGE
         self.ledger.count_hit(

@@ -124,7 +124,8 @@ class Engine:
         if policy.mode == "refresh":
             return _Miss("refresh", "asked again", alone=True)
         try:
-            entry = self._books.store.get(key)
+            # Offline nothing is asked of anybody, the team's server included.
+            entry = self._books.store.get(key, None if offline else request)
         except StoreError as exc:
             return _Miss("miss", f"the completion cache can't be read: {exc.args[0]}")
         if entry is None:
@@ -138,14 +139,14 @@ class Engine:
         self, key: RequestKey, request: Request, policy: Policy, entry: Entry, began_s: float
     ) -> Outcome:
         """The outcome of an entry that is served instead of a call."""
-        kind: AskKind = "hit"
+        kind: AskKind = "team" if entry.shared else "hit"
         notes = notes_on(request, entry.answer)
         if policy.mode == "offline":
             kind = "replay"
             if why_not_served(entry, self._books.clock()) is not None:
                 kind = "stale"
         # Offline no call could have been made, so none was avoided.
-        saved_usd = entry.answer.cost.usd if kind == "hit" else _ZERO
+        saved_usd = entry.answer.cost.usd if kind in ("hit", "team") else _ZERO
         elapsed_s = time.perf_counter() - began_s
         return Outcome(
             kind, key, entry.answer, "", True, "", notes, entry.created_s, elapsed_s, FREE, saved_usd

@@ -22,7 +22,7 @@ def is_whole(answer: Answer) -> bool:
 
 def coalesced(outcome: Outcome) -> Outcome:
     """A flight's outcome as one who waited for it has it."""
-    if outcome.kind in ("hit", "replay", "stale"):
+    if outcome.kind in ("hit", "team", "replay", "stale"):
         return outcome
     return outcome._replace(kind="coalesced", paid=FREE, saved_usd=outcome.answer.cost.usd)
 

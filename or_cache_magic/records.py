@@ -46,13 +46,14 @@ ANSWER_SCHEMA: Final = 1
 CostSource = Literal["reported", "generation", "estimated", "unknown"]
 """Where an amount comes from: the reply's ``usage.cost``, ``GET /generation``, the price list, nowhere."""
 
-AskKind = Literal["hit", "miss", "refresh", "bypass", "coalesced", "replay", "stale", "failed"]
+AskKind = Literal["hit", "team", "miss", "refresh", "bypass", "coalesced", "replay", "stale", "failed"]
 """What an ask came to.
 
-``hit`` served from the cache instead of a call · ``miss`` asked because nothing could be served ·
-``refresh`` asked again on request · ``bypass`` asked without the cache · ``coalesced`` waited for
-another's identical call · ``replay`` served in offline mode, where no call could have been made ·
-``stale`` an expired answer served because the call failed · ``failed`` a call that gave no answer.
+``hit`` served from the cache instead of a call · ``team`` the same, from the team's shared tier ·
+``miss`` asked because nothing could be served · ``refresh`` asked again on request · ``bypass`` asked
+without the cache · ``coalesced`` waited for another's identical call · ``replay`` served in offline mode,
+where no call could have been made · ``stale`` an expired answer served because the call failed ·
+``failed`` a call that gave no answer.
 """
 
 
@@ -178,6 +179,8 @@ class Entry(NamedTuple):
         expires_s: When it stops being served; None is never.
         tags: Labels given by the user.
         notebook: Where it was asked from (a path or name), for browsing; may be empty.
+        bought_by: Who of the team paid for it, as a hash; empty when it did not come from the team.
+        shared: Whether it was found in the team's shared tier just now. Never stored.
     """
 
     key: RequestKey
@@ -186,6 +189,8 @@ class Entry(NamedTuple):
     expires_s: float | None = None
     tags: tuple[str, ...] = ()
     notebook: str = ""
+    bought_by: str = ""
+    shared: bool = False
 
 
 class Outcome(NamedTuple):
@@ -268,6 +273,9 @@ class EntryFilter(NamedTuple):
         created_after_s: Stored at or after.
         created_before_s: Stored before.
         expired_at_s: Already expired at this time.
+        to_fit_bytes: Of those that meet the other conditions, as many as must go until all entries together
+            are no larger than this: those first that lose least (`store.filters.DROP_ORDER`).
+        to_fit_at_s: The time at which that is judged: hits count less the older they are.
     """
 
     keys: tuple[str, ...] = ()
@@ -279,6 +287,8 @@ class EntryFilter(NamedTuple):
     created_after_s: float | None = None
     created_before_s: float | None = None
     expired_at_s: float | None = None
+    to_fit_bytes: int | None = None
+    to_fit_at_s: float = 0.0
 
 
 class EntryRow(NamedTuple):
@@ -315,7 +325,9 @@ class Totals(NamedTuple):
     Attributes:
         group: The model, day, notebook or tag these sums are of; empty for all.
         calls: Asks of every kind, failed ones too.
-        hits: Asks served from the cache that avoided a call.
+        hits: Asks served from the cache that avoided a call, the team's included.
+        team_hits: Those of them that were served from the team's shared tier.
+        team_saved_usd: What of ``saved_usd`` these saved.
         misses: Asks that found nothing to serve and were answered upstream.
     """
 
@@ -339,3 +351,5 @@ class Totals(NamedTuple):
     hit_tokens: int
     bought_tokens: int
     prompt_cache_saved_usd: Decimal | None = None
+    team_hits: int = 0
+    team_saved_usd: Decimal = Decimal(0)

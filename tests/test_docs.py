@@ -28,6 +28,7 @@ from or_cache_magic.records import Answer, Choice, Request, Usage
 from or_cache_magic.settings import ENVIRONMENT, SETTINGS, Settings
 from or_cache_magic.simulator import SCENARIOS
 from or_cache_magic.simulator.cases import BUILDERS
+from or_cache_magic.store.shared import SECRET_VARIABLE
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
@@ -147,7 +148,7 @@ def test_reference__has_the_settings_defaults():
 def test_reference__has_exactly_the_environment_variables():
     """The table of variables has each of them, the key's too, with the setting that it sets."""
     rows = {_CODE.findall(row[0])[0]: row[1] for row in _rows(_section(REFERENCE, "Environment variables"))}
-    assert rows.keys() == {*ENVIRONMENT, "OPENROUTER_API_KEY"}
+    assert rows.keys() == {*ENVIRONMENT, "OPENROUTER_API_KEY", SECRET_VARIABLE}
     for variable, setting in ENVIRONMENT.items():
         assert f"`{setting}`" in rows[variable]
 

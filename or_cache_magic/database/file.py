@@ -160,6 +160,10 @@ class Database:
             atexit.unregister(self._at_exit)
             self._at_exit = None
 
+    def tell(self, notice: str) -> None:
+        """Keep a line for `pop_notices`."""
+        self._trouble.tell(notice)
+
     def pop_notices(self) -> tuple[str, ...]:
         """What happened to the file that the user should be told, once (``"… damaged: set aside as …"``)."""
         return self._trouble.pop_notices()

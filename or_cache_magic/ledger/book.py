@@ -91,7 +91,7 @@ class Ledger:
         Args:
             key: 64 hex digits.
             model: The model that was asked for.
-            kind: What it counts as; only ``hit`` adds to the entry's hits and savings.
+            kind: What it counts as; only ``hit`` and ``team`` add to the entry's hits and savings.
             notebook: Where it was asked from.
             tags: Labels of the ask.
             value_usd: The answer's original price; None is unknown.
@@ -227,7 +227,7 @@ def _hit_counts(rows: Iterable[LedgerRow]) -> dict[str, HitCount]:
     """What the rows add to the entries: asks that avoided a call, not those that were merely served."""
     counts: dict[str, HitCount] = {}
     for row in rows:
-        if row.kind == "hit":
+        if row.kind in ("hit", "team"):
             hits, last_s, saved = counts.get(row.key, HitCount(0, 0.0, 0))
             counts[row.key] = HitCount(
                 hits + row.asks, max(last_s, row.at_s), saved + (to_pico(row.value_usd) or 0)

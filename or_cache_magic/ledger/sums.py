@@ -69,7 +69,7 @@ class Sums:
         return Totals(
             group=group,
             calls=sum(asks.values()),
-            hits=asks["hit"],
+            hits=asks["hit"] + asks["team"],
             misses=asks["miss"],
             refreshes=asks["refresh"],
             bypasses=asks["bypass"],
@@ -78,14 +78,16 @@ class Sums:
             stale=asks["stale"],
             failed=asks["failed"],
             paid_usd=from_pico(self.paid),
-            saved_usd=from_pico(value["hit"]),
+            saved_usd=from_pico(value["hit"] + value["team"]),
             coalesced_usd=from_pico(value["coalesced"]),
             replayed_usd=from_pico(value["replay"]),
             unpriced=self.unpriced,
             prompt_tokens=self.prompt_tokens,
             completion_tokens=self.completion_tokens,
-            hit_tokens=self.tokens["hit"],
+            hit_tokens=self.tokens["hit"] + self.tokens["team"],
             bought_tokens=sum(self.tokens[kind] for kind in _BOUGHT),
+            team_hits=asks["team"],
+            team_saved_usd=from_pico(value["team"]),
         )
 
 

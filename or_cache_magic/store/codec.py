@@ -82,6 +82,8 @@ def encode_entry(entry: Entry) -> bytes:
         content["tags"] = entry.tags
     if entry.notebook:
         content["notebook"] = entry.notebook
+    if entry.bought_by:
+        content["by"] = entry.bought_by
     text, choices = entry.answer.text, content["answer"]["choices"]
     if choices and choices[0]["message"].get("content") == text:
         choices[0]["message"] = {**choices[0]["message"], "content": None}
@@ -91,14 +93,19 @@ def encode_entry(entry: Entry) -> bytes:
     return _pack(entry.key.digest, text, entry.key.skeleton, content)
 
 
-def decode_entry(digest: str, blob: object) -> Entry:
+def decode_entry(digest: str, blob: object, *, largest_bytes: int = _LARGEST_BYTES) -> Entry:
     """The entry of a blob.
+
+    Args:
+        digest: The key's 64 hex digits.
+        blob: What was kept.
+        largest_bytes: What is larger when inflated is refused.
 
     Raises:
         StoreCorruptError: The blob is damaged, belongs to another key, or is not one of ours.
         NewerStoreError: A newer version of this package wrote it.
     """
-    text, skeleton, content = _unpack(digest, blob)
+    text, skeleton, content = _unpack(digest, blob, largest_bytes)
     try:
         if content["v"] > ANSWER_SCHEMA:
             raise NewerStoreError(
@@ -108,7 +115,8 @@ def decode_entry(digest: str, blob: object) -> Entry:
         created_s, expires_s = content["created"], content.get("expires")
         tags, notebook = tuple(content.get("tags", ())), content.get("notebook", "")
         check(NUMBERS, created_s, created_s if expires_s is None else expires_s)
-        check(STRINGS, notebook, *tags)
+        bought_by = content.get("by", "")
+        check(STRINGS, notebook, bought_by, *tags)
         if "text" in content:
             content["answer"]["choices"][0]["message"]["content"] = text.decode("utf-8", "surrogatepass")
         return Entry(
@@ -118,6 +126,7 @@ def decode_entry(digest: str, blob: object) -> Entry:
             expires_s,
             tags,
             notebook,
+            bought_by,
         )
     except (LookupError, TypeError, ValueError, AttributeError, InvalidOperation) as exc:
         raise _damaged(digest, "not an entry") from exc
@@ -215,10 +224,10 @@ def _payload(digest: str, blob: object, largest_bytes: int) -> bytes:
     return zlib.decompressobj(-15, _DICTIONARY).decompress(stored, largest_bytes)
 
 
-def _unpack(digest: str, blob: object) -> tuple[bytes, bytes, Any]:
+def _unpack(digest: str, blob: object, largest_bytes: int = _LARGEST_BYTES) -> tuple[bytes, bytes, Any]:
     """The text, the skeleton and the JSON value of a blob."""
     try:
-        payload = _payload(digest, blob, _LARGEST_BYTES)
+        payload = _payload(digest, blob, largest_bytes)
         text_bytes, skeleton_bytes = _FRAME.unpack_from(payload)
         middle = _FRAME.size + text_bytes
         end = middle + skeleton_bytes
