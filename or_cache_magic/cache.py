@@ -13,13 +13,15 @@ from .asking import chat_body, policy_for
 from .completion import Completion
 from .database import open_database
 from .engine import Engine, OnText
-from .errors import OptionError
+from .errors import OptionError, StoreError
 from .frames import entries_frame, stats_frame
 from .ledger import Ledger
 from .policy import Policy, parse_ttl
 from .records import EntryFilter, EntryRow, Outcome, Request, Totals
 from .settings import Project, Settings, load_settings
-from .store import DiskLeases, DiskStore
+from .sizes import format_size, parse_size
+from .store import DiskLeases, TieredLeases, TieredStore
+from .team import Team
 from .turns import OnWait
 
 if TYPE_CHECKING:
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CompletionCache", "Purge", "key_from_environment"]
 
+_GROWING = ("miss", "refresh")
 _GROUPS = ("", "model", "day", "notebook", "tag")
 
 
@@ -43,13 +46,16 @@ def key_from_environment() -> str | None:
 class Purge(NamedTuple):
     """What a purge removes: how many entries, and what it would cost to buy them again.
 
-    ``cost_usd`` is the sum of what is known; ``unpriced`` counts the entries whose cost isn't.
+    ``cost_usd`` is the sum of what is known; ``unpriced`` counts the entries whose cost isn't. ``size_bytes``
+    go, ``rest_bytes`` stay.
     """
 
     filter: EntryFilter
     entries: int
     cost_usd: Any
     unpriced: int
+    size_bytes: int
+    rest_bytes: int
 
 
 class CompletionCache:
@@ -86,13 +92,15 @@ class CompletionCache:
         self._usual: tuple[Settings, Policy] | None = None
         self._settings = settings or self._load_settings
         self.database = open_database(self.directory)
-        self.store = DiskStore(self.database)
+        self._team = Team(self._settings, self.database.tell, clock=clock)
+        self.store = TieredStore(self.database, self._team.store, clock=clock)
         self.ledger = Ledger(self.database, session=self.session, clock=clock)
         self._clock = clock
         self._api_key = api_key
         self._gateway: Gateway | None = None
         books = Books(self.store, self.ledger, self.database.transaction, notebook=notebook, clock=clock)
-        self._engine = Engine(books, self._open_gateway, DiskLeases(self.database, clock))
+        leases = TieredLeases(DiskLeases(self.database, clock), self._team.leases)
+        self._engine = Engine(books, self._open_gateway, leases)
 
     def __repr__(self) -> str:
         return f"CompletionCache({str(self.directory)!r})"
@@ -186,6 +194,8 @@ class CompletionCache:
         outcome = None
         try:
             outcome = self._engine.ask(request, policy, on_text, on_wait)
+            if outcome.stored and outcome.kind in _GROWING and (warning := self.quota_warning()):
+                return outcome._replace(notes=(*outcome.notes, warning))
             return outcome
         finally:
             if outcome is None or outcome.kind != "hit":
@@ -204,6 +214,23 @@ class CompletionCache:
         if by not in _GROUPS:
             raise OptionError(f"can't group by {by!r}", "by takes model, day, notebook or tag")
         return self.ledger.totals(by, session=self.session if session else None)
+
+    def quota_warning(self) -> str:
+        """That the entries are larger than the setting ``quota``, and what helps; empty when they aren't."""
+        quota_bytes = self._settings().quota
+        if quota_bytes is None:
+            return ""
+        try:
+            size_bytes = self.store.size_over(quota_bytes)
+        except StoreError:
+            return ""  # said where the answer could not be kept
+        if size_bytes is None:
+            return ""
+        quota = format_size(quota_bytes)
+        return (
+            f"the completion cache holds {format_size(size_bytes)}, over its quota of {quota}:"
+            f" %openrouter_purge --to-fit {quota.replace(' ', '')}"
+        )
 
     def stats(self, by: str = "", *, session: bool = False) -> pd.DataFrame:
         """Calls, hits, rates and dollars as a DataFrame, one row or one a group; see `frames.STAT_COLUMNS`.
@@ -246,6 +273,7 @@ class CompletionCache:
         prefix: str | None = None,
         older: float | str | None = None,
         expired: bool = False,
+        to_fit: int | str | None = None,
         all: bool = False,  # noqa: A002 - the design's name
         dry_run: bool = False,
     ) -> pd.DataFrame:
@@ -261,6 +289,8 @@ class CompletionCache:
             prefix: How the prompt begins.
             older: Stored longer ago than so many seconds, or ``"30d"``.
             expired: Only entries that are no longer served.
+            to_fit: Only until all entries together are no larger than so many bytes, or ``"500MB"``; those
+                go first that cost least to buy again for their size and are used least.
             all: Every entry; goes with no other condition.
             dry_run: Only tell what would go.
 
@@ -268,7 +298,15 @@ class CompletionCache:
             OptionError: No condition at all, or `all` with another.
         """
         chosen = self.purge_filter(
-            keys, model=model, system=system, tag=tag, prefix=prefix, older=older, expired=expired, all=all
+            keys,
+            model=model,
+            system=system,
+            tag=tag,
+            prefix=prefix,
+            older=older,
+            expired=expired,
+            to_fit=to_fit,
+            all=all,
         )
         gone = self.chosen(chosen)
         if not dry_run:
@@ -290,15 +328,15 @@ class CompletionCache:
         if all != (chosen == EntryFilter()):
             raise OptionError(
                 "all goes with no other condition" if all else "say what to purge (nothing was removed)",
-                "name keys, --model, --system, --tag, --prefix, --older or --expired, or --all alone",
+                "name keys, --model, --system, --tag, --prefix, --older, --expired, --to-fit, or --all alone",
             )
         return chosen
 
     def preview(self, chosen: EntryFilter) -> Purge:
         """What a purge would remove."""
         self.ledger.flush()
-        count, cost_usd, unpriced = self.store.count(chosen)
-        return Purge(chosen, count, cost_usd, unpriced)
+        goes = self.store.weigh(chosen)
+        return Purge(chosen, *goes, self.store.size_bytes() - goes.size_bytes)
 
     def drop(self, chosen: EntryFilter) -> int:
         """Removes the entries that `chosen` names; how many."""
@@ -319,6 +357,7 @@ class CompletionCache:
         self.ledger.flush()
         if self._gateway is not None:
             self._gateway.close()
+        self._team.close()
         self.database.close()
 
     # -- within -------------------------------------------------------------------------------
@@ -357,6 +396,7 @@ class CompletionCache:
         since: float | str | None = None,
         older: float | str | None = None,
         expired: bool = False,
+        to_fit: int | str | None = None,
     ) -> EntryFilter:
         now_s = self._clock()
         return EntryFilter(
@@ -369,6 +409,8 @@ class CompletionCache:
             created_after_s=None if since is None else now_s - _length_s(since),
             created_before_s=None if older is None else now_s - _length_s(older),
             expired_at_s=now_s if expired else None,
+            to_fit_bytes=None if to_fit is None else _size_bytes(to_fit),
+            to_fit_at_s=0.0 if to_fit is None else now_s,
         )
 
 
@@ -379,3 +421,10 @@ def _length_s(length: float | str) -> float:
         return parse_ttl(length)
     except ValueError as exc:
         raise OptionError(str(exc), "write 30m, 24h or 7d") from None
+
+
+def _size_bytes(size: int | str) -> int:
+    try:
+        return parse_size(size) if isinstance(size, str) else size
+    except ValueError as exc:
+        raise OptionError(f"{exc} (nothing was removed)", "write 500MB or 2GB, or give bytes") from None

@@ -147,12 +147,15 @@ def _reader(option: Option) -> Callable[[str], Any]:
 def _stats(options: argparse.Namespace) -> None:
     with _open(options) as cache:
         sums = cache.totals(options.by or "")
+        warning = cache.quota_warning()
         if not any(t.calls for t in sums):
             print(f"nothing was asked yet in {cache.directory}")
             return
     ungrouped = 0 if options.by else 1
     headings = (options.by, *_STATS)[ungrouped:]
     print(_table(headings, [_stats_row(t)[ungrouped:] for t in sums], left=(options.by,)))
+    if warning:
+        print(warning, file=sys.stderr)
 
 
 def _stats_row(t: Totals) -> tuple[str, ...]:
@@ -235,6 +238,7 @@ def _purge(options: argparse.Namespace) -> None:
             prefix=options.prefix,
             older=options.older_s,
             expired=options.expired,
+            to_fit=options.to_fit_bytes,
             all=options.all,
         )
         preview = cache.preview(chosen)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,6 +19,8 @@ from typing import Any, Final, Literal, NamedTuple
 from .errors import SettingError
 from .policy import MODES, VOLATILE_TTL_S, Mode, parse_ttl
 from .records import OPENROUTER_URL
+from .shared_url import SharedUrl, parse_shared_url
+from .sizes import parse_size
 
 __all__ = [
     "ENVIRONMENT",
@@ -33,11 +36,14 @@ __all__ = [
 FORMATS: Final = ("auto", "markdown", "text", "json", "code", "df", "none")
 RECEIPTS: Final = ("live", "stable", "off")
 
+_NAMESPACE: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
 ENVIRONMENT: Final[Mapping[str, str]] = {
     "OPENROUTER_BASE_URL": "base_url",
     "OPENROUTER_MODEL": "model",
     "OR_CACHE_DIR": "cache_dir",
     "OR_CACHE_MODE": "mode",
+    "OR_CACHE_SHARED_URL": "shared_url",
 }
 """Environment variables and the settings that they set."""
 
@@ -62,9 +68,13 @@ class Settings(NamedTuple):
     cache_sampled: bool = False
     stale_if_error: bool = False
     cache_dir: str | None = None
+    quota: int | None = 2_000_000_000
     base_url: str = OPENROUTER_URL
     attribution: bool = True
     timeout_s: float = 600.0
+    shared_url: SharedUrl | None = None
+    shared_namespace: str = "or-cache"
+    shared_timeout_s: float = 0.5
     aliases: Mapping[str, str] = MappingProxyType({})
     origins: Mapping[str, str] = MappingProxyType({})
 
@@ -152,6 +162,14 @@ def _lifetime(value: Any) -> float:
     return float(value)
 
 
+def _size(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        return parse_size(str(value))
+    if value < 0:
+        raise ValueError("takes a size: 500MB, 2GB")
+    return value
+
+
 def _url(value: Any) -> str:
     from urllib.parse import urlsplit
 
@@ -160,6 +178,13 @@ def _url(value: Any) -> str:
     if parts.scheme not in ("https", "http") or not parts.hostname or parts.port == 0:
         raise ValueError("takes an http(s) URL")
     return url
+
+
+def _namespace(value: Any) -> str:
+    text = _text(value).strip()
+    if not _NAMESPACE.fullmatch(text):
+        raise ValueError("takes up to 64 letters, digits, dots, hyphens and underscores")
+    return text
 
 
 def _aliases(value: Any) -> Mapping[str, str]:
@@ -190,9 +215,17 @@ SETTINGS: Final[Mapping[str, Setting]] = {
         Setting("cache_sampled", _flag, "store answers above temperature 0 too"),
         Setting("stale_if_error", _flag, "serve an expired answer when the call fails"),
         Setting("cache_dir", _optional(_text), "the cache's folder; :memory: keeps it in memory"),
+        Setting("quota", _optional(_size), "the entries' size above which receipts warn: 500MB, 2GB, none"),
         Setting("base_url", _url, "the API's base URL"),
         Setting("attribution", _flag, "tell OpenRouter which tool asks (shown in its public rankings)"),
         Setting("timeout_s", _number(0.001), "seconds without a byte after which a call is given up"),
+        Setting(
+            "shared_url",
+            _optional(parse_shared_url),
+            "the team's server: redis://, rediss:// or memcached://",
+        ),
+        Setting("shared_namespace", _namespace, "the team's part of the server"),
+        Setting("shared_timeout_s", _number(0.01, 60), "the most that a question to the server may cost"),
         Setting("aliases", _aliases, "short names of models: fast:openai/gpt-4o-mini,big:…"),
     )
 }
@@ -200,6 +233,7 @@ SETTINGS: Final[Mapping[str, Setting]] = {
 
 NEVER_FROM_A_PROJECT: Final = {
     "base_url": "a project must not choose where your API key is sent; set OPENROUTER_BASE_URL instead",
+    "shared_url": "a project must not choose where your answers are sent; set OR_CACHE_SHARED_URL instead",
 }
 """A pyproject.toml may come from a stranger, with the notebook."""
 
@@ -220,7 +254,9 @@ def parse_setting(name: str, value: Any, origin: str) -> Any:
     try:
         return setting.parse(value)
     except ValueError as exc:
-        raise SettingError(f"{name} = {value!r} (from {origin}): {exc}", f"{name}: {setting.help}") from exc
+        # The URL may hold a password, even where it is no URL.
+        shown = "…" if name == "shared_url" else repr(value)
+        raise SettingError(f"{name} = {shown} (from {origin}): {exc}", f"{name}: {setting.help}") from exc
 
 
 _SEARCH_AGAIN_S: Final = 1.0

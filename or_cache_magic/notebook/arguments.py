@@ -104,6 +104,7 @@ class PurgeOptions(NamedTuple):
     Attributes:
         system: ``TEXT | @file | NAME`` as written; see `values.read_text_argument`.
         older_s: Stored longer ago than this.
+        to_fit_bytes: Only until the rest is no larger.
         yes: Don't ask.
     """
 
@@ -114,6 +115,7 @@ class PurgeOptions(NamedTuple):
     prefix: str | None = None
     older_s: float | None = None
     expired: bool = False
+    to_fit_bytes: int | None = None
     all: bool = False
     dry_run: bool = False
     yes: bool = False

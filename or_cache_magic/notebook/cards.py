@@ -12,6 +12,7 @@ from or_cache_magic.markdown import escape_markdown, fenced, printable, safe_mar
 from or_cache_magic.records import EntryFilter
 from or_cache_magic.render import format_age, format_usd
 from or_cache_magic.settings import SETTINGS
+from or_cache_magic.sizes import format_size
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,6 +27,7 @@ __all__ = ["entry_card", "masked", "preview_line", "purge_line", "say", "setting
 
 _HOW_TO_SET_IT = "set OPENROUTER_API_KEY, or type it after %openrouter_key"
 
+_NO_MATCH = "no entry matches; nothing to remove"
 _SHOWN = 10
 """Hex digits of a key that are shown."""
 
@@ -57,10 +59,13 @@ def status_card(session: Session) -> tuple[str, str]:
     asked = totals.hits + totals.misses
     known = f" ({totals.unpriced:,} of {totals.calls:,} unpriced)" if totals.unpriced else ""
     at_least = "≥ " if totals.unpriced else ""
+    size = format_size(cache.store.size_bytes())
+    size += "" if settings.quota is None else f" of {format_size(settings.quota)}"
     rows = {
         "model": settings.model or "none set: name one in the cell, or %openrouter_config model=…",
         "key": f"{masked(key)} from {session.key_source}" if key else f"none: {_HOW_TO_SET_IT}",
         "completion cache": f"{cache.directory} · {_entries(entries)} · mode {settings.mode}",
+        "size": cache.quota_warning() or size,
         "hit rate": f"{totals.hits / asked:.0%} of {asked:,} asks" if asked else "nothing asked yet",
         "paid": f"{at_least}{format_usd(totals.paid_usd)}{known}",
         "saved": format_usd(totals.saved_usd),
@@ -86,12 +91,20 @@ def preview_line(body: Mapping[str, Any], key: str, row: EntryRow | None, why: s
 
 def purge_line(purge: Purge, *, dry_run: bool) -> str:
     """What a purge would remove, and what that would cost to buy again."""
+    limit_bytes = purge.filter.to_fit_bytes
     if not purge.entries:
-        return "no entry matches; nothing to remove"
+        fits = limit_bytes is not None and purge.rest_bytes <= limit_bytes
+        return f"{format_size(purge.rest_bytes)} fit already; nothing to remove" if fits else _NO_MATCH
     at_least = "≥ " if purge.unpriced else ""
     unpriced = f", {purge.unpriced:,} unpriced" if purge.unpriced else ""
     tail = " · nothing was removed (--dry-run)" if dry_run else ""
-    return f"{_entries(purge.entries)}, {at_least}{format_usd(purge.cost_usd)} to buy again{unpriced}{tail}"
+    size = rest = ""
+    if limit_bytes is not None:
+        size = f"{format_size(purge.size_bytes)}, "
+        rest = f" · {format_size(purge.rest_bytes)} stay"
+        rest += " (too much still: no more match)" if purge.rest_bytes > limit_bytes else ""
+    price = f"{at_least}{format_usd(purge.cost_usd)} to buy again{unpriced}"
+    return f"{_entries(purge.entries)}, {size}{price}{rest}{tail}"
 
 
 def entry_card(cache: CompletionCache, prefix: str) -> tuple[str, str]:

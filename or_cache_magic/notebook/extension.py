@@ -49,9 +49,13 @@ SETTING_NAMES: Final = (
     "cache_sampled",
     "stale_if_error",
     "cache_dir",
+    "quota",
     "base_url",
     "attribution",
     "timeout_s",
+    "shared_url",
+    "shared_namespace",
+    "shared_timeout_s",
     "aliases",
 )
 """The settings by name, written once more so that loading need not import their table; a test compares."""

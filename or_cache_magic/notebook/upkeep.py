@@ -32,7 +32,10 @@ def stats(session: Session, line: str) -> pd.DataFrame | None:
         return None
     from .listing import stats_text
 
-    frame = session.cache().stats(options.by or "", session=options.session)
+    cache = session.cache()
+    frame = cache.stats(options.by or "", session=options.session)
+    if warning := cache.quota_warning():
+        say(session.shell, warning)
     return _give(session, frame, lambda: stats_text(frame))
 
 
@@ -81,6 +84,7 @@ def purge(session: Session, line: str, variables: Mapping[str, Any]) -> pd.DataF
         prefix=options.prefix,
         older=options.older_s,
         expired=options.expired,
+        to_fit=options.to_fit_bytes,
         all=options.all,
     )
     preview = cache.preview(chosen)

@@ -17,6 +17,7 @@ from typing import Any, Literal, NoReturn
 
 from or_cache_magic.errors import OptionError
 from or_cache_magic.policy import parse_ttl
+from or_cache_magic.sizes import parse_size
 
 from .command import near
 
@@ -28,6 +29,7 @@ __all__ = [
     "name",
     "number",
     "read_text_argument",
+    "size_bytes",
     "text",
     "token_limit",
     "ttl_s",
@@ -105,6 +107,14 @@ def length_s(word: str) -> float:
     if math.isinf(seconds):
         raise ValueError(f"{word!r} is not a length of time")
     return seconds
+
+
+def size_bytes(word: str) -> int:
+    """Bytes in ``500MB``, ``2GB``."""
+    try:
+        return parse_size(word)
+    except ValueError:
+        raise ValueError(f"{word!r} is no size") from None
 
 
 def hex_key(word: str) -> str:

@@ -22,10 +22,13 @@ if TYPE_CHECKING:
 
     from or_cache_magic.database import Database, Rekey
 
-__all__ = ["DiskStore", "Unserved"]
+__all__ = ["DiskStore", "Unserved", "Weight"]
 
 _RAW_MODE = 1  # diskcache's mode of an inline value
-_COUNT = "SELECT count(*), coalesce(sum(e.cost), 0), count(*) - count(e.cost) FROM or_entry e {where}"
+_COUNT = (
+    "SELECT count(*), coalesce(sum(e.cost), 0), count(*) - count(e.cost), coalesce(sum(e.size), 0)"
+    " FROM or_entry e {where}"
+)
 _SIZE = "SELECT coalesce(sum(e.size), 0) FROM or_entry e {where}"
 _PAGES = "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size"
 _KEYS = "SELECT c.rowid, c.key FROM or_entry e JOIN Cache c ON c.rowid = e.id {where} ORDER BY c.key"
@@ -51,6 +54,22 @@ class Unserved(NamedTuple):
     reason: str
     answer: Answer
     request: Mapping[str, Any] | None
+
+
+class Weight(NamedTuple):
+    """What entries come to.
+
+    Attributes:
+        entries: How many they are.
+        cost_usd: The sum of the costs that are known.
+        unpriced: How many have an unknown cost.
+        size_bytes: Their size as stored.
+    """
+
+    entries: int
+    cost_usd: Decimal
+    unpriced: int
+    size_bytes: int
 
 
 class DiskStore:
@@ -190,10 +209,14 @@ class DiskStore:
 
     def count(self, wanted: EntryFilter = EntryFilter()) -> tuple[int, Decimal, int]:  # noqa: B008 - frozen
         """How many entries match, the sum of their known costs in USD, and how many have an unknown one."""
+        return self.weigh(wanted)[:3]
+
+    def weigh(self, wanted: EntryFilter) -> Weight:
+        """What the entries that match come to."""
         where, parameters = filters.where(wanted)
         rows = self._database.select(_COUNT.format(where=where), parameters)
-        entries, cost, unpriced = rows[0] if rows else (0, 0, 0)
-        return entries, from_pico(cost), unpriced
+        entries, cost, unpriced, size_bytes = rows[0] if rows else (0, 0, 0, 0)
+        return Weight(entries, from_pico(cost), unpriced, size_bytes)
 
     def size_bytes(self, wanted: EntryFilter = EntryFilter()) -> int:  # noqa: B008 - frozen
         """The bytes of the entries that match, as stored; that of all is what a quota is held against."""

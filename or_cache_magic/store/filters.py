@@ -13,13 +13,32 @@ if TYPE_CHECKING:
 
     from or_cache_magic.records import EntryFilter
 
-__all__ = ["system_id", "where"]
+__all__ = ["DROP_ORDER", "system_id", "where"]
 
 _Term = tuple[str, "Sequence[Any]"]  # a condition and its parameters
 
 _SHORTEST_PREFIX = 4
 _KEY_DIGITS = 64
 _BLOBS = "EXISTS (SELECT 1 FROM Cache c JOIN or_request r ON r.id = c.rowid WHERE c.rowid = e.id AND {})"
+
+_HALVED_AFTER_S = 30 * 86400.0
+_USE = f"e.hits / (1.0 + max(0.0, ? - coalesce(e.last_hit, e.created)) / {_HALVED_AFTER_S})"
+DROP_ORDER = (
+    f"coalesce(e.expires <= ?, 0) DESC, e.cost IS NULL, e.cost * (1.0 + {_USE}) / max(e.size, 1), {_USE},"
+    " coalesce(e.last_hit, e.created), e.id"
+)
+"""What goes first when space is wanted: the least loss.
+
+First expired entries, which are not served any more; then by the dollars that a byte keeps,
+``cost * (1 + use) / size``, the fewest first; last the entries whose cost is unknown, which may be dear.
+``use`` is the number of hits, worth half when the last one is 30 days old, a third after 60. Among equals the
+less used go first, then those not used for longest.
+"""
+_TO_FIT = (
+    "WHERE e.id IN (SELECT id FROM (SELECT e.id, sum(e.size) OVER"  # noqa: S608
+    f" (ORDER BY {DROP_ORDER} ROWS UNBOUNDED PRECEDING) - e.size AS before FROM or_entry e {{where}})"
+    " WHERE before < (SELECT coalesce(sum(size), 0) FROM or_entry) - ?)"
+)
 
 
 def where(wanted: EntryFilter) -> tuple[str, list[Any]]:
@@ -31,10 +50,14 @@ def where(wanted: EntryFilter) -> tuple[str, list[Any]]:
         OptionError: A key prefix that is too short or not hexadecimal.
     """
     terms = [*_named(wanted), *_dated(wanted), *_written(wanted)]
-    if not terms:
-        return "", []
     clause = " AND ".join(f"({condition})" for condition, _ in terms)
-    return f"WHERE {clause}", [value for _, values in terms for value in values]
+    parameters = [value for _, values in terms for value in values]
+    if clause:
+        clause = f"WHERE {clause}"
+    if wanted.to_fit_bytes is None:
+        return clause, parameters
+    now_s = wanted.to_fit_at_s
+    return _TO_FIT.format(where=clause), [now_s, now_s, now_s, *parameters, wanted.to_fit_bytes]
 
 
 def _named(wanted: EntryFilter) -> Iterator[_Term]:
