@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .accounting import Books
+from .asker import Asker, OnText, OnWait
 from .asking import chat_body, policy_for
 from .completion import Completion
 from .database import open_database
-from .engine import Engine, OnText
+from .engine import Engine
 from .errors import OptionError, StoreError
 from .frames import entries_frame, stats_frame
 from .ledger import Ledger
@@ -22,7 +23,6 @@ from .settings import Project, Settings, load_settings
 from .sizes import format_size, parse_size
 from .store import DiskLeases, TieredLeases, TieredStore
 from .team import Team
-from .turns import OnWait
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -193,7 +193,7 @@ class CompletionCache:
         """What asking a request comes to; see `Engine.ask`."""
         outcome = None
         try:
-            outcome = self._engine.ask(request, policy, on_text, on_wait)
+            outcome = self._engine.ask(request, policy, Asker(on_text, on_wait))
             if outcome.stored and outcome.kind in _GROWING and (warning := self.quota_warning()):
                 return outcome._replace(notes=(*outcome.notes, warning))
             return outcome

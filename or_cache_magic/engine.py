@@ -1,5 +1,7 @@
 """The order of events of one ask, and nothing else. Read `Engine.ask` from top to bottom.
 
+`Engine.aask` is the same for an event loop: it looks up and finishes on the loop, and flies on a thread.
+
 1. key: which request is this;
 2. look up: is its answer stored, and may it be served;
 3. offline, nothing to serve is an error;
@@ -14,12 +16,14 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from decimal import Decimal
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from .accounting import Books, paid_for
+from .asker import Asker, Show
 from .errors import OrCacheError, StoreError, StreamBrokenError, UpstreamError
 from .flight import SingleFlight
 from .key import request_key
@@ -27,18 +31,19 @@ from .outcomes import broken, coalesced, coalesced_unserved, is_whole, offline_m
 from .policy import Policy, notes_on, why_no_lookup, why_not_served, why_not_stored
 from .pricing import FREE
 from .records import Answer, AskKind, Entry, Outcome, Request, RequestKey
-from .turns import OnWait, Turn, take_turn
+from .turns import Turn, take_turn
 
 if TYPE_CHECKING:
+    from .crew import Crew
     from .gateway import Gateway
     from .lease import Leases
 
-__all__ = ["Engine", "OnText"]
-
-OnText = Callable[[str], None]
-"""Takes each piece of text as it comes from upstream, on the asking thread."""
+__all__ = ["Engine"]
 
 _ZERO: Final = Decimal(0)
+
+
+_NOBODY: Final = Asker()
 
 
 class _Miss(NamedTuple):
@@ -59,6 +64,16 @@ class _Miss(NamedTuple):
     expired: Entry | None = None
 
 
+class _Sought(NamedTuple):
+    """An ask whose answer isn't at hand."""
+
+    key: RequestKey
+    request: Request
+    policy: Policy
+    miss: _Miss
+    began_s: float
+
+
 class Engine:
     """Asks through the completion cache. Thread-safe.
 
@@ -73,21 +88,16 @@ class Engine:
         self._gateway = gateway
         self._leases = leases
         self._flights: SingleFlight[Outcome] = SingleFlight()
+        self._lock = threading.Lock()
+        self._crew: Crew[Outcome] | None = None
 
-    def ask(
-        self,
-        request: Request,
-        policy: Policy,
-        on_text: OnText | None = None,
-        on_wait: OnWait | None = None,
-    ) -> Outcome:
+    def ask(self, request: Request, policy: Policy, asker: Asker = _NOBODY) -> Outcome:
         """What asking `request` comes to.
 
         Args:
             request: What to ask.
             policy: How the cache may be used.
-            on_text: Shows text as it comes; not called for a served answer, which is there at once.
-            on_wait: Shows, in one line, which other process's identical ask is being waited for.
+            asker: Who asks.
 
         Raises:
             RequestError: The request has no canonical form; nothing was sent.
@@ -95,19 +105,41 @@ class Engine:
             MissingKeyError: Nothing to serve, and no API key.
             UpstreamError: The call was refused or failed; its subclass `StreamBrokenError` when a
                 part of an answer had arrived, which is kept as a partial.
+            Cancelled: It was called off.
         """
-        began_s = time.perf_counter()
-        key = request_key(request)
-        found = self._look_up(key, request, policy)
-        if isinstance(found, Entry):
-            outcome = self._served(key, request, policy, found, began_s)
-        elif policy.mode == "offline":
-            raise offline_miss(key, found.why)
+        sought = self._seek(request, policy, asker)
+        if isinstance(sought, Outcome):
+            return sought
+        if sought.miss.alone:
+            outcome, led = self._bring(sought, asker), True
         else:
-            outcome = self._ask_in_flight(key, request, policy, found, on_text, on_wait)
-            outcome = outcome._replace(elapsed_s=time.perf_counter() - began_s)
-        self._books.count(outcome, request, policy)
-        return outcome
+            work = lambda: self._bring(sought, asker)  # noqa: E731
+            outcome, led = self._flights.do(sought.key.digest, work, asker.cancel)
+        return self._finish(sought, outcome, led)
+
+    async def aask(self, request: Request, policy: Policy, asker: Asker = _NOBODY) -> Outcome:
+        """`ask` for a task of an asyncio event loop, which is never blocked.
+
+        An answer that is on this machine is served at once, without a thread and without waiting. What
+        `asker` shows, it shows on another thread. Cancelling the task calls the ask off, unless others wait
+        for the same.
+        """
+        sought = self._seek(request, policy, asker, near=True)
+        if isinstance(sought, Outcome):
+            return sought
+        outcome, led = await self._hands().do(
+            sought.key.digest,
+            lambda cancel: self._bring(sought, asker._replace(cancel=cancel)),
+            alone=sought.miss.alone,
+        )
+        return self._finish(sought, outcome, led)
+
+    def close(self) -> None:
+        """Calls off what was asked by `aask`, and waits until it is accounted for."""
+        with self._lock:
+            crew, self._crew = self._crew, None
+        if crew is not None:
+            crew.close()
 
     def peek(self, request: Request, policy: Policy) -> tuple[RequestKey, Entry | None, str]:
         """The key, the entry that would be served (or None) and why it would be asked; sends nothing."""
@@ -115,8 +147,34 @@ class Engine:
         found = self._look_up(key, request, policy)
         return (key, found, "") if isinstance(found, Entry) else (key, None, found.why)
 
-    def _look_up(self, key: RequestKey, request: Request, policy: Policy) -> Entry | _Miss:
-        """The entry to serve, or why there is none."""
+    def _seek(
+        self, request: Request, policy: Policy, asker: Asker, *, near: bool = False
+    ) -> Outcome | _Sought:
+        """What can be served at once, or what has to be asked."""
+        began_s = time.perf_counter()
+        key = request_key(request)
+        found = self._look_up(key, request, policy, near=near)
+        if isinstance(found, Entry):
+            outcome = self._served(key, request, policy, found, began_s)
+            self._books.count(outcome, request, policy)
+            return outcome
+        if policy.mode == "offline":
+            raise offline_miss(key, found.why)
+        if asker.before_send is not None:
+            asker.before_send(request)
+        return _Sought(key, request, policy, found, began_s)
+
+    def _finish(self, sought: _Sought, outcome: Outcome, led: bool) -> Outcome:
+        """The outcome of a flight as one of those who were aboard has it."""
+        outcome = outcome if led else coalesced(outcome)
+        outcome = outcome._replace(elapsed_s=time.perf_counter() - sought.began_s)
+        self._books.count(outcome, sought.request, sought.policy)
+        return outcome
+
+    def _look_up(
+        self, key: RequestKey, request: Request, policy: Policy, *, near: bool = False
+    ) -> Entry | _Miss:
+        """The entry to serve, or why there is none; `near` looks only where looking never waits."""
         offline = policy.mode == "offline"
         barred = None if offline else why_no_lookup(request, policy)
         if barred is not None:
@@ -125,7 +183,7 @@ class Engine:
             return _Miss("refresh", "asked again", alone=True)
         try:
             # Offline nothing is asked of anybody, the team's server included.
-            entry = self._books.store.get(key, None if offline else request)
+            entry = self._books.store.get(key, None if offline or near else request)
         except StoreError as exc:
             return _Miss("miss", f"the completion cache can't be read: {exc.args[0]}")
         if entry is None:
@@ -152,48 +210,30 @@ class Engine:
             kind, key, entry.answer, "", True, "", notes, entry.created_s, elapsed_s, FREE, saved_usd
         )
 
-    def _ask_in_flight(
-        self,
-        key: RequestKey,
-        request: Request,
-        policy: Policy,
-        miss: _Miss,
-        on_text: OnText | None,
-        on_wait: OnWait | None,
-    ) -> Outcome:
-        """Asks alone, or together with whoever asks the same now."""
+    def _bring(self, sought: _Sought, asker: Asker) -> Outcome:
+        """What a flight does: it asks, or serves what is expired when that fails and the policy has it so."""
+        key, request, policy, miss, _ = sought
         if miss.alone:
-            return self._ask_upstream(key, request, policy, miss, on_text)
+            return self._ask_upstream(key, request, policy, miss, asker)
+        try:
+            return self._fly(key, request, policy, asker)
+        except StreamBrokenError:
+            raise  # a part of the answer is on the screen
+        except UpstreamError as exc:
+            if miss.expired is not None and policy.stale_if_error:
+                return stale(key, request, miss.expired, exc)
+            raise
 
-        def fly() -> Outcome:
-            try:
-                return self._fly(key, request, policy, on_text, on_wait)
-            except StreamBrokenError:
-                raise  # a part of the answer is on the screen
-            except UpstreamError as exc:
-                if miss.expired is not None and policy.stale_if_error:
-                    return stale(key, request, miss.expired, exc)
-                raise
-
-        outcome, led = self._flights.do(key.digest, fly)
-        return outcome if led else coalesced(outcome)
-
-    def _fly(
-        self,
-        key: RequestKey,
-        request: Request,
-        policy: Policy,
-        on_text: OnText | None,
-        on_wait: OnWait | None,
-    ) -> Outcome:
-        """What the leader of a flight does: it lets another process's flight land first."""
+    def _fly(self, key: RequestKey, request: Request, policy: Policy, asker: Asker) -> Outcome:
+        """Asks when no other process does: it lets theirs land first."""
         self._gateway().require_key()  # who can't ask takes no turn, and makes no folder
         turn = take_turn(
             self._leases,
             key.digest,
             lambda since_s: self._landed(key, request, policy, since_s),
-            _Show(on_wait),
+            Show(asker.on_wait),
             clock=self._books.clock,
+            sleep=time.sleep if asker.cancel is None else asker.cancel.sleep,
         )
         if not isinstance(turn, Turn):
             return turn
@@ -203,7 +243,15 @@ class Engine:
             if isinstance(found, Entry):
                 outcome = self._served(key, request, policy, found, time.perf_counter())
                 return outcome._replace(kind="coalesced") if turn.waited else outcome
-            return self._ask_upstream(key, request, policy, found, on_text)
+            return self._ask_upstream(key, request, policy, found, asker)
+
+    def _hands(self) -> Crew[Outcome]:
+        with self._lock:
+            if self._crew is None:
+                from .crew import Crew  # here, since asyncio takes a script 30 ms
+
+                self._crew = Crew(self._flights)
+            return self._crew
 
     def _landed(self, key: RequestKey, request: Request, policy: Policy, since_s: float) -> Outcome | None:
         """What another process's flight that began then has brought; None when nothing yet."""
@@ -215,15 +263,16 @@ class Engine:
         return None if kept is None else coalesced_unserved(key, request, kept)
 
     def _ask_upstream(
-        self, key: RequestKey, request: Request, policy: Policy, miss: _Miss, on_text: OnText | None
+        self, key: RequestKey, request: Request, policy: Policy, miss: _Miss, asker: Asker
     ) -> Outcome:
         from .gateway import Draft  # here, since a hit needs none of it
 
-        show = _Show(on_text)
+        show = Show(asker.on_text)
         draft = Draft(show, clock=self._books.clock)
         try:
             # OpenRouter's response caching would repeat an answer where another is wanted.
-            answer = self._gateway().send(request, draft, fresh=miss.alone or request.sample > 0)
+            fresh = miss.alone or request.sample > 0
+            answer = self._gateway().send(request, draft, fresh=fresh, cancel=asker.cancel)
         except UpstreamError as exc:
             self._books.account_failure(key, request, policy, exc)
             raise
@@ -271,20 +320,3 @@ class Engine:
             self._books.set_aside("failed", key, request, policy, answer, reason)
         else:
             self._books.account("failed", key, request, policy, answer)
-
-
-class _Show:
-    """Passes text on until the display fails, which must not lose a paid answer."""
-
-    def __init__(self, on_text: OnText | None) -> None:
-        self._on_text = on_text
-        self.trouble: tuple[str, ...] = ()
-
-    def __call__(self, text: str) -> None:
-        if self._on_text is None:
-            return
-        try:
-            self._on_text(text)
-        except Exception as exc:  # noqa: BLE001 - a foreign callable at a seam; the receipt tells
-            self._on_text = None
-            self.trouble = (f"not shown as it came: {type(exc).__name__}: {exc}",)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, TypeVar
 
+from .asker import OnWait
 from .errors import StoreError
 from .failure import failure_from, failure_json
 from .lease import Held, Lease, Leases
@@ -20,12 +21,9 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-__all__ = ["TTL_S", "OnWait", "Turn", "take_turn"]
+__all__ = ["TTL_S", "Turn", "take_turn"]
 
 T = TypeVar("T")
-
-OnWait = Callable[[str], None]
-"""Takes one line that says what is being waited for."""
 
 TTL_S: Final = 15.0
 """How long a lease lasts without a sign of life: as long may a killed owner elsewhere hold others up."""
@@ -92,6 +90,7 @@ def take_turn(
     on_wait: OnWait,
     *,
     clock: Callable[[], float] = time.time,
+    sleep: Callable[[float], None] = time.sleep,
     ttl_s: float = TTL_S,
 ) -> Turn | T:
     """A turn to ask for this key, after whoever is asking for it now; or what their flight brought.
@@ -105,6 +104,7 @@ def take_turn(
             nothing yet. Asked a few times a second.
         on_wait: Told once for each flight that is waited for.
         clock: UTC epoch seconds.
+        sleep: Waits between looks; what it raises ends the waiting.
         ttl_s: How long the lease lasts without a sign of life.
 
     Raises:
@@ -128,7 +128,7 @@ def take_turn(
         if held is None or (held.owner, held.since_s) != (found.owner, found.since_s):
             on_wait(_waiting_for(found, clock()))
         held = found
-        time.sleep(pause_s)
+        sleep(pause_s)
         pause_s = min(pause_s * _SLOWER, _LONGEST_PAUSE_S)
         brought = landed(held.since_s)
         if brought is not None:

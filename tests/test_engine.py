@@ -591,9 +591,9 @@ def test_ask__looks_again_before_it_sends(open_cache, sim):
     class Late:
         """A flight before which another kernel's lands."""
 
-        def do(self, key, work):
+        def do(self, key, work, cancel):
             first.ask(PROMPT)
-            return flights.do(key, work)
+            return flights.do(key, work, cancel)
 
     second._engine._flights = Late()
     assert second.ask(PROMPT).outcome.kind == "hit"

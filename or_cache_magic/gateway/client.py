@@ -6,16 +6,17 @@ Retries are ours, not the client's: only what is proven to have cost nothing is 
 from __future__ import annotations
 
 import re
-import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+from or_cache_magic.cancel import Cancel
 from or_cache_magic.errors import MissingKeyError, UpstreamError
 from or_cache_magic.records import Answer, Request
 
 from .draft import Draft, MalformedReplyError, lines_of
 from .failures import connection_lost, upstream_error
+from .lanes import Lanes, Way
 
 if TYPE_CHECKING:
     from openai import OpenAI
@@ -25,22 +26,6 @@ __all__ = ["Gateway"]
 ATTEMPTS: Final = 3
 LONGEST_WAIT_S: Final = 60.0
 """A server that asks for more patience than this is not waited for."""
-
-_ATTRIBUTION: Final = {
-    # A localhost URL needs a title, and then counts (OpenRouter: "App attribution").
-    "HTTP-Referer": "http://localhost/or_cache_magic",
-    "X-OpenRouter-Title": "or_cache_magic",
-}
-_CONNECT_S: Final = 10.0
-"""A host that does not even take the connection is given up sooner than a model that thinks."""
-
-_MAY_LEAVE: Final = re.compile(
-    "host|accept|accept-encoding|connection|content-type|content-length|transfer-encoding|user-agent"
-    "|authorization|http-referer|x-openrouter-.*|x-stainless-raw-response"
-)
-"""The only headers that are sent. The client adds those of ``OPENAI_ORG_ID``, ``OPENAI_PROJECT_ID`` and
-``OPENAI_CUSTOM_HEADERS``, which may hold another service's secrets, and facts about this machine. It
-reads the last one back from the request, to know which kind of response it was asked for."""
 
 _KEY: Final = re.compile(r"[\x21-\x7e]+")
 _HTTP_LIBRARIES: Final = frozenset({"httpx", "httpx2", "httpcore", "httpcore2"})
@@ -70,71 +55,45 @@ class Gateway:
         self._attribution = attribution
         self._timeout_s = timeout_s
         self._sleep = sleep
-        self._lock = threading.Lock()
-        self._client: OpenAI | None = None
-        self._made_for: tuple[Any, ...] = ()
+        self._lanes = Lanes()
 
-    def send(self, request: Request, draft: Draft, *, fresh: bool = False) -> Answer:
+    def send(
+        self, request: Request, draft: Draft, *, fresh: bool = False, cancel: Cancel | None = None
+    ) -> Answer:
         """The answer, which may be cut or hold an error (see `policy.why_not_stored`).
 
         Args:
             request: What to ask.
             draft: Collects the reply, and still holds what had arrived when this raises.
             fresh: Forbids OpenRouter to answer from its own response cache.
+            cancel: Calls the request off: the connection is closed at once. None leaves that to an interrupt.
 
         Raises:
             MissingKeyError: There is no key; nothing was sent.
             UpstreamError: Refused, or failed before any part of an answer arrived.
             KeyboardInterrupt: As it came; the connection is closed, which ends the work upstream
                 where the provider supports it.
+            Cancelled: It was called off; the same holds.
         """
+        sleep = self._sleep if cancel is None else cancel.sleep
+        cancel = cancel or Cancel()
         for attempt in range(1, ATTEMPTS + 1):
+            way = self._way(request.base_url)
             try:
-                return self._send_once(request, draft, fresh=fresh, attempt=attempt)
+                with self._lanes.use(way) as lane, cancel.waking(lane.shut):
+                    return _send_once(
+                        lane.client, request, draft, fresh=fresh, attempt=attempt, cancel=cancel
+                    )
             except UpstreamError as exc:
                 wait_s = exc.retry_after_s if exc.retry_after_s is not None else 0.5 * 2 ** (attempt - 1)
                 if not exc.retryable or draft.started or attempt == ATTEMPTS or wait_s > LONGEST_WAIT_S:
                     raise
-                self._sleep(wait_s)
+                sleep(wait_s)
         raise AssertionError("unreachable")  # pragma: no cover - the last attempt returns or raises
 
     def close(self) -> None:
         """Closes idle connections."""
-        with self._lock:
-            client, self._client = self._client, None
-        if client is not None:
-            client.close()
-
-    def _send_once(self, request: Request, draft: Draft, *, fresh: bool, attempt: int) -> Answer:
-        client = self._connected(request.base_url)
-        body = {**request.body, "stream": request.stream}
-        draft.restart()
-        headers: Mapping[str, str] = {}
-        try:
-            # The body is sent whole through `extra_body`, which overrides the client's own arguments,
-            # so that what was hashed is what is sent, field for field.
-            with client.chat.completions.with_streaming_response.create(
-                model=str(body.get("model", "")),
-                messages=body.get("messages", []),
-                stream=request.stream,
-                extra_body=body,
-                extra_headers={"X-OpenRouter-Cache": "false"} if fresh else None,
-            ) as response:
-                headers = response.headers
-                draft.read_headers(headers)
-                if "text/event-stream" in headers.get("content-type", ""):
-                    any(map(draft.read_line, lines_of(response.iter_bytes())))  # as far as the end marker
-                else:
-                    draft.read_body(response.read())
-        except Exception as exc:
-            failure = _failure(exc, request, draft, headers=headers, attempt=attempt)
-            if failure is None:
-                raise
-            if not draft.started:
-                raise failure from None
-        if draft.error is not None and not draft.started:
-            raise _refusal(draft.error, request, draft, headers=headers, attempt=attempt)
-        return draft.answer()
+        self._lanes.close()
 
     def require_key(self) -> str:
         """The key that the next request would be sent with.
@@ -156,34 +115,52 @@ class Gateway:
             )
         return key
 
-    def _connected(self, base_url: str) -> OpenAI:
-        key = self.require_key()
-        wanted = (key, base_url, self._attribution(), self._timeout_s())
-        with self._lock:
-            if self._client is None or self._made_for != wanted:
-                self._client, self._made_for = _client(*wanted), wanted
-            return self._client
+    def _way(self, base_url: str) -> Way:
+        return Way(self.require_key(), base_url, self._attribution(), self._timeout_s())
 
 
-def _client(api_key: str, base_url: str, attribution: bool, timeout_s: float) -> OpenAI:
-    import openai
+def _send_once(
+    client: OpenAI, request: Request, draft: Draft, *, fresh: bool, attempt: int, cancel: Cancel
+) -> Answer:
+    body = {**request.body, "stream": request.stream}
+    draft.restart()
+    headers: Mapping[str, str] = {}
+    try:
+        # The body is sent whole through `extra_body`, which overrides the client's own arguments,
+        # so that what was hashed is what is sent, field for field.
+        with client.chat.completions.with_streaming_response.create(
+            model=str(body.get("model", "")),
+            messages=body.get("messages", []),
+            stream=request.stream,
+            extra_body=body,
+            extra_headers={"X-OpenRouter-Cache": "false"} if fresh else None,
+        ) as response:
+            headers = response.headers
+            draft.read_headers(headers)
+            if "text/event-stream" in headers.get("content-type", ""):
+                chunks = _while_wanted(response.iter_bytes(), cancel)
+                any(map(draft.read_line, lines_of(chunks)))  # as far as the end marker
+            else:
+                draft.read_body(response.read())
+    except Exception as exc:
+        cancel.check()  # it failed because it was called off
+        failure = _failure(exc, request, draft, headers=headers, attempt=attempt)
+        if failure is None:
+            raise
+        if not draft.started:
+            raise failure from None
+    answer = draft.answer()
+    if not answer.complete:
+        cancel.check()
+    if draft.error is not None and not draft.started:
+        raise _refusal(draft.error, request, draft, headers=headers, attempt=attempt)
+    return answer
 
-    timeout = openai.Timeout(timeout_s, connect=min(timeout_s, _CONNECT_S))
-    # Said as a header as well, since one in ``OPENAI_CUSTOM_HEADERS`` would go before `api_key`.
-    headers = {"Authorization": f"Bearer {api_key}", **(_ATTRIBUTION if attribution else {})}
-    return openai.OpenAI(
-        api_key=api_key,
-        base_url=base_url,
-        max_retries=0,
-        timeout=timeout,
-        default_headers=headers,
-        http_client=openai.DefaultHttpxClient(timeout=timeout, event_hooks={"request": [_keep_ours]}),
-    )
 
-
-def _keep_ours(request: Any) -> None:
-    for name in [name for name in request.headers if not _MAY_LEAVE.fullmatch(name)]:
-        del request.headers[name]
+def _while_wanted(chunks: Iterator[bytes], cancel: Cancel) -> Iterator[bytes]:
+    for chunk in chunks:
+        cancel.check()
+        yield chunk
 
 
 def _failure(
