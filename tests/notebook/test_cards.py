@@ -104,7 +104,28 @@ def test_masked__shows_the_ends():
 )
 def test_purge_line(entries: int, cost: str, unpriced: int, dry_run: bool, line: str):
     """Count and cost, with what is not known told apart."""
-    assert purge_line(Purge(EntryFilter(), entries, Decimal(cost), unpriced), dry_run=dry_run) == line
+    purge = Purge(EntryFilter(), entries, Decimal(cost), unpriced, size_bytes=1, rest_bytes=1)
+    assert purge_line(purge, dry_run=dry_run) == line
+
+
+@pytest.mark.parametrize(
+    ("entries", "size", "rest", "line"),
+    [
+        (3, 2_500_000, 400_000, "3 entries, 2.5 MB, $0.50 to buy again · 400 KB stay"),
+        (0, 0, 400_000, "400 KB fit already; nothing to remove"),
+        (0, 0, 700_000, "no entry matches; nothing to remove"),
+        (
+            1,
+            100_000,
+            700_000,
+            "1 entry, 100 KB, $0.50 to buy again · 700 KB stay (too much still: no more match)",
+        ),
+    ],
+)
+def test_purge_line__to_fit_tells_sizes(entries: int, size: int, rest: int, line: str):
+    """With a size to fit: what goes, what stays, and whether that is enough."""
+    wanted = EntryFilter(to_fit_bytes=500_000)
+    assert purge_line(Purge(wanted, entries, Decimal("0.5"), 0, size, rest), dry_run=False) == line
 
 
 def test_preview_line__a_miss_says_why():

@@ -200,5 +200,5 @@ def test_sizes__read_back_near(size_bytes):
 def test_cache__memory_has_a_quota_too(sim):
     """A cache in memory warns as well."""
     settings = Settings(model="openai/gpt-4o-mini", base_url=sim.base_url, quota=1)
-    with CompletionCache(":memory:", settings=lambda: settings, api_key=lambda: "k") as cache:
+    with CompletionCache(":memory:", settings=lambda: settings, api_key=lambda: "sk-or-v1-test") as cache:
         assert "over its quota" in cache.ask("one").outcome.notes[-1]
