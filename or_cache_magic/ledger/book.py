@@ -12,6 +12,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Final
 
 from or_cache_magic.database import HitCount, add_hits, from_pico, split_tags, to_pico
+from or_cache_magic.database.columns import LABEL, TEXT, check_row
 from or_cache_magic.errors import OptionError, StoreError
 from or_cache_magic.ledger.rows import COLUMNS, INSERT, row_columns, row_from
 from or_cache_magic.ledger.sums import GROUPS, TOTALS, Sums, amounts, groups_of
@@ -158,6 +159,7 @@ class Ledger:
 
         Raises:
             OptionError: An unknown grouping.
+            StoreCorruptError: The ledger holds what this package never writes.
         """
         if by not in GROUPS:
             known = ", ".join(filter(None, GROUPS))
@@ -167,6 +169,7 @@ class Ledger:
         found = self._database.select(sql, (_since(since_s), session, session))
         sums: dict[str, Sums] = {} if by else {"": Sums()}
         for group, kind, *columns in found:
+            check_row("a row of the ledger", (LABEL if by == "tag" else TEXT,), (group,))
             for name in (split_tags(group) or ("",)) if by == "tag" else (group if by else "",):
                 sums.setdefault(name, Sums()).add(kind, *columns)
         for row in self._waiting(session, since_s):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from or_cache_magic.database import from_pico, join_tags, split_tags, to_pico
+from or_cache_magic.database.columns import COUNT, INTEGER, LABEL, REAL, TEXT, TIME, check_row
 from or_cache_magic.records import Cost, LedgerRow
 
 if TYPE_CHECKING:
@@ -17,6 +18,11 @@ COLUMNS: Final = (
     " completion_tokens, cached_tokens, cache_write_tokens, seconds, tags, generation_id"
 )
 INSERT: Final = f"INSERT INTO or_ledger ({COLUMNS}) VALUES ({', '.join('?' * 17)})"  # noqa: S608
+
+_TYPES: Final = (
+    *(TIME, TEXT, TEXT, TEXT, TEXT, TEXT, INTEGER, COUNT, TEXT, COUNT, COUNT),
+    *(COUNT, COUNT, COUNT, REAL, LABEL, LABEL),
+)
 
 
 def row_columns(row: LedgerRow) -> tuple[Any, ...]:
@@ -43,7 +49,12 @@ def row_columns(row: LedgerRow) -> tuple[Any, ...]:
 
 
 def row_from(columns: Sequence[Any]) -> LedgerRow:
-    """The row of a SELECT of `COLUMNS`."""
+    """The row of a SELECT of `COLUMNS`.
+
+    Raises:
+        StoreCorruptError: A column holds what this package never writes there.
+    """
+    check_row("a row of the ledger", _TYPES, columns, columns[0])
     at_s, session, notebook, key, model, kind, asks, paid, source, value = columns[:10]
     prompt_tokens, completion_tokens, cached_tokens, cache_write_tokens = columns[10:14]
     seconds, tags, generation_id = columns[14:]

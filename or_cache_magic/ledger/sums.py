@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING, Final, get_args
 
 from or_cache_magic.database import from_pico, to_pico
+from or_cache_magic.database.columns import COUNT, INTEGER, check_row
 from or_cache_magic.records import AskKind, LedgerRow, Totals
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ SELECT {group}, kind, sum(asks), sum(paid), sum(value), sum(CASE WHEN paid IS NU
     sum(CASE WHEN value IS NULL THEN asks ELSE 0 END), sum(prompt_tokens), sum(completion_tokens)
 FROM or_ledger WHERE at >= ? AND (? IS NULL OR session = ?) GROUP BY 1, 2
 """
+
+_TYPES: Final = (INTEGER, INTEGER, COUNT, COUNT, INTEGER, INTEGER, COUNT, COUNT)
 
 
 class Sums:
@@ -53,7 +56,13 @@ class Sums:
         prompt_tokens: int | None,
         completion_tokens: int | None,
     ) -> None:
-        """Add the sums of one kind; None is nothing known to add."""
+        """Add the sums of one kind, as they come from the file; None is nothing known to add.
+
+        Raises:
+            StoreCorruptError: A kind or a sum that rows of ours can't have.
+        """
+        sums = (asks, paid, value, unpaid, unvalued, prompt_tokens, completion_tokens)
+        check_row("a row of the ledger", _TYPES, (self.asks.get(kind), *sums))
         self.asks[kind] += asks
         self.value[kind] += value or 0
         self.tokens[kind] += (prompt_tokens or 0) + (completion_tokens or 0)

@@ -205,7 +205,11 @@ class DiskStore:
         where, parameters = filters.where(wanted)
         sql = FIND.format(where=where, order=ORDERS[order], way="DESC" if descending else "ASC")
         rows = self._database.select(sql, [*parameters, -1 if limit is None else limit, offset])
-        return [entry_row(row) for row in rows]
+        found = []
+        for row in rows:
+            with suppress(StoreCorruptError):  # a damaged one must not hide the others
+                found.append(entry_row(row))
+        return found
 
     def count(self, wanted: EntryFilter = EntryFilter()) -> tuple[int, Decimal, int]:  # noqa: B008 - frozen
         """How many entries match, the sum of their known costs in USD, and how many have an unknown one."""

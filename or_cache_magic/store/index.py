@@ -6,6 +6,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from or_cache_magic.database import from_pico, join_tags, split_tags, to_pico
+from or_cache_magic.database.columns import ANY, COUNT, INTEGER, LABEL, MAYBE_TIME, TEXT, TIME, check_row
 from or_cache_magic.errors import StoreCorruptError
 from or_cache_magic.records import Cost, Entry, EntryRow, Request
 from or_cache_magic.store import filters
@@ -53,6 +54,11 @@ FROM (SELECT e.id, row_number() OVER () AS place FROM
 ORDER BY page.place
 """
 
+_COLUMNS: Final = (
+    *(TEXT, TEXT, ANY, ANY, TIME, LABEL, COUNT, COUNT, COUNT),
+    *(TEXT, INTEGER, INTEGER, MAYBE_TIME, MAYBE_TIME, LABEL, INTEGER, LABEL),
+)
+
 
 def index_columns(entry: Entry, request: Request, model: str, size_bytes: int) -> tuple[Any, ...]:
     """The parameters of `PUT_INDEX` after the id."""
@@ -75,7 +81,12 @@ def index_columns(entry: Entry, request: Request, model: str, size_bytes: int) -
 
 
 def entry_row(columns: Sequence[Any]) -> EntryRow:
-    """The entry of a row of `FIND`, its texts cut to what a listing shows."""
+    """The entry of a row of `FIND`, its texts cut to what a listing shows.
+
+    Raises:
+        StoreCorruptError: A column holds what this package never writes there.
+    """
+    check_row("an entry", _COLUMNS, columns, columns[4], columns[12])
     key, model, value, body, created_s, provider, prompt_tokens, completion_tokens, cost = columns[:9]
     cost_source, hits, saved, last_hit_s, expires_s, tags, size_bytes, notebook = columns[9:]
     return EntryRow(
