@@ -511,6 +511,7 @@ def test_result__around_a_cell(nb, head: str):
         out += nb["captured"].stdout
 
     assert out.count("the answer") == 1
+    assert out.index("the answer") < out.index("openai/gpt-4o-mini · ")
     assert nb["_"] == "the answer"
 
 

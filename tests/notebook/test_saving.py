@@ -68,6 +68,7 @@ def test_save__goes_into_the_nearest_file_above(tmp_path):
         ("model", "2024", '"2024"'),
         ("model", "true", '"true"'),
         ("system", 'say "hi" \\ $5\nbye', '"say \\"hi\\" \\\\ $5\\nbye"'),
+        ("system", "'quoted'", "\"'quoted'\""),
         ("aliases", "fast:openai/gpt-4o,big:x/y", '"fast:openai/gpt-4o,big:x/y"'),
     ],
 )
