@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 from or_cache_magic.errors import StoreError
 from or_cache_magic.lease import Held, Lease, Leases
 from or_cache_magic.policy import why_not_served, why_not_stored
+from or_cache_magic.records import EntryFilter
 from or_cache_magic.store.disk import DiskStore
 
 if TYPE_CHECKING:
     from or_cache_magic.database import Database
-    from or_cache_magic.records import Entry, EntryFilter, Request, RequestKey
+    from or_cache_magic.records import Entry, Request, RequestKey
     from or_cache_magic.store.shared import SharedStore
 
 __all__ = ["TieredLeases", "TieredStore"]
