@@ -223,6 +223,26 @@ def test_purge__of_nothing_or_too_much_is_refused(words, project):
     assert len(keys(project)) == 3
 
 
+def test_purge__to_fit_drops_until_the_rest_fits(project):
+    """``--to-fit`` says how large what goes is, and what stays; nothing goes where all fits already."""
+    assert re.match(
+        r"3 entries, \d.* K?B, \$0\.\d+ to buy again · 0 B stay",
+        ok("purge", "--to-fit", "0B", "--dry-run", cwd=project),
+    )
+    assert "fit already" in ok("purge", "--to-fit", "1GB", "-y", cwd=project)
+    assert len(keys(project)) == 3
+    assert "3 removed" in ok("purge", "--to-fit", "0B", "-y", cwd=project)
+
+
+def test_memory__is_another_process_s(project):
+    """A cache in memory can't be looked into from a shell, which is said."""
+    for more in ({"OR_CACHE_DIR": ":memory:"}, {}):
+        words = () if more else ("--dir", ":memory:")
+        message, hint = refused("stats", *words, cwd=project, **more)
+        assert "memory of another process" in message
+        assert "--dir" in hint
+
+
 @pytest.mark.skipif(os.name != "posix", reason="needs a pseudo-terminal")
 @pytest.mark.parametrize(("typed", "left"), [(b"y\n", 0), (b"\n", 3)])
 def test_purge__on_a_terminal_asks(typed, left, project):

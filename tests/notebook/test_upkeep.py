@@ -413,3 +413,45 @@ def test_key__written_behind_it_is_not_repeated(nb):
 def test_key__help(nb):
     """``--help`` helps."""
     assert nb.run("%openrouter_key --help").startswith("%openrouter_key")
+
+
+# -- the quota ----------------------------------------------------------------------------------
+
+
+def test_purge__to_fit_shows_asks_and_drops(stocked, monkeypatch):
+    """It says how many, how large and what they cost, asks, and drops until the rest fits."""
+    size = int(orc.entries()["size_bytes"].sum())
+    monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))
+    out = stocked.run(f"gone = %openrouter_purge --to-fit {size - 1}B")
+
+    assert re.search(r"1 entry, \d+ B, \$0\.\d+ to buy again · 1?\d+(\.\d)? K?B stay", out)
+    assert [p[:11] for p in stocked["gone"]["prompt"]] == ["Name a bird"]
+    assert "fit already; nothing to remove" in stocked.run("%openrouter_purge --to-fit 2GB")
+    assert "is no size; nothing was removed" in stocked.fails("%openrouter_purge --to-fit lots")
+
+
+def test_quota__is_told_in_receipt_stats_and_card(nb):
+    """Above it the live receipt, the statistics and the card say so; a stable receipt stays as it is."""
+    before = nb.run("%openrouter")
+    nb.run("%openrouter_config quota=10B")
+    live = nb.run("%%openrouter\none")
+    nb.run("%openrouter_config receipt=stable")
+    stable = nb.run("%%openrouter\ntwo")
+
+    warning = "over its quota of 10 B: %openrouter_purge --to-fit 10B"
+    assert "size:             0 B of 2 GB" in before
+    assert warning in live
+    assert warning not in stable
+    assert warning in nb.run("%openrouter_stats")
+    assert warning in nb.run("%openrouter")
+
+
+def test_memory__leaves_no_folder(nb):
+    """With ``:memory:`` a cell is asked, kept and counted as ever, and the notebook's folder stays empty."""
+    nb.run("%openrouter_config cache_dir=:memory:")
+    nb.run("%%openrouter -o first\none")
+    nb.run("%%openrouter -o again\none")
+
+    assert (nb["first"].cached, nb["again"].cached) == (False, True)
+    assert ":memory: · 1 entry" in nb.run("%openrouter")
+    assert not (nb.folder / ".or_cache").exists()
