@@ -7,7 +7,7 @@ In a notebook::
     %%openrouter openai/gpt-4o-mini
     What is a median?
 
-From Python, with the same cache and the same keys: `ask`, `stats`, `entries`, `purge`,
+From Python, with the same cache and the same keys: `ask`, `aask`, `stats`, `entries`, `purge`,
 `open_cache`. Importing this package imports nothing else of it.
 """
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Completion",
     "CompletionCache",
+    "aask",
     "ask",
     "entries",
     "errors",
@@ -110,6 +111,35 @@ def ask(
     errors are those of `CompletionCache.ask`.
     """
     return _cache().ask(
+        prompt,
+        model=model,
+        system=system,
+        mode=mode,
+        sample=sample,
+        ttl=ttl,
+        tag=tag,
+        stream=stream,
+        **params,
+    )
+
+
+async def aask(
+    prompt: str | Sequence[Mapping[str, Any]],
+    *,
+    model: str | None = None,
+    system: str | None = None,
+    mode: str | None = None,
+    sample: int | None = None,
+    ttl: float | str | None = None,
+    tag: str | Sequence[str] | None = None,
+    stream: bool | None = None,
+    **params: Any,
+) -> Completion:
+    """`ask` for asyncio, without blocking the event loop: ``await orc.aask(…)`` in a cell or a coroutine.
+
+    Cancelling the task closes the connection. See `CompletionCache.aask`.
+    """
+    return await _cache().aask(
         prompt,
         model=model,
         system=system,

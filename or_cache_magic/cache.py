@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -97,6 +98,7 @@ class CompletionCache:
         self.ledger = Ledger(self.database, session=self.session, clock=clock)
         self._clock = clock
         self._api_key = api_key
+        self._lock = threading.Lock()
         self._gateway: Gateway | None = None
         books = Books(self.store, self.ledger, self.database.transaction, notebook=notebook, clock=clock)
         leases = TieredLeases(DiskLeases(self.database, clock), self._team.leases)
@@ -158,18 +160,62 @@ class CompletionCache:
             MissingKeyError: Not stored, and no API key.
             UpstreamError: The call was refused or failed.
         """
-        settings = self._settings()
-        request = self.request(
-            chat_body(prompt, model=model, settings=settings, system=system, params=params),
-            settings,
+        request, policy = self._asked(
+            prompt,
+            params,
+            model=model,
+            system=system,
+            mode=mode,
             sample=sample,
+            ttl=ttl,
+            tag=tag,
             stream=stream,
         )
-        if mode is None and sample is None and ttl is None and tag is None:
-            policy = self._usual_policy(settings)
-        else:
-            policy = policy_for(settings, mode=mode, sample=sample, ttl=ttl, tag=tag)
-        return Completion(self.run(request, policy, on_text, on_wait), request)
+        return Completion(self.run(request, policy, Asker(on_text, on_wait)), request)
+
+    async def aask(
+        self,
+        prompt: str | Sequence[Mapping[str, Any]],
+        *,
+        model: str | None = None,
+        system: str | None = None,
+        mode: str | None = None,
+        sample: int | None = None,
+        ttl: float | str | None = None,
+        tag: str | Sequence[str] | None = None,
+        stream: bool | None = None,
+        on_text: OnText | None = None,
+        on_wait: OnWait | None = None,
+        **params: Any,
+    ) -> Completion:
+        """`ask` for asyncio: the same arguments, answers, errors and accounts; the event loop never waits.
+
+        A stored answer is there at once. Asks of the same at the same time, by `ask` and `aask`, share one
+        call. Of different ones up to 32 are under way at a time (`crew.SIZE`), and the others stand in line.
+        `on_text` and `on_wait` are called on the event loop.
+
+        Raises:
+            asyncio.CancelledError: The task was cancelled, or the cache closed. If nobody else waits for the
+                answer, the connection was closed, and what had arrived is kept as a partial, with its cost.
+        """
+        request, policy = self._asked(
+            prompt,
+            params,
+            model=model,
+            system=system,
+            mode=mode,
+            sample=sample,
+            ttl=ttl,
+            tag=tag,
+            stream=stream,
+        )
+        asker = Asker(_on_the_loop(on_text), _on_the_loop(on_wait))
+        outcome = None
+        try:
+            outcome = self._warned(await self._engine.aask(request, policy, asker))
+        finally:
+            self.bought |= outcome is None or outcome.kind != "hit"
+        return Completion(outcome, request)
 
     def request(
         self, body: Mapping[str, Any], settings: Settings, *, sample: int | None, stream: bool | None
@@ -183,23 +229,14 @@ class CompletionCache:
             raise OptionError(f"sample {sample} is below 0 (nothing was sent)", "the first sample is 0")
         return Request(body, settings.stream if stream is None else stream, sample or 0, settings.base_url)
 
-    def run(
-        self,
-        request: Request,
-        policy: Policy,
-        on_text: OnText | None = None,
-        on_wait: OnWait | None = None,
-    ) -> Outcome:
+    def run(self, request: Request, policy: Policy, asker: Asker = Asker()) -> Outcome:  # noqa: B008
         """What asking a request comes to; see `Engine.ask`."""
         outcome = None
         try:
-            outcome = self._engine.ask(request, policy, Asker(on_text, on_wait))
-            if outcome.stored and outcome.kind in _GROWING and (warning := self.quota_warning()):
-                return outcome._replace(notes=(*outcome.notes, warning))
+            outcome = self._warned(self._engine.ask(request, policy, asker))
             return outcome
         finally:
-            if outcome is None or outcome.kind != "hit":
-                self.bought = True
+            self.bought |= outcome is None or outcome.kind != "hit"
 
     def peek(self, request: Request, policy: Policy) -> tuple[str, EntryRow | None, str]:
         """The key, the entry that would be served (or None) and why it would be asked; sends nothing."""
@@ -353,7 +390,8 @@ class CompletionCache:
             self.database.checkpoint()
 
     def close(self) -> None:
-        """Flushes and closes. The cache can be used again; it opens what it needs."""
+        """Flushes and closes, and calls off what `aask` asks. It can be used again; it opens what it needs."""
+        self._engine.close()
         self.ledger.flush()
         if self._gateway is not None:
             self._gateway.close()
@@ -362,16 +400,44 @@ class CompletionCache:
 
     # -- within -------------------------------------------------------------------------------
 
-    def _open_gateway(self) -> Gateway:
-        if self._gateway is None:
-            from .gateway import Gateway
+    def _asked(
+        self,
+        prompt: str | Sequence[Mapping[str, Any]],
+        params: Mapping[str, Any],
+        *,
+        model: str | None = None,
+        system: str | None = None,
+        mode: str | None = None,
+        sample: int | None = None,
+        ttl: float | str | None = None,
+        tag: str | Sequence[str] | None = None,
+        stream: bool | None = None,
+    ) -> tuple[Request, Policy]:
+        """What the arguments of `ask` come to."""
+        settings = self._settings()
+        body = chat_body(prompt, model=model, settings=settings, system=system, params=params)
+        request = self.request(body, settings, sample=sample, stream=stream)
+        if mode is None and sample is None and ttl is None and tag is None:
+            return request, self._usual_policy(settings)
+        return request, policy_for(settings, mode=mode, sample=sample, ttl=ttl, tag=tag)
 
-            self._gateway = Gateway(
-                self._api_key,
-                attribution=lambda: self.settings.attribution,
-                timeout_s=lambda: self.settings.timeout_s,
-            )
-        return self._gateway
+    def _warned(self, outcome: Outcome) -> Outcome:
+        """The outcome, with a note where it made the cache grow over its quota."""
+        if outcome.stored and outcome.kind in _GROWING and (warning := self.quota_warning()):
+            return outcome._replace(notes=(*outcome.notes, warning))
+        return outcome
+
+    def _open_gateway(self) -> Gateway:
+        with self._lock:
+            if self._gateway is None:
+                from .gateway import Gateway
+
+                self._gateway = Gateway(
+                    self._api_key,
+                    attribution=lambda: self.settings.attribution,
+                    timeout_s=lambda: self.settings.timeout_s,
+                )
+            return self._gateway
 
     def _usual_policy(self, settings: Settings) -> Policy:
         """The policy of an ask without options of its own; made once for the same settings."""
@@ -412,6 +478,20 @@ class CompletionCache:
             to_fit_bytes=None if to_fit is None else _size_bytes(to_fit),
             to_fit_at_s=0.0 if to_fit is None else now_s,
         )
+
+
+def _on_the_loop(show: Callable[[str], None] | None) -> Callable[[str], None] | None:
+    """`show`, to be called from another thread and done on this task's event loop."""
+    if show is None:
+        return None
+    import asyncio
+
+    loop = asyncio.get_running_loop()
+
+    def shown(text: str) -> None:
+        loop.call_soon_threadsafe(show, text)
+
+    return shown
 
 
 def _length_s(length: float | str) -> float:

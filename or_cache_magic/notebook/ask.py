@@ -142,9 +142,11 @@ def _params(options: AskOptions) -> dict[str, Any]:
 
 def _run(cache: CompletionCache, request: Request, policy: Policy, screen: Screen) -> Outcome:
     """Asks; what had arrived when it is interrupted or breaks stays on the screen."""
+    from or_cache_magic.asker import Asker
+
     screen.begin()
     try:
-        return cache.run(request, policy, screen.feed if request.stream else None, screen.wait)
+        return cache.run(request, policy, Asker(screen.feed if request.stream else None, screen.wait))
     except BaseException:
         screen.finish()
         raise
