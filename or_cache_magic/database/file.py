@@ -180,7 +180,7 @@ class Database:
         """The connections to the file that the path names now; None when it names none."""
         file = self._file
         now = file_id(self._path_text)
-        if now == file.file_id and file.pid == os.getpid():
+        if now == file.file_id and file.pid == os.getpid() and not _is_suspect(file):
             return file if now else None
         return self._switch(now)
 
@@ -189,9 +189,10 @@ class Database:
         with self._switching if self._file.pid == os.getpid() else nullcontext():
             file = self._file
             if file.pid == os.getpid():
-                if file.file_id == now:  # another thread was first
+                same = file.file_id == now
+                if same and not _is_suspect(file):  # another thread was first
                     return file if now else None
-                if now and file.log_id and file.log_id == file_id(f"{self._path_text}-wal"):
+                if now and not same and file.log_id and file.log_id == file_id(f"{self._path_text}-wal"):
                     # The log of the file that was replaced would be laid over the new one.
                     self._remove_log()
             else:
@@ -279,3 +280,7 @@ class Database:
 
             self._at_exit = close
             atexit.register(close)
+
+
+def _is_suspect(file: OpenFile) -> bool:
+    return file.suspect and not file.damaged

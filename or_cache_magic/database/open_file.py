@@ -80,6 +80,8 @@ class OpenFile:
         self._unreadable_until_s = 0.0
         #: Whether a write met damage; the file is to be set aside before the next.
         self.damaged = False
+        #: Whether a read met damage, which the writer's page cache may hide from it: to be opened anew.
+        self.suspect = False
 
     def select(self, sql: str, parameters: Sequence[Any]) -> list[Any]:
         """See `Database.select`."""
@@ -93,12 +95,15 @@ class OpenFile:
             if self._upgrade.is_due(reader.versions):
                 stand_in = self._upgraded(reader)
                 if stand_in is not None:
-                    return stand_in.select(sql, parameters)
+                    rows = stand_in.select(sql, parameters)
+                    # Another thread may have brought the file up to date, and dropped this.
+                    return rows if stand_in.is_open else self.select(sql, parameters)
                 reader = self._open_reader()
         try:
             rows = reader.connection.execute(sql, parameters).fetchall() if reader.versions else []
-        except BaseException:
+        except BaseException as exc:
             reader.connection.close()
+            self.suspect = isinstance(exc, sqlite3.DatabaseError) and is_damage(exc) and reader.lasting
             raise
         if reader.lasting and reader.versions:
             self._readers.append(reader)
