@@ -80,7 +80,10 @@ class MemoryFile(OpenFile):
     def select(self, sql: str, parameters: Sequence[Any]) -> list[Any]:
         """See `Database.select`."""
         with self._locked(self._timeout_s):
-            return self.writer.execute(sql, parameters).fetchall() if self.is_open else []
+            rows = self.writer.execute(sql, parameters).fetchall() if self.is_open else []
+            if self._closed:  # while this thread had it
+                self.close()
+            return rows
 
     def checkpoint(self) -> bool:
         """There is no log."""

@@ -255,6 +255,32 @@ def test_older_keys__locked_is_served_from_memory(folder, store, database, old_p
     assert store.count()[0] == len(old_pairs) + 1
 
 
+def test_older_keys__locked_then_free_under_reading_threads(folder, old_pairs, make):
+    """Threads that read while the file changes from locked to upgraded never miss."""
+    done, misses = threading.Event(), []
+    with closing(Database(folder, timeout_s=0.2)) as database:
+        store = DiskStore(database)
+
+        def read():
+            while not done.is_set():
+                misses.extend(e.key.digest for e, _ in old_pairs[::97] if store.get(e.key) is None)
+
+        with closing(sqlite3.connect(folder / "cache.db", isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            assert store.get(old_pairs[0][0].key) is not None
+            threads = [threading.Thread(target=read) for _ in range(3)]
+            for thread in threads:
+                thread.start()
+            other.execute("ROLLBACK")
+        store.put(*make("new"))
+        store.get(old_pairs[0][0].key)
+        done.set()
+        for thread in threads:
+            thread.join()
+        assert misses == []
+        assert store.count()[0] == len(old_pairs) + 1
+
+
 @ROOT
 def test_older_keys__read_only_mount_is_served_and_untouched(folder, old_pairs, tmp_path):
     """Where nothing can be written, an older file is served without being migrated."""
