@@ -15,10 +15,17 @@ from or_cache_magic.store.codec import decode_entry, decode_request, encode_entr
 from or_cache_magic.store.index import FIND, ORDERS, PUT_INDEX, entry_row, index_columns
 from or_cache_magic.store.prompt import asked_model, last_prompt
 from or_cache_magic.store.rekey import REQUEST_COLUMNS, StoredRequests, request_columns
+from or_cache_magic.store.unserved import (
+    FIND_UNSERVED,
+    Unserved,
+    insert_unserved,
+    keep_replaced,
+    read_unserved,
+)
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from or_cache_magic.database import Database, Rekey
 
@@ -33,27 +40,7 @@ _SIZE = "SELECT coalesce(sum(e.size), 0) FROM or_entry e {where}"
 _PAGES = "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size"
 _KEYS = "SELECT c.rowid, c.key FROM or_entry e JOIN Cache c ON c.rowid = e.id {where} ORDER BY c.key"
 _PUT_REQUEST = f"INSERT OR REPLACE INTO or_request (id, body, {REQUEST_COLUMNS}) VALUES (?, ?, ?, ?, ?)"  # noqa: S608
-_INSERT_UNSERVED = f"""
-INSERT INTO or_unserved (key, at, reason, model, cost, cost_source, answer, request, {REQUEST_COLUMNS})
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-"""  # noqa: S608
 _GET = "SELECT value, mode, filename FROM Cache WHERE key = ? AND raw = 1"
-
-
-class Unserved(NamedTuple):
-    """An answer that is kept and never served: replaced by a newer one, or not fit to be served.
-
-    Attributes:
-        at_s: When it was replaced or kept.
-        reason: Why it is not served.
-        answer: The answer, with its cost.
-        request: The request's body; None when it could not be read.
-    """
-
-    at_s: float
-    reason: str
-    answer: Answer
-    request: Mapping[str, Any] | None
 
 
 class Weight(NamedTuple):
@@ -138,7 +125,7 @@ class DiskStore:
         body = encode_request(digest, request.body, last_prompt(request.body))
         expire_s = None if entry.expires_s is None else entry.expires_s - time.time()
         with self._database.transaction() as connection:
-            _keep_replaced(connection, entry, replaced_reason or "replaced")
+            keep_replaced(connection, entry, replaced_reason or "replaced")
             self._database.cache().set(digest, value, expire=expire_s, tag=model)
             ((row_id, *_),) = connection.execute(
                 "SELECT rowid FROM Cache WHERE key = ? AND raw = 1", (digest,)
@@ -159,7 +146,7 @@ class DiskStore:
         body = encode_request(key.digest, request.body, last_prompt(request.body))
         model = asked_model(request.body) or answer.model
         with self._database.transaction() as connection:
-            _insert_unserved(
+            insert_unserved(
                 connection,
                 (key.digest, at_s, reason, model, to_pico(answer.cost.usd), answer.cost.source, value, body),
                 request_columns(request),
@@ -175,16 +162,7 @@ class DiskStore:
 
     def unserved(self, digest: str) -> list[Unserved]:
         """The answers to a request that are kept and never served, newest first; damaged ones left out."""
-        rows = self._database.select(
-            "SELECT at, reason, answer, request FROM or_unserved WHERE key = ? ORDER BY at DESC, id DESC",
-            (digest,),
-        )
-        found = []
-        for at_s, reason, value, body in rows:
-            with suppress(StoreCorruptError):
-                request = None if body is None else decode_request(digest, body)
-                found.append(Unserved(at_s, reason, decode_entry(digest, value).answer, request))
-        return found
+        return read_unserved(digest, self._database.select(FIND_UNSERVED, (digest,)))
 
     def find(
         self,
@@ -298,28 +276,6 @@ def _delete_all(connection: sqlite3.Connection) -> int:
     for table in ("or_entry", "or_request", "or_unserved"):
         connection.execute(f"DELETE FROM {table}")  # noqa: S608
     return connection.execute("DELETE FROM Cache").rowcount
-
-
-def _keep_replaced(connection: sqlite3.Connection, entry: Entry, reason: str) -> None:
-    """Move the stored answer of a key to the unserved ones, unless the new one says the same."""
-    digest = entry.key.digest
-    rows = connection.execute(
-        "SELECT c.value, c.tag, e.cost, e.cost_source, r.body, coalesce(r.sample, 0), coalesce(r.stream, 1),"
-        " r.base_url FROM Cache c JOIN or_entry e ON e.id = c.rowid"
-        " LEFT JOIN or_request r ON r.id = c.rowid WHERE c.key = ? AND c.raw = 1",
-        (digest,),
-    ).fetchall()
-    for value, model, cost, source, body, *columns in rows:
-        with suppress(StoreError):  # what is damaged can't be shown as history either
-            if decode_entry(digest, value).answer.choices != entry.answer.choices:
-                old = (digest, entry.created_s, reason, model, cost, source, value, body)
-                _insert_unserved(connection, old, columns)
-
-
-def _insert_unserved(
-    connection: sqlite3.Connection, answer: tuple[Any, ...], request_columns: Sequence[Any]
-) -> None:
-    connection.execute(_INSERT_UNSERVED, (*answer, *request_columns))
 
 
 def _has_text(key: str, value: bytes, body: bytes, folded: str) -> bool:
