@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from contextlib import closing
 
@@ -65,18 +66,19 @@ def test_memcached__a_lifetime_beyond_thirty_days(open_tier, memcached_server, m
 def test_redis__the_index_is_trimmed(open_tier, redis_server, make):
     """What the server forgot by itself leaves the index at later puts."""
     tier = open_tier(redis_server.url)
-    for i in range(20):
-        tier.put(*make(f"short {i}", expires_s=time.time() + 0.05))
+    short = [make(f"short {i}", expires_s=time.time() + 0.5) for i in range(20)]
+    for pair in short:
+        tier.put(*pair)
+    gone = {entry.key.digest.encode() for entry, _ in short}
 
-    def fields():
+    def indexed():
         with closing(redis_server.client()) as client:
-            return sum(client.hlen(key) for key in client.scan_iter("*:index"))
+            return {name for key in client.scan_iter("*:index") for name in client.hgetall(key)}
 
-    assert fields() > 0
-    eventually(lambda: time.sleep(0.06) or True)
-    for i in range(64):
-        tier.put(*make(f"long {i}"))
-    assert fields() == 64
+    assert indexed() <= gone
+    number = itertools.count()
+    eventually(lambda: tier.put(*make(f"long {next(number)}")) or not indexed() & gone)
+    assert len(indexed()) == next(number)
 
 
 # -- sizes ------------------------------------------------------------------------------------

@@ -70,7 +70,7 @@ end
 return 1
 """
 
-_REFUSALS: Final = ("OOM ", "READONLY", "MISCONF", "NOPERM", "NOREPLICAS")
+_REFUSALS: Final = ("OOM ", "READONLY ", "MISCONF ", "NOPERM ", "NOREPLICAS ")
 
 
 class RedisServer:
@@ -180,7 +180,13 @@ class RedisServer:
 
     def _do(self, work: Callable[[Any], _T]) -> _T:
         """What `work` does with a client; the first reply of a cluster's node leads to the cluster."""
-        from redis.exceptions import MovedError, ResponseError
+        from redis.exceptions import (
+            MovedError,
+            NoPermissionError,
+            OutOfMemoryError,
+            ReadOnlyError,
+            ResponseError,
+        )
 
         try:
             try:
@@ -188,6 +194,8 @@ class RedisServer:
             except MovedError:
                 self._client = self._cluster()
                 return work(self._client)
+        except (OutOfMemoryError, ReadOnlyError, NoPermissionError) as exc:
+            raise Refused(str(exc)) from exc
         except ResponseError as exc:
             # A script's own errors are wrapped in another text by each version of the server.
             text = str(exc)
