@@ -160,7 +160,7 @@ def _parse(completion: Completion, form: str) -> None:
     """
     if form not in ("json", "df"):
         return
-    from or_cache_magic.render import parse_json, parse_table
+    from or_cache_magic.render.formats import parse_json, parse_table
 
     try:
         completion.attach(parse_json(completion) if form == "json" else parse_table(completion))

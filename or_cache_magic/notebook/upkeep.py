@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from or_cache_magic.errors import OptionError
 
-from .arguments import parse_config, parse_entries, parse_plain, parse_purge, parse_stats
 from .caller import deliver, keeps_result
 from .cards import say
 from .command import help_text
 from .tables import CONFIG, ENTRIES, KEY, LAST, PURGE, STATS
+from .upkeep_arguments import parse_config, parse_entries, parse_plain, parse_purge, parse_stats
 from .values import read_text_argument
 
 if TYPE_CHECKING:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from or_cache_magic.render.display import FORMATS, Format, answer_bundle
-from or_cache_magic.render.formats import first_code, parse_json, parse_table
 from or_cache_magic.render.receipt import (
     ReceiptStyle,
     format_age,
@@ -32,14 +31,11 @@ __all__ = [
     "SilentScreen",
     "TerminalScreen",
     "answer_bundle",
-    "first_code",
     "format_age",
     "format_duration",
     "format_tokens",
     "format_usd",
     "open_screen",
-    "parse_json",
-    "parse_table",
     "receipt_markdown",
     "receipt_text",
 ]

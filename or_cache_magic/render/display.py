@@ -6,7 +6,6 @@ import json
 from typing import Any, Final, Literal, get_args
 
 from or_cache_magic.markdown import fenced, printable, safe_markdown
-from or_cache_magic.render.formats import first_code, parse_json, parse_table
 
 __all__ = ["FORMATS", "Format", "answer_bundle"]
 
@@ -38,11 +37,15 @@ def answer_bundle(text: str, format: Format = "markdown") -> dict[str, Any]:  # 
 
 
 def _json(text: str) -> dict[str, Any]:
+    from or_cache_magic.render.formats import parse_json  # few answers are asked for in a form
+
     pretty = printable(json.dumps(parse_json(text), indent=2, ensure_ascii=False))
     return {"text/plain": pretty, "text/markdown": fenced(pretty, "json")}
 
 
 def _code(text: str) -> dict[str, Any] | None:
+    from or_cache_magic.render.formats import first_code
+
     found = first_code(text)
     if found is None:
         return None
@@ -51,6 +54,8 @@ def _code(text: str) -> dict[str, Any] | None:
 
 
 def _table(text: str) -> dict[str, Any]:
+    from or_cache_magic.render.formats import parse_table
+
     frame = parse_table(printable(text))
     return {"text/plain": repr(frame), "text/html": frame.to_html(notebook=True, escape=True)}
 

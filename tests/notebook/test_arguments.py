@@ -9,21 +9,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from or_cache_magic.errors import OptionError
-from or_cache_magic.notebook.arguments import (
-    AskOptions,
+from or_cache_magic.notebook.arguments import AskOptions, parse_ask_cell, parse_ask_line
+from or_cache_magic.notebook.command import Command, Option, help_text, parse
+from or_cache_magic.notebook.tables import CELL, COMMANDS, KEY, LINE
+from or_cache_magic.notebook.upkeep_arguments import (
     EntriesOptions,
     PurgeOptions,
     StatsOptions,
-    parse_ask_cell,
-    parse_ask_line,
     parse_config,
     parse_entries,
     parse_plain,
     parse_purge,
     parse_stats,
 )
-from or_cache_magic.notebook.command import Command, Option, help_text, parse
-from or_cache_magic.notebook.tables import CELL, COMMANDS, KEY, LINE
 from or_cache_magic.notebook.words import split
 
 

@@ -17,11 +17,9 @@ from or_cache_magic.render import (
     SilentScreen,
     TerminalScreen,
     answer_bundle,
-    first_code,
     open_screen,
-    parse_json,
-    parse_table,
 )
+from or_cache_magic.render.formats import first_code, parse_json, parse_table
 
 TEXT = "Use `List<String>`:\n\n```py\nx = 1\n```\n\nand $x$.\n" * 5
 OUTCOME = Outcome(
