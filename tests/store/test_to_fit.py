@@ -108,8 +108,8 @@ def test_to_fit__law(entries, part):
 
         def rank(i):
             cost, hits, age_d, _ = entries[i]
-            use = hits / (1 + age_d / 30)
-            worth = 0.0 if cost is None else float(cost) * 1e12 * (1 + use) / rows[i].size_bytes
+            use = hits / (1.0 + (age_d * DAY_S if hits else 0.0) / (30 * DAY_S))
+            worth = 0.0 if cost is None else int(cost * 10**12) * (1.0 + use) / rows[i].size_bytes
             return cost is None, worth, use, (NOW_S - age_d * DAY_S) if hits else NOW_S, i
 
         expected, left = set(), store.size_bytes()
