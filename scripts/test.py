@@ -36,7 +36,7 @@ def prepare() -> Path:
     programs = folder / ("Scripts" if os.name == "nt" else "bin")
     python = programs / "python"
     run(python, "-m", "pip", "install", "--quiet", "--upgrade", "pip>=25.1")  # 25.1 knows --group
-    run(python, "-m", "pip", "install", "--quiet", ".[demo]", "--group", "test")
+    run(python, "-m", "pip", "install", "--quiet", ".[demo,redis,memcached]", "--group", "test")
     run(python, "-m", "pip", "install", "--quiet", "--force-reinstall", "--no-deps", ".")
     return programs
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from or_cache_magic.cache import CompletionCache, Purge
-    from or_cache_magic.records import EntryRow
+    from or_cache_magic.records import EntryRow, Totals
     from or_cache_magic.settings import Settings
 
     from .session import Session
@@ -68,12 +68,16 @@ def status_card(session: Session) -> tuple[str, str]:
         "size": cache.quota_warning() or size,
         "hit rate": f"{totals.hits / asked:.0%} of {asked:,} asks" if asked else "nothing asked yet",
         "paid": f"{at_least}{format_usd(totals.paid_usd)}{known}",
-        "saved": format_usd(totals.saved_usd),
+        "saved": format_usd(totals.saved_usd) + _by_team(totals),
         "version": version("or-cache-magic"),
     }
     plain = "\n".join(f"{name + ':':<18}{value}" for name, value in rows.items())
     table = "\n".join(f"| {name} | {escape_markdown(str(value))} |" for name, value in rows.items())
     return plain, f"| OpenRouter | |\n|:--|:--|\n{table}"
+
+
+def _by_team(totals: Totals) -> str:
+    return f" ({format_usd(totals.team_saved_usd)} of it by the team)" if totals.team_hits else ""
 
 
 def _entries(count: int) -> str:

@@ -138,7 +138,7 @@ def test_restart__in_mid_run_fails_no_ask(machine, start, sim, kind):
     nothing after it is used again, which it is by itself.
     """
     server = start(kind)
-    caches = first, second = [machine(name, server.url, timeout_s=TIMEOUT_S) for name in "ab"]
+    caches = _, second = [machine(name, server.url, timeout_s=TIMEOUT_S) for name in "ab"]
     slowest_s, told, twice, back = 0.0, [], [], None
     for number in itertools.count():
         if number == 80:
