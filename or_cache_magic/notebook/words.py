@@ -19,6 +19,7 @@ __all__ = ["Word", "split"]
 _OPTION = re.compile(r"--?[^\W\d_]")
 _BARE = re.compile(r"\S+")
 _SPACE = " \t\r\n"
+_UNQUOTED = re.compile(rf"[^{_SPACE}]+")
 
 
 class Word(NamedTuple):
@@ -49,6 +50,9 @@ def split(line: str) -> Iterator[Word]:
     From a quote that is never closed (``don't``) to the end of the line, words end at white space and
     quotes are letters. Nothing here is a comment; whoever reads the words knows where one may stand.
     """
+    if '"' not in line and "'" not in line:
+        yield from (Word(m.group(), m.group(), m.start()) for m in _UNQUOTED.finditer(line))
+        return
     stream = io.StringIO(line)
     lexer = shlex.shlex(stream, posix=True)
     lexer.whitespace_split = True
