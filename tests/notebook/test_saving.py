@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 import pytest
 
 from or_cache_magic.errors import SettingError
