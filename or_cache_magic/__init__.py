@@ -7,8 +7,8 @@ In a notebook::
     %%openrouter openai/gpt-4o-mini
     What is a median?
 
-From Python, with the same cache and the same keys: `ask`, `aask`, `stats`, `entries`, `purge`,
-`open_cache`. Importing this package imports nothing else of it.
+From Python, with the same cache and the same keys: `ask`, `aask`, `warm`, `stats`, `entries`,
+`purge`, `open_cache`. Importing this package imports nothing else of it.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ __all__ = [
     "purge",
     "stats",
     "unload_ipython_extension",
+    "warm",
 ]
 
 _open: list[CompletionCache] = []
@@ -165,6 +166,11 @@ def entries(text: str = "", **filters: Any) -> pd.DataFrame:
 def purge(*keys: str, **conditions: Any) -> pd.DataFrame:
     """Removes entries and returns what went, asking nothing; see `CompletionCache.purge`."""
     return _cache().purge(*keys, **conditions)
+
+
+def warm(source: Any, **options: Any) -> pd.DataFrame:
+    """Fills the completion cache from a list or a file of prompts; see `CompletionCache.warm`."""
+    return _cache().warm(source, **options)
 
 
 def open_cache(directory: str | os.PathLike[str]) -> CompletionCache:

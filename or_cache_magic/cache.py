@@ -217,6 +217,54 @@ class CompletionCache:
             self.bought |= outcome is None or outcome.kind != "hit"
         return Completion(outcome, request)
 
+    def warm(
+        self,
+        source: Any,
+        *,
+        workers: int = 8,
+        progress: bool = True,
+        before_send: Callable[[Request], None] | None = None,
+        tell: Callable[[str], None] | None = None,
+        **asked: Any,
+    ) -> pd.DataFrame:
+        """Fills the cache from a list of prompts, and tells what each came to; see `warm.COLUMNS`.
+
+        What is stored already is free: after an interrupt or a failure, run it again. One that fails stops no
+        other; its error is in its row.
+
+        Args:
+            source: A list, Series or DataFrame, or a ``.txt``, ``.jsonl`` or ``.csv`` file; see
+                `prompts.read_prompts`. The table has the index of a Series or DataFrame.
+            workers: How many are asked at a time.
+            progress: Whether a bar is shown, where one can be, and the summary printed.
+            before_send: Called with each request that is about to be sent, from several threads; an
+                `OrCacheError` that it raises is that row's, and nothing is sent.
+            tell: Takes the summary instead of printing it.
+            **asked: The arguments of `ask`, for the prompts that don't have their own.
+
+        Raises:
+            OptionError: The source can't be read; nothing was sent.
+            RequestError: An item of it is no prompt; nothing was sent.
+        """
+        from .prompts import Prompt, options_and_params, read_prompts
+        from .warm import fill
+
+        options, params = options_and_params(asked)
+
+        def make(prompt: Prompt) -> tuple[Request, Policy]:
+            return self._asked(prompt.prompt, {**params, **prompt.params}, **{**options, **prompt.options})
+
+        warmed = fill(
+            read_prompts(source),
+            make,
+            self.run,
+            workers=workers,
+            progress=progress,
+            before_send=before_send,
+            tell=tell or (print if progress else _say_nothing),
+        )
+        return warmed.frame(source.index if hasattr(source, "iloc") else None)
+
     def request(
         self, body: Mapping[str, Any], settings: Settings, *, sample: int | None, stream: bool | None
     ) -> Request:
@@ -390,7 +438,7 @@ class CompletionCache:
             self.database.checkpoint()
 
     def close(self) -> None:
-        """Flushes and closes, and calls off what `aask` asks. It can be used again; it opens what it needs."""
+        """Flushes, closes, and calls off what `aask` asks. It can be used again; it opens what it needs."""
         self._engine.close()
         self.ledger.flush()
         if self._gateway is not None:
@@ -478,6 +526,10 @@ class CompletionCache:
             to_fit_bytes=None if to_fit is None else _size_bytes(to_fit),
             to_fit_at_s=0.0 if to_fit is None else now_s,
         )
+
+
+def _say_nothing(_line: str) -> None:
+    """Where a summary goes that nobody wants."""
 
 
 def _on_the_loop(show: Callable[[str], None] | None) -> Callable[[str], None] | None:

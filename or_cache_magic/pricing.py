@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from decimal import Decimal
+from decimal import ROUND_HALF_UP, Decimal
 from typing import Any, Final
 
 from .records import UNKNOWN_COST, Cost
 
-__all__ = ["FREE", "cost_of_failure", "cost_reported", "decimal_usd"]
+__all__ = ["FREE", "cost_of_failure", "cost_reported", "decimal_usd", "format_usd"]
 
 FREE: Final = Cost(Decimal(0), "reported")
+
+_CENT: Final = Decimal("0.01")
 
 _MAYBE_BILLED: Final = frozenset({408, 499, 504, 524})
 """Time-outs at the edge: the provider may have gone on, and been paid."""
@@ -77,3 +79,21 @@ def _bills_apart(body: Mapping[str, Any]) -> bool:
     return isinstance(tools, (list, tuple)) and any(
         not isinstance(tool, Mapping) or tool.get("type") != "function" for tool in tools
     )
+
+
+def format_usd(usd: Decimal | None) -> str:
+    """Returns an amount: two significant digits under a cent, cents above, ``$0`` only for nothing.
+
+    Never in scientific notation. None is ``unknown``.
+    """
+    if usd is None:
+        return "unknown"
+    if not usd:
+        return "$0"
+    size = abs(usd)
+    # Two significant digits: the last kept digit is one place behind the first.
+    step = _CENT if size >= _CENT else Decimal(1).scaleb(size.adjusted() - 1)
+    shown = size.quantize(step, rounding=ROUND_HALF_UP)
+    if shown >= _CENT:
+        shown = shown.quantize(_CENT)
+    return f"{'-' if usd < 0 else ''}${shown:,f}"

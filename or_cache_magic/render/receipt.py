@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from decimal import ROUND_HALF_UP, Decimal
 from typing import TYPE_CHECKING, Final, Literal
 
 from or_cache_magic.markdown import escape_markdown, one_line
+from or_cache_magic.pricing import format_usd
 
 if TYPE_CHECKING:
+    from decimal import Decimal
+
     from or_cache_magic.records import Outcome, Usage
 
 __all__ = [
@@ -23,7 +25,6 @@ __all__ = [
 ReceiptStyle = Literal["live", "stable"]
 """``live`` tells what happened now; ``stable`` says the same on every run."""
 
-_CENT: Final = Decimal("0.01")
 _NAME_WIDTH: Final = 120
 _REASON_WIDTH: Final = 300
 _MINUTE_S: Final = 60
@@ -61,24 +62,6 @@ def receipt_text(outcome: Outcome, *, style: ReceiptStyle = "live", now_s: float
 def receipt_markdown(text: str) -> str:
     """Returns a receipt as one line of Markdown that shows it letter for letter."""
     return f"*{escape_markdown(text)}*"
-
-
-def format_usd(usd: Decimal | None) -> str:
-    """Returns an amount: two significant digits under a cent, cents above, ``$0`` only for nothing.
-
-    Never in scientific notation. None is ``unknown``.
-    """
-    if usd is None:
-        return "unknown"
-    if not usd:
-        return "$0"
-    size = abs(usd)
-    # Two significant digits: the last kept digit is one place behind the first.
-    step = _CENT if size >= _CENT else Decimal(1).scaleb(size.adjusted() - 1)
-    shown = size.quantize(step, rounding=ROUND_HALF_UP)
-    if shown >= _CENT:
-        shown = shown.quantize(_CENT)
-    return f"{'-' if usd < 0 else ''}${shown:,f}"
 
 
 def format_age(age_s: float) -> str:
