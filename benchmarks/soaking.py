@@ -11,6 +11,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from figures import MeasuringError
 from kernels import PRICE_USD, Kernel, answer_to, request_for
 
 from or_cache_magic.database import Database
@@ -192,17 +193,24 @@ def ask_cold(folder: Path, *, processes: int, kill_leader: bool = False) -> Cold
             kernel.hear()
         with sim.hold():
             kernels[0].tell(do="ask", prompt="What is a median?")
-            sim.wait_for(lambda rows: sum(row.held for row in rows) == 1)
+            _wait_for(sim, 1)
             for kernel in kernels[1:]:
                 kernel.tell(do="ask", prompt="What is a median?")
             for kernel in kernels[1:]:
-                assert "waits" in kernel.hear()
+                if "waits" not in (said := kernel.hear()):
+                    raise MeasuringError(f"a follower did not wait: {said}")
             if kill_leader:
                 kernels.pop(0).kill()
-                sim.wait_for(lambda rows: sum(row.held for row in rows) == 2)
+                _wait_for(sim, 2)
         began_s = time.monotonic()
         answers = tuple(_answer(kernel) for kernel in kernels)
         return ColdKey(sim.completion_count, answers, time.monotonic() - began_s)
+
+
+def _wait_for(sim: Simulator, requests: int) -> None:
+    """Waits, less than a lease lasts, until so many requests are held back."""
+    if not sim.wait_for(lambda rows: sum(row.held for row in rows) == requests):
+        raise MeasuringError(f"{requests} requests were awaited, and {sim.completion_count} came")
 
 
 def _answer(kernel: Kernel) -> str:

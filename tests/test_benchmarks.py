@@ -72,3 +72,21 @@ def test_hit__imports_nothing_heavy(quick):
 def test_hit__sends_nothing(quick):
     """Hits through the Python API reach the simulator with no request at all."""
     assert quick[1]["requests that our hits sent"]["measured"] == 0
+
+
+def test_soak__prints_every_row_and_finds_nothing(tmp_path):
+    """A quick soak runs to its end: every row has a verdict, and nothing that must not happen did."""
+    soak = RUN.with_name("soak.py")
+    done = subprocess.run(
+        [sys.executable, str(soak), "--quick"],
+        cwd=tmp_path,
+        check=False,
+        capture_output=True,
+        encoding="utf-8",
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = done.stdout.splitlines()[1:]
+    assert len(lines) == 14
+    for what in ("8 processes", "counting hits", "kill -9", "one cold key, leader killed"):
+        assert any(what in line for line in lines)

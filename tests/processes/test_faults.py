@@ -6,6 +6,7 @@ import os
 import shutil
 import sqlite3
 import subprocess
+import sys
 import time
 from contextlib import closing
 
@@ -184,7 +185,7 @@ def overwrite(path, stored):
 
 
 def truncate(path, stored):
-    os.truncate(path, 4096 * 3)
+    os.truncate(path, 4096 * 3)  # the schema is whole
 
 
 def garbage(path, stored):
@@ -205,6 +206,7 @@ def test_damage_under_an_open_kernel__is_ridden_out(kernels, folder, damage):
     damaged = (folder / "cache.db").read_bytes()
     said = [ask(prompt) for prompt in (*OLD, *OLD)]
     assert [one["text"] for one in said] == [*texts.values(), *texts.values()]
+    assert {one["not_stored"] for one in said} == {""}
     assert said[-1]["kind"] == "hit"
     notices = [notice for one in said for notice in one["notices"]]
     assert len(notices) == 1
@@ -212,6 +214,50 @@ def test_damage_under_an_open_kernel__is_ridden_out(kernels, folder, damage):
     (aside,) = folder.glob("cache.db.corrupt-*Z")
     assert aside.stat().st_size >= min(len(damaged), 4096 * 3)
     assert kept(folder) == len(OLD)
+
+
+CUT = """
+import os, sys
+from or_cache_magic.database import Database
+from or_cache_magic.errors import StoreCorruptError
+database = Database(sys.argv[1])
+with database.transaction():
+    for number in range(30):
+        database.cache().set(f"{number:064d}", os.urandom(3000))
+database.checkpoint()
+assert len(database.select("SELECT key, value FROM Cache")) == 30
+os.truncate(database.path, 8192)
+try:
+    database.select("SELECT key, value FROM Cache")
+except StoreCorruptError:
+    print("told")
+database.close()
+"""
+
+
+def test_cut_file__ends_no_kernel(tmp_path):
+    """Reading on in a file that was cut short in place (cp, rsync) is an error, not a signal: see `SETTINGS`."""
+    done = subprocess.run(
+        [sys.executable, "-c", CUT, str(tmp_path)], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "told\n"
+
+
+def test_damage_met_in_writing__costs_no_answer(open_cache, sim, folder):
+    """An answer whose writing meets the damage first is kept in the file that is begun then."""
+    stored = fill(first := open_cache(sim))
+    ((page,),) = first.database.select("SELECT rootpage FROM sqlite_master WHERE name = 'or_ledger'")
+    first.close()
+    with (folder / "cache.db").open("r+b") as file:
+        file.seek((page - 1) * 4096)
+        file.write(os.urandom(4096))
+    cache = open_cache(sim)
+    assert hits(cache, stored)[0] == len(OLD)
+    answer = cache.ask(OLD[0], mode="refresh")
+    assert answer.outcome.stored
+    assert cache.ask(OLD[0]).outcome.kind == "hit"
+    (notice,) = cache.database.pop_notices()
+    assert "set aside" in notice
 
 
 def test_replaced_file__is_noticed(open_cache, sim, folder, tmp_path):
