@@ -361,6 +361,7 @@ def test_foreign__value_is_refused_and_told_once(
     assert [tier.get(pair[0].key) for _ in range(2)] == [None, None]
     assert time.monotonic() - began_s < 4.0
     assert len(tier.told) == 1
+    assert ("a value of 100 MB" in tier.told[0]) == (attack == "100 MB")  # refused before it was fetched
     assert tier.get(good[0].key).answer == good[0].answer
     assert not (tmp_path / "pwned").exists()
     tier.put(*pair)

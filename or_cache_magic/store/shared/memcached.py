@@ -76,7 +76,7 @@ class MemcachedServer:
         if value is None or generation is None or value[:_GENERATION_BYTES] != _checked(generation):
             return None
         if len(value) > LARGEST_BYTES:
-            raise Foreign(f"a value of {len(value) >> 20} MB")
+            raise Foreign(f"a value of {len(value) / 1e6:.0f} MB")
         return bytes(value[_GENERATION_BYTES:])
 
     def put(self, name: str, value: bytes, about: bytes, ttl_s: float | None) -> None:  # noqa: ARG002

@@ -115,7 +115,7 @@ class RedisServer:
         """See `Server.get`."""
         found = self._eval(_GET, [self._key(name), self._key(name, "index")], name, LARGEST_BYTES)
         if isinstance(found, int):
-            raise Foreign(f"a value of {found >> 20} MB")
+            raise Foreign(f"a value of {found / 1e6:.0f} MB")
         return found if found is None or isinstance(found, bytes) else bytes(found)
 
     def put(self, name: str, value: bytes, about: bytes, ttl_s: float | None) -> None:
