@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 from .errors import OptionError, OrCacheError
 from .markdown import one_line
 from .notebook.command import HELP, Command, Option
-from .notebook.tables import ENTRIES, PURGE, STATS
+from .notebook.tables import ENTRIES, PURGE, STATS, WARM
 from .notebook.values import hex_key, read_text_argument, whole
 from .records import EntryFilter, EntryRow, Totals
 from .render import format_age, format_usd
@@ -97,7 +97,10 @@ def _parser() -> argparse.ArgumentParser:
     purge = add("purge", _purge, "remove cached answers; says first what goes and what it cost")
     purge.add_argument("keys", nargs="*", metavar="KEY", help="a key, or its first 4 hex digits or more")
     _add_options(purge, PURGE)
-    for command in (stats, entries, purge):
+    warm = add("warm", _warm, "fill the cache from a .txt, .jsonl or .csv file of prompts")
+    warm.add_argument("file", metavar="FILE", help="one prompt a line, one JSON item a line, a column prompt")
+    _add_options(warm, WARM, without={"params", "tags"})
+    for command in (stats, entries, purge, warm):
         command.add_argument(
             "--dir",
             metavar="FOLDER",
@@ -124,7 +127,9 @@ def _add_options(parser: argparse.ArgumentParser, command: Command, without: Con
 def _add_option(parser: argparse.ArgumentParser, option: Option) -> None:
     described = option.help.replace("%", "%%")
     if not option.metavar:
-        parser.add_argument(*option.names, dest=option.field, action="store_true", help=described)
+        kind = "store_true" if option.value is True else "store_const"
+        const = {} if option.value is True else {"const": option.value}
+        parser.add_argument(*option.names, dest=option.field, action=kind, help=described, **const)
         return
     # A shell has no variables of a notebook.
     shown = option.metavar.removesuffix("|NAME")
@@ -260,6 +265,31 @@ def _confirmed(question: str) -> bool:
         return input(question).strip().lower() in ("y", "yes")
     except EOFError:
         return False
+
+
+def _warm(options: argparse.Namespace) -> None:
+    from .notebook.listing import warm_text
+
+    system = options.system
+    if system is not None:
+        system = read_text_argument(system, {}, Path.cwd())
+    given = {name: getattr(options, name) for name in ("temperature", "max_tokens", "top_p", "seed")}
+    params = {name: None if value == "none" else value for name, value in given.items() if value is not None}
+    with _open(options) as cache:
+        frame = cache.warm(
+            options.file,
+            model=options.model,
+            system=system,
+            mode=options.mode,
+            sample=options.sample,
+            ttl=options.ttl_s,
+            workers=options.workers or 8,
+            progress=not options.quiet,
+            tell=print,
+            **params,
+        )
+    if (frame["error"] != "").any():
+        print(warm_text(frame), file=sys.stderr)
 
 
 def _simulate(options: argparse.Namespace) -> None:

@@ -15,7 +15,7 @@ from or_cache_magic.policy import Mode
 from .command import Parsed, parse
 from .tables import CELL, LINE
 
-__all__ = ["AskOptions", "parse_ask_cell", "parse_ask_line"]
+__all__ = ["AskOptions", "ask_options", "parse_ask_cell", "parse_ask_line"]
 
 _OWN_PLACE: Final[Mapping[str, str]] = {
     "model": "name the model on the line",
@@ -74,7 +74,7 @@ def parse_ask_cell(line: str) -> AskOptions:
             f"one model a cell, and this line names {', '.join(models)}; nothing was sent",
             "the prompt goes below this line; quote a value that has spaces: -s 'be brief'",
         )
-    return _ask(parsed, next(iter(models), None))
+    return ask_options(parsed, next(iter(models), None))
 
 
 def parse_ask_line(line: str) -> AskOptions:
@@ -84,10 +84,11 @@ def parse_ask_line(line: str) -> AskOptions:
         OptionError: The line can't be read; nothing was sent.
     """
     parsed = parse(LINE, line)
-    return _ask(parsed, parsed.values.get("model"))
+    return ask_options(parsed, parsed.values.get("model"))
 
 
-def _ask(parsed: Parsed, model: str | None) -> AskOptions:
+def ask_options(parsed: Parsed, model: str | None) -> AskOptions:
+    """What the options of one ask come to; raises `OptionError`."""
     values = dict(parsed.values)
     params: dict[str, Any] = {}
     for key, value in values.pop("params", ()):

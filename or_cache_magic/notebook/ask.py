@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from .session import Session
 
-__all__ = ["ask_cell", "ask_line"]
+__all__ = ["ask_cell", "ask_line", "request_params"]
 
 
 def ask_cell(session: Session, line: str, cell: str, variables: Mapping[str, Any]) -> Completion | None:
@@ -125,10 +125,12 @@ def _body(
         from .values import read_text_argument
 
         system = read_text_argument(system, variables, session.folder)
-    return chat_body(prompt, model=options.model, settings=settings, system=system, params=_params(options))
+    return chat_body(
+        prompt, model=options.model, settings=settings, system=system, params=request_params(options)
+    )
 
 
-def _params(options: AskOptions) -> dict[str, Any]:
+def request_params(options: AskOptions) -> dict[str, Any]:
     """The fields of the request that the options name; None leaves one out."""
     params: dict[str, Any] = {
         name: value

@@ -29,6 +29,7 @@ MAGICS: Final = (
     "openrouter_stats",
     "openrouter_entries",
     "openrouter_purge",
+    "openrouter_warm",
     "openrouter_last",
     "openrouter_config",
     "openrouter_key",

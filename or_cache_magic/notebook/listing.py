@@ -12,7 +12,7 @@ from or_cache_magic.render import format_usd
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["entries_text", "settings_text", "stats_text"]
+__all__ = ["entries_text", "settings_text", "stats_text", "warm_text"]
 
 _ROWS: Final = 20
 """Entries that are listed; more would scroll the newest away."""
@@ -67,6 +67,21 @@ def settings_text(frame: pd.DataFrame) -> str:
         for name, value, origin in frame.itertuples()
     ]
     return _aligned([["setting", "value", "origin"], *rows], first_left=2, last_left=True)
+
+
+def warm_text(frame: pd.DataFrame) -> str:
+    """What a list of prompts came to: the errors; the first 20."""
+    wrong = frame[frame["error"] != ""]
+    if wrong.empty:
+        return "nothing failed; _ is the DataFrame"
+    room = max(shutil.get_terminal_size().columns - 20, _LEAST_PROMPT)
+    rows = [
+        [str(at), kind, one_line(error, room)]
+        for at, kind, error in wrong.head(_ROWS)[["kind", "error"]].itertuples(name=None)
+    ]
+    text = _aligned([["row", "kind", "error"], *rows], first_left=2, last_left=True)
+    rest = len(wrong) - _ROWS
+    return f"{text}\n… and {rest:,} more; _ is the DataFrame with all of them" if rest > 0 else text
 
 
 def _rows(frame: pd.DataFrame, names: list[str]) -> Any:

@@ -45,6 +45,10 @@ class Magics:
             if cell is None:
                 return ask_line(self.session, line, variables)
             return ask_cell(self.session, line, cell, variables)
+        if name == "openrouter_warm":
+            from .warming import warm
+
+            return warm(self.session, line, variables)
         from . import upkeep
 
         if name == "openrouter_config":

@@ -14,7 +14,7 @@ from or_cache_magic.settings import FORMATS
 from . import values as v
 from .command import HELP, Command, Option
 
-__all__ = ["CELL", "COMMANDS", "CONFIG", "ENTRIES", "KEY", "LAST", "LINE", "PURGE", "STATS"]
+__all__ = ["CELL", "COMMANDS", "CONFIG", "ENTRIES", "KEY", "LAST", "LINE", "PURGE", "STATS", "WARM"]
 
 GROUPS: Final = ("model", "day", "notebook", "tag")
 """What ``%openrouter_stats --by`` can group by."""
@@ -223,6 +223,46 @@ PURGE: Final = Command(
     unharmed="nothing was removed",
 )
 
+_OF_A_LIST: Final = (
+    "--model",
+    "--system",
+    "--temperature",
+    "--max-tokens",
+    "--top-p",
+    "--seed",
+    "--param",
+    "--sample",
+    "--refresh",
+    "--ttl",
+    "--tag",
+)
+"""The options of an ask that a whole list of prompts may have."""
+
+WARM: Final = Command(
+    "openrouter_warm",
+    "Fill the cache from a list of prompts: a variable, or a .txt, .jsonl or .csv file. What it has is free.",
+    "FILE|NAME",
+    (
+        "%openrouter_warm prompts.txt -m openai/gpt-4o-mini",
+        "%openrouter_warm questions --workers 4 --tag exam",
+        "frame = %openrouter_warm requests.jsonl",
+    ),
+    (
+        *(option for option in _ASK if option.names[-1] in _OF_A_LIST),
+        Option(
+            ("--workers",),
+            "workers",
+            "how many are asked at a time; 8 unless set",
+            "N",
+            parse=v.whole(1),
+            expects="it takes a whole number from 1 up",
+        ),
+        Option(("-q", "--quiet"), "quiet", "no progress bar"),
+        HELP,
+    ),
+    unharmed="nothing was sent",
+)
+
 CONFIG: Final = Command(
     "openrouter_config",
     "Show the settings and where each came from, or change some.",
@@ -242,6 +282,6 @@ KEY: Final = Command("openrouter_key", "Set the OpenRouter key for this kernel, 
 LAST: Final = Command("openrouter_last", "The last Completion.", examples=("answer = %openrouter_last",))
 
 COMMANDS: Final[Mapping[str, Command]] = MappingProxyType(
-    {c.spelling: c for c in (CELL, LINE, STATS, ENTRIES, PURGE, CONFIG, KEY, LAST)}
+    {c.spelling: c for c in (CELL, LINE, STATS, ENTRIES, PURGE, WARM, CONFIG, KEY, LAST)}
 )
 """Every magic by its spelling, ``%`` or ``%%`` included."""

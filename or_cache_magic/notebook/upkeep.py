@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from .session import Session
 
-__all__ = ["HANDLERS", "configure", "entries", "last", "purge", "set_key", "stats"]
+__all__ = ["HANDLERS", "configure", "entries", "give", "last", "purge", "set_key", "stats"]
 
 
 def stats(session: Session, line: str) -> pd.DataFrame | None:
@@ -36,7 +36,7 @@ def stats(session: Session, line: str) -> pd.DataFrame | None:
     frame = cache.stats(options.by or "", session=options.session)
     if warning := cache.quota_warning():
         say(session.shell, warning)
-    return _give(session, frame, lambda: stats_text(frame))
+    return give(session, frame, lambda: stats_text(frame))
 
 
 def entries(session: Session, line: str) -> pd.DataFrame | None:
@@ -54,7 +54,7 @@ def entries(session: Session, line: str) -> pd.DataFrame | None:
     from .listing import entries_text
 
     frame = cache.entries(options.text, model=options.model, tag=options.tag, since=options.since_s)
-    return _give(session, frame, lambda: entries_text(frame))
+    return give(session, frame, lambda: entries_text(frame))
 
 
 def purge(session: Session, line: str, variables: Mapping[str, Any]) -> pd.DataFrame | None:
@@ -98,7 +98,7 @@ def purge(session: Session, line: str, variables: Mapping[str, Any]) -> pd.DataF
     if not options.dry_run:
         cache.drop(chosen)
         say(session.shell, "removed")
-    return _give(session, frame, lambda: entries_text(frame))
+    return give(session, frame, lambda: entries_text(frame))
 
 
 def last(session: Session, line: str) -> Completion | None:
@@ -136,7 +136,7 @@ def configure(session: Session, config: Any, line: str) -> pd.DataFrame | None:
     from .listing import settings_text
 
     frame = settings_frame(session.settings())
-    return _give(session, frame, lambda: settings_text(frame))
+    return give(session, frame, lambda: settings_text(frame))
 
 
 def set_key(session: Session, line: str) -> None:
@@ -184,7 +184,7 @@ HANDLERS: Final[Mapping[str, Callable[[Session, str], Any]]] = {
 """What takes its line alone."""
 
 
-def _give(session: Session, frame: pd.DataFrame, text: Callable[[], str]) -> pd.DataFrame | None:
+def give(session: Session, frame: pd.DataFrame, text: Callable[[], str]) -> pd.DataFrame | None:
     """A table to whoever goes on with it; where a terminal shows it, as `text`, which fits there."""
     if getattr(session.shell, "kernel", None) is not None or keeps_result():
         return frame

@@ -22,6 +22,7 @@ from or_cache_magic.notebook.upkeep_arguments import (
     parse_purge,
     parse_stats,
 )
+from or_cache_magic.notebook.warming import parse_warm
 from or_cache_magic.notebook.words import split
 
 
@@ -328,6 +329,7 @@ def test_help__examples_are_read():
         "%openrouter_entries": parse_entries,
         "%openrouter_purge": parse_purge,
         "%openrouter_config": parse_config,
+        "%openrouter_warm": parse_warm,
     }
     for command in COMMANDS.values():
         for example in command.examples:
