@@ -17,9 +17,10 @@ from or_cache_magic.sizes import format_size
 if TYPE_CHECKING:
     import pandas as pd
 
-    from or_cache_magic.cache import CompletionCache, Purge
+    from or_cache_magic.cache import CompletionCache
     from or_cache_magic.records import EntryRow, Totals
     from or_cache_magic.settings import Settings
+    from or_cache_magic.upkeep import Purge
 
     from .session import Session
 
