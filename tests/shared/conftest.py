@@ -109,18 +109,23 @@ def open_store(tmp_path, open_tier):
 
 
 @pytest.fixture
-def machine(tmp_path, sim):
+def settings_of(sim):
+    """``settings_of(url)`` is what asks the simulator and shares on this server."""
+
+    def chosen(url, *, timeout_s=5.0, **others):
+        shared = {"shared_url": parse_shared_url(url), "shared_timeout_s": timeout_s}
+        return Settings(**{"model": MODEL, "base_url": sim.base_url, **shared, **others})
+
+    return chosen
+
+
+@pytest.fixture
+def machine(tmp_path, settings_of):
     """``machine("a", url)`` is the cache of one machine: a folder, and the server that all share."""
     opened = []
 
-    def start(name, url, *, api_key="sk-or-v1-test", timeout_s=5.0, asks=sim, **settings):
-        chosen = Settings(
-            model=MODEL,
-            base_url=asks.base_url,
-            shared_url=parse_shared_url(url),
-            shared_timeout_s=timeout_s,
-            **settings,
-        )
+    def start(name, url, *, api_key="sk-or-v1-test", **settings):
+        chosen = settings_of(url, **settings)
         cache = CompletionCache(tmp_path / name, settings=lambda: chosen, api_key=lambda: api_key)
         opened.append(cache)
         return cache

@@ -319,9 +319,11 @@ def test_secret__too_short_is_refused(open_tier):
 def test_put__takes_no_notebook_along(open_tier, redis_server, make):
     """Where it was asked from is nobody's business; the prompt is there only as its beginning, to purge by."""
     tier = open_tier(redis_server.url)
-    tier.put(*make("y" * 400 + "x" * 400, notebook="thesis-of-alice.ipynb"))
+    pair = make("y" * 400 + "x" * 400, notebook="thesis-of-alice.ipynb")
+    tier.put(*pair)
     whole = everything_on(redis_server)
 
+    assert tier.get(pair[0].key).notebook == ""
     assert b"alice" not in whole
     assert b"x" * 101 not in whole
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import subprocess
 import threading
 
 import pytest
 
+from or_cache_magic.cache import CompletionCache
 from or_cache_magic.errors import CacheMissError, MissingKeyError, UpstreamError
 from or_cache_magic.records import EntryFilter
 from or_cache_magic.simulator import scenario
 
-from .servers import eventually
+from .servers import Redis, eventually, free_port, needs
 
 PROMPT = "What is a median?"
 
@@ -195,3 +197,40 @@ def test_purge__reaches_the_server(machine, server, sim):
     assert machine("b", server.url, api_key=None).ask("Another question?").cached
     assert any("removed for all" in line for line in first.database.pop_notices())
     assert first.store.count(EntryFilter())[0] == 1
+
+
+def test_team__in_front_of_it_may_be_memory(server, sim, settings_of):
+    """A cache in memory shares too: nothing on disk, and nothing paid twice."""
+    for _ in range(2):
+        with CompletionCache(
+            ":memory:", settings=lambda: settings_of(server.url), api_key=lambda: "k"
+        ) as cache:
+            cache.ask(PROMPT)
+    assert sim.completion_count == 1
+
+
+def test_team__over_tls(machine, tmp_path):
+    """``rediss://`` works with the team's certificate, and a certificate that nobody vouches for is refused."""
+    needs("openssl")
+    certificate, key, port = tmp_path / "cert.pem", tmp_path / "key.pem", free_port()
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost",
+         "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-keyout", key, "-out", certificate],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    server = Redis(
+        tmp_path, "--tls-port", str(port), "--tls-cert-file", str(certificate),
+        "--tls-key-file", str(key), "--tls-ca-cert-file", str(certificate), "--tls-auth-clients", "no",
+    )  # fmt: skip
+    try:
+        trusted = f"rediss://127.0.0.1:{port}/0?ssl_ca_certs={certificate}"
+        first, second = machine("a", trusted), machine("b", trusted)
+        first.ask(PROMPT)
+        assert second.ask(PROMPT).outcome.kind == "team"
+
+        third = machine("c", f"rediss://127.0.0.1:{port}/0")
+        assert third.ask(PROMPT).outcome.kind == "miss"
+        (line,) = third.database.pop_notices()
+        assert "certificate" in line.lower()
+    finally:
+        server.kill()
