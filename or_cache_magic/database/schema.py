@@ -32,7 +32,7 @@ SETTINGS: Final[Mapping[str, int | str]] = {
     "sqlite_auto_vacuum": 1,
     "sqlite_cache_size": 8192,
     "sqlite_journal_mode": "wal",
-    # A mapped file that is cut short under an open kernel (cp, rsync) kills it by SIGBUS; and hits gain nothing.
+    # A mapped file that is cut short under an open kernel (cp, rsync) kills it by SIGBUS. Hits gain nothing.
     "sqlite_mmap_size": 0,
     "sqlite_synchronous": 1,
     "disk_min_file_size": 1 << 62,  # every value inline

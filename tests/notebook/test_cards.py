@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from markdown_it import MarkdownIt
 
-from or_cache_magic.upkeep import Purge
 from or_cache_magic.notebook.cards import entry_card, masked, preview_line, purge_line, say, status_card
 from or_cache_magic.notebook.extension import loaded
 from or_cache_magic.records import EntryFilter
 from or_cache_magic.simulator import Scenario, scenario
+from or_cache_magic.upkeep import Purge
 
 HOSTILE = [
     "<script>alert(1)</script>",

@@ -28,11 +28,11 @@ def test_warm__of_a_variable_makes_cells_free(questions):
     assert "2 cached · 0 bought" in questions.run("%openrouter_warm questions")
 
 
-def test_warm__of_a_file_is_found_from_the_kernels_folder(nb):
-    """A relative name begins where the kernel started, wherever ``%cd`` went since."""
+def test_warm__of_a_file_is_found_from_the_kernels_folder(nb, monkeypatch):
+    """A relative name begins where the kernel started, wherever it went since."""
     (nb.folder / "my prompts.txt").write_text("one\ntwo\n", encoding="utf-8")
     (nb.folder / "sub").mkdir()
-    nb.run("%cd sub")
+    monkeypatch.chdir(nb.folder / "sub")
     nb.run("%openrouter_warm 'my prompts.txt'")
     assert sorted(body["messages"][0]["content"] for body in nb.sent) == ["one", "two"]
 

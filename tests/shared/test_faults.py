@@ -10,6 +10,7 @@ import pickle
 import signal
 import sys
 import time
+import tracemalloc
 import zlib
 from contextlib import closing
 from decimal import Decimal
@@ -366,6 +367,21 @@ def test_foreign__value_is_refused_and_told_once(
     assert not (tmp_path / "pwned").exists()
     tier.put(*pair)
     assert tier.get(pair[0].key).answer == pair[0].answer
+
+
+def test_foreign__a_bomb_is_not_inflated(open_tier, redis_server, make):
+    """A value that would be 200 MB is given up at 32."""
+    tier = open_tier(redis_server.url, timeout_s=20.0)
+    pair = make()
+    tier.put(*pair)
+    with closing(redis_server.client()) as client:
+        client.set(f"{{test:1:{pair[0].key.digest[0]}}}:{pair[0].key.digest}", _bomb(pair))
+    tracemalloc.start()
+    try:
+        assert tier.get(pair[0].key) is None
+        assert tracemalloc.get_traced_memory()[1] < 120 << 20
+    finally:
+        tracemalloc.stop()
 
 
 def test_foreign__another_type_is_refused(open_tier, redis_server, make):

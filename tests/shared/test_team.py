@@ -203,7 +203,7 @@ def test_team__in_front_of_it_may_be_memory(server, sim, settings_of):
     """A cache in memory shares too: nothing on disk, and nothing paid twice."""
     for _ in range(2):
         with CompletionCache(
-            ":memory:", settings=lambda: settings_of(server.url), api_key=lambda: "k"
+            ":memory:", settings=lambda: settings_of(server.url), api_key=lambda: "sk-or-v1-test"
         ) as cache:
             cache.ask(PROMPT)
     assert sim.completion_count == 1
