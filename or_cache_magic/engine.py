@@ -20,6 +20,7 @@ import threading
 import time
 from collections.abc import Callable
 from decimal import Decimal
+from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from .accounting import Books, paid_for
@@ -113,8 +114,8 @@ class Engine:
         if sought.miss.alone:
             outcome, led = self._bring(sought, asker), True
         else:
-            work = lambda: self._bring(sought, asker)  # noqa: E731
-            outcome, led = self._flights.do(sought.key.digest, work, asker.cancel)
+            bring = partial(self._bring, sought, asker)
+            outcome, led = self._flights.do(sought.key.digest, bring, asker.cancel)
         return self._finish(sought, outcome, led)
 
     async def aask(self, request: Request, policy: Policy, asker: Asker = _NOBODY) -> Outcome:
