@@ -248,7 +248,7 @@ def _purge(options: argparse.Namespace) -> None:
         )
         preview = cache.preview(chosen)
         print(purge_line(preview, dry_run=options.dry_run), flush=True)
-        if not preview.entries or options.dry_run:
+        if preview.does_nothing or options.dry_run:
             return
         if not options.yes and not _confirmed(f"remove {preview.entries:,}? [y/N] "):
             print("nothing was removed")

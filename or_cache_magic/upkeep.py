@@ -28,7 +28,7 @@ class Purge(NamedTuple):
     """What a purge removes: how many entries, and what it would cost to buy them again.
 
     ``cost_usd`` is the sum of what is known; ``unpriced`` counts the entries whose cost isn't. ``size_bytes``
-    go, ``rest_bytes`` stay.
+    go, ``rest_bytes`` stay. With `team` the team's server is purged too: what it has isn't counted here.
     """
 
     filter: EntryFilter
@@ -37,6 +37,12 @@ class Purge(NamedTuple):
     unpriced: int
     size_bytes: int
     rest_bytes: int
+    team: bool = False
+
+    @property
+    def does_nothing(self) -> bool:
+        """Whether no entry matches, here or on a server."""
+        return not self.entries and not self.team
 
 
 class Upkeep:
@@ -182,7 +188,9 @@ class Upkeep:
         """What a purge would remove."""
         self.ledger.flush()
         goes = self.store.weigh(chosen)
-        return Purge(chosen, *goes, self.store.size_bytes() - goes.size_bytes)
+        # Making room on this disk is nothing to the team.
+        team = self.settings.shared_url is not None and chosen.to_fit_bytes is None
+        return Purge(chosen, *goes, self.store.size_bytes() - goes.size_bytes, team)
 
     def drop(self, chosen: EntryFilter) -> int:
         """Removes the entries that `chosen` names; how many."""

@@ -28,7 +28,7 @@ __all__ = ["entry_card", "masked", "preview_line", "purge_line", "say", "setting
 
 _HOW_TO_SET_IT = "set OPENROUTER_API_KEY, or type it after %openrouter_key"
 
-_NO_MATCH = "no entry matches; nothing to remove"
+_NO_MATCH = ("no entry matches; nothing to remove", "no entry here matches; the team's server may have some")
 _SHOWN = 10
 """Hex digits of a key that are shown."""
 
@@ -99,7 +99,11 @@ def purge_line(purge: Purge, *, dry_run: bool) -> str:
     limit_bytes = purge.filter.to_fit_bytes
     if not purge.entries:
         fits = limit_bytes is not None and purge.rest_bytes <= limit_bytes
-        return f"{format_size(purge.rest_bytes)} fit already; nothing to remove" if fits else _NO_MATCH
+        return (
+            f"{format_size(purge.rest_bytes)} fit already; nothing to remove"
+            if fits
+            else _NO_MATCH[purge.team]
+        )
     at_least = "≥ " if purge.unpriced else ""
     unpriced = f", {purge.unpriced:,} unpriced" if purge.unpriced else ""
     tail = " · nothing was removed (--dry-run)" if dry_run else ""
@@ -109,7 +113,8 @@ def purge_line(purge: Purge, *, dry_run: bool) -> str:
         rest = f" · {format_size(purge.rest_bytes)} stay"
         rest += " (too much still: no more match)" if purge.rest_bytes > limit_bytes else ""
     price = f"{at_least}{format_usd(purge.cost_usd)} to buy again{unpriced}"
-    return f"{_entries(purge.entries)}, {size}{price}{rest}{tail}"
+    team = ", and what the team's server has of them" if purge.team else ""
+    return f"{_entries(purge.entries)}, {size}{price}{rest}{team}{tail}"
 
 
 def entry_card(cache: CompletionCache, prefix: str) -> tuple[str, str]:

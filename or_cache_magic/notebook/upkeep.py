@@ -89,7 +89,7 @@ def purge(session: Session, line: str, variables: Mapping[str, Any]) -> pd.DataF
     )
     preview = cache.preview(chosen)
     say(session.shell, purge_line(preview, dry_run=options.dry_run))
-    if preview.entries == 0:
+    if preview.does_nothing:
         return None
     if not options.dry_run and not options.yes and not _confirmed(f"Remove {preview.entries:,}? [y/N] "):
         say(session.shell, "nothing was removed")

@@ -275,6 +275,8 @@ def _delete_all(connection: sqlite3.Connection) -> int:
     # Our tables first: SQLite empties a table without triggers at once, and Cache's then find nothing to do.
     for table in ("or_entry", "or_request", "or_unserved"):
         connection.execute(f"DELETE FROM {table}")  # noqa: S608
+    # How a call failed may repeat its prompt; who is asking now keeps the lease.
+    connection.execute("DELETE FROM or_lease WHERE failure IS NOT NULL")
     return connection.execute("DELETE FROM Cache").rowcount
 
 

@@ -94,6 +94,22 @@ def test_release__tells_a_failure_to_those_who_waited(leases):
 
 
 @pytest.mark.parametrize(
+    ("secret", "message"), [("", "no: What is"), ("s" * 16, "the call of another machine failed (502)")]
+)
+def test_release__tells_nothing_of_prompt_or_answer(open_tier, redis_server, secret, message):
+    """Neither a provider's body nor half an answer reaches the server, with a secret no words of others."""
+    first, second = (SharedLeases(open_tier(redis_server.url, secret=secret)) for _ in range(2))
+    mine = first.acquire(DIGEST, 60)
+    waiting = second.acquire(DIGEST, 60)
+    first.release(
+        mine, {"status": 502, "message": "no: What is", "body": {"raw": "What is"}, "partial_text": "A"}
+    )
+
+    told = second.acquire(DIGEST, 60, after=waiting)
+    assert told.failure == {"status": 502, "message": message}
+
+
+@pytest.mark.parametrize(
     "value",
     [b"\x80\x04}", b"<html>", b"x\n\n", b"nan-0\n1 2", b"failed\n1-0\n7 0123456789ab\n[1", b"\xff" * 70000],
 )

@@ -199,6 +199,20 @@ def test_purge__reaches_the_server(machine, server, sim):
     assert first.store.count(EntryFilter())[0] == 1
 
 
+def test_purge__reaches_the_server_when_this_disk_has_none(machine, server):
+    """The preview says so, and what only the server has is removed."""
+    machine("a", server.url).ask(PROMPT)
+    second = machine("b", server.url, api_key=None)
+    chosen = second.purge_filter(all=True)
+    preview = second.preview(chosen)
+
+    assert (preview.entries, preview.team, preview.does_nothing) == (0, True, False)
+    second.drop(chosen)
+    with pytest.raises(MissingKeyError):
+        machine("c", server.url, api_key=None).ask(PROMPT)
+    assert not second.preview(second.purge_filter(to_fit="1GB")).team
+
+
 def test_team__in_front_of_it_may_be_memory(server, sim, settings_of):
     """A cache in memory shares too: nothing on disk, and nothing paid twice."""
     for _ in range(2):

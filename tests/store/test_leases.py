@@ -25,7 +25,8 @@ from or_cache_magic.errors import (
 )
 from or_cache_magic.failure import failure_from, failure_json
 from or_cache_magic.lease import Held, Lease
-from or_cache_magic.store import DiskLeases
+from or_cache_magic.records import EntryFilter
+from or_cache_magic.store import DiskLeases, DiskStore
 from or_cache_magic.turns import Turn, take_turn
 
 KEY = "ab" * 32
@@ -255,3 +256,13 @@ def test_failure__from_anything_is_an_error_or_none(form):
     failure = failure_from(form)
     assert failure is None or (isinstance(failure, UpstreamError) and not isinstance(failure, StoreError))
     assert failure is None or str(failure)
+
+
+def test_purge__of_everything_takes_failures_and_leaves_who_is_asking(leases, database):
+    """A failure may repeat its prompt; a lease says nothing of one."""
+    failed, asking = leases.acquire(KEY, TTL_S), leases.acquire("cd" * 32, TTL_S)
+    leases.release(failed, {**FAILURE, "partial_text": "half of a secret"})
+    DiskStore(database).purge(EntryFilter(), everything=True)
+
+    assert rows(database) == [("cd" * 32, None)]
+    assert leases.renew(asking, TTL_S)

@@ -20,6 +20,8 @@ __all__ = ["SharedLeases"]
 _FAILURE_TTL_S: Final = 5.0
 _FAILED: Final = b"failed\n"
 _NOBODY: Final = "somebody"
+_PRIVATE: Final = frozenset({"body", "partial_text"})
+"""Facts of a failure that stay on the machine; its message does too where the team has a secret."""
 _OWNER: Final = re.compile(r"([0-9]{1,10}) ([0-9a-f]{12})")
 
 
@@ -64,8 +66,15 @@ class SharedLeases:
     def release(self, lease: Lease, failure: Mapping[str, Any] | None = None) -> None:
         """See `lease.Leases.release`; a failure is kept for five seconds."""
         name, value = self._shared.secrecy.name(lease.digest), self._value(lease.token)
-        left = None if failure is None else _FAILED + value + b"\n" + json.dumps(failure).encode()
+        left = None if failure is None else _FAILED + value + b"\n" + json.dumps(self._told(failure)).encode()
         self._ask(lambda server: server.swap(name, value, left, _FAILURE_TTL_S))
+
+    def _told(self, failure: Mapping[str, Any]) -> dict[str, Any]:
+        """What the team is told of a failure: nothing that may repeat the prompt or hold the answer."""
+        told = {name: value for name, value in failure.items() if name not in _PRIVATE}
+        if self._shared.secrecy.secret and "message" in told:
+            told["message"] = f"the call of another machine failed ({told.get('status', 'no reply')})"
+        return told
 
     def _value(self, token: str) -> bytes:
         return f"{token}\n{os.getpid()} {self._shared.secrecy.payer()}".encode()
