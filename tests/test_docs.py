@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import builtins
 import doctest
 import importlib
 import importlib.util
@@ -343,4 +344,5 @@ def _modules() -> list[str]:
 def test_docstrings__examples_are_true(name: str):
     """What a docstring's example says is what comes out."""
     failed, tried = doctest.testmod(importlib.import_module(name))
+    vars(builtins).pop("_", None)  # doctest leaves one, and IPython then makes none of its own
     assert (failed, tried > 0) == (0, True)

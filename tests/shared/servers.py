@@ -122,7 +122,7 @@ class Memcached(Process):
     def client(self):
         from pymemcache.client.base import Client
 
-        return Client(("127.0.0.1", self.port), timeout=5)
+        return Client(("127.0.0.1", self.port), timeout=5, default_noreply=False)
 
     def empty(self) -> None:
         self.say(b"flush_all\r\n")
