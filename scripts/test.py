@@ -1,7 +1,7 @@
 """Makes a virtual environment, installs the built package and its test tools, and runs every check.
 
     python3 scripts/test.py              # lint, types, floors, all tests with coverage
-    python3 scripts/test.py --unit       # only the tests that start no kernel, without lint
+    python3 scripts/test.py --unit       # only the tests that start no kernels, servers or crowds
 
 Needs nothing but Python 3.10 or newer and a package index. The tests run against the installed wheel,
 not against the source tree.
@@ -44,17 +44,20 @@ def prepare() -> Path:
 def main() -> None:
     """Runs the checks."""
     parser = argparse.ArgumentParser(description="Install and check the package.")
-    parser.add_argument("--unit", action="store_true", help="only the tests that start no kernel")
+    parser.add_argument(
+        "--unit", action="store_true", help="only the tests that start no kernels, servers or crowds"
+    )
     unit = parser.parse_args().unit
     programs = prepare()
     if unit:
-        run(programs / "pytest", "-m", "not kernel", "-q")
+        apart = [f"--ignore=tests/{name}" for name in ("processes", "shared", "test_benchmarks.py")]
+        run(programs / "pytest", "-m", "not kernel", "-q", *apart)
         return
     run(programs / "ruff", "format", "--check", ".")
     run(programs / "ruff", "check", ".")
     run(programs / "mypy")
     run(programs / "lint-imports")
-    run(programs / "pytest", "-q", "--cov=or_cache_magic", "--cov-branch", "--cov-report=term:skip-covered")
+    run(programs / "pytest", "-q", "--cov", "--cov-report=term:skip-covered")
 
 
 if __name__ == "__main__":
