@@ -45,7 +45,7 @@ def main() -> None:
     """Runs the checks."""
     parser = argparse.ArgumentParser(description="Install and check the package.")
     parser.add_argument(
-        "--unit", action="store_true", help="only the tests that start no kernels, servers or crowds"
+        "--unit", action="store_true", help="only what starts no kernels, servers or crowds"
     )
     unit = parser.parse_args().unit
     programs = prepare()
