@@ -44,9 +44,7 @@ def prepare() -> Path:
 def main() -> None:
     """Runs the checks."""
     parser = argparse.ArgumentParser(description="Install and check the package.")
-    parser.add_argument(
-        "--unit", action="store_true", help="only what starts no kernels, servers or crowds"
-    )
+    parser.add_argument("--unit", action="store_true", help="only what starts no kernels, servers or crowds")
     unit = parser.parse_args().unit
     programs = prepare()
     if unit:
