@@ -309,7 +309,7 @@ broken line
         ("/home/me/laboratory", None),
         ("/mnt/with space/x", "cifs"),
         ("/content/drive/MyDrive", "fuse"),
-        ("/work/x", "fuse.sshfs"),
+        ("/data/x", "fuse.sshfs"),
         ("/twice/x", None),
         ("/disk/x", None),
     ],
