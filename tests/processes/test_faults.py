@@ -291,7 +291,7 @@ MOUNTS = """\
 31 30 0:42 / /home/me/lab/local rw - tmpfs tmpfs rw
 32 22 0:43 / /mnt/with\\040space rw - cifs //server/share rw
 33 22 0:44 / /content/drive rw,nosuid - fuse drive rw
-34 22 0:45 / /work rw - fuse.sshfs me@host:/ rw
+34 22 0:45 / /data rw - fuse.sshfs me@host:/ rw
 35 22 0:46 / /twice rw - nfs server:/ rw
 36 22 0:47 / /twice rw - ext4 /dev/vdb rw
 37 22 0:48 / /disk rw - fuseblk /dev/sdb1 rw
