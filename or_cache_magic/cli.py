@@ -23,6 +23,7 @@ from .errors import OptionError, OrCacheError
 from .markdown import one_line
 from .notebook.command import HELP, Command, Option
 from .notebook.tables import ENTRIES, PURGE, STATS, WARM
+from .notebook.upkeep_arguments import purge_conditions
 from .notebook.values import hex_key, read_text_argument, whole
 from .records import EntryFilter, EntryRow, Totals
 from .render import format_age, format_usd
@@ -235,17 +236,7 @@ def _purge(options: argparse.Namespace) -> None:
             f"{problem} (nothing was removed)", "a key is 4 to 64 hex digits; or-cache entries lists them"
         ) from None
     with _open(options) as cache:
-        chosen = cache.purge_filter(
-            keys,
-            model=options.model,
-            system=system,
-            tag=options.tag,
-            prefix=options.prefix,
-            older=options.older_s,
-            expired=options.expired,
-            to_fit=options.to_fit_bytes,
-            all=options.all,
-        )
+        chosen = cache.purge_filter(keys, system=system, **purge_conditions(options))
         preview = cache.preview(chosen)
         print(purge_line(preview, dry_run=options.dry_run), flush=True)
         if preview.does_nothing or options.dry_run:

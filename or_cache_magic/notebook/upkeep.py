@@ -11,7 +11,14 @@ from .caller import deliver, keeps_result
 from .cards import say
 from .command import help_text
 from .tables import CONFIG, ENTRIES, KEY, LAST, PURGE, STATS
-from .upkeep_arguments import parse_config, parse_entries, parse_plain, parse_purge, parse_stats
+from .upkeep_arguments import (
+    parse_config,
+    parse_entries,
+    parse_plain,
+    parse_purge,
+    parse_stats,
+    purge_conditions,
+)
 from .values import read_text_argument
 
 if TYPE_CHECKING:
@@ -76,17 +83,7 @@ def purge(session: Session, line: str, variables: Mapping[str, Any]) -> pd.DataF
     cache, system = session.cache(), options.system
     if system is not None:
         system = read_text_argument(system, variables, session.folder)
-    chosen = cache.purge_filter(
-        options.keys,
-        model=options.model,
-        system=system,
-        tag=options.tag,
-        prefix=options.prefix,
-        older=options.older_s,
-        expired=options.expired,
-        to_fit=options.to_fit_bytes,
-        all=options.all,
-    )
+    chosen = cache.purge_filter(options.keys, system=system, **purge_conditions(options))
     preview = cache.preview(chosen)
     say(session.shell, purge_line(preview, dry_run=options.dry_run))
     if preview.does_nothing:

@@ -26,6 +26,7 @@ __all__ = [
     "parse_plain",
     "parse_purge",
     "parse_stats",
+    "purge_conditions",
 ]
 
 _SHOWN_KEY: Final = re.compile(r"[0-9a-fA-F]{8,64}")
@@ -125,6 +126,23 @@ def parse_purge(line: str) -> PurgeOptions:
             f"nothing is chosen; {PURGE.unharmed}", "name keys or conditions, or --all for everything"
         )
     return options
+
+
+def purge_conditions(options: Any) -> dict[str, Any]:
+    """What to purge, as `CompletionCache.purge_filter` takes it; keys and the system prompt apart.
+
+    Args:
+        options: `PurgeOptions`, or anything with its fields, as the shell's command has them.
+    """
+    return {
+        "model": options.model,
+        "tag": options.tag,
+        "prefix": options.prefix,
+        "older": options.older_s,
+        "expired": options.expired,
+        "to_fit": options.to_fit_bytes,
+        "all": options.all,
+    }
 
 
 def parse_config(line: str) -> ConfigOptions:
