@@ -235,7 +235,8 @@ def test_kernel__interrupt_stops_the_spending(kernel: Kernel, sim: Simulator):
 
     assert sim.wait_for(lambda rows: bool(rows) and rows[-1].cancelled)
     last = kernel.shown_next("update_display_data")
-    assert last["data"]["text/plain"].startswith(first["data"]["text/plain"] + " ")
+    # How much had arrived at the first look depends on the machine; the last has all of it.
+    assert last["data"]["text/plain"].startswith(first["data"]["text/plain"])
     assert last["transient"] == first["transient"]
     assert kernel.client.get_shell_msg(timeout=30)["content"]["ename"] == "KeyboardInterrupt"
     _, outputs, _ = kernel.run(
