@@ -234,7 +234,6 @@ def test_config__cache_dir_moves_the_cache_at_once(nb):
     assert nb.sim.completion_count == 2
 
 
-@pytest.mark.filterwarnings("ignore:using dhist:UserWarning")  # IPython 8.18 without pickleshare
 def test_cd__does_not_move_the_cache(nb, tmp_path: Path):
     """The cache stays where the kernel was started."""
     nb.run("%openrouter hi")

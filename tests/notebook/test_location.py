@@ -210,7 +210,6 @@ def test_notebook_file__is_told_even_where_the_cache_is_elsewhere(start: Path, n
     assert notebook_file(starting_dir=start) is None
 
 
-@pytest.mark.filterwarnings("ignore:using dhist:UserWarning")  # IPython 8.18 without pickleshare
 def test_locate__cd_does_not_move_it(
     start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fresh_shell
 ):
