@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 import venv
@@ -46,6 +47,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Install and check the package.")
     parser.add_argument("--unit", action="store_true", help="only what starts no kernels, servers or crowds")
     unit = parser.parse_args().unit
+    # A shell has what it runs in the background ignore interrupts, which the tests send.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     programs = prepare()
     if unit:
         apart = [f"--ignore=tests/{name}" for name in ("processes", "shared", "test_benchmarks.py")]
