@@ -6,7 +6,7 @@ import os
 import sqlite3
 import threading
 import time
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final, Union
 
 from or_cache_magic.database.connection import (
@@ -130,15 +130,14 @@ class OpenFile:
 
     def _upgraded(self, reader: Reader) -> OpenFile | None:
         """Bring an older file up to date, once; what to read from instead when it can't be written."""
-        with self._upgrading:
+        with self._upgrading, closing(reader.connection) as source:
             if self._stand_in is None:
                 try:
                     self.open_writer(min(self._timeout_s, _READER_WAIT_S))
                 except StoreUnavailableError:
                     from or_cache_magic.database.memory import StandIn
 
-                    self._stand_in = StandIn(self.path, reader.connection, self._functions, self._upgrade)
-            reader.connection.close()
+                    self._stand_in = StandIn(self.path, source, self._functions, self._upgrade)
             return self._stand_in
 
     def _teach(self, connection: sqlite3.Connection) -> None:

@@ -6,6 +6,7 @@ import os
 import sqlite3
 import threading
 import time
+from contextlib import closing
 from decimal import Decimal
 
 import pytest
@@ -203,22 +204,22 @@ ASKS = st.lists(
 @given(ASKS, st.randoms())
 def test_totals__are_exact_in_any_order(tmp_path_factory, clock, asks, random):
     """Whatever is recorded or counted, in whatever order and with whatever flushes, the sums are exact."""
-    database = Database(tmp_path_factory.mktemp("ledger"))
-    ledger = Ledger(database, "s", clock)
-    random.shuffle(asks)
-    for kind, pico, tokens, model in asks:
-        usd = from_pico(pico)
-        if kind in ("miss", "refresh", "bypass", "failed"):
-            paid = UNKNOWN_COST if usd is None else Cost(usd, "reported")
-            ledger.record(LedgerRow(1.0, "s", "", KEY, model, kind, 1, paid, usd, prompt_tokens=tokens))
-        else:
-            ledger.count_hit(key=KEY, model=model, kind=kind, value_usd=usd, prompt_tokens=tokens)
-        if random.random() < 0.2:
-            ledger.flush()
+    # Closed whatever happens: a draw from `random` may end an example in the middle.
+    with closing(Database(tmp_path_factory.mktemp("ledger"))) as database:
+        ledger = Ledger(database, "s", clock)
+        random.shuffle(asks)
+        for kind, pico, tokens, model in asks:
+            usd = from_pico(pico)
+            if kind in ("miss", "refresh", "bypass", "failed"):
+                paid = UNKNOWN_COST if usd is None else Cost(usd, "reported")
+                ledger.record(LedgerRow(1.0, "s", "", KEY, model, kind, 1, paid, usd, prompt_tokens=tokens))
+            else:
+                ledger.count_hit(key=KEY, model=model, kind=kind, value_usd=usd, prompt_tokens=tokens)
+            if random.random() < 0.2:
+                ledger.flush()
 
-    (totals,) = ledger.totals()
-    by_model = ledger.totals("model")
-    database.close()
+        (totals,) = ledger.totals()
+        by_model = ledger.totals("model")
 
     def total(*kinds):
         return from_pico(sum(pico or 0 for kind, pico, *_ in asks if kind in kinds))
