@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any, Final
 
-from .records import UNKNOWN_COST, Cost
+from or_cache_magic.records import UNKNOWN_COST, Cost
 
 __all__ = ["FREE", "cost_of_failure", "cost_reported", "decimal_usd", "format_usd"]
 
