@@ -65,12 +65,15 @@ class Request(NamedTuple):
         stream: Whether it is asked as a stream. Not in the key, but for plugins that make it matter.
         sample: Which sample of this request; 0 is the first. In the key when not 0, never sent.
         base_url: The API's base URL, without a trailing slash. In the key when not OpenRouter's.
+        prompt_cache: For how long the provider's prompt caching is to keep the large static part: ``5m``,
+            ``1h``, or empty for no marks. The marks are set as it is sent, and not in the key.
     """
 
     body: Mapping[str, Json]
     stream: bool = True
     sample: int = 0
     base_url: str = OPENROUTER_URL
+    prompt_cache: str = ""
 
 
 class RequestKey(NamedTuple):
@@ -239,7 +242,11 @@ class LedgerRow(NamedTuple):
         tags: Labels of the ask.
         prompt_tokens: Tokens served or bought, for all of them; None is unknown. So the other counts.
         seconds: Seconds the asks took, together.
-        generation_id: For settling an unknown cost later; None when no reply named one.
+        generation_id: The generation that tells what is unknown here (of an answer from OpenRouter's response
+            cache the one that was paid for); None when no reply named one.
+        base_url: Where that generation can be asked for.
+        prompt_cache_saved_usd: What the provider's prompt caching took off the price, below 0 where writing
+            to it cost more than it saved; None is unknown. 0 when it neither read nor wrote.
     """
 
     at_s: float
@@ -258,6 +265,8 @@ class LedgerRow(NamedTuple):
     cache_write_tokens: int | None = None
     seconds: float = 0.0
     generation_id: str | None = None
+    base_url: str = OPENROUTER_URL
+    prompt_cache_saved_usd: Decimal | None = Decimal(0)
 
 
 class EntryFilter(NamedTuple):
@@ -329,6 +338,11 @@ class Totals(NamedTuple):
         team_hits: Those of them that were served from the team's shared tier.
         team_saved_usd: What of ``saved_usd`` these saved.
         misses: Asks that found nothing to serve and were answered upstream.
+        prompt_cache_saved_usd: What the providers' prompt caching took off the calls that were made; below 0
+            where writing to it cost more than was read. None when of no call it is known.
+        prompt_cache_unpriced: The calls that used prompt caching, of which it is not known.
+        settled_usd: What of ``paid_usd`` ``GET /generation`` told afterwards.
+        estimated_usd: What of ``paid_usd`` is counted from tokens and the price list. The rest is reported.
     """
 
     group: str
@@ -353,3 +367,16 @@ class Totals(NamedTuple):
     prompt_cache_saved_usd: Decimal | None = None
     team_hits: int = 0
     team_saved_usd: Decimal = Decimal(0)
+    prompt_cache_unpriced: int = 0
+    settled_usd: Decimal = Decimal(0)
+    estimated_usd: Decimal = Decimal(0)
+
+    @property
+    def reported_usd(self) -> Decimal:
+        """What of ``paid_usd`` the replies themselves reported."""
+        return self.paid_usd - self.settled_usd - self.estimated_usd
+
+    @property
+    def net_saved_usd(self) -> Decimal:
+        """What hits saved, and what prompt caching took off or cost besides, as far as is known."""
+        return self.saved_usd + (self.prompt_cache_saved_usd or 0)

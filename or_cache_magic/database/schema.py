@@ -17,7 +17,7 @@ from or_cache_magic.errors import NewerStoreError, UnsafeStoreError
 if TYPE_CHECKING:
     import sqlite3
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 """Number of this layout; a reader refuses a higher one. Every released one keeps a fixture in the tests."""
 
 APPLICATION_ID: Final = 0x4F52434D
@@ -66,7 +66,7 @@ _DISKCACHE: Final = (
 
 # Rows are joined to Cache by rowid: a second copy of the 64-digit key would cost 150 bytes an entry.
 # The asked model is Cache.tag. Money is pico-dollars; NULL is unknown. Tags: see `store.filters`.
-OUR_TABLES: Final = (
+_LAYOUT_1: Final = (
     """CREATE TABLE or_entry (
         id INTEGER PRIMARY KEY, created REAL NOT NULL, expires REAL, served_model TEXT, provider TEXT,
         prompt_tokens INTEGER, completion_tokens INTEGER, cost INTEGER, cost_source TEXT NOT NULL,
@@ -99,6 +99,21 @@ OUR_TABLES: Final = (
         DELETE FROM or_entry WHERE id = OLD.rowid; DELETE FROM or_request WHERE id = OLD.rowid; END""",
 )
 
+_NEW_IN_2: Final = (
+    # What a reply did not tell of its ask's money, by the ledger's row; see `settling`. `next` is when to ask
+    # again, NULL never; `discount` is what the provider's prompt caching took off.
+    """CREATE TABLE or_settlement (
+        id INTEGER PRIMARY KEY, generation_id TEXT NOT NULL, base_url TEXT, cost INTEGER, cost_source TEXT,
+        discount INTEGER, tries INTEGER NOT NULL, next REAL)""",
+    "CREATE INDEX or_settlement_next ON or_settlement (next) WHERE next IS NOT NULL",
+    # What OpenRouter lists (models, prices), as fetched at that time; see `prices`.
+    """CREATE TABLE or_listing (
+        base_url TEXT NOT NULL, path TEXT NOT NULL, fetched REAL NOT NULL, body BLOB NOT NULL,
+        PRIMARY KEY (base_url, path)) WITHOUT ROWID""",
+)
+
+OUR_TABLES: Final = (*_LAYOUT_1, *_NEW_IN_2)
+
 
 class Earlier(NamedTuple):
     """A released layout, and the statements that lead from it to the next one.
@@ -125,8 +140,8 @@ class Layout(NamedTuple):
     earlier: Mapping[int, Earlier] = MappingProxyType({})
 
 
-EARLIER: Final[Mapping[int, Earlier]] = MappingProxyType({})
-"""The released layouts before this one. None yet: the first release has number 1."""
+EARLIER: Final[Mapping[int, Earlier]] = MappingProxyType({1: Earlier(_LAYOUT_1, _NEW_IN_2)})
+"""The layouts before this one. Nobody released number 1, but caches were written in it."""
 
 LAYOUT: Final = Layout(SCHEMA_VERSION, OUR_TABLES, EARLIER)
 

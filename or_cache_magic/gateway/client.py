@@ -1,13 +1,17 @@
-"""Sends a request to OpenRouter through the ``openai`` client, imported here on the first miss.
+"""Sends requests to OpenRouter through the ``openai`` client, imported here on the first miss.
 
-Retries are ours, not the client's: only what is proven to have cost nothing is sent again.
+`Gateway.send` asks for a completion, `Gateway.fetch` for what OpenRouter tells: its models, a generation,
+a key's limits. Retries are ours, not the client's: only what is proven to have cost nothing is sent again.
 """
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
+from decimal import Decimal
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from or_cache_magic.cancel import Cancel
@@ -15,7 +19,7 @@ from or_cache_magic.errors import MissingKeyError, UpstreamError
 from or_cache_magic.records import Answer, Request
 
 from .draft import Draft, MalformedReplyError, lines_of
-from .failures import connection_lost, upstream_error
+from .failures import connection_lost, nothing_told, upstream_error
 from .lanes import Lanes, Way
 
 if TYPE_CHECKING:
@@ -26,6 +30,9 @@ __all__ = ["Gateway"]
 ATTEMPTS: Final = 3
 LONGEST_WAIT_S: Final = 60.0
 """A server that asks for more patience than this is not waited for."""
+
+FETCH_TIMEOUT_S: Final = 10.0
+"""What `Gateway.fetch` asks for is made without a model; who waits for it waits no longer than this."""
 
 _KEY: Final = re.compile(r"[\x21-\x7e]+")
 _HTTP_LIBRARIES: Final = frozenset({"httpx", "httpx2", "httpcore", "httpcore2"})
@@ -90,6 +97,45 @@ class Gateway:
                     raise
                 sleep(wait_s)
         raise AssertionError("unreachable")  # pragma: no cover - the last attempt returns or raises
+
+    def fetch(
+        self,
+        path: str,
+        *,
+        base_url: str,
+        params: Mapping[str, str] = MappingProxyType({}),
+        timeout_s: float = FETCH_TIMEOUT_S,
+        needs_key: bool = True,
+    ) -> Any:
+        """What OpenRouter tells at a path, as JSON; numbers with a point are Decimal. Free, and asked once.
+
+        Args:
+            path: Below the base URL: ``/models``.
+            base_url: Whom to ask.
+            params: Of the query.
+            timeout_s: Seconds without a byte after which it is given up.
+            needs_key: Whether it is told to nobody without a key; else a key is sent only when there is one.
+
+        Raises:
+            MissingKeyError: There is no key, and one is needed; nothing was sent.
+            UpstreamError: Refused (``status`` says how), no connection, or no JSON.
+        """
+        import openai
+
+        key = self.require_key() if needs_key or self._api_key() else ""
+        way = Way(key, base_url, self._attribution(), self._timeout_s())
+        try:
+            with self._lanes.use(way) as lane:
+                body = lane.client.get(
+                    path, cast_to=bytes, options={"params": dict(params), "timeout": timeout_s}
+                )
+            return json.loads(body, parse_float=Decimal)
+        except openai.APIStatusError as exc:
+            raise upstream_error(
+                exc.status_code, _error_object(exc.body), body={}, headers=exc.response.headers, attempts=1
+            ) from None
+        except (openai.APIConnectionError, ValueError) as exc:
+            raise nothing_told(exc, base_url=base_url, path=path) from None
 
     def close(self) -> None:
         """Closes idle connections."""

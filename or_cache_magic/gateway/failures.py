@@ -9,7 +9,7 @@ from or_cache_magic.errors import ConnectionLostError, UpstreamError
 from or_cache_magic.pricing import FREE, cost_of_failure
 from or_cache_magic.records import UNKNOWN_COST, Cost
 
-__all__ = ["connection_lost", "upstream_error"]
+__all__ = ["connection_lost", "nothing_told", "upstream_error"]
 
 _RETRYABLE: Final = frozenset({429, 500, 502, 503, 529})
 
@@ -89,6 +89,19 @@ def connection_lost(
         generation_id=generation_id,
         cost_usd=None if sent else FREE.usd,
         attempts=attempts,
+    )
+
+
+def nothing_told(exc: BaseException, *, base_url: str, path: str) -> ConnectionLostError:
+    """The error for a question about models, prices or costs that got no answer; asking is free."""
+    cause = exc.__cause__ or exc
+    what = "no JSON" if isinstance(exc, ValueError) else str(cause) or type(cause).__name__
+    return ConnectionLostError(
+        f"{base_url}{path} could not be read: {what[:200]} (nothing was paid)",
+        "check the network and the base URL, and try again",
+        retryable=True,
+        cost_usd=FREE.usd,
+        attempts=1,
     )
 
 

@@ -20,6 +20,9 @@ _ATTRIBUTION: Final = {
     "HTTP-Referer": "http://localhost/or_cache_magic",
     "X-OpenRouter-Title": "or_cache_magic",
 }
+_NO_KEY: Final = "none"
+"""The client wants a key, or takes one of OpenAI's from the environment; this one is never sent."""
+
 _CONNECT_S: Final = 10.0
 """A host that does not even take the connection is given up sooner than a model that thinks."""
 
@@ -35,7 +38,7 @@ _NEW_STREAM: Final = ("connect_tcp.complete", "start_tls.complete")
 
 
 class Way(NamedTuple):
-    """Where requests go and how."""
+    """Where requests go and how; an empty key sends none."""
 
     api_key: str
     base_url: str
@@ -62,7 +65,7 @@ class Lane:
         self.is_shut = False
         self._stream: Any = None
         self.client = openai.OpenAI(
-            api_key=way.api_key,
+            api_key=way.api_key or _NO_KEY,
             base_url=way.base_url,
             max_retries=0,
             timeout=timeout,
@@ -70,7 +73,7 @@ class Lane:
             http_client=openai.DefaultHttpxClient(
                 timeout=timeout,
                 verify=tls,
-                event_hooks={"request": [_keep_ours, self._watch]},
+                event_hooks={"request": [_keep_ours if way.api_key else _keep_no_key, self._watch]},
             ),
         )
 
@@ -147,12 +150,18 @@ class Lanes:
 
 def _headers(way: Way) -> dict[str, str]:
     # Said as a header as well, since one in ``OPENAI_CUSTOM_HEADERS`` would go before `api_key`.
-    return {"Authorization": f"Bearer {way.api_key}", **(_ATTRIBUTION if way.attribution else {})}
+    key = {"Authorization": f"Bearer {way.api_key}"} if way.api_key else {}
+    return {**key, **(_ATTRIBUTION if way.attribution else {})}
 
 
 def _keep_ours(request: Any) -> None:
     for name in [name for name in request.headers if not _MAY_LEAVE.fullmatch(name)]:
         del request.headers[name]
+
+
+def _keep_no_key(request: Any) -> None:
+    _keep_ours(request)
+    del request.headers["Authorization"]
 
 
 def _trusted() -> ssl.SSLContext:
