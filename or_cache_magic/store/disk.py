@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import time
-from contextlib import suppress
-from decimal import Decimal
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from or_cache_magic.database import HitCount, add_hits, from_pico, to_pico
-from or_cache_magic.errors import OptionError, StoreCorruptError, StoreError, UnsafeStoreError
-from or_cache_magic.records import Answer, Entry, EntryFilter, EntryRow, Request, RequestKey
+from or_cache_magic.database import HitCount, add_hits, to_pico
+from or_cache_magic.errors import OptionError, StoreCorruptError, UnsafeStoreError
+from or_cache_magic.records import Answer, Entry, EntryFilter, Request, RequestKey
 from or_cache_magic.store import filters
-from or_cache_magic.store.codec import decode_entry, decode_request, encode_entry, encode_request, may_contain
-from or_cache_magic.store.index import FIND, ORDERS, PUT_INDEX, entry_row, index_columns
+from or_cache_magic.store.catalogue import Catalogue
+from or_cache_magic.store.codec import decode_entry, decode_request, encode_entry, encode_request
+from or_cache_magic.store.index import PUT_INDEX, index_columns
 from or_cache_magic.store.prompt import asked_model, last_prompt
 from or_cache_magic.store.rekey import REQUEST_COLUMNS, StoredRequests, request_columns
 from or_cache_magic.store.unserved import (
@@ -29,37 +28,15 @@ if TYPE_CHECKING:
 
     from or_cache_magic.database import Database, Rekey
 
-__all__ = ["DiskStore", "Unserved", "Weight"]
+__all__ = ["DiskStore", "Unserved"]
 
 _RAW_MODE = 1  # diskcache's mode of an inline value
-_COUNT = (
-    "SELECT count(*), coalesce(sum(e.cost), 0), count(*) - count(e.cost), coalesce(sum(e.size), 0)"
-    " FROM or_entry e {where}"
-)
-_SIZE = "SELECT coalesce(sum(e.size), 0) FROM or_entry e {where}"
-_PAGES = "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size"
 _KEYS = "SELECT c.rowid, c.key FROM or_entry e JOIN Cache c ON c.rowid = e.id {where} ORDER BY c.key"
 _PUT_REQUEST = f"INSERT OR REPLACE INTO or_request (id, body, {REQUEST_COLUMNS}) VALUES (?, ?, ?, ?, ?)"  # noqa: S608
 _GET = "SELECT value, mode, filename FROM Cache WHERE key = ? AND raw = 1"
 
 
-class Weight(NamedTuple):
-    """What entries come to.
-
-    Attributes:
-        entries: How many they are.
-        cost_usd: The sum of the costs that are known.
-        unpriced: How many have an unknown cost.
-        size_bytes: Their size as stored.
-    """
-
-    entries: int
-    cost_usd: Decimal
-    unpriced: int
-    size_bytes: int
-
-
-class DiskStore:
+class DiskStore(Catalogue):
     """The entries of one `Database`. Thread-safe. Every method may raise `StoreError`.
 
     Args:
@@ -68,10 +45,8 @@ class DiskStore:
     """
 
     def __init__(self, database: Database, *, rekey: Rekey | None = None) -> None:
-        self._database = database
+        super().__init__(database)
         database.give_keys(rekey or StoredRequests())
-        database.add_function("or_has_text", 4, _has_text)
-        database.add_function("or_begins", 3, _begins)
 
     def get(self, key: RequestKey, request: Request | None = None) -> Entry | None:  # noqa: ARG002
         """The entry of a request, expired or not; None when there is none.
@@ -164,78 +139,6 @@ class DiskStore:
         """The answers to a request that are kept and never served, newest first; damaged ones left out."""
         return read_unserved(digest, self._database.select(FIND_UNSERVED, (digest,)))
 
-    def find(
-        self,
-        wanted: EntryFilter = EntryFilter(),  # noqa: B008 - frozen
-        *,
-        order: str = "created",
-        descending: bool = True,
-        limit: int | None = None,
-        offset: int = 0,
-    ) -> list[EntryRow]:
-        """The entries that match, as listed: newest first, or by another of `ORDERS`.
-
-        Raises:
-            OptionError: An unknown order, or a key prefix that is none.
-        """
-        if order not in ORDERS:
-            raise OptionError(f"Entries can't be ordered by {order!r}.", f"Choose from: {', '.join(ORDERS)}.")
-        where, parameters = filters.where(wanted)
-        sql = FIND.format(where=where, order=ORDERS[order], way="DESC" if descending else "ASC")
-        rows = self._database.select(sql, [*parameters, -1 if limit is None else limit, offset])
-        found = []
-        for row in rows:
-            with suppress(StoreCorruptError):  # a damaged one must not hide the others
-                found.append(entry_row(row))
-        return found
-
-    def count(self, wanted: EntryFilter = EntryFilter()) -> tuple[int, Decimal, int]:  # noqa: B008 - frozen
-        """How many entries match, the sum of their known costs in USD, and how many have an unknown one."""
-        return self.weigh(wanted)[:3]
-
-    def weigh(self, wanted: EntryFilter) -> Weight:
-        """What the entries that match come to."""
-        where, parameters = filters.where(wanted)
-        rows = self._database.select(_COUNT.format(where=where), parameters)
-        entries, cost, unpriced, size_bytes = rows[0] if rows else (0, 0, 0, 0)
-        return Weight(entries, from_pico(cost), unpriced, size_bytes)
-
-    def size_bytes(self, wanted: EntryFilter = EntryFilter()) -> int:  # noqa: B008 - frozen
-        """The bytes of the entries that match, as stored; that of all is what a quota is held against."""
-        where, parameters = filters.where(wanted)
-        rows = self._database.select(_SIZE.format(where=where), parameters)
-        return int(rows[0][0]) if rows else 0
-
-    def size_over(self, quota_bytes: int) -> int | None:
-        """`size_bytes` of all entries when they are over a quota; None when not.
-
-        Where the whole file is not over it, the entries are not read: about 10 µs.
-        """
-        rows = self._database.select(_PAGES)
-        if not rows or rows[0][0] <= quota_bytes:
-            return None
-        size_bytes = self.size_bytes()
-        return size_bytes if size_bytes > quota_bytes else None
-
-    def models(self) -> list[str]:
-        """The models that entries were asked of, sorted."""
-        rows = self._database.select("SELECT DISTINCT tag FROM Cache ORDER BY tag")
-        return [model for (model,) in rows]
-
-    def resolve(self, prefix: str) -> list[str]:
-        """The digests that begin with these hex digits, at least four, sorted.
-
-        Raises:
-            OptionError: It is no beginning of a key.
-        """
-        return self.digests(EntryFilter(keys=(prefix,)))
-
-    def digests(self, wanted: EntryFilter) -> list[str]:
-        """The digests of the entries that match, sorted."""
-        where, parameters = filters.where(wanted)
-        rows = self._database.select(_KEYS.format(where=where), parameters)
-        return [key for _, key in rows]
-
     def purge(self, wanted: EntryFilter, *, everything: bool = False) -> int:
         """Remove the entries that match, with their requests and unserved answers; how many went.
 
@@ -278,19 +181,3 @@ def _delete_all(connection: sqlite3.Connection) -> int:
     # How a call failed may repeat its prompt; who is asking now keeps the lease.
     connection.execute("DELETE FROM or_lease WHERE failure IS NOT NULL")
     return connection.execute("DELETE FROM Cache").rowcount
-
-
-def _has_text(key: str, value: bytes, body: bytes, folded: str) -> bool:
-    """Whether the whole answer or prompt contains a case-folded text."""
-    with suppress(StoreError):
-        if may_contain(key, value, folded) and folded in decode_entry(key, value).answer.text.casefold():
-            return True
-        return may_contain(key, body, folded) and folded in last_prompt(decode_request(key, body)).casefold()
-    return False
-
-
-def _begins(key: str, body: bytes, prefix: str) -> bool:
-    """Whether the prompt begins with a text."""
-    with suppress(StoreError):
-        return last_prompt(decode_request(key, body)).startswith(prefix)
-    return False

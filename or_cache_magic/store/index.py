@@ -16,7 +16,7 @@ from or_cache_magic.store.prompt import system_prompt
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["FIND", "ORDERS", "PUT_INDEX", "entry_row", "index_columns"]
+__all__ = ["IDS", "ORDERS", "PUT_INDEX", "entry_row", "index_columns", "rows_sql"]
 
 ORDERS: Final[Mapping[str, str]] = {
     "created": "e.created",
@@ -32,7 +32,7 @@ ORDERS: Final[Mapping[str, str]] = {
     "size_bytes": "e.size",
     "notebook": "e.notebook",
 }
-"""What `DiskStore.find` can order by."""
+"""What `Catalogue.find` can order by."""
 
 PUT_INDEX: Final = """
 INSERT INTO or_entry (id, created, expires, served_model, provider, prompt_tokens, completion_tokens,
@@ -44,14 +44,12 @@ ON CONFLICT (id) DO UPDATE SET created = excluded.created, expires = excluded.ex
     cost = excluded.cost, cost_source = excluded.cost_source, size = excluded.size,
     tags = excluded.tags, notebook = excluded.notebook, system = excluded.system
 """
-FIND: Final = """
-SELECT c.key, c.tag, c.value, r.body, e.created, e.provider, e.prompt_tokens, e.completion_tokens, e.cost,
-    e.cost_source, e.hits, e.saved, e.last_hit, e.expires, e.tags, e.size, e.notebook
-FROM (SELECT e.id, row_number() OVER () AS place FROM
-        (SELECT e.id FROM or_entry e {where} ORDER BY {order} {way}, e.id {way} LIMIT ? OFFSET ?) e) page
-    JOIN or_entry e ON e.id = page.id JOIN Cache c ON c.rowid = page.id
-    LEFT JOIN or_request r ON r.id = page.id
-ORDER BY page.place
+IDS: Final = "SELECT e.id FROM or_entry e {where} ORDER BY {order} {way}, e.id {way} LIMIT ? OFFSET ?"
+_ROWS: Final = """
+SELECT e.id, c.key, c.tag, c.value, r.body, e.created, e.provider, e.prompt_tokens, e.completion_tokens,
+    e.cost, e.cost_source, e.hits, e.saved, e.last_hit, e.expires, e.tags, e.size, e.notebook
+FROM or_entry e JOIN Cache c ON c.rowid = e.id LEFT JOIN or_request r ON r.id = e.id
+WHERE e.id IN ({marks})
 """
 
 _COLUMNS: Final = (
@@ -80,8 +78,13 @@ def index_columns(entry: Entry, request: Request, model: str, size_bytes: int) -
     )
 
 
+def rows_sql(count: int) -> str:
+    """A SELECT of so many entries by their ids: each its id, then the columns of `entry_row`."""
+    return _ROWS.format(marks=",".join("?" * count))
+
+
 def entry_row(columns: Sequence[Any]) -> EntryRow:
-    """The entry of a row of `FIND`, its texts cut to what a listing shows.
+    """The entry of the columns of `rows_sql` after the id, its texts cut to what a listing shows.
 
     Raises:
         StoreCorruptError: A column holds what this package never writes there.

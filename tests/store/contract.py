@@ -32,7 +32,7 @@ class StoreContract:
         assert store.find() == []
         assert store.count() == (0, Decimal(0), 0)
         assert store.size_bytes() == 0
-        assert store.models() == []
+        assert store.models() == store.tags() == store.matching() == store.rows([1, 2]) == []
         assert store.purge(EntryFilter(tag="x")) == 0
 
     def test_put__comes_back_whole(self, store, make):
@@ -111,6 +111,36 @@ class StoreContract:
         assert names(EntryFilter(text="ANSWER 2")) == "2"
         assert names(EntryFilter(created_after_s=102.0, model="m/*")) == "432"
         assert store.count(EntryFilter(model="m/0")) == (3, Decimal("0.9"), 0)
+
+    def test_matching__is_found_again_by_its_rows(self, store, make):
+        """The ids of all that match are those that find lists, in the same order; any part of them is a page."""
+        for i in range(7):
+            store.put(*make(f"prompt {i}", f"answer {i % 3}", created_s=100.0 + i % 2, cost=f"0.{7 - i}"))
+        for wanted in (_ALL, EntryFilter(text="ANSWER 1"), EntryFilter(text="nowhere")):
+            for how in ({}, {"descending": False}, {"order": "cost_usd"}):
+                ids = store.matching(wanted, **how)
+                assert store.rows(ids) == store.find(wanted, **how)
+                assert store.rows(ids[1:3]) == store.find(wanted, limit=2, offset=1, **how)
+        assert len(store.matching()) == 7
+        with pytest.raises(OptionError, match="ordered by 'price'"):
+            store.matching(order="price")
+
+    def test_rows__follow_the_ids(self, store, make):
+        """Rows come in the order of the ids that are given; an id of no entry is left out."""
+        for i in range(3):
+            store.put(*make(f"prompt {i}", model=f"m/{i}", created_s=100.0 + i))
+        newest, _, oldest = store.matching()
+
+        assert [row.model for row in store.rows([oldest, 10**9, newest, -1])] == ["m/0", "m/2"]
+        assert store.rows([]) == []
+
+    def test_tags__are_each_label_once(self, store, make):
+        """The labels of all entries, sorted."""
+        store.put(*make("a", tags=("b c", "a")))
+        store.put(*make("b", tags=("a", "Z")))
+        store.put(*make("c"))
+
+        assert store.tags() == ["Z", "a", "b c"]
 
     def test_count__unknown_cost_is_counted_apart(self, store, make):
         """An unknown price adds nothing to the sum and one to the unpriced."""

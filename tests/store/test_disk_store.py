@@ -275,6 +275,41 @@ def test_resolve__refuses_what_is_no_key(shelf, prefix):
         shelf.resolve(prefix)
 
 
+def test_rows__more_than_one_statement_takes(store, database, make):
+    """Thousands of ids are listed as few are: in their order, none twice, none left out."""
+    with database.transaction():
+        for i in range(1203):
+            store.put(*make(str(i), created_s=float(i)))
+    ids = store.matching(descending=False)
+
+    assert [row.created_s for row in store.rows(ids)] == list(range(1203))
+    assert [row.prompt for row in store.find()] == [str(i) for i in reversed(range(1203))]
+
+
+def test_rows__purged_ones_are_left_out(shelf):
+    """A list that was read before a purge can be paged in after it."""
+    ids = shelf.matching()
+    shelf.purge(EntryFilter(tag="tag2"))
+
+    assert [row.prompt[5] for row in shelf.rows(ids)] == ["3", "1", "0"]
+
+
+def test_rows__a_damaged_one_hides_no_other(shelf, database):
+    """An entry whose index holds nonsense is left out; one whose texts are damaged is listed without them."""
+    ids = shelf.matching(descending=False)
+    with database.transaction() as connection:
+        connection.execute("UPDATE or_entry SET hits = 'many' WHERE id = 1")
+        connection.execute("UPDATE Cache SET value = x'00' WHERE rowid = 2")
+
+    rows = shelf.rows(ids)
+    assert [(row.prompt[:6], row.answer) for row in rows] == [
+        ("name 1", ""),
+        ("name 2", "answer 2"),
+        ("name 3", "answer 3"),
+    ]
+    assert shelf.find(descending=False) == rows
+
+
 def test_find__orders_and_pages(shelf):
     """Newest first; any column either way; pages follow each other."""
 
