@@ -139,6 +139,8 @@ class Answer(NamedTuple):
         response_cache_hit: Whether OpenRouter served it from its own response cache; then its usage
             is zero and says nothing of the answer's value.
         source_generation_id: With ``response_cache_hit``, the generation that was paid for.
+        prompt_cost_usd: What of the cost the reply puts down to the prompt; None when it did not say. Price
+            lists are checked against it. Never stored.
     """
 
     choices: tuple[Choice, ...]
@@ -153,6 +155,7 @@ class Answer(NamedTuple):
     error: Mapping[str, Json] | None = None
     response_cache_hit: bool = False
     source_generation_id: str | None = None
+    prompt_cost_usd: Decimal | None = None
 
     @property
     def text(self) -> str:
@@ -211,6 +214,8 @@ class Outcome(NamedTuple):
         elapsed_s: Seconds this ask took, waiting included.
         paid: What this ask was charged: 0 on a hit, unknown as unknown.
         saved_usd: What this ask would have cost and did not; None is unknown, 0 where nothing was avoided.
+        prompt_cache_saved_usd: Of a call that was made: what the provider's prompt caching took off; below 0
+            where writing to it cost more. None is unknown, 0 where it neither read nor wrote.
     """
 
     kind: AskKind
@@ -224,6 +229,7 @@ class Outcome(NamedTuple):
     elapsed_s: float = 0.0
     paid: Cost = UNKNOWN_COST
     saved_usd: Decimal | None = None
+    prompt_cache_saved_usd: Decimal | None = Decimal(0)
 
 
 class LedgerRow(NamedTuple):
@@ -282,6 +288,7 @@ class EntryFilter(NamedTuple):
         created_after_s: Stored at or after.
         created_before_s: Stored before.
         expired_at_s: Already expired at this time.
+        served_at_s: Not yet expired at this time.
         to_fit_bytes: Of those that meet the other conditions, as many as must go until all entries together
             are no larger than this: those first that lose least (`store.filters.DROP_ORDER`).
         to_fit_at_s: The time at which that is judged: hits count less the older they are.
@@ -298,6 +305,7 @@ class EntryFilter(NamedTuple):
     expired_at_s: float | None = None
     to_fit_bytes: int | None = None
     to_fit_at_s: float = 0.0
+    served_at_s: float | None = None
 
 
 class EntryRow(NamedTuple):

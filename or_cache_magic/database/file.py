@@ -68,6 +68,7 @@ class Database:
         self._own = _Own()
         self._at_exit: Callable[[], None] | None = None
         self._located = False
+        self._writes = 0
 
     def __repr__(self) -> str:
         return f"Database({os.fspath(self.directory)!r})"
@@ -129,6 +130,7 @@ class Database:
             self._trouble.met(exc, wait_s)
             raise
         else:
+            self._writes += 1
             self._trouble.over()
         finally:
             self._own.file = None
@@ -143,6 +145,10 @@ class Database:
         file = self._in_transaction()
         assert file is not None  # noqa: S101 - said above
         return file.cache()
+
+    def version(self) -> object:
+        """What is another once something was written, by this kernel or another; two stats, about 4 µs."""
+        return self._writes, *map(_stamp, (self._path_text, f"{self._path_text}-wal"))
 
     def checkpoint(self) -> bool:
         """Move the log into ``cache.db``, so that a copy of the file has everything; whether all of it was.
@@ -280,6 +286,15 @@ class Database:
 
             self._at_exit = close
             atexit.register(close)
+
+
+def _stamp(path: str) -> tuple[int, int, int] | None:
+    """Where a file is, when it was written and its size; None when there is none."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size
 
 
 def _is_suspect(file: OpenFile) -> bool:

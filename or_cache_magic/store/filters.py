@@ -78,6 +78,8 @@ def _dated(wanted: EntryFilter) -> Iterator[_Term]:
         yield "e.created < ?", (wanted.created_before_s,)
     if wanted.expired_at_s is not None:
         yield "e.expires <= ?", (wanted.expired_at_s,)
+    if wanted.served_at_s is not None:
+        yield "coalesce(e.expires > ?, 1)", (wanted.served_at_s,)
 
 
 def _written(wanted: EntryFilter) -> Iterator[_Term]:

@@ -11,11 +11,13 @@ import sys
 import textwrap
 import threading
 import time
+from contextlib import closing
 
 import pytest
 
 from or_cache_magic.database import Database, schema
 from or_cache_magic.errors import NewerStoreError, StoreCorruptError, StoreError, StoreUnavailableError
+from or_cache_magic.records import EntryFilter
 from or_cache_magic.store import DiskStore
 
 ROOT = pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="mounts need root")
@@ -284,6 +286,22 @@ def test_kill__loses_nothing_that_was_kept(folder, store, database, make):
     assert database.select(
         "SELECT count(*) - (SELECT value FROM Settings WHERE key = 'count') FROM Cache"
     ) == [(0,)]
+
+
+def test_version__changes_with_every_write_and_only_then(store, database, folder, make):
+    """Whoever shows the file can tell cheaply whether to read again: after writes of its own and of others."""
+    begun = database.version()
+    store.put(*make("one"))
+    ours = database.version()
+    assert begun != ours
+    store.find()
+    assert database.version() == ours
+    with closing(Database(folder)) as other:
+        DiskStore(other).put(*make("two"))
+    theirs = database.version()
+    assert theirs != ours
+    store.purge(EntryFilter(), everything=True)
+    assert database.version() != theirs
 
 
 def test_sharing__two_programs_begin_and_write_at_once(folder, store, make):

@@ -228,6 +228,7 @@ FILTERS = [
     (EntryFilter(prefix="name 1 in a Prompt" + " padding" * 100), "1"),
     (EntryFilter(created_after_s=101.0, created_before_s=103.0), "12"),
     (EntryFilter(expired_at_s=201.0), "01"),
+    (EntryFilter(served_at_s=201.0), "23"),
     (EntryFilter(model="openai/*", tag="tag1"), "1"),
     (EntryFilter(keys=("ffff0000",)), ""),
 ]
