@@ -1,0 +1,134 @@
+"""A server, a browser and notebooks in it; each test's last screen is kept as a picture."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_notebook
+
+from or_cache_magic.simulator import Simulator
+
+from .harness import Browser, Jupyter, chromium
+
+MODEL = "openai/gpt-4o-mini"
+KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+
+
+@pytest.fixture(scope="session")
+def program():
+    return chromium()
+
+
+@pytest.fixture(scope="session")
+def simulator():
+    with Simulator() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def server(program, tmp_path_factory, simulator):
+    running = Jupyter(
+        tmp_path_factory.mktemp("jupyter"),
+        OPENROUTER_BASE_URL=simulator.base_url,
+        OPENROUTER_API_KEY=simulator.api_key,
+        OPENROUTER_MODEL=MODEL,
+    ).start()
+    yield running
+    running.stop()
+
+
+@pytest.fixture(scope="module")
+def browser(program, server):
+    # A module's, not the session's: while Playwright runs, no other test could run an event loop.
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        running = Browser(server, playwright, program)
+        yield running
+        running.quit()
+
+
+@pytest.fixture
+def sim(simulator):
+    """What answers the kernels, with nothing received yet."""
+    simulator.clear()
+    return simulator
+
+
+@pytest.fixture(scope="session")
+def shots():
+    """Where pictures go: the folder in ``BROWSER_SCREENSHOTS``, or ``build/screenshots``."""
+    default = Path(__file__).parents[2] / "build" / "screenshots"
+    folder = Path(os.environ.get("BROWSER_SCREENSHOTS") or default)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+@pytest.fixture
+def folder(request, server):
+    """The folder of the test's notebooks."""
+    made = server.root / re.sub(r"\W+", "-", request.node.name).strip("-")
+    made.mkdir()
+    return made
+
+
+@pytest.fixture
+def shoot(request, shots):
+    """``shoot(notebook, "dark")`` keeps a picture of what is on the screen, named by the test."""
+    test = re.sub(r"[^\w.-]+", "-", request.node.name.removeprefix("test_")).strip("-")
+
+    def take(notebook, name="last"):
+        notebook.page.screenshot(path=shots / f"{test}--{name}.png")
+
+    return take
+
+
+@pytest.fixture
+def open_notebook(request, browser, sim, shoot):
+    """``open_notebook(path, app="lab")`` opens a notebook of the test's folder; it must end without complaint."""
+    opened = []
+
+    def start(path, *, app="lab"):
+        notebook = browser.open(path, app)
+        opened.append(notebook)
+        return notebook
+
+    yield start
+    for notebook in opened:
+        try:
+            shoot(notebook)
+            browser.close(notebook)
+            notebook.watch.assert_quiet()
+        except BaseException:
+            browser.drop()
+            raise
+
+
+@pytest.fixture
+def notebook(folder, open_notebook):
+    """``notebook(name, *cells, app="lab"|"notebook")`` opens a new notebook of these cells."""
+
+    def start(name, *sources, app="lab"):
+        cells = [new_code_cell(source, id=f"cell-{place}") for place, source in enumerate(sources)]
+        nbformat.write(new_notebook(cells=cells, metadata=KERNEL), folder / name)
+        return open_notebook(folder / name, app=app)
+
+    return start
+
+
+@pytest.fixture
+def shipped(folder, open_notebook):
+    """``shipped(name, app="lab")`` opens a copy of one of the notebooks that come with the project."""
+
+    def start(name, *, app="lab"):
+        source = Path(__file__).parents[2] / "notebooks"
+        for needed in (name, "reviews.csv"):
+            shutil.copy(source / needed, folder)
+        return open_notebook(folder / name, app=app)
+
+    return start

@@ -1,0 +1,86 @@
+"""Notebooks in JupyterLab and Notebook 7: what a user sees of answers, receipts, streams and reruns."""
+
+import pytest
+
+from or_cache_magic.simulator import Interruption, Scenario
+
+from .harness import expect
+
+pytestmark = pytest.mark.browser
+
+LOAD = "%load_ext or_cache_magic"
+ASK = "%%openrouter openai/gpt-4o-mini\nCount."
+WORDS = [f"word{number}" for number in range(40)]
+
+
+def shown(cell, role):
+    """What a cell's answer or receipt says, as it would be saved."""
+    return [
+        output["data"]["text/plain"]
+        for output in cell.get("outputs", ())
+        if output.get("metadata", {}).get("or_cache_magic", {}).get("role") == role
+    ]
+
+
+def test_quickstart__is_free_in_the_next_kernel(shipped, sim, shoot):
+    """Run all shows answers and receipts; after a restart it shows the same and sends nothing."""
+    notebook = shipped("quickstart.ipynb")
+    notebook.run_all()
+    assert sim.completion_count == 26
+    first = notebook.cells
+    asking = [number for number, cell in enumerate(first) if shown(cell, "answer")]
+    assert len(asking) == 2
+    for number in asking:
+        answer, receipt = notebook.output(number).locator(".jp-OutputArea-child").all()
+        expect(answer).to_contain_text(shown(first[number], "answer")[0].split()[0])
+        expect(receipt).to_have_text(shown(first[number], "receipt")[0])
+        shoot(notebook, f"cell-{number}")
+
+    notebook.restart()
+    notebook.run_all()
+    assert sim.completion_count == 26
+    for role in ("answer", "receipt"):
+        assert [shown(cell, role) for cell in notebook.cells] == [shown(cell, role) for cell in first]
+    assert notebook.kernel_eval("{answer.cached for answer in [*answers, summary, ticket]}") == "{True}"
+
+
+@pytest.mark.parametrize("app", ["lab", "notebook"])
+def test_stream__is_seen_while_it_comes(app, notebook, sim):
+    """Words are on the screen before the answer is whole; an interrupt keeps them; the rerun is a hit."""
+    text = " ".join(WORDS)
+    sim.script(Scenario(text=text, interruption=Interruption("stall", after_pieces=20)))
+    opened = notebook("stream.ipynb", LOAD, ASK, app=app)
+    opened.start_all()
+    answer = opened.output(1).locator(".jp-RenderedMarkdown").first
+    expect(answer).to_contain_text("word3")
+    assert "word39" not in answer.inner_text()
+    opened.interrupt()
+    expect(opened.output(1)).to_contain_text("KeyboardInterrupt")
+    expect(answer).to_contain_text("word3")
+    assert sim.wait_for(lambda rows: rows[-1].cancelled)
+
+    sim.script(Scenario(text=text, chunk_delay_s=0.02))
+    lengths = watch_growth(opened)
+    opened.run_all()
+    expect(answer).to_have_text(text)
+    seen = lengths()
+    assert seen == sorted(seen)
+    assert len(seen) >= 3, "the answer came at once"
+
+    opened.run_all()
+    expect(answer).to_have_text(text)
+    expect(opened.output(1).locator(".jp-RenderedMarkdown").nth(1)).to_contain_text("cached")
+    assert sim.completion_count == 2
+
+
+def watch_growth(opened):
+    """Watches how long the answer is on the screen; returns what tells its lengths from the first on."""
+    opened.page.evaluate("""() => {
+        window.lengths = [];
+        const look = () => {
+            const words = document.querySelector('.jp-Notebook .jp-RenderedMarkdown')?.innerText.match(/word/g);
+            if (words && words.length !== window.lengths.at(-1)) window.lengths.push(words.length);
+        };
+        new MutationObserver(look).observe(document.body, { subtree: true, childList: true });
+    }""")
+    return lambda: opened.page.evaluate("() => window.lengths")
