@@ -168,12 +168,12 @@ class Gateway:
 def _send_once(
     client: OpenAI, request: Request, draft: Draft, *, fresh: bool, attempt: int, cancel: Cancel
 ) -> Answer:
-    body = {**request.body, "stream": request.stream}
+    body = {**_sent_body(request), "stream": request.stream}
     draft.restart()
     headers: Mapping[str, str] = {}
     try:
         # The body is sent whole through `extra_body`, which overrides the client's own arguments,
-        # so that what was hashed is what is sent, field for field.
+        # so that what was hashed is what is sent, field for field; marks for prompt caching apart.
         with client.chat.completions.with_streaming_response.create(
             model=str(body.get("model", "")),
             messages=body.get("messages", []),
@@ -201,6 +201,15 @@ def _send_once(
     if draft.error is not None and not draft.started:
         raise _refusal(draft.error, request, draft, headers=headers, attempt=attempt)
     return answer
+
+
+def _sent_body(request: Request) -> Mapping[str, Any]:
+    """The body as it leaves: with marks for the provider's prompt caching where they are asked for."""
+    if not request.prompt_cache:
+        return request.body
+    from or_cache_magic.prompt_caching import marked
+
+    return marked(request.body, request.prompt_cache).body
 
 
 def _while_wanted(chunks: Iterator[bytes], cancel: Cancel) -> Iterator[bytes]:
