@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import os
     from collections.abc import Mapping, Sequence
+    from decimal import Decimal
 
     import pandas as pd
     from IPython.core.interactiveshell import InteractiveShell
@@ -104,6 +105,8 @@ def ask(
     ttl: float | str | None = None,
     tag: str | Sequence[str] | None = None,
     stream: bool | None = None,
+    prompt_cache: str | None = None,
+    max_cost_usd: Decimal | float | str | None = None,
     **params: Any,
 ) -> Completion:
     """The completion of a prompt: from the completion cache when it is there, else bought and kept.
@@ -120,6 +123,8 @@ def ask(
         ttl=ttl,
         tag=tag,
         stream=stream,
+        prompt_cache=prompt_cache,
+        max_cost_usd=max_cost_usd,
         **params,
     )
 
@@ -134,6 +139,8 @@ async def aask(
     ttl: float | str | None = None,
     tag: str | Sequence[str] | None = None,
     stream: bool | None = None,
+    prompt_cache: str | None = None,
+    max_cost_usd: Decimal | float | str | None = None,
     **params: Any,
 ) -> Completion:
     """`ask` for asyncio, without blocking the event loop: ``await orc.aask(…)`` in a cell or a coroutine.
@@ -149,6 +156,8 @@ async def aask(
         ttl=ttl,
         tag=tag,
         stream=stream,
+        prompt_cache=prompt_cache,
+        max_cost_usd=max_cost_usd,
         **params,
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from decimal import Decimal
 from typing import Final
 
 from .errors import StoreCorruptError, StoreError, UpstreamError
@@ -28,11 +29,16 @@ from .store import DiskStore
 __all__ = ["Books", "paid_for"]
 
 _NO_USAGE: Final = Usage()
+_ZERO: Final = Decimal(0)
 
 
 def paid_for(answer: Answer) -> Cost:
     """What a call was charged: nothing when OpenRouter served it from its own response cache."""
     return FREE if answer.response_cache_hit else answer.cost
+
+
+def _unknown(_request: Request, _answer: Answer) -> Decimal | None:
+    return None
 
 
 class Books:
@@ -44,6 +50,8 @@ class Books:
         transaction: Opens a transaction that both share.
         notebook: Where the asks come from, for browsing.
         clock: Tells UTC epoch seconds.
+        prompt_cache_saved: What the provider's prompt caching took off a call that used it, as far as is
+            known at once; None leaves it to be told later.
     """
 
     def __init__(
@@ -54,7 +62,9 @@ class Books:
         *,
         notebook: str = "",
         clock: Callable[[], float] = time.time,
+        prompt_cache_saved: Callable[[Request, Answer], Decimal | None] = _unknown,
     ) -> None:
+        self._prompt_cache_saved = prompt_cache_saved
         self.store = store
         self.ledger = ledger
         self.transaction = transaction
@@ -121,6 +131,13 @@ class Books:
             "failed", key, request, policy, Answer((), cost=cost, generation_id=failure.generation_id)
         )
 
+    def priced(self, request: Request, answer: Answer) -> Answer:
+        """An answer as it came in, with what the provider's prompt caching took off its price."""
+        usage = answer.usage
+        used = usage is not None and (usage.cached_tokens or usage.cache_write_tokens)
+        saved_usd = self._prompt_cache_saved(request, answer) if used else _ZERO
+        return answer._replace(prompt_cost_usd=None, prompt_cache_saved_usd=saved_usd)
+
     def count(self, outcome: Outcome, request: Request, policy: Policy) -> None:
         """Counts, in memory, an ask that made no call; calls are accounted for where they are made."""
         if outcome.kind not in ("hit", "team", "replay", "coalesced", "stale"):
@@ -171,5 +188,12 @@ class Books:
             cached_tokens=usage.cached_tokens,
             cache_write_tokens=usage.cache_write_tokens,
             seconds=answer.elapsed_s,
-            generation_id=answer.generation_id,
+            generation_id=_generation(answer),
+            base_url=request.base_url,
+            prompt_cache_saved_usd=answer.prompt_cache_saved_usd,
         )
+
+
+def _generation(answer: Answer) -> str | None:
+    """The generation that tells what an answer is worth; of a repeated one the first, which was paid for."""
+    return answer.source_generation_id if answer.response_cache_hit else answer.generation_id

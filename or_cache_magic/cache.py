@@ -6,6 +6,8 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +20,8 @@ from .engine import Engine
 from .errors import OptionError
 from .ledger import Ledger
 from .policy import Policy
-from .records import EntryFilter, EntryRow, Outcome, Request
+from .pricing import parse_usd
+from .records import Answer, EntryFilter, EntryRow, Outcome, Request
 from .settings import Project, Settings, load_settings
 from .store import DiskLeases, TieredLeases, TieredStore
 from .team import Team
@@ -30,11 +33,17 @@ if TYPE_CHECKING:
     import pandas as pd
     from typing_extensions import Self
 
+    from .budget import Limit, Watch
     from .gateway import Gateway
+    from .money import Money
 
 __all__ = ["CompletionCache", "key_from_environment"]
 
 _GROWING = ("miss", "refresh")
+_CALLS = ("miss", "refresh", "bypass")
+
+Usd = Decimal | float | str
+"""An amount of US dollars as a user gives it."""
 
 
 def key_from_environment() -> str | None:
@@ -83,7 +92,15 @@ class CompletionCache(Upkeep):
         self._api_key = api_key
         self._lock = threading.Lock()
         self._gateway: Gateway | None = None
-        books = Books(self.store, self.ledger, self.database.transaction, notebook=notebook, clock=clock)
+        self._money: Money | None = None
+        books = Books(
+            self.store,
+            self.ledger,
+            self.database.transaction,
+            notebook=notebook,
+            clock=clock,
+            prompt_cache_saved=self._prompt_cache_saved,
+        )
         leases = TieredLeases(DiskLeases(self.database, clock), self._team.leases)
         self._engine = Engine(books, self._open_gateway, leases)
 
@@ -116,6 +133,8 @@ class CompletionCache(Upkeep):
         ttl: float | str | None = None,
         tag: str | Sequence[str] | None = None,
         stream: bool | None = None,
+        prompt_cache: str | None = None,
+        max_cost_usd: Usd | None = None,
         on_text: OnText | None = None,
         on_wait: OnWait | None = None,
         **params: Any,
@@ -132,6 +151,9 @@ class CompletionCache(Upkeep):
             ttl: Lifetime of the entry in seconds, or as text: ``"24h"``, ``"never"``.
             tag: A label of the entry, or several.
             stream: Whether to ask for a stream; None takes the setting. Not in the key.
+            prompt_cache: ``5m`` or ``1h``: for how long the provider's prompt caching is to keep the system
+                prompt and attachments, where the model takes marks. Not in the key.
+            max_cost_usd: Nothing is sent if the call may cost more; the settings' budgets hold besides.
             on_text: Called with each piece of text that arrives from upstream.
             on_wait: Called with a line that says which other kernel's identical ask is waited for.
             **params: Any other field of the request (``temperature``, ``top_p``, ``provider``, …);
@@ -141,6 +163,7 @@ class CompletionCache(Upkeep):
             InputError: It can't be asked as it is; nothing was sent.
             CacheMissError: Offline, and not stored.
             MissingKeyError: Not stored, and no API key.
+            BudgetError: Not stored, and the call may cost more than a limit leaves, or nobody can tell.
             UpstreamError: The call was refused or failed.
         """
         request, policy = self._asked(
@@ -153,8 +176,10 @@ class CompletionCache(Upkeep):
             ttl=ttl,
             tag=tag,
             stream=stream,
+            prompt_cache=prompt_cache,
         )
-        return Completion(self.run(request, policy, Asker(on_text, on_wait)), request)
+        limit = _limit(max_cost_usd)
+        return Completion(self.run(request, policy, Asker(on_text, on_wait), max_cost_usd=limit), request)
 
     async def aask(
         self,
@@ -167,6 +192,8 @@ class CompletionCache(Upkeep):
         ttl: float | str | None = None,
         tag: str | Sequence[str] | None = None,
         stream: bool | None = None,
+        prompt_cache: str | None = None,
+        max_cost_usd: Usd | None = None,
         on_text: OnText | None = None,
         on_wait: OnWait | None = None,
         **params: Any,
@@ -191,14 +218,21 @@ class CompletionCache(Upkeep):
             ttl=ttl,
             tag=tag,
             stream=stream,
+            prompt_cache=prompt_cache,
         )
         asker = Asker(_on_the_loop(on_text), _on_the_loop(on_wait))
+        watch = self._watch(_limit(max_cost_usd))
         outcome = None
         try:
-            outcome = self._warned(await self._engine.aask(request, policy, asker))
+            if watch is None:
+                outcome = await self._engine.aask(request, policy, asker)
+            else:
+                with watch:
+                    outcome = await self._engine.aask(request, policy, watch.over(asker))
+                    watch.paid = outcome.paid
+            return Completion(self._warned(outcome), request)
         finally:
-            self.bought |= outcome is None or outcome.kind != "hit"
-        return Completion(outcome, request)
+            self._finished(outcome)
 
     def warm(
         self,
@@ -206,6 +240,7 @@ class CompletionCache(Upkeep):
         *,
         workers: int = 8,
         progress: bool = True,
+        max_cost_usd: Usd | None = None,
         before_send: Callable[[Request], None] | None = None,
         tell: Callable[[str], None] | None = None,
         **asked: Any,
@@ -220,6 +255,8 @@ class CompletionCache(Upkeep):
                 `prompts.read_prompts`. The table has the index of a Series or DataFrame.
             workers: How many are asked at a time.
             progress: Whether a bar is shown, where one can be, and the summary printed.
+            max_cost_usd: The most that the whole list may cost: a prompt that may go over it fails unsent.
+                The settings' budgets hold besides.
             before_send: Called with each request that is about to be sent, from several threads; an
                 `OrCacheError` that it raises is that row's, and nothing is sent.
             tell: Takes the summary instead of printing it.
@@ -233,6 +270,11 @@ class CompletionCache(Upkeep):
         from .warm import fill
 
         options, params = options_and_params(asked)
+        limits: list[Limit] = []
+        if (limit := _limit(max_cost_usd)) is not None:
+            from .budget import Limit, Purse
+
+            limits.append(Limit("this list (max_cost_usd)", limit, Purse()))
 
         def make(prompt: Prompt) -> tuple[Request, Policy]:
             return self._asked(prompt.prompt, {**params, **prompt.params}, **{**options, **prompt.options})
@@ -240,7 +282,7 @@ class CompletionCache(Upkeep):
         warmed = fill(
             read_prompts(source),
             make,
-            self.run,
+            partial(self.run, limits=limits),
             workers=workers,
             progress=progress,
             before_send=before_send,
@@ -249,25 +291,67 @@ class CompletionCache(Upkeep):
         return warmed.frame(source.index if hasattr(source, "iloc") else None)
 
     def request(
-        self, body: Mapping[str, Any], settings: Settings, *, sample: int | None, stream: bool | None
+        self,
+        body: Mapping[str, Any],
+        settings: Settings,
+        *,
+        sample: int | None = None,
+        stream: bool | None = None,
+        prompt_cache: str | None = None,
     ) -> Request:
         """The request that a body makes under these settings.
 
         Raises:
-            OptionError: A sample's index below 0.
+            OptionError: A sample's index below 0, or a time that no prompt caching has.
         """
         if sample is not None and sample < 0:
             raise OptionError(f"sample {sample} is below 0 (nothing was sent)", "the first sample is 0")
-        return Request(body, settings.stream if stream is None else stream, sample or 0, settings.base_url)
+        if prompt_cache not in (None, "", "5m", "1h"):
+            raise OptionError(f"prompt_cache {prompt_cache!r} (nothing was sent)", "it takes '5m' or '1h'")
+        stream = settings.stream if stream is None else stream
+        return Request(body, stream, sample or 0, settings.base_url, prompt_cache or "")
 
-    def run(self, request: Request, policy: Policy, asker: Asker = Asker()) -> Outcome:  # noqa: B008
-        """What asking a request comes to; see `Engine.ask`."""
+    def run(
+        self,
+        request: Request,
+        policy: Policy,
+        asker: Asker = Asker(),  # noqa: B008 - frozen
+        *,
+        max_cost_usd: Decimal | None = None,
+        limits: Sequence[Limit] = (),
+    ) -> Outcome:
+        """What asking a request comes to; see `Engine.ask`.
+
+        Args:
+            request: What to ask.
+            policy: How the cache may be used.
+            asker: Who asks.
+            max_cost_usd: The most that the call may cost.
+            limits: Limits that it shares with other asks.
+        """
+        watch = self._watch(max_cost_usd, limits)
         outcome = None
         try:
-            outcome = self._warned(self._engine.ask(request, policy, asker))
-            return outcome
+            if watch is None:
+                outcome = self._engine.ask(request, policy, asker)
+            else:
+                with watch:
+                    outcome = self._engine.ask(request, policy, watch.over(asker))
+                    watch.paid = outcome.paid
+            return self._warned(outcome)
         finally:
-            self.bought |= outcome is None or outcome.kind != "hit"
+            self._finished(outcome)
+
+    @property
+    def money(self) -> Money:
+        """Prices, budgets and settlements; made when they are first needed."""
+        if self._money is None:
+            from .money import Money
+
+            self._money = Money(
+                self.database, self.store, self.ledger, self._fetch, self._settings, self.clock
+            )
+        return self._money
 
     def peek(self, request: Request, policy: Policy) -> tuple[str, EntryRow | None, str]:
         """The key, the entry that would be served (or None) and why it would be asked; sends nothing."""
@@ -285,6 +369,8 @@ class CompletionCache(Upkeep):
     def close(self) -> None:
         """Flushes, closes, and calls off what `aask` asks. It can be used again; it opens what it needs."""
         self._engine.close()
+        if self._money is not None:
+            self._money.close()
         self.ledger.flush()
         if self._gateway is not None:
             self._gateway.close()
@@ -305,20 +391,41 @@ class CompletionCache(Upkeep):
         ttl: float | str | None = None,
         tag: str | Sequence[str] | None = None,
         stream: bool | None = None,
+        prompt_cache: str | None = None,
     ) -> tuple[Request, Policy]:
         """What the arguments of `ask` come to."""
         settings = self._settings()
         body = chat_body(prompt, model=model, settings=settings, system=system, params=params)
-        request = self.request(body, settings, sample=sample, stream=stream)
+        request = self.request(body, settings, sample=sample, stream=stream, prompt_cache=prompt_cache)
         if mode is None and sample is None and ttl is None and tag is None:
             return request, self._usual_policy(settings)
         return request, policy_for(settings, mode=mode, sample=sample, ttl=ttl, tag=tag)
+
+    def _watch(self, max_cost_usd: Decimal | None, limits: Sequence[Limit] = ()) -> Watch | None:
+        """What watches over an ask's money; None, at no cost, where nothing limits it."""
+        settings = self._settings()
+        if max_cost_usd is None and not limits and not settings.has_budget:
+            return None
+        return self.money.watch(max_cost_usd, limits)
+
+    def _finished(self, outcome: Outcome | None) -> None:
+        """Notes what is to be written, and settled, after an ask; None is one that failed."""
+        if outcome is None or outcome.kind != "hit":
+            self.bought = True
+            if outcome is None or outcome.kind in _CALLS:
+                self.money.settle_soon()
 
     def _warned(self, outcome: Outcome) -> Outcome:
         """The outcome, with a note where it made the cache grow over its quota."""
         if outcome.stored and outcome.kind in _GROWING and (warning := self.quota_warning()):
             return outcome._replace(notes=(*outcome.notes, warning))
         return outcome
+
+    def _prompt_cache_saved(self, request: Request, answer: Answer) -> Decimal | None:
+        return self.money.prompt_cache_saved(request, answer)
+
+    def _fetch(self, path: str, **options: Any) -> Any:
+        return self._open_gateway().fetch(path, **options)
 
     def _open_gateway(self) -> Gateway:
         with self._lock:
@@ -342,6 +449,13 @@ class CompletionCache(Upkeep):
         if self._loaded is None:
             self._loaded = load_settings(os.environ, Project(Path.cwd()), {})
         return self._loaded
+
+
+def _limit(max_cost_usd: Usd | None) -> Decimal | None:
+    try:
+        return None if max_cost_usd is None else parse_usd(max_cost_usd)
+    except ValueError as exc:
+        raise OptionError(f"max_cost_usd: {exc} (nothing was sent)", "write US dollars: 0.05") from None
 
 
 def _say_nothing(_line: str) -> None:

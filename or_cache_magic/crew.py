@@ -73,6 +73,10 @@ class Crew(Generic[T]):
                 raise asyncio.CancelledError("the completion cache was closed")
             # Another thread led it and was interrupted: somebody else has to fly.
 
+    async def call(self, work: Callable[[], object]) -> None:
+        """Does something else on another thread, without a flight; raises what it raises."""
+        await asyncio.to_thread(work)
+
     def close(self) -> None:
         """Calls off what is in the air and waits for its end. The crew can be used again."""
         with self._lock:

@@ -28,7 +28,15 @@ from .asker import Asker, Show
 from .errors import OrCacheError, StoreError, StreamBrokenError, UpstreamError
 from .flight import SingleFlight
 from .key import request_key
-from .outcomes import broken, coalesced, coalesced_unserved, is_whole, offline_miss, stale
+from .outcomes import (
+    broken,
+    coalesced,
+    coalesced_unserved,
+    is_whole,
+    notes_on_call,
+    offline_miss,
+    stale,
+)
 from .policy import Policy, notes_on, why_no_lookup, why_not_served, why_not_stored
 from .pricing import FREE
 from .records import Answer, AskKind, Entry, Outcome, Request, RequestKey
@@ -128,6 +136,8 @@ class Engine:
         sought = self._seek(request, policy, asker, near=True)
         if isinstance(sought, Outcome):
             return sought
+        if asker.before_send is not None:
+            await self._hands().call(partial(asker.before_send, request))
         outcome, led = await self._hands().do(
             sought.key.digest,
             lambda cancel: self._bring(sought, asker._replace(cancel=cancel)),
@@ -151,7 +161,7 @@ class Engine:
     def _seek(
         self, request: Request, policy: Policy, asker: Asker, *, near: bool = False
     ) -> Outcome | _Sought:
-        """What can be served at once, or what has to be asked."""
+        """What can be served at once, or what has to be asked; `near` does neither wait nor ask the asker."""
         began_s = time.perf_counter()
         key = request_key(request)
         found = self._look_up(key, request, policy, near=near)
@@ -161,7 +171,7 @@ class Engine:
             return outcome
         if policy.mode == "offline":
             raise offline_miss(key, found.why)
-        if asker.before_send is not None:
+        if asker.before_send is not None and not near:
             asker.before_send(request)
         return _Sought(key, request, policy, found, began_s)
 
@@ -281,9 +291,10 @@ class Engine:
             raise  # before anything was sent
         except BaseException:
             # Interrupted: it may have been sent, and what had arrived was perhaps paid for.
-            self._give_up(key, request, policy, miss, draft.answer(), "interrupted")
+            arrived = self._books.priced(request, draft.answer())
+            self._give_up(key, request, policy, miss, arrived, "interrupted")
             raise
-        outcome = self._settle(key, request, policy, miss, answer)
+        outcome = self._settle(key, request, policy, miss, self._books.priced(request, answer))
         return outcome._replace(notes=(*outcome.notes, *show.trouble))
 
     def _settle(
@@ -299,7 +310,7 @@ class Engine:
             key,
             answer,
             why=miss.why,
-            notes=notes_on(request, answer),
+            notes=notes_on_call(request, answer),
             paid=paid_for(answer),
             saved_usd=_ZERO,
         )

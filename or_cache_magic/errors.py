@@ -9,6 +9,7 @@
     │   ├── RequestError         a request that has no canonical form (NaN, a lone surrogate, no prompt)
     │   └── SettingError         an unknown or malformed setting
     ├── MissingKeyError          no OpenRouter key, and the answer is not in the cache
+    ├── BudgetError              the call may cost more than is left to spend; nothing was sent
     ├── CacheMissError           offline, and the answer is not in the cache
     ├── FormatError              the answer is not in the form that was asked for
     ├── UpstreamError            OpenRouter or a provider refused or failed
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from decimal import Decimal
 
 __all__ = [
+    "BudgetError",
     "CacheMissError",
     "ConnectionLostError",
     "FormatError",
@@ -101,6 +103,39 @@ class SettingError(InputError):
 
 class MissingKeyError(OrCacheError):
     """No OpenRouter key was found, and the answer is not in the completion cache."""
+
+
+class BudgetError(OrCacheError):
+    """The call may cost more than a limit leaves, or nobody can tell what it costs. Nothing was sent.
+
+    Args:
+        message: Which limit, and what the call may cost.
+        hint: How to ask all the same.
+        limit_usd: The limit.
+        spent_usd: The most that was spent of it already.
+        low_usd: The least that the call would cost; None is unknown.
+        high_usd: The most; None is unknown.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        hint: str = "",
+        *,
+        limit_usd: Decimal,
+        spent_usd: Decimal,
+        low_usd: Decimal | None = None,
+        high_usd: Decimal | None = None,
+    ) -> None:
+        super().__init__(message, hint)
+        #: The limit.
+        self.limit_usd = limit_usd
+        #: The most that was spent of it already.
+        self.spent_usd = spent_usd
+        #: The least that the call would cost; None is unknown.
+        self.low_usd = low_usd
+        #: The most that the call could cost; None is unknown.
+        self.high_usd = high_usd
 
 
 class CacheMissError(OrCacheError):

@@ -10,7 +10,15 @@ from .policy import notes_on, why_not_stored
 from .pricing import FREE
 from .records import Answer, Entry, Outcome, Request, RequestKey
 
-__all__ = ["broken", "coalesced", "coalesced_unserved", "is_whole", "offline_miss", "stale"]
+__all__ = [
+    "broken",
+    "coalesced",
+    "coalesced_unserved",
+    "is_whole",
+    "notes_on_call",
+    "offline_miss",
+    "stale",
+]
 
 _ZERO: Final = Decimal(0)
 
@@ -18,6 +26,17 @@ _ZERO: Final = Decimal(0)
 def is_whole(answer: Answer) -> bool:
     """Whether a reply is an answer, though perhaps not one to be served again."""
     return answer.error is None and answer.complete and bool(answer.choices)
+
+
+def notes_on_call(request: Request, answer: Answer) -> tuple[str, ...]:
+    """What the receipt of a call says: `notes_on` it, and why nothing was marked for prompt caching."""
+    notes = notes_on(request, answer)
+    if not request.prompt_cache:
+        return notes
+    from .prompt_caching import marked  # few ask for it
+
+    why_not = marked(request.body, request.prompt_cache).why_not
+    return (*notes, f"prompt caching: {why_not}") if why_not else notes
 
 
 def coalesced(outcome: Outcome) -> Outcome:

@@ -38,6 +38,7 @@ _OPTIONS: Final[Mapping[str, tuple[type, ...]]] = {
     "ttl": (int, float, str),
     "tag": (str, list, tuple),
     "stream": (bool,),
+    "prompt_cache": (str,),
 }
 """What is no field of the request, and of which type it is. None is not given."""
 

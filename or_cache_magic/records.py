@@ -139,8 +139,11 @@ class Answer(NamedTuple):
         response_cache_hit: Whether OpenRouter served it from its own response cache; then its usage
             is zero and says nothing of the answer's value.
         source_generation_id: With ``response_cache_hit``, the generation that was paid for.
-        prompt_cost_usd: What of the cost the reply puts down to the prompt; None when it did not say. Price
-            lists are checked against it. Never stored.
+        prompt_cost_usd: What of the cost the reply puts down to the prompt, by which price lists are checked
+            as it comes in; None when it did not say. Not kept.
+        prompt_cache_saved_usd: What the provider's prompt caching took off this call; below 0 where writing
+            to it cost more. None is unknown, 0 where it neither read nor wrote. Of the call, not of the
+            answer: not kept with it.
     """
 
     choices: tuple[Choice, ...]
@@ -156,6 +159,7 @@ class Answer(NamedTuple):
     response_cache_hit: bool = False
     source_generation_id: str | None = None
     prompt_cost_usd: Decimal | None = None
+    prompt_cache_saved_usd: Decimal | None = Decimal(0)
 
     @property
     def text(self) -> str:
@@ -214,8 +218,6 @@ class Outcome(NamedTuple):
         elapsed_s: Seconds this ask took, waiting included.
         paid: What this ask was charged: 0 on a hit, unknown as unknown.
         saved_usd: What this ask would have cost and did not; None is unknown, 0 where nothing was avoided.
-        prompt_cache_saved_usd: Of a call that was made: what the provider's prompt caching took off; below 0
-            where writing to it cost more. None is unknown, 0 where it neither read nor wrote.
     """
 
     kind: AskKind
@@ -229,7 +231,6 @@ class Outcome(NamedTuple):
     elapsed_s: float = 0.0
     paid: Cost = UNKNOWN_COST
     saved_usd: Decimal | None = None
-    prompt_cache_saved_usd: Decimal | None = Decimal(0)
 
 
 class LedgerRow(NamedTuple):

@@ -12,12 +12,14 @@ import os
 import re
 import time
 from collections.abc import Callable, Mapping
+from decimal import Decimal
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, Literal, NamedTuple
 
 from .errors import SettingError
 from .policy import MODES, VOLATILE_TTL_S, Mode, parse_ttl
+from .pricing import parse_usd
 from .records import OPENROUTER_URL
 from .shared_url import SharedUrl, parse_shared_url
 from .sizes import parse_size
@@ -44,6 +46,7 @@ ENVIRONMENT: Final[Mapping[str, str]] = {
     "OR_CACHE_DIR": "cache_dir",
     "OR_CACHE_MODE": "mode",
     "OR_CACHE_SHARED_URL": "shared_url",
+    "OR_CACHE_MAX_COST": "max_cost_usd",
 }
 """Environment variables and the settings that they set."""
 
@@ -69,6 +72,8 @@ class Settings(NamedTuple):
     stale_if_error: bool = False
     cache_dir: str | None = None
     quota: int | None = 2_000_000_000
+    max_cost_usd: Decimal | None = None
+    max_cost_per_day_usd: Decimal | None = None
     base_url: str = OPENROUTER_URL
     attribution: bool = True
     timeout_s: float = 600.0
@@ -77,6 +82,11 @@ class Settings(NamedTuple):
     shared_timeout_s: float = 0.5
     aliases: Mapping[str, str] = MappingProxyType({})
     origins: Mapping[str, str] = MappingProxyType({})
+
+    @property
+    def has_budget(self) -> bool:
+        """Whether a session or a day may only cost so much."""
+        return self.max_cost_usd is not None or self.max_cost_per_day_usd is not None
 
     def model_id(self, name: str) -> str:
         """The model id that `name` stands for: its alias's target, or itself."""
@@ -216,6 +226,10 @@ SETTINGS: Final[Mapping[str, Setting]] = {
         Setting("stale_if_error", _flag, "serve an expired answer when the call fails"),
         Setting("cache_dir", _optional(_text), "the cache's folder; :memory: keeps it in memory"),
         Setting("quota", _optional(_size), "the entries' size above which receipts warn: 500MB, 2GB, none"),
+        Setting("max_cost_usd", _optional(parse_usd), "the most that a session may spend; none: no limit"),
+        Setting(
+            "max_cost_per_day_usd", _optional(parse_usd), "the most that a day may cost in this cache; none"
+        ),
         Setting("base_url", _url, "the API's base URL"),
         Setting("attribution", _flag, "tell OpenRouter which tool asks (shown in its public rankings)"),
         Setting("timeout_s", _number(0.001), "seconds without a byte after which a call is given up"),

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from .database import Database
     from .ledger import Ledger
+    from .money import Money
     from .settings import Settings
     from .store import TieredStore
 
@@ -46,7 +47,7 @@ class Purge(NamedTuple):
 
 
 class Upkeep:
-    """Browsing and purging: the part of a `CompletionCache` that asks nothing of anybody. Thread-safe."""
+    """Browsing, accounting and purging: the part of a `CompletionCache` that asks no model. Thread-safe."""
 
     database: Database
     store: TieredStore
@@ -59,6 +60,11 @@ class Upkeep:
     @property
     def settings(self) -> Settings:
         """The settings in force."""
+        raise NotImplementedError
+
+    @property
+    def money(self) -> Money:
+        """Prices, budgets and settlements."""
         raise NotImplementedError
 
     def totals(self, by: str = "", *, session: bool = False) -> list[Totals]:
@@ -87,10 +93,14 @@ class Upkeep:
     def stats(self, by: str = "", *, session: bool = False) -> pd.DataFrame:
         """Calls, hits, rates and dollars as a DataFrame, one row or one a group; see `frames.STAT_COLUMNS`.
 
+        What calls came to whose replies did not tell is asked of OpenRouter first, where that is due, for at
+        most three seconds.
+
         Args:
             by: ``model``, ``day``, ``notebook`` or ``tag``; empty is one row for all.
             session: Only this session's asks.
         """
+        self.money.settle()
         return stats_frame(self.totals(by, session=session), by)
 
     def entries(

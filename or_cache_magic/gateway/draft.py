@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from decimal import Decimal
 from typing import Any, Final
 
-from or_cache_magic.pricing import cost_reported
+from or_cache_magic.pricing import cost_reported, decimal_usd
 from or_cache_magic.records import Answer, Choice, Cost, Usage
 
 from .assembly import mended, merge_delta, merged_logprobs, whole_message
@@ -145,6 +145,7 @@ class Draft:
             error=self.error,
             response_cache_hit=self._cache_hit,
             source_generation_id=self._source_id,
+            prompt_cost_usd=None if self._cache_hit else _prompt_cost_usd(self._usage),
         )
 
     @property
@@ -252,6 +253,11 @@ def _usage(block: Mapping[str, Any] | None) -> Usage | None:
         cache_write_tokens=_count(prompt.get("cache_write_tokens")),
         reasoning_tokens=_count(completion.get("reasoning_tokens")),
     )
+
+
+def _prompt_cost_usd(block: Mapping[str, Any] | None) -> Decimal | None:
+    details = _mapping(_mapping(block).get("cost_details"))
+    return decimal_usd(details.get("upstream_inference_prompt_cost"))
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

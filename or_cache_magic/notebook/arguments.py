@@ -6,6 +6,7 @@ The options themselves are rows in `tables`. ``--help`` ends the reading of a li
 from __future__ import annotations
 
 from collections.abc import Mapping
+from decimal import Decimal
 from types import MappingProxyType
 from typing import Any, Final, Literal, NamedTuple
 
@@ -37,6 +38,8 @@ class AskOptions(NamedTuple):
         sample: Which sample; 0 is the first, and given on purpose.
         mode: ``refresh``, ``bypass`` or ``offline``.
         ttl_s: Lifetime; infinite is for ever (`policy.FOREVER_S`).
+        prompt_cache: ``5m`` or ``1h``: how long the provider is to keep the static part.
+        max_cost_usd: The most that the ask may cost; of a list, the whole list.
         prompt: The line magic's prompt, as written; empty in a cell, whose body is the prompt.
     """
 
@@ -53,6 +56,8 @@ class AskOptions(NamedTuple):
     mode: Mode | None = None
     ttl_s: float | None = None
     tags: tuple[str, ...] = ()
+    prompt_cache: str | None = None
+    max_cost_usd: Decimal | None = None
     dry_run: bool = False
     raw: bool = False
     no_stream: bool = False

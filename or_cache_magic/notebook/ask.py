@@ -14,6 +14,8 @@ from .command import help_text
 from .tables import CELL, LINE
 
 if TYPE_CHECKING:
+    from decimal import Decimal
+
     from or_cache_magic.cache import CompletionCache
     from or_cache_magic.completion import Completion
     from or_cache_magic.policy import Policy
@@ -72,22 +74,26 @@ def _ask(
     body = _body(session, settings, options, prompt, variables)
     cache = session.cache()
     request = cache.request(
-        body, settings, sample=options.sample, stream=settings.stream and not options.no_stream
+        body,
+        settings,
+        sample=options.sample,
+        stream=settings.stream and not options.no_stream,
+        prompt_cache=options.prompt_cache,
     )
     policy = policy_for(
         settings, mode=options.mode, sample=options.sample, ttl=options.ttl_s, tag=options.tags
     )
     if options.dry_run:
-        from .cards import preview_line
+        from .preview import preview_line
 
-        say(shell, preview_line(body, *cache.peek(request, policy)))
+        say(shell, preview_line(cache, request, policy))
         return None
     kept = keeps_result()
     form: Any = options.format or settings.format
     screen = open_screen(
         shell, format="none" if kept else form, receipt=settings.receipt, quiet=options.quiet
     )
-    outcome = _run(cache, request, policy, screen)
+    outcome = _run(cache, request, policy, screen, options.max_cost_usd)
     session.last = completion = Completion(outcome, request)
     if options.out:
         shell.push({options.out: completion})
@@ -142,13 +148,16 @@ def request_params(options: AskOptions) -> dict[str, Any]:
     return {**params, **options.params}
 
 
-def _run(cache: CompletionCache, request: Request, policy: Policy, screen: Screen) -> Outcome:
+def _run(
+    cache: CompletionCache, request: Request, policy: Policy, screen: Screen, max_cost_usd: Decimal | None
+) -> Outcome:
     """Asks; what had arrived when it is interrupted or breaks stays on the screen."""
     from or_cache_magic.asker import Asker
 
     screen.begin()
     try:
-        return cache.run(request, policy, Asker(screen.feed if request.stream else None, screen.wait))
+        asker = Asker(screen.feed if request.stream else None, screen.wait)
+        return cache.run(request, policy, asker, max_cost_usd=max_cost_usd)
     except BaseException:
         screen.finish()
         raise

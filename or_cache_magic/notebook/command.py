@@ -34,6 +34,7 @@ class Option(NamedTuple):
         choices: The values there are, for completion; empty is not a list of values.
         models: Whether its values are model ids, for completion.
         repeatable: Whether it may stand more than once; the result is then a tuple of all values.
+        alone: Its value when none of `choices` follows; None is that one must.
     """
 
     names: tuple[str, ...]
@@ -46,11 +47,13 @@ class Option(NamedTuple):
     choices: tuple[str, ...] = ()
     models: bool = False
     repeatable: bool = False
+    alone: str | None = None
 
     @property
     def label(self) -> str:
         """Its names and metavar as the help shows them: ``-o, --out NAME``."""
-        return ", ".join(self.names) + (f" {self.metavar}" if self.metavar else "")
+        value = self.metavar if self.alone is None else f"[{self.metavar}]"
+        return ", ".join(self.names) + (f" {value}" if self.metavar else "")
 
 
 HELP: Final = Option(("-h", "--help"), "help", "show this help; ask nothing")
@@ -134,7 +137,7 @@ def parse(command: Command, line: str) -> Parsed:
         if word.text in HELP.names and word.is_option:
             return Parsed({HELP.field: True})
         if word.is_option:
-            _take(command, word, stream, values, given)
+            _take(command, word, stream, line[word.start + len(word.raw) :], values, given)
         elif command.prompt:
             return Parsed(values, prompt=line[word.start :].strip())
         elif word.raw == "#":
@@ -152,9 +155,17 @@ def _until_comment(stream: Iterator[Word]) -> Iterator[Word]:
 
 
 def _take(
-    command: Command, word: Word, stream: Iterator[Word], values: dict[str, Any], given: dict[str, str]
+    command: Command,
+    word: Word,
+    stream: Iterator[Word],
+    rest: str,
+    values: dict[str, Any],
+    given: dict[str, str],
 ) -> None:
-    """Read the option at `word`, and its value from `stream`, into `values`; `given` is what set a field."""
+    """Read the option at `word` into `values`; `given` is what set a field.
+
+    Its value comes from `stream`, which reads the `rest` of the line word by word.
+    """
     name, equals, text = word.text.partition("=")
     option = command.option(name)
     if option is None:
@@ -164,7 +175,12 @@ def _take(
             raise OptionError(f"{name} takes no value; {command.unharmed}", f"write just {name}")
         value = option.value
     else:
-        value = _value(command, option, name, text if equals else _next(command, option, name, stream))
+        if not equals:
+            # Looked at as text: the words of a prompt may be no words of a line (an apostrophe).
+            chosen = rest.split(maxsplit=1)[:1]
+            follows = option.alone is None or (chosen and chosen[0] in option.choices)
+            text = _next(command, option, name, stream) if follows else str(option.alone)
+        value = _value(command, option, name, text)
     if option.repeatable:
         values[option.field] = (*values.get(option.field, ()), value)
         return

@@ -51,6 +51,8 @@ SETTING_NAMES: Final = (
     "stale_if_error",
     "cache_dir",
     "quota",
+    "max_cost_usd",
+    "max_cost_per_day_usd",
     "base_url",
     "attribution",
     "timeout_s",

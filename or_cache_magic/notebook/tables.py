@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
+from or_cache_magic.pricing import parse_usd
 from or_cache_magic.settings import FORMATS
 
 from . import values as v
@@ -105,7 +106,25 @@ _ASK: Final = (
         choices=("30m", "24h", "7d", "never"),
     ),
     Option(("--tag",), "tags", "a label for the entry", "TAG", parse=v.text, repeatable=True),
-    Option(("--dry-run",), "dry_run", "say hit or miss; send nothing"),
+    Option(
+        ("--prompt-cache",),
+        "prompt_cache",
+        "have the provider keep the system prompt and attachments: cheaper to read again; 5m unless set",
+        "5m|1h",
+        parse=v.choice("5m", "1h"),
+        expects="it takes 5m or 1h",
+        choices=("5m", "1h"),
+        alone="5m",
+    ),
+    Option(
+        ("--max-cost",),
+        "max_cost_usd",
+        "send nothing if it may cost more than so many dollars",
+        "USD",
+        parse=parse_usd,
+        expects="write US dollars, such as 0.05",
+    ),
+    Option(("--dry-run",), "dry_run", "say hit or miss and what it may cost; send nothing"),
     Option(("--raw",), "raw", "send the prompt as it is: no {{ name }} is filled in"),
     Option(("--no-stream",), "no_stream", "wait for the whole answer"),
     Option(("-q", "--quiet"), "quiet", "no receipt"),
@@ -235,6 +254,8 @@ _OF_A_LIST: Final = (
     "--refresh",
     "--ttl",
     "--tag",
+    "--prompt-cache",
+    "--max-cost",
 )
 """The options of an ask that a whole list of prompts may have."""
 

@@ -85,6 +85,8 @@ def warm(session: Session, line: str, variables: Mapping[str, Any]) -> pd.DataFr
         sample=asked.sample,
         ttl=asked.ttl_s,
         tag=asked.tags or None,
+        prompt_cache=asked.prompt_cache,
+        max_cost_usd=asked.max_cost_usd,
         workers=options.workers,
         progress=not options.quiet,
         tell=lambda summary: say(session.shell, summary),

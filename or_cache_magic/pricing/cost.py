@@ -2,23 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any, Final
 
 from or_cache_magic.records import UNKNOWN_COST, Cost
 
-__all__ = ["FREE", "cost_of_failure", "cost_reported", "decimal_usd", "format_usd"]
+__all__ = [
+    "FREE",
+    "billed_apart",
+    "cost_of_failure",
+    "cost_reported",
+    "decimal_usd",
+    "format_usd",
+    "parse_usd",
+]
 
 FREE: Final = Cost(Decimal(0), "reported")
 
 _CENT: Final = Decimal("0.01")
 
+_AMOUNT: Final = re.compile(r"\$?(\d+\.?\d*|\.\d+)", re.ASCII)
+
 _MAYBE_BILLED: Final = frozenset({408, 499, 504, 524})
 """Time-outs at the edge: the provider may have gone on, and been paid."""
 
-_BILLED_APART: Final = ("plugins", "web_search_options", "stop_server_tools_when")
-"""Fields that can bill searches and files on their own, even when no token came back."""
+_SEARCHES: Final = ("web_search_options", "x_search_filter")
+_FREE_PLUGINS: Final = frozenset(
+    {"response-healing", "context-compression", "auto-router", "auto-beta-router", "pareto-router"}
+)
+"""Plugins that charge nothing of their own (OpenRouter: "Plugins")."""
 
 
 def decimal_usd(value: Any) -> Decimal | None:
@@ -30,6 +44,20 @@ def decimal_usd(value: Any) -> Decimal | None:
         return None
     amount = Decimal(repr(value)) if isinstance(value, float) else Decimal(value)
     return amount if amount.is_finite() and amount >= 0 else None
+
+
+def parse_usd(value: Any) -> Decimal:
+    """An amount that a user wrote: ``0.50``, ``"$2"``, a Decimal.
+
+    Raises:
+        ValueError: It is none, or below 0.
+    """
+    if isinstance(value, str) and _AMOUNT.fullmatch(value.strip()):
+        return Decimal(value.strip().removeprefix("$"))
+    usd = decimal_usd(value)
+    if usd is None:
+        raise ValueError(f"{value!r} is no amount of US dollars")
+    return usd
 
 
 def cost_reported(usage: Mapping[str, Any] | None) -> Cost:
@@ -68,17 +96,32 @@ def cost_of_failure(status: int | None, body: Mapping[str, Any], *, accepted: bo
     if status is None or status in _MAYBE_BILLED:
         return UNKNOWN_COST
     refused = 400 <= status < 500 and not accepted  # noqa: PLR2004 - the HTTP classes
-    return FREE if refused or not _bills_apart(body) else UNKNOWN_COST
+    return FREE if refused or not billed_apart(body) else UNKNOWN_COST
 
 
-def _bills_apart(body: Mapping[str, Any]) -> bool:
-    if any(body.get(name) for name in _BILLED_APART) or ":online" in str(body.get("model")):
-        return True
-    tools = body.get("tools")
+def billed_apart(body: Mapping[str, Any]) -> str:
+    """What a request orders that is billed besides its tokens, as a clause for people; empty is nothing.
+
+    Searches, files and tools may be billed even when no token came back, and how many there will be
+    nobody knows.
+    """
+    named = (body.get("model"), *_items(body.get("models")))
+    if any(":online" in str(name) for name in named) or any(body.get(name) for name in _SEARCHES):
+        return "it may search the web, which is billed apart"
+    for plugin in _items(body.get("plugins")):
+        name = plugin.get("id") if isinstance(plugin, Mapping) else plugin
+        if name not in _FREE_PLUGINS and not (isinstance(plugin, Mapping) and plugin.get("enabled") is False):
+            return f"the plugin {str(name)[:40]} is billed apart"
     # The caller runs functions; every other tool is run, and billed, by OpenRouter or the provider.
-    return isinstance(tools, (list, tuple)) and any(
-        not isinstance(tool, Mapping) or tool.get("type") != "function" for tool in tools
-    )
+    tools = [tool.get("type") if isinstance(tool, Mapping) else tool for tool in _items(body.get("tools"))]
+    other = [kind for kind in tools if kind != "function"]
+    if other or body.get("stop_server_tools_when"):
+        return f"the tool {str(other[0])[:40]} is billed apart" if other else "server tools are billed apart"
+    return ""
+
+
+def _items(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, (list, tuple)) else ()
 
 
 def format_usd(usd: Decimal | None) -> str:

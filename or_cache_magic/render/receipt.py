@@ -50,6 +50,8 @@ def receipt_text(outcome: Outcome, *, style: ReceiptStyle = "live", now_s: float
     parts = [_model(asked, outcome.answer.model)]
     parts += _events(outcome, now_s) if style == "live" else [_cost(outcome.answer.cost.usd)]
     parts.append(format_tokens(outcome.answer.usage))
+    if style == "live":
+        parts.append(_prompt_caching(outcome))
     if outcome.not_stored:
         parts.append(f"not stored: {one_line(outcome.not_stored, _REASON_WIDTH)}")
     if style == "live":
@@ -109,6 +111,20 @@ def _cost(usd: Decimal | None) -> str:
 
 def _saved(outcome: Outcome) -> str:
     return "saving unknown" if outcome.saved_usd is None else f"saved {format_usd(outcome.saved_usd)}"
+
+
+def _prompt_caching(outcome: Outcome) -> str:
+    """What a call read of the provider's prompt caching and wrote to it, and what that did to its price."""
+    usage = outcome.answer.usage
+    if usage is None or outcome.kind not in ("miss", "refresh", "bypass"):
+        return ""
+    counts = (("read", usage.cached_tokens), ("wrote", usage.cache_write_tokens))
+    did = " and ".join(f"{verb} {count:,}" for verb, count in counts if count)
+    if not did:
+        return ""
+    usd = outcome.answer.prompt_cache_saved_usd
+    worth = "" if not usd else f", {format_usd(-usd)} more" if usd < 0 else f", {format_usd(usd)} less"
+    return f"prompt caching: {did} tokens{worth}"
 
 
 def _events(outcome: Outcome, now_s: float) -> list[str]:
