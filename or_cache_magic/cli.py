@@ -134,7 +134,10 @@ def _add_option(parser: argparse.ArgumentParser, option: Option) -> None:
         return
     # A shell has no variables of a notebook.
     shown = option.metavar.removesuffix("|NAME")
-    parser.add_argument(*option.names, dest=option.field, type=_reader(option), metavar=shown, help=described)
+    alone: dict[str, Any] = {} if option.alone is None else {"nargs": "?", "const": option.alone}
+    parser.add_argument(
+        *option.names, dest=option.field, type=_reader(option), metavar=shown, help=described, **alone
+    )
 
 
 def _reader(option: Option) -> Callable[[str], Any]:
@@ -274,6 +277,8 @@ def _warm(options: argparse.Namespace) -> None:
             mode=options.mode,
             sample=options.sample,
             ttl=options.ttl_s,
+            prompt_cache=options.prompt_cache,
+            max_cost_usd=options.max_cost_usd,
             workers=options.workers or 8,
             progress=not options.quiet,
             tell=print,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from decimal import Decimal
 
 import pytest
 from hypothesis import given
@@ -343,12 +344,57 @@ def test_help__examples_are_read():
 def test_parse__new_option_is_one_row():
     """A row added to the table is parsed, shown in the help and suggested."""
     command = Command(
-        "ask", "Ask.", options=(*CELL.options, Option(("--max-cost",), "max_cost", "refuse above", "USD"))
+        "ask", "Ask.", options=(*CELL.options, Option(("--colour",), "colour", "of the answer", "NAME"))
     )
 
-    assert parse(command, "--max-cost 0.1").values == {"max_cost": "0.1"}
-    assert "--max-cost USD" in help_text(command)
-    assert "did you mean --max-cost?" in refusal(lambda line: parse(command, line), "--maxcost 1").hint
+    assert parse(command, "--colour red").values == {"colour": "red"}
+    assert "--colour NAME" in help_text(command)
+    assert "did you mean --colour?" in refusal(lambda line: parse(command, line), "--color 1").hint
+
+
+@pytest.mark.parametrize(
+    ("line", "ttl", "words"),
+    [
+        ("--prompt-cache openai/gpt-4o", "5m", ("openai/gpt-4o",)),
+        ("openai/gpt-4o --prompt-cache", "5m", ("openai/gpt-4o",)),
+        ("--prompt-cache 1h openai/gpt-4o", "1h", ("openai/gpt-4o",)),
+        ("--prompt-cache   5m", "5m", ()),
+        ("--prompt-cache=1h x", "1h", ("x",)),
+        ("--prompt-cache -q x", "5m", ("x",)),
+        ("--prompt-cache 1hour", "5m", ("1hour",)),
+    ],
+)
+def test_ask_cell__an_option_may_stand_alone(line: str, ttl: str, words: tuple[str, ...]):
+    """``--prompt-cache`` has a value only where one of its choices follows."""
+    parsed = parse(CELL, line)
+    assert parsed.values["prompt_cache"] == ttl
+    assert parsed.words == words
+
+
+def test_ask_line__an_option_that_stands_alone_leaves_the_prompt_as_written():
+    """The prompt behind it is not read as words: an apostrophe is a letter."""
+    options = parse_ask_line("--prompt-cache don't read  this as options")
+    assert (options.prompt_cache, options.prompt) == ("5m", "don't read  this as options")
+    options = parse_ask_line("--prompt-cache 1h it's 5m")
+    assert (options.prompt_cache, options.prompt) == ("1h", "it's 5m")
+
+
+def test_ask_cell__refuses_another_time_for_prompt_caching():
+    """A value that providers don't have is refused with those they do."""
+    error = refusal(parse_ask_cell, "--prompt-cache=2h")
+    assert "5m or 1h" in error.hint
+
+
+@pytest.mark.parametrize(("word", "usd"), [("0.05", "0.05"), ("$2", "2"), (".5", "0.5"), ("0", "0")])
+def test_ask_cell__max_cost_is_exact(word: str, usd: str):
+    """A limit is the very decimal that was written."""
+    assert parse_ask_cell(f"--max-cost {word}").max_cost_usd == Decimal(usd)
+
+
+@pytest.mark.parametrize("word", ["-1", "nan", "1e5", "five", "1,000", "inf"])
+def test_ask_cell__max_cost_takes_dollars_only(word: str):
+    """What is no plain amount of dollars is refused before anything is sent."""
+    assert "0.05" in refusal(parse_ask_cell, f"--max-cost {word}").hint
 
 
 def test_tables__cell_and_line_share_their_options():
