@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from operator import contains
 from typing import TYPE_CHECKING, Any, Final
 
 from or_cache_magic.errors import StoreCorruptError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
 __all__ = ["ANY", "COUNT", "INTEGER", "LABEL", "MAYBE_TIME", "REAL", "TEXT", "TIME", "check_row"]
 
@@ -38,14 +39,18 @@ def check_row(what: str, allowed: Sequence[frozenset[type]], columns: Sequence[A
     Raises:
         StoreCorruptError: A column is of another type, or a time is none.
     """
-    if not _is_sound(zip(allowed, columns, strict=True), times_s):
+    if not _is_sound(allowed, columns, times_s):
         raise StoreCorruptError(
             f"The completion cache holds {what} that is damaged, or that this package did not write.",
             "If cache.db came from someone else, delete it; else restore it from a copy.",
         )
 
 
-def _is_sound(columns: Iterable[tuple[frozenset[type], Any]], times_s: Sequence[Any]) -> bool:
-    if not all(type(value) in types for types, value in columns):
+def _is_sound(allowed: Sequence[frozenset[type]], columns: Sequence[Any], times_s: Sequence[Any]) -> bool:
+    # A page of entries has a thousand columns: `map` takes a third of the time of a loop.
+    if len(columns) != len(allowed) or not all(map(contains, allowed, map(type, columns))):
         return False
-    return all(time_s is None or -_LATEST_S < time_s < _LATEST_S for time_s in times_s)
+    for time_s in times_s:  # noqa: SIM110 - nor is a generator made for two times
+        if time_s is not None and not -_LATEST_S < time_s < _LATEST_S:
+            return False
+    return True

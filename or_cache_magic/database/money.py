@@ -7,12 +7,12 @@ OpenRouter prices tokens down to 1e-10 USD or so, and a 64-bit integer of pico-d
 from __future__ import annotations
 
 from decimal import ROUND_HALF_EVEN, Context, Decimal
-from typing import overload
+from typing import Final, overload
 
 # The caller's decimal context may round or trap; ours never loses a digit of a 64-bit sum.
 _EXACT = Context(prec=60, rounding=ROUND_HALF_EVEN)
 _PICO_DIGITS = 12
-_ONE = Decimal(1)
+_PICO: Final = 10**_PICO_DIGITS
 
 
 @overload
@@ -40,6 +40,6 @@ def from_pico(pico: int | None) -> Decimal | None:
     """Integer pico-dollars as US dollars without trailing zeros; None (unknown) stays None."""
     if pico is None:
         return None
-    usd = Decimal(pico).scaleb(-_PICO_DIGITS, _EXACT).normalize(_EXACT)
-    # normalize() writes ten dollars as 1E+1; people read 10.
-    return usd.quantize(_ONE, context=_EXACT) if usd == usd.to_integral_value() else usd
+    whole, part = divmod(pico, _PICO)
+    # normalize() would write ten dollars as 1E+1; people read 10.
+    return Decimal(pico).scaleb(-_PICO_DIGITS, _EXACT).normalize(_EXACT) if part else Decimal(whole)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from decimal import Decimal
 from typing import TYPE_CHECKING, NamedTuple
 
 from or_cache_magic.database import from_pico, split_tags
-from or_cache_magic.errors import OptionError, StoreCorruptError
+from or_cache_magic.errors import OptionError
 from or_cache_magic.records import EntryFilter
 from or_cache_magic.store import filters
 from or_cache_magic.store.index import IDS, ORDERS, entry_row, rows_sql
@@ -99,10 +98,10 @@ class Catalogue:
         found = {}
         for start in range(0, len(ids), _ROWS_AT_ONCE):
             some = ids[start : start + _ROWS_AT_ONCE]
-            for row_id, *columns in self._database.select(rows_sql(len(some)), some):
-                with suppress(StoreCorruptError):  # a damaged one must not hide the others
-                    found[row_id] = entry_row(columns)
-        return [found[row_id] for row_id in ids if row_id in found]
+            for columns in self._database.select(rows_sql(len(some)), some):
+                found[columns[0]] = entry_row(columns)
+        # One that is damaged must not hide the others.
+        return [row for row in map(found.get, ids) if row is not None]
 
     def _ids(self, wanted: EntryFilter, order: str, descending: bool, limit: int, offset: int) -> list[int]:
         if order not in ORDERS:

@@ -175,9 +175,19 @@ def read_head(digest: str, blob: object) -> str:
         StoreCorruptError: As `decode_entry`.
     """
     try:
-        start = _payload(digest, blob, _FRAME.size + HEAD_CHARS * _UTF8_BYTES)
+        deflated, stored = _stored(digest, blob)
+        inflate = zlib.decompressobj(-15, _DICTIONARY)
+        start = (
+            inflate.decompress(stored, _FRAME.size + HEAD_CHARS)
+            if deflated
+            else bytes(stored[: _FRAME.size + HEAD_CHARS * _UTF8_BYTES])
+        )
         size, _ = _FRAME.unpack_from(start)
         text = start[_FRAME.size : _FRAME.size + size]
+        # Mostly a byte is a character: to inflate four for each at once would take twice as long.
+        if deflated and len(text) < size and not text.isascii():
+            more = inflate.decompress(inflate.unconsumed_tail, HEAD_CHARS * (_UTF8_BYTES - 1))
+            text = (text + more)[:size]
         # A cut may go through a character, but only behind the last one that is shown.
         whole = "surrogatepass" if len(text) == size else "ignore"
         return str(text, "utf-8", whole)[:HEAD_CHARS]
@@ -209,18 +219,26 @@ def _checksum(digest: str, form: int, stored: bytes | memoryview) -> int:
     return zlib.crc32(stored, zlib.crc32(digest.encode(), form))
 
 
-def _payload(digest: str, blob: object, largest_bytes: int) -> bytes:
-    """The payload of a blob, or its first bytes; its checksum holds."""
+def _stored(digest: str, blob: object) -> tuple[bool, memoryview]:
+    """Whether the payload of a blob is deflated, and its bytes as stored; its checksum holds."""
     if type(blob) is not bytes or len(blob) < _START.size:
         raise _damaged(digest, "not a blob")
     form, checksum = _START.unpack_from(blob)
     stored = memoryview(blob)[_START.size :]
     if checksum != _checksum(digest, form, stored):
         raise _damaged(digest, "its checksum differs")
+    if form == _DEFLATED:
+        return True, stored
     if form == _PLAIN:
+        return False, stored
+    raise _damaged(digest, f"format {form} is unknown")
+
+
+def _payload(digest: str, blob: object, largest_bytes: int) -> bytes:
+    """The payload of a blob, or its first bytes; its checksum holds."""
+    deflated, stored = _stored(digest, blob)
+    if not deflated:
         return bytes(stored)
-    if form != _DEFLATED:
-        raise _damaged(digest, f"format {form} is unknown")
     return zlib.decompressobj(-15, _DICTIONARY).decompress(stored, largest_bytes)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from or_cache_magic.database import from_pico, join_tags, split_tags, to_pico
@@ -53,7 +52,7 @@ WHERE e.id IN ({marks})
 """
 
 _COLUMNS: Final = (
-    *(TEXT, TEXT, ANY, ANY, TIME, LABEL, COUNT, COUNT, COUNT),
+    *(INTEGER, TEXT, TEXT, ANY, ANY, TIME, LABEL, COUNT, COUNT, COUNT),
     *(TEXT, INTEGER, INTEGER, MAYBE_TIME, MAYBE_TIME, LABEL, INTEGER, LABEL),
 )
 
@@ -79,19 +78,18 @@ def index_columns(entry: Entry, request: Request, model: str, size_bytes: int) -
 
 
 def rows_sql(count: int) -> str:
-    """A SELECT of so many entries by their ids: each its id, then the columns of `entry_row`."""
+    """A SELECT of so many entries by their ids; each row begins with its id."""
     return _ROWS.format(marks=",".join("?" * count))
 
 
-def entry_row(columns: Sequence[Any]) -> EntryRow:
-    """The entry of the columns of `rows_sql` after the id, its texts cut to what a listing shows.
-
-    Raises:
-        StoreCorruptError: A column holds what this package never writes there.
-    """
-    check_row("an entry", _COLUMNS, columns, columns[4], columns[12])
-    key, model, value, body, created_s, provider, prompt_tokens, completion_tokens, cost = columns[:9]
-    cost_source, hits, saved, last_hit_s, expires_s, tags, size_bytes, notebook = columns[9:]
+def entry_row(columns: Sequence[Any]) -> EntryRow | None:
+    """The entry of a row of `rows_sql`, its texts cut to what a listing shows; None when it is damaged."""
+    _, key, model, value, body, created_s, provider, prompt_tokens, completion_tokens, cost, *rest = columns
+    cost_source, hits, saved, last_hit_s, expires_s, tags, size_bytes, notebook = rest
+    try:
+        check_row("an entry", _COLUMNS, columns, created_s, last_hit_s)
+    except StoreCorruptError:
+        return None
     return EntryRow(
         key,
         created_s,
@@ -115,6 +113,7 @@ def entry_row(columns: Sequence[Any]) -> EntryRow:
 
 def _head(key: str, blob: bytes | None) -> str:
     """What a listing shows of a blob; a damaged one must not hide the others."""
-    with suppress(StoreCorruptError):
+    try:
         return read_head(key, blob)
-    return ""
+    except StoreCorruptError:
+        return ""

@@ -50,6 +50,28 @@ def test_request__round_trip(body, prompt):
     assert codec.read_head(DIGEST, blob) == prompt[:500]
 
 
+@pytest.mark.parametrize("sign", ["x", "é", "文", "🎈"])
+@pytest.mark.parametrize("before", [0, 1, 498, 499, 500, 501])
+def test_head__any_mixture(sign, before):
+    """The first 500 characters are whole, however many bytes each takes and wherever the long ones begin."""
+    text = (WORDS[:before] + sign * 700)[: before + 700]
+    for long in (text, text[:501], text[:500], text[:300], text[:30]):
+        blob = codec.encode_entry(entry(long))
+
+        assert codec.read_head(DIGEST, blob) == long[:500]
+
+
+@given(st.data())
+def test_head__a_flipped_bit_is_caught(data):
+    """A listing tells a damaged blob from a good one, also where the damage is behind what it shows."""
+    blob = bytearray(codec.encode_entry(entry(WORDS * 3)))
+    bit = data.draw(st.integers(0, len(blob) * 8 - 1))
+    blob[bit // 8] ^= 1 << bit % 8
+
+    with pytest.raises(StoreCorruptError, match="damaged"):
+        codec.read_head(DIGEST, bytes(blob))
+
+
 @settings(max_examples=300)
 @given(st.data())
 def test_entry__a_flipped_bit_is_caught(data):
