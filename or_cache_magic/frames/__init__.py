@@ -1,4 +1,7 @@
-"""The ledger's totals and the index's rows as pandas DataFrames: the columns that others build on."""
+"""The ledger's totals and the index's rows as pandas DataFrames: the columns that others build on.
+
+Within are plain numbers; how they are shown is in `shown`, imported with pandas.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ from collections.abc import Iterable
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from .records import EntryRow, Totals
+from or_cache_magic.records import EntryRow, Totals
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -68,20 +71,35 @@ _ENTRY_TYPES: Final = dict.fromkeys(ENTRY_COLUMNS, "str") | {
 _Amount = TypeVar("_Amount", int, Decimal)
 
 
-def stats_frame(totals: Iterable[Totals], by: str = "") -> pd.DataFrame:
+def stats_frame(
+    totals: Iterable[Totals], by: str = "", *, whole: Totals | None = None, distinct: int | None = None
+) -> pd.DataFrame:
     """One row for each of `totals`, with the group's column first when they are grouped.
 
     Rates are NaN where there is nothing to divide by; dollars are what is known, and ``unpriced``
-    counts the asks whose price isn't.
+    counts the asks whose price isn't. Days are in their order, as ``datetime64``, ready to be plotted.
+
+    Args:
+        totals: The sums.
+        by: What they are grouped by: ``model``, ``day``, ``notebook``, ``tag``, or nothing.
+        whole: The sums over all of them, for what is said below the table; None: of one that is not grouped
+            they are its own, of groups nothing is said.
+        distinct: How many different requests are among their hits and misses; None is not counted.
     """
     import pandas as pd
 
-    rows = [({by: t.group} if by else {}) | _stat_row(t) for t in totals]
-    grouping = {by: "str"} if by else {}
-    frame: pd.DataFrame = pd.DataFrame(rows, columns=[*grouping, *STAT_COLUMNS]).astype(
-        grouping | _STAT_TYPES
-    )
-    return frame
+    from .notes import stat_notes
+    from .shown import StatsFrame
+
+    sums = sorted(totals, key=lambda t: t.group) if by == "day" else list(totals)
+    rows = [({by: t.group} if by else {}) | _stat_row(t) for t in sums]
+    frame = pd.DataFrame(rows, columns=[by, *STAT_COLUMNS] if by else list(STAT_COLUMNS))
+    if by == "day":
+        frame[by] = pd.to_datetime(frame[by], format="%Y-%m-%d")
+    types = {by: "datetime64[ns]" if by == "day" else "str"} if by else {}
+    if whole is None and not by and len(sums) == 1:
+        (whole,) = sums
+    return StatsFrame.made_of(frame.astype(types | _STAT_TYPES), stat_notes(whole, distinct) if whole else ())
 
 
 def _stat_row(t: Totals) -> dict[str, Any]:
@@ -105,11 +123,12 @@ def entries_frame(rows: Iterable[EntryRow]) -> pd.DataFrame:
     """One row for each entry. Times are UTC, ``ttl_s`` is the lifetime it was given (NaN: for ever)."""
     import pandas as pd
 
-    frame: pd.DataFrame = pd.DataFrame([_entry_row(r) for r in rows], columns=list(ENTRY_COLUMNS))
+    from .shown import EntriesFrame
+
+    frame = pd.DataFrame([_entry_row(r) for r in rows], columns=list(ENTRY_COLUMNS))
     for name in ("created", "last_hit"):
         frame[name] = pd.to_datetime(frame[name].astype("float64"), unit="s", utc=True)
-    typed: pd.DataFrame = frame.astype(_ENTRY_TYPES)
-    return typed
+    return EntriesFrame.made_of(frame.astype(_ENTRY_TYPES))
 
 
 def _entry_row(r: EntryRow) -> dict[str, Any]:
