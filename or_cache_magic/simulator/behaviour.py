@@ -76,6 +76,7 @@ class Scenario:
         byok: Whether the provider bills the user's own key; ``fee`` is then all of ``usage.cost``.
         search: Whether a web search is made, and by whom.
         reasoning: Whether the model reasons without having been asked.
+        costless: Whether ``usage`` counts tokens and names no cost, as older replies did.
         generation_misses: How many times ``GET /generation`` is 404 before it knows the call.
         tier_full: Whether the endpoints of the asked service tier refuse for want of capacity.
         tier_shed: Whether the asked service tier is given up for the default one.
@@ -97,6 +98,7 @@ class Scenario:
     byok: bool = False
     search: Literal["", "native", "exa"] = ""
     reasoning: bool = False
+    costless: bool = False
     generation_misses: int = 0
     tier_full: bool = False
     tier_shed: bool = False

@@ -246,6 +246,12 @@ def _web_search(engine: Literal["native", "exa"] = "native") -> Scenario:
 
 
 @_named
+def _uncosted(misses: int = 0) -> Scenario:
+    """Tokens and no cost, as in replies of 2024; ``misses`` as in ``late_generation``."""
+    return Scenario("uncosted", costless=True, generation_misses=misses)
+
+
+@_named
 def _late_generation(misses: int = 2) -> Scenario:
     """``GET /generation`` is 404 ``misses`` times before it knows the call. Case 43."""
     return Scenario("late_generation", generation_misses=misses)

@@ -28,6 +28,7 @@ _NATIVE_REASONS: Final = {
     "Anthropic": {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use"},
     "Google AI Studio": {"stop": "STOP", "length": "MAX_TOKENS", "tool_calls": "STOP"},
 }
+_COSTS: Final = ("cost", "cost_details", "is_byok")
 _NO_USAGE: Final = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
 
 
@@ -52,7 +53,10 @@ class Completion:
 
     def usage(self) -> dict[str, Any]:
         """The ``usage`` block."""
-        return dict(_NO_USAGE) if self.bill is None else self.bill.usage()
+        if self.bill is None:
+            return dict(_NO_USAGE)
+        said = self.bill.usage()
+        return {k: v for k, v in said.items() if k not in _COSTS} if self.scenario.costless else said
 
     def native_reason(self, reason: str | None) -> str | None:
         """The finish reason in the provider's own words."""

@@ -495,3 +495,18 @@ def test_server__keeps_a_connection_alive(wire, sim):
         assert connection.sock is used
     connection.close()
     assert sim.completion_count == 20
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_uncosted__counts_tokens_and_names_no_cost(wire, sim, check, stream):
+    """Such a reply is billed all the same, and ``/generation`` tells how much when it knows the call."""
+    sim.script(scenario("uncosted", misses=1))
+    got = wire.ask(stream=stream)
+    assert not {"cost", "cost_details", "is_byok"} & got.usage.keys()
+    assert got.usage["prompt_tokens"] > 0 < got.usage["completion_tokens"]
+    assert sim.total_cost > 0
+    path = f"/generation?id={got.headers['x-generation-id']}"
+    assert wire.get(path).status == 404
+    assert wire.get(path).json["data"]["total_cost"] == sim.total_cost
+    if not stream:
+        check("ChatResult", json.loads(got.raw))
