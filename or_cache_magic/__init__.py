@@ -8,7 +8,7 @@ In a notebook::
     What is a median?
 
 From Python, with the same cache and the same keys: `ask`, `aask`, `warm`, `stats`, `entries`,
-`purge`, `open_cache`. Importing this package imports nothing else of it.
+`panel`, `purge`, `open_cache`. Importing this package imports nothing else of it.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from .cache import CompletionCache
     from .completion import Completion
+    from .panels import Shown
 
 __all__ = [
     "Completion",
@@ -35,6 +36,7 @@ __all__ = [
     "errors",
     "load_ipython_extension",
     "open_cache",
+    "panel",
     "purge",
     "stats",
     "unload_ipython_extension",
@@ -175,6 +177,16 @@ def entries(text: str = "", **filters: Any) -> pd.DataFrame:
 def purge(*keys: str, **conditions: Any) -> pd.DataFrame:
     """Removes entries and returns what went, asking nothing; see `CompletionCache.purge`."""
     return _cache().purge(*keys, **conditions)
+
+
+def panel() -> Shown:
+    """The panel, as the last line of a cell: what is cached, paid and saved; to browse, purge and export.
+
+    Its `selected` and `frame()` are what is on screen as DataFrames. See `panels.Panel`.
+    """
+    from .panels import open_panel
+
+    return open_panel(_cache())
 
 
 def warm(source: Any, **options: Any) -> pd.DataFrame:

@@ -26,6 +26,7 @@ __all__ = ["MAGICS", "SETTING_NAMES", "Extension", "OpenRouterMagics", "load", "
 
 MAGICS: Final = (
     "openrouter",
+    "openrouter_panel",
     "openrouter_stats",
     "openrouter_entries",
     "openrouter_purge",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -85,13 +86,16 @@ class Session:
         return self._cache
 
     def after_cell(self) -> None:
-        """Writes what the cells counted, at most once a second unless something was bought."""
+        """Writes what the cells counted, at most once a second unless something was bought; tells panels."""
         if self._cache is None:
             return
         now_s = time.monotonic()
         if self._cache.bought or now_s - self._flushed_s >= _FLUSH_EVERY_S:
             self._flushed_s = now_s
             self._cache.flush()
+        panels = sys.modules.get("or_cache_magic.panels")
+        if panels is not None:
+            panels.after_cell(self._cache)
 
     def close(self) -> None:
         """Flushes and closes the cache."""

@@ -15,7 +15,7 @@ from or_cache_magic.settings import FORMATS
 from . import values as v
 from .command import HELP, Command, Option
 
-__all__ = ["CELL", "COMMANDS", "CONFIG", "ENTRIES", "KEY", "LAST", "LINE", "PURGE", "STATS", "WARM"]
+__all__ = ["CELL", "COMMANDS", "CONFIG", "ENTRIES", "KEY", "LAST", "LINE", "PANEL", "PURGE", "STATS", "WARM"]
 
 GROUPS: Final = ("model", "day", "notebook", "tag")
 """What ``%openrouter_stats --by`` can group by."""
@@ -300,9 +300,15 @@ CONFIG: Final = Command(
 
 KEY: Final = Command("openrouter_key", "Set the OpenRouter key for this kernel, without showing it.")
 
+PANEL: Final = Command(
+    "openrouter_panel",
+    "The panel: what is cached, paid and saved; to browse, purge and export.",
+    examples=("%openrouter_panel",),
+)
+
 LAST: Final = Command("openrouter_last", "The last Completion.", examples=("answer = %openrouter_last",))
 
 COMMANDS: Final[Mapping[str, Command]] = MappingProxyType(
-    {c.spelling: c for c in (CELL, LINE, STATS, ENTRIES, PURGE, WARM, CONFIG, KEY, LAST)}
+    {c.spelling: c for c in (CELL, LINE, PANEL, STATS, ENTRIES, PURGE, WARM, CONFIG, KEY, LAST)}
 )
 """Every magic by its spelling, ``%`` or ``%%`` included."""

@@ -10,7 +10,7 @@ from or_cache_magic.errors import OptionError
 from .caller import deliver, keeps_result
 from .cards import say
 from .command import help_text
-from .tables import CONFIG, ENTRIES, KEY, LAST, PURGE, STATS
+from .tables import CONFIG, ENTRIES, KEY, LAST, PANEL, PURGE, STATS
 from .upkeep_arguments import (
     parse_config,
     parse_entries,
@@ -25,10 +25,24 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from or_cache_magic.completion import Completion
+    from or_cache_magic.panels import Shown
 
     from .session import Session
 
-__all__ = ["HANDLERS", "configure", "entries", "give", "last", "purge", "set_key", "stats"]
+__all__ = ["HANDLERS", "configure", "entries", "give", "last", "panel", "purge", "set_key", "stats"]
+
+
+def panel(session: Session, line: str) -> Shown | None:
+    """``%openrouter_panel``: the panel; in a terminal what it shows, as text. Raises `OptionError`."""
+    if parse_plain(PANEL, line):
+        say(session.shell, help_text(PANEL))
+        return None
+    from or_cache_magic.panels import open_panel, panel_text
+
+    if getattr(session.shell, "kernel", None) is None and not keeps_result():
+        say(session.shell, panel_text(session.cache()))
+        return None
+    return open_panel(session.cache(), folder=session.folder)
 
 
 def stats(session: Session, line: str) -> pd.DataFrame | None:
@@ -173,6 +187,7 @@ def set_key(session: Session, line: str) -> None:
 
 
 HANDLERS: Final[Mapping[str, Callable[[Session, str], Any]]] = {
+    "openrouter_panel": panel,
     "openrouter_stats": stats,
     "openrouter_entries": entries,
     "openrouter_last": last,

@@ -1,0 +1,129 @@
+"""The panel's face: every widget in its place, and how what was read is shown in them. It decides nothing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import ipywidgets as w
+
+from .actions import Actions
+from .controls import Controls, Makers
+from .figures import BREAKDOWNS
+from .guard import alert_html
+from .markup import escape
+from .parts import breakdown_html, chart_html, tiles_html
+from .style import STYLE
+from .table import Table
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator
+
+    from .state import Listing
+    from .static import Snapshot
+
+__all__ = ["Face"]
+
+_NONE_YET: Final = "Nothing is cached yet: run a <code>%%openrouter</code> cell."
+_NO_MATCH: Final = "No entry matches."
+
+
+class Face:
+    """The widgets of a panel, from top to bottom in the order in which Tab reaches them.
+
+    Args:
+        on_pick: Called with an entry's key and whether it was checked.
+        on_page: Called with whether the whole page was checked.
+        on_open: Called with the key of the entry to be shown whole.
+    """
+
+    def __init__(
+        self,
+        *,
+        on_pick: Callable[[str, bool], None],
+        on_page: Callable[[bool], None],
+        on_open: Callable[[str], None],
+    ) -> None:
+        makers = Makers()
+        self.scope = makers.dropdown("Figures", (("all time", False), ("this session", True)), "190px")
+        self.by = makers.dropdown("By", [(by, by) for by in BREAKDOWNS], "170px")
+        self.refresh = makers.button("Refresh", tooltip="Read the completion cache again")
+        self.controls = Controls(makers)
+        self.table = Table(makers, on_pick=on_pick, on_page=on_page, on_open=on_open)
+        self.previous, self.next = makers.button("Previous"), makers.button("Next")
+        self.actions = Actions(makers)
+        self.close_detail = makers.button("Close details")
+        self._status, self._note, self._alert, self._tiles = (makers.html() for _ in range(4))
+        self._chart, self._groups = makers.html(flex="3 1 420px"), makers.html(flex="1 1 auto")
+        self._detail = makers.html()
+        # Of its own: it is shown and hidden.
+        self._detail_box = w.VBox([self.close_detail, self._detail], layout=w.Layout(display="none"))
+        self._detail_box.add_class("orc-detail")
+        self.box = w.VBox(
+            [
+                makers.html(STYLE),
+                makers.row(self.scope, self.by, self.refresh, self._note),
+                self._tiles,
+                makers.row(self._chart, self._groups),
+                self.controls.box,
+                self.table.box,
+                makers.row(self.previous, self.next, self._status),
+                self.actions.box,
+                self._alert,
+                self.actions.confirm,
+                self._detail_box,
+            ]
+        )
+        self.box.add_class("orc")
+
+    def show_figures(self, shown: Snapshot) -> None:
+        """Shows tiles, chart and sums."""
+        self._tiles.value = tiles_html(shown.figures)
+        self._chart.value = chart_html(shown.figures.timeline)
+        self._groups.value = breakdown_html(shown.groups)
+
+    def show_page(self, shown: Snapshot, listing: Listing, picked: Collection[str], now_s: float) -> None:
+        """Shows a page of entries."""
+        nothing = _NO_MATCH if shown.figures.entries else _NONE_YET
+        self.table.show(shown.rows, listing.view, listing.first, picked, now_s, nothing)
+        self.previous.disabled = listing.page == 0
+        self.next.disabled = listing.page >= listing.pages - 1
+
+    def count(self, listing: Listing, selected: int) -> None:
+        """Says how many entries match and are selected."""
+        chosen = f" · {selected:,} selected" if selected else ""
+        self.say(f"{listing.count:,} matching · page {listing.page + 1:,} of {listing.pages:,}{chosen}")
+        self.actions.count(listing.count, selected)
+
+    def say(self, text: str) -> None:
+        """Says what is matched, or what is being done about it."""
+        self._status.value = _status(text)
+
+    def note(self, text: str) -> None:
+        """Says what was done."""
+        self._note.value = _status(text) if text else ""
+
+    def alert(self, exc: Exception | None) -> None:
+        """Shows an error, or takes it away."""
+        self._alert.value = "" if exc is None else alert_html(exc)
+
+    def open_detail(self, value: str) -> None:
+        """Shows an entry whole, as HTML; empty hides it."""
+        self._detail.value = value
+        self._detail_box.layout.display = "flex" if value else "none"
+        if value:
+            self.close_detail.focus()
+
+    def close(self) -> None:
+        """Takes every widget out of memory."""
+        for widget in _below(self.box):
+            widget.close()
+
+
+def _status(text: str) -> str:
+    return f'<div class="orc-status" role="status" aria-live="polite">{escape(text)}</div>'
+
+
+def _below(widget: Any) -> Iterator[Any]:
+    for child in getattr(widget, "children", ()):
+        yield from _below(child)
+    yield widget

@@ -1,0 +1,187 @@
+"""The panel's figures: what the completion cache holds, paid and saved, gathered once, told everywhere alike.
+
+The widget, the saved notebook's table and the terminal's text all show these tiles, so that none of them can
+say something else.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from or_cache_magic.records import EntryFilter
+from or_cache_magic.render import format_usd
+from or_cache_magic.sizes import format_size
+
+from .markup import at_least
+
+if TYPE_CHECKING:
+    from decimal import Decimal
+
+    from or_cache_magic.cache import CompletionCache
+    from or_cache_magic.records import Totals
+
+__all__ = ["BREAKDOWNS", "Breakdown", "Figures", "Moment", "Tile", "breakdown", "gather", "hit_rate", "tiles"]
+
+BREAKDOWNS: Final = ("model", "day", "notebook", "tag")
+"""What the asks can be broken down by."""
+
+_GROUPS_SHOWN: Final = 8
+
+
+class Moment(NamedTuple):
+    """What was asked in an hour or a day: when it began, and its sums."""
+
+    start_s: float
+    totals: Totals
+
+
+class Figures(NamedTuple):
+    """What the panel tells.
+
+    Attributes:
+        totals: The ledger's sums.
+        session: Whether they are of this session alone.
+        entries: How many answers are kept.
+        size_bytes: Their size as stored.
+        quota_bytes: What they may come to; None is no limit.
+        asked: Different requests among the hits and misses: each had to be asked once.
+        timeline: The sums by hour or by day, the earliest first.
+    """
+
+    totals: Totals
+    session: bool
+    entries: int
+    size_bytes: int
+    quota_bytes: int | None
+    asked: int
+    timeline: tuple[Moment, ...]
+
+
+class Tile(NamedTuple):
+    """One figure: its name, what it is, and the lines beneath."""
+
+    name: str
+    value: str
+    notes: tuple[str, ...]
+
+
+class Breakdown(NamedTuple):
+    """The same sums by model, day, notebook or tag: a row a group, and how many more there are."""
+
+    by: str
+    rows: tuple[tuple[str, ...], ...]
+    more: int
+
+
+def gather(cache: CompletionCache, *, session: bool = False) -> Figures:
+    """The figures as they are now.
+
+    Args:
+        cache: Of what.
+        session: Whether to count this session's asks alone; the entries are those of all.
+
+    Raises:
+        StoreError: The file can't be read.
+    """
+    (totals,) = cache.totals(session=session)
+    entries, _, _, size_bytes = cache.store.weigh(EntryFilter())
+    of = cache.session if session else None
+    return Figures(
+        totals=totals,
+        session=session,
+        entries=entries,
+        size_bytes=size_bytes,
+        quota_bytes=cache.settings.quota,
+        asked=cache.ledger.distinct_asks(session=of),
+        timeline=tuple(Moment(*moment) for moment in cache.ledger.timeline(session=of)),
+    )
+
+
+def breakdown(cache: CompletionCache, by: str, *, session: bool = False) -> Breakdown:
+    """The sums by one of `BREAKDOWNS`, most asks first (days: the newest), as they are shown."""
+    groups = cache.totals(by, session=session)
+    if by == "day":
+        groups.sort(key=lambda t: t.group, reverse=True)
+    shown = groups[:_GROUPS_SHOWN]
+    rows = tuple(
+        (
+            t.group or "(none)",
+            f"{t.calls:,}",
+            hit_rate(t),
+            at_least(t.paid_usd, t.unpriced),
+            at_least(t.saved_usd, t.unpriced),
+        )
+        for t in shown
+    )
+    return Breakdown(by, rows, len(groups) - len(shown))
+
+
+def tiles(figures: Figures) -> tuple[Tile, ...]:
+    """The figures as they are read."""
+    return _entries(figures), _hits(figures), _paid(figures.totals), _saved(figures.totals)
+
+
+def hit_rate(totals: Totals) -> str:
+    """Hits among the asks that a stored answer could have served; a dash where there was none."""
+    return _percent(totals.hits, totals.misses)
+
+
+def _entries(figures: Figures) -> Tile:
+    size, quota = format_size(figures.size_bytes), figures.quota_bytes
+    notes = [size if quota is None else f"{size} of {format_size(quota)}"]
+    if quota is not None and figures.size_bytes > quota:
+        notes.append(f"over the quota: %openrouter_purge --to-fit {format_size(quota).replace(' ', '')}")
+    return Tile("entries", f"{figures.entries:,}", tuple(notes))
+
+
+def _hits(figures: Figures) -> Tile:
+    t = figures.totals
+    decided = t.hits + t.misses
+    notes = [f"{t.hits:,} of {_count(decided, 'ask')}"]
+    if decided:
+        notes.append(
+            f"tokens {_percent(t.hit_tokens, t.bought_tokens)} · dollars {_percent(t.saved_usd, t.paid_usd)}"
+        )
+    if decided and figures.asked <= decided:
+        repeats = _percent(decided - figures.asked, figures.asked)
+        notes.append(f"repeats {repeats}: {_count(figures.asked, 'different ask')}")
+    return Tile("hit rate", hit_rate(t), tuple(notes))
+
+
+def _paid(t: Totals) -> Tile:
+    reported = t.paid_usd - t.settled_usd - t.estimated_usd
+    notes = [f"{t.unpriced:,} of {t.calls:,} unpriced"] if t.unpriced else []
+    sources = [("reported", reported), ("settled later", t.settled_usd), ("estimated", t.estimated_usd)]
+    notes += [f"{format_usd(usd)} {name}" for name, usd in sources if usd or name == "reported"]
+    return Tile("paid", at_least(t.paid_usd, t.unpriced), tuple(notes))
+
+
+def _saved(t: Totals) -> Tile:
+    notes = []
+    if t.prompt_cache_saved_usd:
+        net = at_least(t.saved_usd + t.prompt_cache_saved_usd, t.unpriced)
+        notes.append(f"{net} net: prompt caching {_signed(t.prompt_cache_saved_usd)}")
+    if t.prompt_cache_unpriced:
+        notes.append(f"prompt caching unknown in {_count(t.prompt_cache_unpriced, 'call')}")
+    if t.team_hits:
+        notes.append(f"{format_usd(t.team_saved_usd)} of it by the team ({_count(t.team_hits, 'hit')})")
+    if t.coalesced:
+        notes.append(f"besides: {format_usd(t.coalesced_usd)} coalesced ({t.coalesced:,})")
+    if t.replays:
+        notes.append(f"besides: {format_usd(t.replayed_usd)} replayed offline ({t.replays:,})")
+    if t.stale:
+        notes.append(f"besides: {_count(t.stale, 'expired answer')} served when a call failed")
+    return Tile("saved", at_least(t.saved_usd, t.unpriced), tuple(notes))
+
+
+def _signed(usd: Decimal) -> str:
+    return f"{'+' if usd > 0 else ''}{format_usd(usd)}"
+
+
+def _percent(part: Decimal | int, rest: Decimal | int) -> str:
+    whole = part + rest
+    return f"{part / whole:.0%}" if whole else "-"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -1,0 +1,137 @@
+"""HTML of the panel: what every part of it escapes with, and how it writes times, dollars and answers.
+
+A cache may come from a stranger: model names, tags, prompts, answers and notebooks are all untrusted.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime, timezone
+from decimal import Decimal
+from functools import cache
+from typing import TYPE_CHECKING, Any, Final
+
+from or_cache_magic.markdown import escape_html, one_line
+from or_cache_magic.render import format_usd
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from or_cache_magic.records import Cost
+
+__all__ = [
+    "answer_html",
+    "at_least",
+    "cost_text",
+    "escape",
+    "exact_time",
+    "labelled",
+    "local_time",
+    "pre",
+    "until",
+]
+
+_LONGEST_MARKDOWN: Final = 50_000
+"""Characters of an answer that are rendered as Markdown (0.2 s); a longer one is shown as text, whole."""
+
+_TARGET: Final = re.compile(r"(?:https?://|mailto:)", re.IGNORECASE)
+
+_MINUTE_S: Final = 60.0
+_HOUR_S: Final = 60 * _MINUTE_S
+_DAY_S: Final = 24 * _HOUR_S
+
+
+def escape(value: object, width: int | None = None) -> str:
+    """Returns a text for use in HTML, between tags or in a quoted attribute; with a width on one line."""
+    text = str(value)
+    return escape_html(text if width is None else one_line(text, width))
+
+
+def labelled(label: str, value: str) -> str:
+    """Returns HTML whose label only a screen reader reads: the columns' heads are far from their cells."""
+    return f'<span class="orc-sr">{label} </span>{value}'
+
+
+def pre(text: str) -> str:
+    """Returns a text as a block that keeps its lines."""
+    return f'<pre class="orc-pre">{escape(text)}</pre>'
+
+
+def local_time(at_s: float) -> str:
+    """Returns a time of the local zone to the minute: ``2026-11-23 14:05``."""
+    return f"{_local(at_s):%Y-%m-%d %H:%M}"
+
+
+def exact_time(at_s: float) -> str:
+    """Returns a time to the second, with its zone."""
+    return f"{_local(at_s):%Y-%m-%d %H:%M:%S %z}"
+
+
+def until(expires_s: float | None, now_s: float) -> str:
+    """Returns how long an entry is still served: ``3 h left``, ``expired``, ``no end``."""
+    if expires_s is None:
+        return "no end"
+    left_s = expires_s - now_s
+    if left_s <= 0:
+        return "expired"
+    for length_s, unit in ((_DAY_S, "d"), (_HOUR_S, "h"), (_MINUTE_S, "min")):
+        if left_s >= length_s:
+            return f"{int(left_s // length_s)} {unit} left"
+    return "< 1 min left"
+
+
+def at_least(usd: Decimal, unknown: int) -> str:
+    """Returns a sum of what is known, marked when something is not."""
+    return f"{'≥ ' if unknown else ''}{format_usd(usd)}"
+
+
+def cost_text(cost: Cost) -> str:
+    """Returns a cost and, unless a reply reported it, where it comes from."""
+    if cost.usd is None:
+        return "unknown"
+    source = {"generation": " settled", "estimated": " estimated"}.get(cost.source, "")
+    return f"{format_usd(cost.usd)}{source}"
+
+
+def answer_html(text: str) -> str:
+    """Returns an answer's Markdown as HTML that runs, loads and hides nothing.
+
+    markdown-it-py with its HTML off escapes every tag; images are off too, so nothing is fetched, and links
+    go to ``http(s)`` and ``mailto`` only, in a window that knows nothing of this one.
+    """
+    if len(text) > _LONGEST_MARKDOWN:
+        return pre(text)
+    rendered: str = _markdown().render(text)
+    return f'<div class="orc-answer">{rendered}</div>'
+
+
+@cache
+def _markdown() -> Any:
+    from markdown_it import MarkdownIt
+
+    reader = (
+        MarkdownIt("commonmark", {"html": False})
+        .enable("table")
+        .disable(["image", "html_inline", "html_block"])
+    )
+    # Names that others write may not be patched on: markdown-it-py looks this one up on its instance.
+    reader.validateLink = _is_harmless  # type: ignore[method-assign, assignment]
+    reader.add_render_rule("link_open", _link_open)
+    return reader
+
+
+def _is_harmless(target: str) -> bool:
+    return _TARGET.match(target.strip()) is not None
+
+
+def _link_open(
+    renderer: Any, tokens: Sequence[Any], at: int, options: Mapping[str, Any], env: Mapping[str, Any]
+) -> str:
+    tokens[at].attrSet("rel", "noopener noreferrer nofollow")
+    tokens[at].attrSet("target", "_blank")
+    rendered: str = renderer.renderToken(tokens, at, options, env)
+    return rendered
+
+
+def _local(at_s: float) -> datetime:
+    return datetime.fromtimestamp(at_s, tz=timezone.utc).astimezone()

@@ -1,0 +1,165 @@
+"""The panel where there are no widgets: a Markdown table for saved notebooks, text for terminals.
+
+Markdown, since GitHub and nbconvert's sanitiser show it whole; they strip styles and SVG, or spill them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from or_cache_magic.frames import entries_frame
+from or_cache_magic.markdown import escape_markdown, one_line, printable
+
+from .chart import sparkline
+from .figures import BREAKDOWNS, breakdown, gather, tiles
+from .markup import cost_text, local_time
+from .rows import tokens_text
+from .state import Listing, View
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import pandas as pd
+
+    from or_cache_magic.cache import CompletionCache
+    from or_cache_magic.records import EntryRow
+
+    from .figures import Breakdown, Figures
+
+__all__ = ["Snapshot", "Still", "markdown", "plain", "snapshot"]
+
+_ROWS: Final = 10
+_GROUP_HEADS: Final = ("asks", "hit rate", "paid", "saved")
+_ROW_HEADS: Final = ("key", "created", "model", "prompt", "tokens in → out", "cost", "hits")
+_INSTALL: Final = (
+    "To browse and purge here, install ipywidgets (pip install ipywidgets) and restart the kernel."
+)
+_KEY_SHOWN: Final = 10
+_MODEL_WIDTH: Final = 40
+_PROMPT_WIDTH: Final = 60
+
+
+class Snapshot(NamedTuple):
+    """What the panel showed at a moment: enough to write it down.
+
+    Attributes:
+        figures: The tiles' and the chart's.
+        groups: The sums by one of `figures.BREAKDOWNS`.
+        rows: The first entries of the table.
+        matching: How many entries it has in all.
+    """
+
+    figures: Figures
+    groups: Breakdown
+    rows: Sequence[EntryRow]
+    matching: int
+
+
+def snapshot(cache: CompletionCache) -> Snapshot:
+    """How things stand now: all entries, newest first, the sums by model.
+
+    Raises:
+        StoreError: The file can't be read.
+    """
+    figures = gather(cache)
+    listing = Listing(cache.store, cache.clock, _ROWS)
+    listing.read(View())
+    return Snapshot(figures, breakdown(cache, BREAKDOWNS[0]), listing.rows(), listing.count)
+
+
+def markdown(shown: Snapshot) -> str:
+    """Returns it as Markdown that says every text letter for letter and loads nothing."""
+    heads, values, notes = [], [], []
+    for tile in tiles(shown.figures):
+        heads.append(tile.name)
+        values.append(f"**{escape_markdown(tile.value)}**")
+        notes.append("<br>".join(map(escape_markdown, tile.notes)))
+    scope = "this session" if shown.figures.session else "all time"
+    parts = [f"**Completion cache** · {scope}", _table([heads, values, notes])]
+    if spark := sparkline(shown.figures.timeline):
+        parts.append(f"Saved over time: {spark}")
+    if shown.groups.rows:
+        groups = [[escape_markdown(cell) for cell in row] for row in shown.groups.rows]
+        parts.append(_table([[shown.groups.by, *_GROUP_HEADS], *groups]) + _more(shown.groups.more))
+    if shown.rows:
+        rows = [[escape_markdown(cell) for cell in _cells(row)] for row in shown.rows[:_ROWS]]
+        parts.append(_table([list(_ROW_HEADS), *rows]) + _more(shown.matching - len(rows)))
+    return "\n\n".join(parts)
+
+
+def plain(shown: Snapshot) -> str:
+    """Returns it as text that fits a terminal and does not steer it."""
+    scope = "this session" if shown.figures.session else "all time"
+    lines = [f"completion cache · {scope}"]
+    lines += [f"  {t.name:<10}{t.value:<12}{' · '.join(t.notes)}".rstrip() for t in tiles(shown.figures)]
+    if spark := sparkline(shown.figures.timeline):
+        lines.append(f"  {'over time':<10}{spark}")
+    if shown.groups.rows:
+        lines += ["", *_aligned([(shown.groups.by, *_GROUP_HEADS), *shown.groups.rows], right_from=1)]
+        lines += [f"  … and {shown.groups.more:,} more"] if shown.groups.more else []
+    if shown.rows:
+        cells = [_cells(row) for row in shown.rows[:_ROWS]]
+        lines += ["", *_aligned([_ROW_HEADS, *cells], right_from=4)]
+        more = shown.matching - len(cells)
+        lines += [f"  … and {more:,} more"] if more > 0 else []
+    return printable("\n".join(lines))
+
+
+def _cells(row: EntryRow) -> tuple[str, ...]:
+    return (
+        row.key[:_KEY_SHOWN],
+        local_time(row.created_s),
+        one_line(row.model, _MODEL_WIDTH),
+        one_line(row.prompt, _PROMPT_WIDTH),
+        tokens_text(row),
+        cost_text(row.cost),
+        f"{row.hits:,}",
+    )
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    return "\n".join([lines[0], "|" + " --- |" * len(rows[0]), *lines[1:]])
+
+
+def _more(count: int) -> str:
+    return f"\n\n… and {count:,} more" if count > 0 else ""
+
+
+def _aligned(rows: Sequence[Sequence[str]], *, right_from: int) -> list[str]:
+    """The rows in columns, those from a place on flush right."""
+    cut = [[one_line(cell, _PROMPT_WIDTH) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cut, strict=True)]
+    return [
+        "  "
+        + "  ".join(
+            cell.rjust(width) if at >= right_from else cell.ljust(width)
+            for at, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in cut
+    ]
+
+
+class Still:
+    """The panel where ipywidgets are missing: the figures of the moment, and how to get the rest.
+
+    Args:
+        cache: What it shows.
+    """
+
+    def __init__(self, cache: CompletionCache) -> None:
+        self.cache = cache
+
+    def frame(self) -> pd.DataFrame:
+        """All entries, newest first, as a DataFrame; see `frames.ENTRY_COLUMNS`."""
+        return entries_frame(self.cache.store.find())
+
+    def __repr__(self) -> str:
+        return f"{plain(snapshot(self.cache))}\n\n{_INSTALL}"
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:  # noqa: ARG002
+        shown = snapshot(self.cache)
+        return {
+            "text/plain": f"{plain(shown)}\n\n{_INSTALL}",
+            "text/markdown": f"{markdown(shown)}\n\n{escape_markdown(_INSTALL)}",
+        }

@@ -1,0 +1,148 @@
+"""The panel's table: a fixed pool of rows that turning a page fills anew.
+
+A row is a check box, a button that opens the entry, and its cells as HTML. New widgets would cost a page
+twice the messages, and a browser its whole table.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import ipywidgets as w
+
+from .rows import head_html, row_html
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Sequence
+
+    from or_cache_magic.records import EntryRow
+
+    from .controls import Makers
+    from .state import View
+
+__all__ = ["Table"]
+
+_KEY_SHOWN: Final = 10
+_NOTHING: Final = '<div class="orc-empty">{}</div>'
+
+
+class _Row:
+    """One of the pool, and the entry that it shows."""
+
+    def __init__(self, makers: Makers, key: str, cells: str, place: int, *, picked: bool) -> None:
+        self.key = key
+        self.check = makers.make(
+            w.Checkbox, css=_CHECK, description=f"#{place:,}", value=picked, indent=False
+        )
+        self.open = makers.make(
+            w.Button, css=_OPEN, description=key[:_KEY_SHOWN], tooltip="Show this entry whole"
+        )
+        self.cells = makers.html(cells, **_CELLS)
+        self.box = w.HBox([self.check, self.open, self.cells], layout=makers.layout(width="auto"))
+        self.box._dom_classes = _classes(picked)  # noqa: SLF001 - add_class would send it a second time
+
+    def show(self, key: str, cells: str, place: int, *, picked: bool) -> None:
+        self.key = key
+        with self.check.hold_sync():
+            self.check.description, self.check.value = f"#{place:,}", picked
+        self.open.description = key[:_KEY_SHOWN]
+        self.cells.value = cells
+        self.mark(picked)
+
+    def mark(self, picked: bool) -> None:
+        classes = _classes(picked)
+        if self.box._dom_classes != classes:  # noqa: SLF001
+            self.box._dom_classes = classes  # noqa: SLF001
+
+
+class Table:
+    """A page of entries.
+
+    Args:
+        makers: Makes the widgets.
+        on_pick: Called with an entry's key and whether it was checked, by the user or by `show`.
+        on_page: The same for the whole page.
+        on_open: Called with the key of the entry whose button was pressed.
+    """
+
+    def __init__(
+        self,
+        makers: Makers,
+        *,
+        on_pick: Callable[[str, bool], None],
+        on_page: Callable[[bool], None],
+        on_open: Callable[[str], None],
+    ) -> None:
+        self._makers = makers
+        self._on_pick, self._on_open = on_pick, on_open
+        #: The rows there are so far; the first `len(keys)` of them are shown.
+        self.pool: list[_Row] = []
+        #: The keys that are shown.
+        self.keys: list[str] = []
+        self.whole_page = makers.make(
+            w.Checkbox, css=_HEAD_CHECK, description="all on this page", indent=False
+        )
+        self.whole_page.observe(lambda change: on_page(change["new"]), "value")
+        self._heads = makers.html("", **_CELLS)
+        self._head = w.HBox([self.whole_page, self._heads], layout=makers.layout(width="auto"))
+        self._head.add_class("orc-head")
+        self._empty = makers.html("")
+        self.box = w.VBox([self._head, self._empty], layout=makers.layout(width="auto"))
+        self.box.add_class("orc-rows")
+
+    def show(
+        self,
+        rows: Sequence[EntryRow],
+        view: View,
+        first: int,
+        picked: Collection[str],
+        now_s: float,
+        nothing: str,
+    ) -> None:
+        """Shows a page.
+
+        Args:
+            rows: Its entries.
+            view: How they are ordered.
+            first: The place of the first among all, from 0.
+            picked: The keys that are selected.
+            now_s: UTC epoch seconds, for ages.
+            nothing: What to say when there are none.
+        """
+        self.keys = [row.key for row in rows]
+        for at, row in enumerate(rows):
+            cells, place, on = row_html(row, now_s), first + at + 1, row.key in picked
+            if at < len(self.pool):
+                self.pool[at].show(row.key, cells, place, picked=on)
+            else:
+                self._add(_Row(self._makers, row.key, cells, place, picked=on))
+        self._heads.value = head_html(view.order, descending=view.descending)
+        self._empty.value = "" if rows else _NOTHING.format(nothing)
+        self.whole_page.value = bool(rows) and all(key in picked for key in self.keys)
+        shown = [row.box for row in self.pool[: len(rows)]] or [self._empty]
+        children = (self._head, *shown)
+        if self.box.children != children:
+            self.box.children = children
+
+    def mark(self, picked: Collection[str]) -> None:
+        """Marks those of the page that are selected."""
+        for row, key in zip(self.pool, self.keys, strict=False):
+            row.check.value = key in picked
+            row.mark(key in picked)
+        self.whole_page.value = bool(self.keys) and all(key in picked for key in self.keys)
+
+    def _add(self, row: _Row) -> None:
+        # The key is read when the click arrives, not when its turn comes: a refresh may be filling the row.
+        row.check.observe(lambda change: self._on_pick(row.key, change["new"]), "value")
+        row.open.on_click(lambda _: self._on_open(row.key))
+        self.pool.append(row)
+
+
+def _classes(picked: bool) -> tuple[str, ...]:
+    return ("orc-row", "orc-on") if picked else ("orc-row",)
+
+
+_CHECK: Final = {"width": "84px", "min_width": "84px"}
+_HEAD_CHECK: Final = {"width": "178px", "min_width": "178px"}
+_OPEN: Final = {"width": "86px", "min_width": "86px"}
+_CELLS: Final = {"flex": "1 1 auto", "margin": "0 8px 0 0"}
