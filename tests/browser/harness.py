@@ -47,10 +47,10 @@ FLAGS = (
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
 )
 
-#: Errors of Notebook 7 itself, when JupyterLab's application is exposed to tests in the same server.
+#: Errors of Notebook 7 itself: its application is exposed to tests, and it refuses MathJax its own fonts.
 KNOWN_ERRORS = {
     "lab": (),
-    "notebook": ("reading 'schema'", "Command 'filebrowser:open-path' not registered"),
+    "notebook": ("reading 'schema'", "Command 'filebrowser:open-path' not registered", ".woff"),
 }
 
 WIDGET = "window.jupyterapp?.shell?.currentWidget"
@@ -187,7 +187,10 @@ class Watch:
     received_bytes: int = 0
 
     def attach(self, page: Any) -> None:
-        page.on("console", lambda said: said.type == "error" and self._error(said.text))
+        page.on(
+            "console",
+            lambda said: said.type == "error" and self._error(f"{said.text} {said.location['url']}"),
+        )
         page.on("pageerror", lambda error: self._error(str(error)))
         page.on("dialog", self._dialog)
         page.on("request", lambda request: self._request(request.url))
@@ -219,7 +222,8 @@ class Watch:
 
     def assert_quiet(self) -> None:
         """No error on the console, no dialog, no request but to the server."""
-        assert (self.errors, self.dialogs, self.requests) == ([], [], [])
+        happened = {"errors": self.errors, "dialogs": self.dialogs, "requests": self.requests}
+        assert not any(happened.values()), happened
 
     def forget(self) -> None:
         self.errors.clear()
@@ -243,7 +247,10 @@ class Browser:
         page, watch = self._lab_page() if app == "lab" else self._page(f"notebooks/{name}", app)
         opened = OpenNotebook(page, watch, path.parent, app)
         if app == "lab":
-            page.evaluate("path => window.jupyterapp.commands.execute('docmanager:open', { path })", name)
+            page.evaluate(
+                "async path => { await window.jupyterapp.commands.execute('docmanager:open', { path }) }",
+                name,
+            )
         opened.wait_for_kernel()
         return opened
 
@@ -305,7 +312,7 @@ class OpenNotebook:
 
     def run_all(self) -> None:
         """Runs all cells; each must succeed."""
-        self.page.evaluate("() => window.jupyterapp.commands.execute('notebook:run-all-cells')")
+        self._command("notebook:run-all-cells")
         self.wait_until_run()
 
     def wait_until_run(self) -> None:
@@ -321,11 +328,17 @@ class OpenNotebook:
     def restart(self) -> None:
         """A new kernel, and no outputs."""
         self.page.evaluate(f"async () => {{ await {KERNEL}.restart() }}")
-        self.page.evaluate("() => window.jupyterapp.commands.execute('notebook:clear-all-cell-outputs')")
+        self._command("notebook:clear-all-cell-outputs")
         self.wait_for_kernel()
 
     def interrupt(self) -> None:
-        self.page.evaluate(f"() => {KERNEL}.interrupt()")
+        """Interrupts what runs, and waits until the kernel takes requests again; those that come too soon it drops."""
+        self.page.evaluate(f"""async () => {{
+            await {KERNEL}.interrupt();
+            let reply;
+            do {{ reply = await {KERNEL}.requestExecute({{ code: '', silent: true }}).done }}
+            while (reply.content.status !== 'ok');
+        }}""")
 
     def kernel_eval(self, expression: str) -> str:
         """The repr of an expression in the kernel, asked without a cell."""
@@ -365,15 +378,19 @@ class OpenNotebook:
         """What a cell shows below its source."""
         return self.cell(number).locator(".jp-Cell-outputWrapper .jp-OutputArea")
 
+    def _command(self, name: str, **options: str) -> None:
+        """Does what a menu entry does, to its end."""
+        self.page.evaluate(
+            "async ([name, options]) => { await window.jupyterapp.commands.execute(name, options) }",
+            [name, options],
+        )
+
     def save(self) -> None:
         self.page.evaluate(f"() => {WIDGET}.context.save()")
 
     def theme(self, name: str) -> None:
         """``Light`` or ``Dark``, as the menu has it."""
-        self.page.evaluate(
-            "theme => window.jupyterapp.commands.execute('apputils:change-theme', { theme })",
-            f"JupyterLab {name}",
-        )
+        self._command("apputils:change-theme", theme=f"JupyterLab {name}")
         light = str(name == "Light").lower()
         self.page.wait_for_selector(f'body[data-jp-theme-light="{light}"]')
 

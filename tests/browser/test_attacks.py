@@ -1,0 +1,149 @@
+"""Hostile answers and prompts in live cells of the real front ends, by every way that they are shown.
+
+The texts are those of ``tests/render/test_markdown_attacks.py``, where parsers stand for the front ends.
+"""
+
+import html
+import re
+
+import pytest
+
+from or_cache_magic.simulator import Scenario
+
+from ..render.test_markdown_attacks import ATTACKS, TAGS, X
+from .harness import expect
+
+pytestmark = pytest.mark.browser
+
+#: What stands behind a fence names a language, and no front end shows it.
+NOT_SHOWN = {"fence_info_handler", "fence_info_tag", "myst_directive"}
+
+#: JupyterLab shows 50 outputs of a cell.
+AT_ONCE = 37
+NAMES = list(ATTACKS)
+PARTS = [NAMES[start : start + AT_ONCE] for start in range(0, len(NAMES), AT_ONCE)]
+
+PREPARE = f"""%load_ext or_cache_magic
+from IPython.display import Markdown, display
+shell, keys, attacks = get_ipython(), {{}}, {ATTACKS!r}"""
+ASK = """for name in {names}:
+    shell.run_cell_magic("openrouter", "--quiet --raw --out answer", f"Say {{name}}: {{attacks[name]}}")
+    keys[name] = answer.key"""
+CARDS = """for name in {names}:
+    shell.run_line_magic("openrouter_entries", keys[name])"""
+
+# In every child of the page's only output area: what could run, load, or lead to something other than a page.
+LIVE = """([children, tags]) => children.map(child => {
+    const found = [];
+    for (const node of child.querySelectorAll('.jp-OutputArea-output *')) {
+        const tag = node.localName;
+        if (!tags.includes(tag) && !tag.startsWith('mjx-') && !node.closest('mjx-container')) found.push(tag);
+        for (const { name, value } of node.attributes) {
+            if (name.startsWith('on') || ['src', 'srcset', 'srcdoc', 'action', 'formaction', 'data', 'background',
+                'poster', 'ping'].includes(name)) found.push(`${tag} ${name}=${value}`);
+            if (name.endsWith('href') &&
+                !['http:', 'https:', 'mailto:'].includes(new URL(value, document.baseURI).protocol))
+                found.push(`${tag} ${name}=${value}`);
+            if (name === 'style' && /url|expression|import/i.test(value)) found.push(`${tag} ${name}=${value}`);
+        }
+    }
+    return found;
+})"""
+
+# What a reader can find: the words, and where links lead.
+READ = """children => children.map(child => [...child.querySelectorAll('.jp-OutputArea-output')].map(output =>
+    [output.innerText, ...[...output.querySelectorAll('a')].map(a => `${a.href} ${a.title}`),
+     ...[...output.querySelectorAll('mjx-container')].map(m => m.textContent)].join(' ')).join(' '))"""
+
+
+def children(opened, number, count):
+    """A cell's outputs, one after the other, when all of them are on the screen."""
+    found = opened.output(number).locator(":scope > .jp-OutputArea-child")
+    expect(found).to_have_count(count)
+    # They are rendered one by one, and mathematics last.
+    opened.page.wait_for_function(
+        "nodes => nodes.every(node => node.querySelector('.jp-OutputArea-output')?.childNodes.length)",
+        arg=found.element_handles(),
+    )
+    return found.element_handles()
+
+
+def live(opened, nodes):
+    """What is dangerous in each of these outputs."""
+    return opened.page.evaluate(LIVE, [nodes, [*sorted(TAGS), "math", "svg"]])
+
+
+@pytest.mark.parametrize("app", ["lab", "notebook"])
+def test_attacks__do_nothing_when_they_are_answers(app, notebook, sim, shoot):
+    """Streamed, cached or shown whole with their prompts, they run nothing, load nothing, and can be read."""
+    for name, text in ATTACKS.items():
+        asked = f"Say {name}: {text}".rstrip("\n")
+        sim.script(Scenario(text=text), match=lambda body, asked=asked: said(body) == asked)
+    cells = [*(ASK.format(names=part) for part in PARTS), *(CARDS.format(names=part) for part in PARTS)]
+    opened = notebook("attacks.ipynb", PREPARE, *cells, app=app)
+    opened.run_all()
+    assert sim.completion_count == len(NAMES)
+    for first, lacks in ((1, missing_of_the_answer), (1 + len(PARTS), None)):
+        for number, part in enumerate(PARTS, first):
+            nodes = children(opened, number, len(part))
+            found = dict(zip(part, live(opened, nodes), strict=True))
+            assert {name: what for name, what in found.items() if what} == {}
+            if lacks:
+                texts = opened.page.evaluate(READ, nodes)
+                gone = {name: lacks(name, text) for name, text in zip(part, texts, strict=True)}
+                assert {name: words for name, words in gone.items() if words} == {}
+        shoot(opened, f"from-cell-{first}")
+
+
+def test_attacks__do_nothing_in_other_forms(notebook, sim):
+    """As JSON, as code, as a table, and in the table of entries, hostile text is text."""
+    hostile = {
+        "json": f'{{"a": "{X}</script>{X}"}}',
+        "code": f"```html\n{X}\n```",
+        "df": f'[{{"{X}": "{X}"}}]',
+    }
+    for text in hostile.values():
+        sim.script(Scenario(text=text))
+    asks = [f"%%openrouter --quiet -f {form}\nSay as {form} {X}" for form in hostile]
+    opened = notebook("forms.ipynb", "%load_ext or_cache_magic", *asks, "%openrouter_entries")
+    opened.run_all()
+    for number in range(1, 2 + len(hostile)):
+        nodes = children(opened, number, 1)
+        assert set(*live(opened, nodes)) <= {"style"}  # pandas' own
+        assert X in nodes[0].inner_text()
+
+
+def test_attacks__do_a_lot_when_shown_raw(notebook, request):
+    """The same texts through ``display(Markdown(…))`` run script and ask for what is elsewhere; else the above says nothing."""
+    raw = [
+        "script",
+        "image_handler",
+        "in_list",
+        "remote_image",
+        "style_import",
+        "javascript_link",
+        "in_heading",
+    ]
+    opened = notebook("raw.ipynb", PREPARE, f"for name in {raw}:\n    display(Markdown(attacks[name]))")
+    opened.run_all()
+    nodes = children(opened, 1, len(raw))
+    opened.page.wait_for_timeout(0)
+    assert [name for name, found in zip(raw, live(opened, nodes), strict=True) if found] == raw
+    assert opened.watch.dialogs
+    assert any("evil.example" in url for url in opened.watch.requests)
+    opened.watch.forget()
+
+
+def said(body):
+    return body["messages"][-1]["content"]
+
+
+def missing_of_the_answer(name, text):
+    """The words of an attack that are nowhere on the screen."""
+    if name in NOT_SHOWN:
+        return []
+    return [
+        word
+        for word in re.findall(r"\w{2,}", html.unescape(ATTACKS[name]))
+        if word.lower() not in text.lower()
+    ]
