@@ -26,13 +26,17 @@ EXA_SEARCH_USD: Final = Decimal("0.007")
 
 @dataclass(frozen=True, slots=True)
 class TokenCounts:
-    """Tokens of one call; ``cached`` and ``written`` are in ``prompt``, ``reasoning`` in ``completion``."""
+    """Tokens of one call.
+
+    ``cached`` and ``written`` are in ``prompt``, ``written_1h`` (kept for an hour) in ``written``,
+    ``reasoning`` in ``completion``.
+    """
 
     prompt: int
     completion: int
     cached: int = 0
     written: int = 0
-    written_for_1h: bool = False
+    written_1h: int = 0
     reasoning: int = 0
     images: int = 0
 
@@ -125,10 +129,11 @@ def bill(tokens: TokenCounts, price: Price, *, search: str = "", byok: bool = Fa
         byok: Whether the provider bills the user directly.
     """
     read = price.prompt if price.cache_read is None else price.cache_read
-    write = price.cache_write_1h if tokens.written_for_1h else price.cache_write
-    write = price.prompt if write is None else write
+    write = price.prompt if price.cache_write is None else price.cache_write
+    write_1h = write if price.cache_write_1h is None else price.cache_write_1h
     plain = tokens.prompt - tokens.cached - tokens.written
-    prompt_usd = plain * price.prompt + tokens.cached * read + tokens.written * write
+    written_usd = (tokens.written - tokens.written_1h) * write + tokens.written_1h * write_1h
+    prompt_usd = plain * price.prompt + tokens.cached * read + written_usd
     return Bill(
         tokens=tokens,
         prompt_usd=prompt_usd,

@@ -69,6 +69,8 @@ def understand(world: World, row: Received, api_key: str, generation_id: str) ->
         return Refusal(400, error_object(400, problem, "invalid_request"))
     if preset.get("system"):
         body["messages"] = [{"role": "system", "content": preset["system"]}, *body["messages"]]
+    if row.headers.get("x-session-id"):
+        body = {"session_id": row.headers["x-session-id"]} | body
     try:
         played = _scenario(world, row, body)
     except (TypeError, ValueError) as exc:

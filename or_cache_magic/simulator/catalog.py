@@ -70,7 +70,7 @@ class Model:
         id: What requests name.
         slug: The canonical slug; served as ``model`` in answers, and not always an id in the list.
         reasoning: ``""`` cannot, ``"optional"`` when asked to, ``"mandatory"`` always.
-        prompt_caching: ``""`` none, ``"automatic"``, or ``"explicit"`` where ``cache_control`` asks.
+        prompt_caching: ``""`` none, ``"automatic"``, ``"explicit"`` where ``cache_control`` asks, ``"both"``.
         min_cached_tokens: The shortest prefix that the provider's prompt caching takes.
         alias_of: The id that an ``~…-latest`` alias stands for now; None for a model of its own.
     """
@@ -85,7 +85,7 @@ class Model:
     inputs: tuple[str, ...] = ("text",)
     outputs: tuple[str, ...] = ("text",)
     reasoning: Literal["", "optional", "mandatory"] = ""
-    prompt_caching: Literal["", "automatic", "explicit"] = ""
+    prompt_caching: Literal["", "automatic", "explicit", "both"] = ""
     min_cached_tokens: int = 1024
     alias_of: str | None = None
     created: int = 1_750_000_000
@@ -94,6 +94,16 @@ class Model:
     def is_router(self) -> bool:
         """Whether it only picks another model, at that one's price."""
         return self.endpoints[0].price.prompt == ROUTER_PRICE
+
+    @property
+    def keeps_1h(self) -> bool:
+        """Whether its providers' prompt caching can be asked to keep something for an hour."""
+        return self.endpoints[0].price.cache_write_1h is not None
+
+    @property
+    def charges_writes(self) -> bool:
+        """Whether its providers charge what they write to their prompt caching otherwise than the prompt."""
+        return self.endpoints[0].price.cache_write is not None
 
     @property
     def is_free(self) -> bool:
@@ -147,6 +157,9 @@ MODELS: Final[tuple[Model, ...]] = (
                   priority=_price("0.45", "3.60", read="0.045")),
           400_000, 128_000, "GPT", _IMAGES, reasoning="optional", prompt_caching="automatic",
           created=1_754_587_407),
+    Model("openai/gpt-5.6-sol", "openai/gpt-5.6-sol", "OpenAI: GPT-5.6 Sol",
+          _openai(_price("5", "30", read="0.50", write="6.25")), 1_050_000, 128_000, "GPT", _IMAGES,
+          reasoning="optional", prompt_caching="automatic", created=1_782_864_000),
     Model("anthropic/claude-haiku-4.5", "anthropic/claude-4.5-haiku-20251001", "Anthropic: Claude Haiku 4.5",
           _anthropic(_price("1", "5", read="0.10", write="1.25", write_1h="2")), 200_000, 64_000, "Claude",
           _IMAGES, reasoning="optional", prompt_caching="explicit", min_cached_tokens=4096,
@@ -162,13 +175,13 @@ MODELS: Final[tuple[Model, ...]] = (
           _anthropic(_OPUS), 1_000_000, 128_000, "Claude", _IMAGES, reasoning="optional",
           prompt_caching="explicit", min_cached_tokens=4096, alias_of="anthropic/claude-opus-4.6"),
     Model("google/gemini-2.5-flash", "google/gemini-2.5-flash", "Google: Gemini 2.5 Flash",
-          _one("Google AI Studio", "google-ai-studio", _price("0.30", "2.50", read="0.075")),
-          1_048_576, 65_535, "Gemini", _IMAGES, reasoning="optional", prompt_caching="automatic",
+          _one("Google AI Studio", "google-ai-studio", _price("0.30", "2.50", read="0.075", write="0.3833")),
+          1_048_576, 65_535, "Gemini", _IMAGES, reasoning="optional", prompt_caching="both",
           created=1_750_172_488),
     Model("google/gemini-2.5-pro", "google/gemini-2.5-pro", "Google: Gemini 2.5 Pro",
-          _one("Google AI Studio", "google-ai-studio", _price("1.25", "10", read="0.3125"),
+          _one("Google AI Studio", "google-ai-studio", _price("1.25", "10", read="0.3125", write="1.625"),
                PriceOverride(min_prompt_tokens=200_000, prompt=_usd("2.50"), completion=_usd("15"))),
-          1_048_576, 65_536, "Gemini", _IMAGES, reasoning="mandatory", prompt_caching="automatic",
+          1_048_576, 65_536, "Gemini", _IMAGES, reasoning="mandatory", prompt_caching="both",
           min_cached_tokens=4096, created=1_750_169_544),
     Model("google/gemini-2.5-flash-image", "google/gemini-2.5-flash-image", "Google: Gemini 2.5 Flash Image",
           _one("Google AI Studio", "google-ai-studio", _price("0.30", "2.50")), 32_768, 32_768, "Gemini",
@@ -193,6 +206,9 @@ MODELS: Final[tuple[Model, ...]] = (
                PriceOverride(utc_start=1630, utc_end=30, prompt=_usd("0.14"), completion=_usd("0.21"))),
           163_840, tokenizer="DeepSeek", reasoning="optional", prompt_caching="automatic",
           min_cached_tokens=64, created=1_755_779_628),
+    Model("qwen/qwen3-max", "qwen/qwen3-max", "Qwen: Qwen3 Max",
+          _one("Alibaba", "alibaba", _price("1.20", "6", read="0.12", write="1.50")), 262_144, 65_536,
+          tokenizer="Qwen3", prompt_caching="explicit", created=1_758_662_808),
     Model("openrouter/auto", "openrouter/auto", "Auto Router", _one("OpenInference", "openrouter", _ROUTER),
           2_000_000, tokenizer="Router", created=1_699_401_600),
     Model("openrouter/free", "openrouter/free", "Free Models Router",

@@ -6,6 +6,7 @@ reply. The server sends the reply and then settles it, since only then is it kno
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,6 +15,7 @@ from or_cache_magic.simulator.billing import Bill, TokenCounts, bill, price_at
 from or_cache_magic.simulator.caches import CachedAnswer, ResponseCache, directive
 from or_cache_magic.simulator.calls import Call, understand
 from or_cache_magic.simulator.drafting import draft, fingerprint
+from or_cache_magic.simulator.prompt_cache import marks_problem
 from or_cache_magic.simulator.replies import Completion, dumps, whole
 from or_cache_magic.simulator.routing import Route, route
 from or_cache_magic.simulator.scenarios import scenario
@@ -25,6 +27,8 @@ from or_cache_magic.simulator.world import Reply, World, authorize, error_reply
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from or_cache_magic.simulator.catalog import Price
+    from or_cache_magic.simulator.prompt_cache import CachedPrefix
     from or_cache_magic.simulator.state import Received
 
 __all__ = ["answer_completion"]
@@ -52,7 +56,7 @@ def answer_completion(world: World, row: Received) -> Reply:
     way = route(call.body, call.scenario, sticky, seed)
     if isinstance(way, Refusal):
         return error_reply(way, generation_id)
-    refusal = _over_limit(call, way)
+    refusal = _wrongly_marked(call, way) or _over_limit(call, way)
     return _answered(call, way, seed) if refusal is None else error_reply(refusal, generation_id)
 
 
@@ -62,6 +66,17 @@ def _scripted_refusal(call: Call) -> Refusal | None:
         return refusal
     seen = call.world.scripts.repeats(f"refused {call.scenario.name}", fingerprint(call.body))
     return refusal if seen < refusal.times else None
+
+
+def _wrongly_marked(call: Call, way: Route) -> Refusal | None:
+    """Anthropic's refusal of marks that it can't take, as OpenRouter passes it on."""
+    problem = marks_problem(call.body) if way.model.tokenizer == "Claude" else ""
+    if not problem:
+        return None
+    error = {"type": "invalid_request_error", "message": problem}
+    raw = json.dumps({"type": "error", "error": error})
+    metadata = {"raw": raw, "provider_name": way.endpoint.provider}
+    return Refusal(400, error_object(400, "Provider returned error", "invalid_request", metadata=metadata))
 
 
 def _over_limit(call: Call, way: Route) -> Refusal | None:
@@ -146,18 +161,18 @@ def _completed(call: Call, way: Route, seed: int) -> Completion:
     prompt = prompt_tokens(body)
     owner = (call.api_key, way.endpoint.tag)
     prefix = world.prompts.use(owner, way.model, body, prompt, call.now_s)
-    if (prefix.cached or prefix.written) and not (body.get("provider") or {}).get("order"):
+    price = price_at(way.endpoint, prompt, call.now_s)
+    if _sticks(call, prefix, price):
         world.prompts.pin(call.api_key, body, way.endpoint.tag, call.now_s)
     tokens = TokenCounts(
         prompt,
         said.completion_tokens,
         prefix.cached,
         prefix.written,
-        prefix.for_1h,
+        prefix.written_1h,
         said.reasoning_tokens,
         said.image_tokens,
     )
-    price = price_at(way.endpoint, prompt, call.now_s)
     cost = bill(tokens, price, search=way.search, byok=played.byok)
     if played.empty or (played.interruption is not None and played.interruption.how in _FAILED):
         cost = Bill(tokens if not played.empty else replace(tokens, completion=0))
@@ -165,6 +180,17 @@ def _completed(call: Call, way: Route, seed: int) -> Completion:
     echoes = call.streams and (body.get("debug") or {}).get("echo_upstream_body")
     upstream = {**body, "model": way.served} if echoes else None
     return Completion(call.generation_id, int(call.now_s), way, said, played, cost, metadata, upstream)
+
+
+def _sticks(call: Call, prefix: CachedPrefix, price: Price) -> bool:
+    """Whether the conversation is to stay with its provider (guide "Prompt caching", on sticky routing)."""
+    if (call.body.get("provider") or {}).get("order"):
+        return False
+    if price.cache_read is None or price.cache_read >= price.prompt:
+        return False
+    if prefix.cached or prefix.written or call.body.get("session_id"):
+        return True
+    return call.world.prompts.pinned(call.api_key, call.body, call.now_s) is not None
 
 
 def _metadata(way: Route, cost: Bill) -> dict[str, Any]:

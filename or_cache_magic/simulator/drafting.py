@@ -92,9 +92,11 @@ def fingerprint(body: Mapping[str, Any]) -> int:
 
 
 def _unmarked(content: Any) -> Any:
-    """Message content without its prompt-cache marks."""
+    """Message content without its prompt-cache marks; a single text part says what its text says."""
     if not isinstance(content, list):
         return content
+    if len(content) == 1 and content[0].get("type") == "text":
+        return content[0].get("text")
     return [
         {k: v for k, v in part.items() if k != "cache_control"} for part in content if isinstance(part, dict)
     ]

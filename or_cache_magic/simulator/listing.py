@@ -233,7 +233,7 @@ def _offer(model: Model, endpoint: Endpoint) -> dict[str, Any]:
         "native_tools": {"openrouter:web_search": {"type": "web_search"}} if endpoint.searches else {},
         "supports_tool_choice": dict.fromkeys(_TOOL_CHOICES, True),
         "supports_diarization": False,
-        "supports_implicit_caching": model.prompt_caching == "automatic",
+        "supports_implicit_caching": model.prompt_caching in {"automatic", "both"},
         "latency_last_30m": None,
         "throughput_last_30m": None,
     }

@@ -119,13 +119,13 @@ def _admitted(
 ) -> list[Endpoint]:
     """The offers that the ``provider`` preferences admit, the preferred first."""
     admitted = [offer for offer in offers if offer.tier != "default" or _matches(offer, preferences)]
-    order = preferences.get("order") or ([sticky_tag] if sticky_tag else [])
-    if order:
-        admitted.sort(
-            key=lambda offer: next((i for i, slug in enumerate(order) if _is(offer, slug)), len(order))
-        )
-        if preferences.get("allow_fallbacks") is False:
-            admitted = [offer for offer in admitted if any(_is(offer, slug) for slug in order)]
+    order = preferences.get("order") or []
+    preferred = order or ([sticky_tag] if sticky_tag else [])
+    admitted.sort(
+        key=lambda offer: next((i for i, slug in enumerate(preferred) if _is(offer, slug)), len(preferred))
+    )
+    if order and preferences.get("allow_fallbacks") is False:
+        admitted = [offer for offer in admitted if any(_is(offer, slug) for slug in order)]
     return admitted
 
 

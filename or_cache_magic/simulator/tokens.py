@@ -13,12 +13,20 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["content_text", "count_tokens", "message_tokens", "prompt_tokens", "split_tokens"]
+__all__ = [
+    "ATTACHMENT_TOKENS",
+    "content_text",
+    "count_tokens",
+    "message_tokens",
+    "prompt_tokens",
+    "split_tokens",
+]
 
 _PIECE: Final = re.compile(r" ?[^\W\d_]{1,8}|\d{1,3}|_+| ?[^\w\s]{1,2}|\s+")
 _MESSAGE_OVERHEAD: Final = 4
 _REPLY_OVERHEAD: Final = 3
-_ATTACHMENT_TOKENS: Final = 258
+ATTACHMENT_TOKENS: Final = 258
+"""What an image, file, sound or video counts, whatever its size."""
 
 
 def split_tokens(text: str) -> list[str]:
@@ -50,7 +58,7 @@ def message_tokens(message: Mapping[str, Any]) -> int:
     calls = message.get("tool_calls")
     called = count_tokens(json.dumps(calls)) if calls else 0
     text = count_tokens(content_text(content))
-    return _MESSAGE_OVERHEAD + text + called + attachments * _ATTACHMENT_TOKENS
+    return _MESSAGE_OVERHEAD + text + called + attachments * ATTACHMENT_TOKENS
 
 
 def prompt_tokens(body: Mapping[str, Any]) -> int:

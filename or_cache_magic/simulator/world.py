@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from or_cache_magic.simulator.behaviour import Refusal, error_object
-from or_cache_magic.simulator.caches import PromptCache, ResponseCache
+from or_cache_magic.simulator.caches import ResponseCache
+from or_cache_magic.simulator.prompt_cache import PromptCache
 from or_cache_magic.simulator.replies import dumps
 from or_cache_magic.simulator.state import Generations, Journal, Scripts, TallyLimit
 
