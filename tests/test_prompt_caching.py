@@ -122,6 +122,12 @@ def test_marked__small_texts_beside_the_question_are_part_of_it():
     assert where(marked(body, "5m").body) == {"0.0": EPHEMERAL}
 
 
+def test_marked__a_short_attachment_may_be_what_is_missing():
+    """Where the system prompt alone is too short to be kept, a short attachment that makes it long enough is marked."""
+    body = chat(says("system", "x" * 3600), says("user", [text("y" * 600), text("What does she want?")]))
+    assert where(marked(body, "5m").body) == {"1.0": EPHEMERAL}
+
+
 def test_marked__media_count_but_are_not_marked():
     """A file counts towards the minimum, and the mark stands on the text after it."""
     pdf = {

@@ -129,7 +129,7 @@ def _places(body: Mapping[str, Json], rules: Rules) -> tuple[dict[str, _Place], 
         elif place.message < reply and not _is_last_text(messages, place, reply - 1):
             if tokens - before_attachments >= _LARGE_TOKENS or before_attachments < rules.minimum:
                 places[ATTACHMENTS] = place
-        elif reply <= question:
+        else:
             places[TURNS] = place
     return {after: place for after, place in places.items() if after in rules.after}, tokens
 

@@ -55,7 +55,7 @@ _CLAUDE_MINIMUMS: Final[Mapping[str, int]] = MappingProxyType(
 )
 """Of those that differ from their generation ("Minimum token requirements")."""
 
-_VERSION: Final = re.compile(r"(?<![\w.])(\d{1,2})(?:[.-](\d{1,2}))?(?![\w.])")
+_VERSION: Final = re.compile(r"(\d{1,2})(?:[.-](\d{1,2}))?(?![\w.])")
 _NEWEST: Final = (99, 0)
 
 
