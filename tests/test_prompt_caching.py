@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from decimal import Decimal
 
 import pytest
 from hypothesis import given, settings
@@ -140,7 +141,7 @@ def test_marked__media_count_but_are_not_marked():
     assert got.marks[0].tokens >= 4000
     bare = marked(chat(says("user", [pdf, text("Sum it up.")])), "5m")
     assert not bare.marks
-    assert bare.why_not == "before the question is no text, after what is large, that could be marked"
+    assert bare.why_not == "no text to mark stands between what is large and the question"
 
 
 def test_marked__earlier_turns():
@@ -316,10 +317,10 @@ def test_rules__minimum(model, minimum):
         ("openrouter/auto", "the model is chosen at each call"),
         ("@preset/mine", "the model is chosen at each call"),
         (None, "the request names no model"),
-        ("qwen/qwen3.5-plus-02-15", "qwen/qwen3.5-plus-02-15 has no prompt caching that takes marks"),
-        ("google/gemini-2.5-flash-image", "google/gemini-2.5-flash-image has no prompt caching that takes marks"),
-        ("google/gemma-3-27b-it", "google/gemma-3-27b-it has no prompt caching that takes marks"),
-        ("mistralai/mistral-small-3.2-24b-instruct", "mistralai/mistral-small-3.2-24b-instruct has no prompt caching that takes marks"),
+        ("qwen/qwen3.5-plus-02-15", "qwen/qwen3.5-plus-02-15 takes no marks"),
+        ("google/gemini-2.5-flash-image", "google/gemini-2.5-flash-image takes no marks"),
+        ("google/gemma-3-27b-it", "google/gemma-3-27b-it takes no marks"),
+        ("mistralai/mistral-small-3.2-24b-instruct", "mistralai/mistral-small-3.2-24b-instruct takes no marks"),
         ("meta-llama/llama-3.3-70b-instruct:free", "nothing to save with a free model"),
     ],
 )  # fmt: skip
@@ -431,3 +432,83 @@ def test_gateway__marks_as_it_sends(sim, stream, ttl):
     wanted = marked(body, ttl).body if ttl else body
     assert received.body == {**wanted, "stream": stream}
     assert bool(where(received.body)) == bool(ttl)
+
+
+# -- end to end -------------------------------------------------------------------------------
+
+
+def cost_usd(usage, prompt, completion, *, write, read):
+    """What a call costs by its tokens, at these dollars a million."""
+    cached, written = usage.cached_tokens, usage.cache_write_tokens
+    plain = usage.prompt_tokens - cached - written
+    dollars = plain * Decimal(prompt) + written * Decimal(write) + cached * Decimal(read)
+    return (dollars + usage.completion_tokens * Decimal(completion)) / 1_000_000
+
+
+PRICES = {
+    (SONNET, "5m"): {"prompt": "3", "completion": "15", "write": "3.75", "read": "0.30"},
+    (SONNET, "1h"): {"prompt": "3", "completion": "15", "write": "6", "read": "0.30"},
+    (GEMINI, "5m"): {"prompt": "1.25", "completion": "10", "write": "1.625", "read": "0.3125"},
+    (QWEN, "5m"): {"prompt": "1.20", "completion": "6", "write": "1.50", "read": "0.12"},
+}
+
+
+@pytest.mark.parametrize(("model", "ttl"), PRICES)
+@pytest.mark.parametrize("stream", [True, False])
+def test_ask__writes_once_and_reads_for_other_questions(cache, sim, model, ttl, stream):
+    """The first question pays for writing, another one reads; both cost what the provider's prices say."""
+    asked = {"model": model, "system": LONG * 2, "prompt_cache": ttl, "stream": stream}
+    first, second = cache.ask("Who writes?", **asked), cache.ask("Who reads?", **asked)
+    written = first.usage.cache_write_tokens
+    assert written > 4096
+    assert (first.usage.cached_tokens, second.usage.cached_tokens, second.usage.cache_write_tokens) == (
+        0,
+        written,
+        0,
+    )
+    for answer in (first, second):
+        assert answer.cost_usd == cost_usd(answer.usage, **PRICES[model, ttl])
+    assert first.cost_usd + second.cost_usd == sim.total_cost
+
+
+@pytest.mark.parametrize("bought", [None, "5m", "1h"])
+def test_ask__hits_whether_marked_or_not(cache, sim, bought):
+    """The completion cache serves an answer however it was bought, and however it is asked for."""
+    asked = {"model": SONNET, "system": LONG}
+    answer = cache.ask("Who writes?", **asked, prompt_cache=bought)
+    for again in (None, "5m", "1h"):
+        hit = cache.ask("Who writes?", **asked, prompt_cache=again)
+        assert hit.cached
+        assert (hit, hit.key, hit.cost_usd) == (answer, answer.key, answer.cost_usd)
+    assert sim.completion_count == 1
+
+
+def test_ask__goes_on_with_what_was_asked(cache, sim):
+    """A conversation goes on from its own messages, without marks; each turn reads what was before it."""
+    options = {"model": SONNET, "system": LONG, "prompt_cache": "5m"}
+    answers = [cache.ask("Who writes?", **options)]
+    for question in ("Who reads?", "Who keeps?"):
+        follow = [*answers[-1].messages, says("user", question)]
+        answers.append(cache.ask(follow, model=SONNET, prompt_cache="5m"))
+    assert [message["role"] for message in answers[-1].messages] == ["system", *["user", "assistant"] * 3]
+    assert all(isinstance(message["content"], str) for message in answers[-1].messages)
+    read = [answer.usage.cached_tokens for answer in answers]
+    wrote = [answer.usage.cache_write_tokens for answer in answers]
+    assert read == [0, wrote[0], wrote[0] + wrote[1]]
+    assert min(wrote) > 0
+    assert [len(where(row.body)) for row in sim.requests] == [1, 2, 2]
+
+
+def test_ask__is_answered_in_the_same_words(cache):
+    """Marks change what a call costs, not what it says."""
+    asked = {"model": SONNET, "system": LONG, "mode": "bypass"}
+    assert cache.ask("Who writes?", **asked, prompt_cache="5m") == cache.ask("Who writes?", **asked)
+
+
+def test_ask__leaves_models_alone_that_cache_by_themselves(cache, sim):
+    """OpenAI's models are sent the body as it is, and read what they kept."""
+    asked = {"model": "openai/gpt-4o-mini", "system": LONG, "prompt_cache": "5m"}
+    first, second = cache.ask("Who writes?", **asked), cache.ask("Who reads?", **asked)
+    assert not any(where(row.body) for row in sim.requests)
+    assert first.usage.cached_tokens == 0 < second.usage.cached_tokens
+    assert "prompt caching: automatic at this provider" in first.outcome.notes

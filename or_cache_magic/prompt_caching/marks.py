@@ -106,7 +106,7 @@ def marked(body: Mapping[str, Json], ttl: str) -> Marked:
 
 def _why_none(rules: Rules, static_tokens: int) -> str:
     if static_tokens >= rules.minimum:
-        return "before the question is no text, after what is large, that could be marked"
+        return "no text to mark stands between what is large and the question"
     needed = f"{rules.model} keeps {rules.minimum:,} or more"
     return f"about {static_tokens:,} tokens stand before the question; {needed}"
 

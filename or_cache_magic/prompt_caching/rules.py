@@ -90,7 +90,7 @@ def _rules_of(name: str) -> Rules | str:
         return Rules(name, minimum, (SYSTEM, ATTACHMENTS), last_only=True)
     if author in _AUTOMATIC:
         return "automatic at this provider"
-    return f"{name} has no prompt caching that takes marks"
+    return f"{name} takes no marks"
 
 
 def _claude_minimum(model: str) -> int:
