@@ -15,6 +15,7 @@ from or_cache_magic.key import request_key
 from or_cache_magic.prompt_caching import Mark, marked
 from or_cache_magic.prompt_caching.rules import rules_for
 from or_cache_magic.records import Request
+from or_cache_magic.simulator.prompt_cache import marks_problem
 
 SONNET = "anthropic/claude-sonnet-4.6"
 OPUS = "anthropic/claude-opus-4.6"
@@ -395,6 +396,13 @@ def test_law__marks_can_stand_where_they_are(body):
         assert all(int(place.partition(".")[0]) <= users[-1] for place in where(got.body) if place[0] != "t")
     rules = rules_for(body)
     assert all(mark.tokens >= rules.minimum for mark in got.marks)
+
+
+@settings(deadline=None, max_examples=150)
+@given(bodies, st.sampled_from(["5m", "1h"]))
+def test_law__anthropic_takes_them(body, ttl):
+    """No body is marked in a way that Anthropic refuses, as the simulator tells it."""
+    assert marks_problem(marked({**body, "model": "anthropic/claude-opus-5.5"}, ttl).body) == ""
 
 
 @settings(deadline=None, max_examples=150)
