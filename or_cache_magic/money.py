@@ -191,10 +191,15 @@ class Money:
         prices = self.prices
         with self._lock:
             if self._settler is None:
-                from .settling import Settler
+                from .settling import Settler, count_tokens
 
                 self._settler = Settler(
-                    self._database, self._store, self._ledger, self._fetch, prices, self._clock
+                    self._database,
+                    self._store,
+                    self._fetch,
+                    base_url=lambda: self._settings().base_url,
+                    estimated=count_tokens(self._store, prices),
+                    clock=self._clock,
                 )
             return self._settler
 

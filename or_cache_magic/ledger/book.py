@@ -2,45 +2,37 @@
 
 What was paid is written at once. Hits are counted in memory, folded by key, and written together by
 `Ledger.flush`, with the entries' own hit counters in the same transaction: a hit costs a microsecond, not
-a write. The rows are never changed and outlive the entries.
+a write. The rows are never changed and outlive the entries; what is learnt later of an unknown cost stands
+beside them (`Settlements`), and is shown and added up as if the row had had it.
 """
 
 from __future__ import annotations
 
 import threading
-from decimal import Decimal
-from typing import TYPE_CHECKING, Final
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any, Final
 
-from or_cache_magic.database import HitCount, add_hits, from_pico, split_tags, to_pico
-from or_cache_magic.database.columns import LABEL, TEXT, check_row
-from or_cache_magic.errors import OptionError, StoreError
-from or_cache_magic.ledger.rows import COLUMNS, INSERT, row_columns, row_from
-from or_cache_magic.ledger.sums import GROUPS, TOTALS, Sums, amounts, groups_of
-from or_cache_magic.records import AskKind, Cost, LedgerRow, Totals
+from or_cache_magic.database import add_hits
+from or_cache_magic.errors import StoreError
+from or_cache_magic.ledger.groups import Grouping, group_by, group_by_time
+from or_cache_magic.ledger.hits import AlikeHits, Hits, hit_counts, hits_row
+from or_cache_magic.ledger.rows import SELECT_ROWS, Wanted, insert_rows, row_from
+from or_cache_magic.ledger.sums import Sums, amounts, select_sums
+from or_cache_magic.records import OPENROUTER_URL, AskKind, LedgerRow, Totals
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Mapping
+    from decimal import Decimal
 
     from or_cache_magic.database import Database
 
 __all__ = ["Ledger"]
 
-# Key, model, kind, notebook, tags, value and tokens: asks that are equal in all of them are one row.
-_Bucket = tuple[str, str, AskKind, str, "tuple[str, ...]", "Decimal | None", "int | None", "int | None"]
-
 _FLUSH_WAIT_S: Final = 0.05
-_FREE: Final = Cost(Decimal(0), "reported")
+_TWO_DAYS_S: Final = 1.5 * 86_400
+"""The second of two days begins sooner, the third later, also where a day has 23 or 25 hours."""
 
-
-class _Hits:
-    """Equal hits that are not written yet."""
-
-    __slots__ = ("asks", "last_s", "seconds")
-
-    def __init__(self) -> None:
-        self.asks = 0
-        self.last_s = 0.0
-        self.seconds = 0.0
+_COUNTED: Final = "kind IN ('hit', 'team', 'miss')"
 
 
 class Ledger:
@@ -56,18 +48,22 @@ class Ledger:
         self.session = session
         self._database = database
         self._clock = clock
+        # Who holds both takes the first one first: rows move from memory to the file only under it.
+        self._moving = threading.Lock()
         self._lock = threading.Lock()
-        self._hits: dict[_Bucket, _Hits] = {}
+        self._hits: dict[AlikeHits, Hits] = {}
         self._unwritten: list[LedgerRow] = []
 
     def record(self, row: LedgerRow) -> None:
         """Write a row now, in this thread's transaction if one is open.
 
+        What is not known of it, and which generation can tell, is written with it; see `Settlements`.
+
         Raises:
             StoreError: It could not be written.
         """
         with self._database.transaction() as connection:
-            connection.execute(INSERT, row_columns(row))
+            insert_rows(connection, (row,))
 
     def remember(self, row: LedgerRow) -> None:
         """Keep a row that could not be recorded in memory, for `totals` and until a `flush` can write it."""
@@ -86,6 +82,8 @@ class Ledger:
         prompt_tokens: int | None = None,
         completion_tokens: int | None = None,
         seconds: float = 0.0,
+        generation_id: str | None = None,
+        base_url: str = OPENROUTER_URL,
     ) -> None:
         """Count an ask that was served without a call, in memory; `flush` writes it.
 
@@ -99,12 +97,17 @@ class Ledger:
             prompt_tokens: Tokens of the answer that was served; None is unknown.
             completion_tokens: The same.
             seconds: What the ask took.
+            generation_id: Which generation can tell an unknown price; not kept with a known one.
+            base_url: Where.
         """
-        bucket: _Bucket = (key, model, kind, notebook, tags, value_usd, prompt_tokens, completion_tokens)
+        told = (generation_id, base_url) if value_usd is None else ()
+        alike = AlikeHits(
+            key, model, kind, notebook, tags, value_usd, prompt_tokens, completion_tokens, *told
+        )
         with self._lock:
-            hits = self._hits.get(bucket)
+            hits = self._hits.get(alike)
             if hits is None:
-                hits = self._hits[bucket] = _Hits()
+                hits = self._hits[alike] = Hits()
             hits.asks += 1
             hits.seconds += seconds
             hits.last_s = self._clock()
@@ -112,36 +115,21 @@ class Ledger:
     def flush(self) -> bool:
         """Write what is in memory, and add the hits to their entries; whether nothing is left.
 
-        Never waits longer than a twentieth of a second: with the file locked, read-only or not there (hits
-        alone make no file) everything stays in memory for the next flush.
+        Never waits longer than a twentieth of a second for the file: with it locked, read-only or not there
+        (hits alone make no file) everything stays in memory for the next flush.
         """
-        with self._lock:
-            hits, self._hits = self._hits, {}
-            unwritten, self._unwritten = self._unwritten, []
-        if not hits and not unwritten:
-            return True
-        if unwritten or self._database.exists():
-            counted = self._rows_of(hits)
-            try:
-                with self._database.transaction(wait_s=_FLUSH_WAIT_S) as connection:
-                    connection.executemany(INSERT, map(row_columns, [*unwritten, *counted]))
-                    add_hits(connection, _hit_counts(counted))
-            except StoreError:
-                pass  # said where the answer could not be kept
-            else:
-                return True
-        self._put_back(hits, unwritten)
-        return False
+        with self._moving:
+            return self._flush()
 
     def rows(
         self, *, session: str | None = None, since_s: float | None = None, limit: int | None = None
     ) -> list[LedgerRow]:
-        """The rows, newest first, hits still in memory flushed before."""
+        """The rows, newest first, hits still in memory flushed before; with what was settled since."""
         self.flush()
+        wanted = Wanted(session, since_s)
         found = self._database.select(
-            f"SELECT {COLUMNS} FROM or_ledger WHERE at >= ? AND (? IS NULL OR session = ?)"  # noqa: S608
-            " ORDER BY at DESC, id DESC LIMIT ?",
-            (_since(since_s), session, session, -1 if limit is None else limit),
+            f"{SELECT_ROWS} {wanted.where} ORDER BY at DESC, l.id DESC LIMIT ?",
+            (*wanted.parameters, -1 if limit is None else limit),
         )
         return [row_from(columns) for columns in found]
 
@@ -161,86 +149,101 @@ class Ledger:
             OptionError: An unknown grouping.
             StoreCorruptError: The ledger holds what this package never writes.
         """
-        if by not in GROUPS:
-            known = ", ".join(filter(None, GROUPS))
-            raise OptionError(f"Totals can't be grouped by {by!r}.", f"Choose from: {known}.")
-        self.flush()
-        sql = TOTALS.format(group=GROUPS[by])
-        found = self._database.select(sql, (_since(since_s), session, session))
-        sums: dict[str, Sums] = {} if by else {"": Sums()}
-        for group, kind, *columns in found:
-            check_row("a row of the ledger", (LABEL if by == "tag" else TEXT,), (group,))
-            for name in (split_tags(group) or ("",)) if by == "tag" else (group if by else "",):
-                sums.setdefault(name, Sums()).add(kind, *columns)
-        for row in self._waiting(session, since_s):
-            for name in groups_of(row, by):
-                sums.setdefault(name, Sums()).add(row.kind, *amounts(row))
+        sums = self._sums(group_by(by), session, since_s)
+        if not by and not sums:
+            sums[""] = Sums()
         totals = [parts.totals(group) for group, parts in sums.items()]
         return sorted(totals, key=lambda t: (-t.calls, t.group))
 
-    def _waiting(self, session: str | None, since_s: float | None) -> list[LedgerRow]:
+    def timeline(self, session: str | None = None) -> list[tuple[float, Totals]]:
+        """The sums of each day that had asks, the oldest first, and when it began; of two days, of each hour.
+
+        The days are local, and begin at local midnight (given as UTC epoch seconds); the group is their name.
+        It is hours (``2026-11-23 14:00``) where all asks are of one day or of two that follow each other.
+
+        Args:
+            session: Only this session's; None is all.
+
+        Raises:
+            StoreCorruptError: The ledger holds what this package never writes.
+        """
+        sums = self._sums(group_by_time(hours=False), session)
+        starts_s = [span.starts_s for span in sums]
+        if starts_s and max(starts_s) - min(starts_s) < _TWO_DAYS_S:
+            sums = self._sums(group_by_time(hours=True), session)
+        return [(span.starts_s, parts.totals(span.name)) for span, parts in sorted(sums.items(), key=_first)]
+
+    def distinct_asks(self, session: str | None = None) -> int:
+        """How many different requests the hits and misses of `totals` were of.
+
+        No cache could have had a better hit rate than 1 less its share of them: each was new once.
+
+        Args:
+            session: Only this session's; None is all.
+        """
+        wanted = Wanted(session)
+        distinct = f"SELECT DISTINCT key FROM or_ledger {wanted.where_also(_COUNTED)}"  # noqa: S608
+        with self._moving:
+            self._flush()
+            waiting = {row.key for row in self._waiting(wanted) if row.kind in ("hit", "team", "miss")}
+            if waiting:
+                found = self._database.select(distinct, wanted.parameters)
+                return len(waiting.union(key for (key,) in found))
+            counted = self._database.select(f"SELECT count(*) FROM ({distinct})", wanted.parameters)  # noqa: S608
+        return int(counted[0][0]) if counted else 0
+
+    def _sums(self, grouping: Grouping, session: str | None, since_s: float | None = None) -> dict[Any, Sums]:
+        wanted = Wanted(session, since_s)
+        with self._moving:
+            self._flush()
+            found = select_sums(self._database, grouping, wanted)
+            waiting = self._waiting(wanted)
+        rows = [*found, *((grouping.value(row), row.kind, *amounts(row)) for row in waiting)]
+        sums: defaultdict[Any, Sums] = defaultdict(Sums)
+        groups: dict[Any, list[Sums]] = {}
+        for value, kind, *columns in rows:
+            if value not in groups:
+                groups[value] = [sums[name] for name in grouping.names(value)]
+            for parts in groups[value]:
+                parts.add(kind, columns)
+        return sums
+
+    def _flush(self) -> bool:
+        with self._lock:
+            hits, self._hits = self._hits, {}
+            unwritten, self._unwritten = self._unwritten, []
+        if not hits and not unwritten:
+            return True
+        if unwritten or self._database.exists():
+            counted = self._rows_of(hits)
+            try:
+                with self._database.transaction(wait_s=_FLUSH_WAIT_S) as connection:
+                    insert_rows(connection, [*unwritten, *counted])
+                    add_hits(connection, hit_counts(counted))
+            except StoreError:
+                pass  # said where the answer could not be kept
+            else:
+                return True
+        self._put_back(hits, unwritten)
+        return False
+
+    def _waiting(self, wanted: Wanted) -> list[LedgerRow]:
         """What could not be flushed: the file is locked or read-only, or there is none."""
-        if session is not None and session != self.session:
-            return []
         with self._lock:
             rows = [*self._unwritten, *self._rows_of(self._hits)]
-        return [row for row in rows if row.at_s >= _since(since_s)]
+        return [row for row in rows if wanted.has(row)]
 
-    def _rows_of(self, counted: Mapping[_Bucket, _Hits]) -> list[LedgerRow]:
-        return [
-            LedgerRow(
-                at_s=hits.last_s,
-                session=self.session,
-                notebook=notebook,
-                key=key,
-                model=model,
-                kind=kind,
-                asks=hits.asks,
-                paid=_FREE,
-                value_usd=from_pico(_times(to_pico(value_usd), hits.asks)),
-                tags=tags,
-                prompt_tokens=_times(prompt_tokens, hits.asks),
-                completion_tokens=_times(completion_tokens, hits.asks),
-                seconds=hits.seconds,
-            )
-            for (
-                key,
-                model,
-                kind,
-                notebook,
-                tags,
-                value_usd,
-                prompt_tokens,
-                completion_tokens,
-            ), hits in counted.items()
-        ]
+    def _rows_of(self, counted: Mapping[AlikeHits, Hits]) -> list[LedgerRow]:
+        return [hits_row(alike, hits, self.session) for alike, hits in counted.items()]
 
-    def _put_back(self, counted: Mapping[_Bucket, _Hits], unwritten: list[LedgerRow]) -> None:
+    def _put_back(self, counted: Mapping[AlikeHits, Hits], unwritten: list[LedgerRow]) -> None:
         with self._lock:
             self._unwritten[:0] = unwritten
-            for bucket, hits in counted.items():
-                newer = self._hits.setdefault(bucket, hits)
+            for alike, hits in counted.items():
+                newer = self._hits.setdefault(alike, hits)
                 if newer is not hits:
-                    newer.asks += hits.asks
-                    newer.seconds += hits.seconds
-                    newer.last_s = max(newer.last_s, hits.last_s)
+                    newer.add(hits)
 
 
-def _hit_counts(rows: Iterable[LedgerRow]) -> dict[str, HitCount]:
-    """What the rows add to the entries: asks that avoided a call, not those that were merely served."""
-    counts: dict[str, HitCount] = {}
-    for row in rows:
-        if row.kind in ("hit", "team"):
-            hits, last_s, saved = counts.get(row.key, HitCount(0, 0.0, 0))
-            counts[row.key] = HitCount(
-                hits + row.asks, max(last_s, row.at_s), saved + (to_pico(row.value_usd) or 0)
-            )
-    return counts
-
-
-def _times(tokens: int | None, asks: int) -> int | None:
-    return None if tokens is None else tokens * asks
-
-
-def _since(since_s: float | None) -> float:
-    return float("-inf") if since_s is None else since_s
+def _first(item: tuple[Any, Sums]) -> Any:
+    return item[0]

@@ -1,122 +1,174 @@
-"""Sums of ledger rows: what SQL adds up by kind, folded into `Totals`."""
+"""Sums of ledger rows: what SQL adds up by group and kind, folded into `Totals`."""
 
 from __future__ import annotations
 
-import time
-from typing import TYPE_CHECKING, Final, get_args
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, get_args
 
 from or_cache_magic.database import from_pico, to_pico
 from or_cache_magic.database.columns import COUNT, INTEGER, check_row
+from or_cache_magic.ledger.rows import BOUGHT, discount_of, uses_prompt_cache
 from or_cache_magic.records import AskKind, LedgerRow, Totals
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from decimal import Decimal
 
-__all__ = ["GROUPS", "TOTALS", "Sums", "amounts", "groups_of"]
+    from or_cache_magic.database import Database
+    from or_cache_magic.ledger.groups import Grouping
+    from or_cache_magic.ledger.rows import Wanted
+
+__all__ = ["Amounts", "Sums", "amounts", "select_sums"]
 
 _KINDS: Final = get_args(AskKind)
-_BOUGHT: Final = frozenset({"miss", "refresh", "bypass", "failed"})
-GROUPS: Final = {
-    "": "model",  # an index has them in this order; their sums are added up afterwards
-    "model": "model",
-    "day": "date(at, 'unixepoch', 'localtime')",
-    "notebook": "notebook",
-    "tag": "tags",
-}
-# Grouped by kind as well, so that the many sums of `Totals` are few in SQL: 100,000 rows in one plain pass.
-TOTALS: Final = """
-SELECT {group}, kind, sum(asks), sum(paid), sum(value), sum(CASE WHEN paid IS NULL THEN asks ELSE 0 END),
-    sum(CASE WHEN value IS NULL THEN asks ELSE 0 END), sum(prompt_tokens), sum(completion_tokens)
-FROM or_ledger WHERE at >= ? AND (? IS NULL OR session = ?) GROUP BY 1, 2
-"""
 
-_TYPES: Final = (INTEGER, INTEGER, COUNT, COUNT, INTEGER, INTEGER, COUNT, COUNT)
+# Grouped by kind as well, so that the many sums of `Totals` are few in SQL: 100,000 rows in one plain pass.
+# What was settled is added in the same statement: another kernel that settles meanwhile is seen whole or not.
+# CROSS JOIN begins with the few rows that were.
+_SUMS: Final = """
+SELECT {group}, kind, sum(asks), sum(paid), sum(value), sum(CASE WHEN paid IS NULL THEN asks ELSE 0 END),
+    sum(CASE WHEN value IS NULL THEN asks ELSE 0 END), sum(prompt_tokens), sum(completion_tokens),
+    0, 0, 0, 0, 0
+FROM {ledger} {where} GROUP BY 1, 2
+UNION ALL
+SELECT {group}, kind, 0,
+    sum(CASE WHEN paid IS NULL THEN s.cost END),
+    sum(CASE WHEN value IS NULL THEN s.cost * asks END),
+    -sum(CASE WHEN paid IS NULL AND s.cost IS NOT NULL THEN asks ELSE 0 END),
+    -sum(CASE WHEN value IS NULL AND s.cost IS NOT NULL THEN asks ELSE 0 END), 0, 0,
+    sum(CASE WHEN {source} = 'generation' THEN coalesce(paid, s.cost) END),
+    sum(CASE WHEN {source} = 'estimated' THEN coalesce(paid, s.cost) END),
+    sum(s.discount), sum(CASE WHEN s.discount IS NULL THEN asks ELSE 0 END),
+    sum(CASE WHEN s.discount <> 0 OR (s.discount = 0 AND (cached_tokens > 0 OR cache_write_tokens > 0))
+        THEN asks ELSE 0 END)
+FROM or_settlement s CROSS JOIN or_ledger l ON l.id = s.id
+{where} GROUP BY 1, 2
+"""
+_SOURCE: Final = "CASE WHEN paid IS NULL THEN s.cost_source ELSE paid_source END"
+
+_TYPES: Final = (
+    *(INTEGER, INTEGER, COUNT, COUNT, INTEGER, INTEGER, COUNT, COUNT),
+    *(COUNT, COUNT, COUNT, INTEGER, INTEGER),
+)
+
+
+class Amounts(NamedTuple):
+    """What is added up of the rows of one kind; money in pico-dollars. None is nothing known to add.
+
+    Attributes:
+        asks: How many.
+        paid: What was charged.
+        value: What was served was worth.
+        unpaid: Asks of which the charge is not known.
+        unvalued: Asks of which the value is not known.
+        prompt_tokens: Tokens served or bought.
+        completion_tokens: The same.
+        settled: What of ``paid`` ``GET /generation`` told.
+        estimated: What of ``paid`` is counted from tokens and prices.
+        discount: What prompt caching took off.
+        undiscounted: Asks that used prompt caching, of which that is not known.
+        discounted: Those of which it is.
+    """
+
+    asks: int
+    paid: int | None
+    value: int | None
+    unpaid: int
+    unvalued: int
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    settled: int | None = None
+    estimated: int | None = None
+    discount: int | None = None
+    undiscounted: int = 0
+    discounted: int = 0
+
+
+def select_sums(database: Database, grouping: Grouping, wanted: Wanted) -> list[Any]:
+    """Rows of a group's value, a kind and `Amounts`, of one moment."""
+    # By time the table is nearly in order already: sorting it costs less then than reading the index saves.
+    ledger = "or_ledger NOT INDEXED" if grouping.by_time else "or_ledger"
+    sql = _SUMS.format(group=grouping.sql, ledger=ledger, where=wanted.where, source=_SOURCE)
+    return database.select(sql, wanted.parameters * 2)
 
 
 class Sums:
-    """`Totals` in the making; money in pico-dollars."""
+    """`Totals` in the making."""
 
     def __init__(self) -> None:
-        self.asks: dict[str, int] = dict.fromkeys(_KINDS, 0)
-        self.value: dict[str, int] = dict.fromkeys(_KINDS, 0)
-        self.tokens: dict[str, int] = dict.fromkeys(_KINDS, 0)
-        self.paid = 0
-        self.unpriced = 0
-        self.prompt_tokens = 0
-        self.completion_tokens = 0
+        self._of_kind = {kind: [0] * len(Amounts._fields) for kind in _KINDS}
 
-    def add(
-        self,
-        kind: AskKind,
-        asks: int,
-        paid: int | None,
-        value: int | None,
-        unpaid: int,
-        unvalued: int,
-        prompt_tokens: int | None,
-        completion_tokens: int | None,
-    ) -> None:
-        """Add the sums of one kind, as they come from the file; None is nothing known to add.
+    def add(self, kind: str, amounts: Sequence[int | None]) -> None:
+        """Add the `Amounts` of one kind, as they come from the file.
 
         Raises:
             StoreCorruptError: A kind or a sum that rows of ours can't have.
         """
-        sums = (asks, paid, value, unpaid, unvalued, prompt_tokens, completion_tokens)
-        check_row("a row of the ledger", _TYPES, (self.asks.get(kind), *sums))
-        self.asks[kind] += asks
-        self.value[kind] += value or 0
-        self.tokens[kind] += (prompt_tokens or 0) + (completion_tokens or 0)
-        self.paid += paid or 0
-        # What was bought has a price to know, and so has what was served in place of buying.
-        self.unpriced += unpaid if kind in _BOUGHT else unvalued
-        self.prompt_tokens += prompt_tokens or 0
-        self.completion_tokens += completion_tokens or 0
+        sums = self._of_kind.get(kind)
+        check_row("a row of the ledger", _TYPES, (sums and sums[0], *amounts))
+        assert sums is not None  # noqa: S101 - checked
+        for place, amount in enumerate(amounts):
+            if amount:
+                sums[place] += amount
 
     def totals(self, group: str) -> Totals:
         """The sums as they are told."""
-        asks, value = self.asks, self.value
+        of = {kind: Amounts(*sums) for kind, sums in self._of_kind.items()}
+        every = Amounts(*map(sum, zip(*self._of_kind.values(), strict=True)))
+        hit, team = of["hit"], of["team"]
         return Totals(
             group=group,
-            calls=sum(asks.values()),
-            hits=asks["hit"] + asks["team"],
-            misses=asks["miss"],
-            refreshes=asks["refresh"],
-            bypasses=asks["bypass"],
-            coalesced=asks["coalesced"],
-            replays=asks["replay"],
-            stale=asks["stale"],
-            failed=asks["failed"],
-            paid_usd=from_pico(self.paid),
-            saved_usd=from_pico(value["hit"] + value["team"]),
-            coalesced_usd=from_pico(value["coalesced"]),
-            replayed_usd=from_pico(value["replay"]),
-            unpriced=self.unpriced,
-            prompt_tokens=self.prompt_tokens,
-            completion_tokens=self.completion_tokens,
-            hit_tokens=self.tokens["hit"] + self.tokens["team"],
-            bought_tokens=sum(self.tokens[kind] for kind in _BOUGHT),
-            team_hits=asks["team"],
-            team_saved_usd=from_pico(value["team"]),
+            calls=every.asks,
+            hits=hit.asks + team.asks,
+            misses=of["miss"].asks,
+            refreshes=of["refresh"].asks,
+            bypasses=of["bypass"].asks,
+            coalesced=of["coalesced"].asks,
+            replays=of["replay"].asks,
+            stale=of["stale"].asks,
+            failed=of["failed"].asks,
+            paid_usd=_usd(every.paid),
+            saved_usd=_usd(hit.value, team.value),
+            coalesced_usd=_usd(of["coalesced"].value),
+            replayed_usd=_usd(of["replay"].value),
+            # What was bought has a price to know, and so has what was served in place of buying.
+            unpriced=sum(sums.unpaid if kind in BOUGHT else sums.unvalued for kind, sums in of.items()),
+            prompt_tokens=every.prompt_tokens or 0,
+            completion_tokens=every.completion_tokens or 0,
+            hit_tokens=_tokens(hit, team),
+            bought_tokens=_tokens(*(of[kind] for kind in BOUGHT)),
+            prompt_cache_saved_usd=(
+                None if every.undiscounted and not every.discounted else _usd(every.discount)
+            ),
+            team_hits=team.asks,
+            team_saved_usd=_usd(team.value),
+            prompt_cache_unpriced=every.undiscounted,
+            settled_usd=_usd(every.settled),
+            estimated_usd=_usd(every.estimated),
         )
 
 
-def amounts(row: LedgerRow) -> tuple[int, int | None, int | None, int, int, int | None, int | None]:
-    """The columns of `TOTALS` for a row that is not written yet."""
-    return (
-        row.asks,
-        to_pico(row.paid.usd),
-        to_pico(row.value_usd),
-        row.asks if row.paid.usd is None else 0,
-        row.asks if row.value_usd is None else 0,
-        row.prompt_tokens,
-        row.completion_tokens,
+def amounts(row: LedgerRow) -> Amounts:
+    """The amounts of a row that is not written yet, or of one that is, with what was settled of it."""
+    paid, discount = to_pico(row.paid.usd), to_pico(discount_of(row))
+    return Amounts(
+        asks=row.asks,
+        paid=paid,
+        value=to_pico(row.value_usd),
+        unpaid=row.asks if paid is None else 0,
+        unvalued=row.asks if row.value_usd is None else 0,
+        prompt_tokens=row.prompt_tokens,
+        completion_tokens=row.completion_tokens,
+        settled=paid if row.paid.source == "generation" else None,
+        estimated=paid if row.paid.source == "estimated" else None,
+        discount=discount,
+        undiscounted=row.asks if discount is None else 0,
+        discounted=row.asks if discount or (discount == 0 and uses_prompt_cache(row)) else 0,
     )
 
 
-def groups_of(row: LedgerRow, by: str) -> Sequence[str]:
-    """The groups that a row counts in."""
-    if by == "tag":
-        return row.tags or ("",)
-    if by == "day":
-        return (time.strftime("%Y-%m-%d", time.localtime(row.at_s)),)
-    return ({"": "", "model": row.model, "notebook": row.notebook}[by],)
+def _usd(*pico: int | None) -> Decimal:
+    return from_pico(sum(filter(None, pico)))
+
+
+def _tokens(*sums: Amounts) -> int:
+    return sum((of.prompt_tokens or 0) + (of.completion_tokens or 0) for of in sums)
