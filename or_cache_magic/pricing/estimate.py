@@ -31,6 +31,9 @@ __all__ = [
 BILLED_WITHIN_S: Final = 600
 """How long after it was sent a call may be billed, perhaps at the next hour's rate: then it is given up."""
 
+_FREE_AUTOMATIC_WRITES: Final = "google"
+"""Providers, by their slugs, that charge for writing only where marks ask for it, and list that price."""
+
 _LIMITS: Final = ("max_tokens", "max_completion_tokens")
 _MOST_TOKENS: Final = 10**9
 _NOTHING: Final = Decimal(0)
@@ -203,7 +206,8 @@ def _offer_span(offer: Offer, listed: Listed, terms: _Terms) -> _Span:
     if longest is None:
         return _Span(low_usd, None, None, "nothing limits the length of the answer")
     answer = (highest.completion or _NOTHING) + (highest.internal_reasoning or _NOTHING)
-    prompt_usd = tokens.high * _dearest_input(highest, caches=caches, for_1h=terms.for_1h)
+    writes = terms.marked or (caches and not offer.tag.startswith(_FREE_AUTOMATIC_WRITES))
+    prompt_usd = tokens.high * _dearest_input(highest, reads=caches, writes=writes, for_1h=terms.for_1h)
     return _Span(low_usd, prompt_usd + longest * answer + (highest.request or _NOTHING), longest)
 
 
@@ -219,13 +223,14 @@ def _cheapest_input(price: Price, *, caches: bool) -> Decimal:
     return min(usd for usd in rates if usd is not None)
 
 
-def _dearest_input(price: Price, *, caches: bool, for_1h: bool) -> Decimal:
-    """A token's highest price: some providers bill it when prompt caching writes what it read."""
-    rates = [price.prompt]
-    if caches:
-        rates += [price.input_cache_read, price.input_cache_write]
-    if caches and for_1h:
-        rates.append(price.input_cache_write_1h)
+def _dearest_input(price: Price, *, reads: bool, writes: bool, for_1h: bool) -> Decimal:
+    """A token's highest price: some providers charge what their prompt caching writes as dearer."""
+    rates = [
+        price.prompt,
+        price.input_cache_read if reads else None,
+        price.input_cache_write if writes else None,
+        price.input_cache_write_1h if writes and for_1h else None,
+    ]
     return max(usd for usd in rates if usd is not None)
 
 

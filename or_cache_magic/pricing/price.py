@@ -166,9 +166,8 @@ def _in_force(price: Price, tokens: int, minute: int, doubtful: bool) -> Price:
     # A rate of the hour that may have been listed in the usual one's place leaves the usual one untold.
     rates = {**dict.fromkeys(shown), **rates}
     unknown = {key for key, usd in rates.items() if usd is None}
-    return price._replace(
-        **rates, unknown=(price.unknown - rates.keys()) | unknown, overrides=(), discount=_ZERO
-    )
+    unknown.update(price.unknown - rates.keys())
+    return price._replace(**rates, unknown=frozenset(unknown), overrides=(), discount=_ZERO)
 
 
 def _lengths(overrides: Iterable[Override], fewest: int, most: int | None) -> set[int]:
