@@ -1,0 +1,275 @@
+"""Estimates, budgets and settlements as users of a cache meet them, against the simulated OpenRouter."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from decimal import Decimal
+
+import pytest
+
+from or_cache_magic.errors import BudgetError, OptionError, StreamBrokenError, UpstreamError
+from or_cache_magic.simulator import scenario
+
+MINI_PROMPT, MINI_COMPLETION = Decimal("0.00000015"), Decimal("0.00000060")
+
+
+def usd(text) -> Decimal:
+    return Decimal(text)
+
+
+@pytest.fixture
+def cache(open_cache, sim):
+    return open_cache(sim)
+
+
+def fetched(sim) -> list[str]:
+    return [one.path.removeprefix("/api/v1") for one in sim.requests if one.method == "GET"]
+
+
+# -- one ask's limit --------------------------------------------------------------------------
+
+
+def test_max_cost__refuses_before_anything_is_sent(cache, sim):
+    """4,096 tokens of answer may cost $0.0025: with a limit of a tenth of a cent the prompt never leaves."""
+    with pytest.raises(BudgetError) as caught:
+        cache.ask("What is a median?", max_cost_usd="0.001")
+    assert sim.completion_count == 0
+    assert usd("0.0024") < caught.value.high_usd < usd("0.0030")
+    assert caught.value.limit_usd == usd("0.001")
+    assert cache.totals()[0].calls == 0
+
+
+def test_max_cost__lets_through_what_fits_and_is_no_part_of_the_key(cache, sim):
+    """With fewer tokens to answer it fits; the limit makes it no other request."""
+    answer = cache.ask("What is a median?", max_tokens=100, max_cost_usd=0.001)
+    assert not answer.cached
+    assert cache.ask("What is a median?", max_tokens=100).cached
+    assert sim.completion_count == 1
+
+
+def test_max_cost__a_hit_is_never_refused_and_asks_no_prices(cache, sim):
+    """What costs nothing needs no budget."""
+    cache.ask("What is a median?")
+    sim.clear()
+    assert cache.ask("What is a median?", max_cost_usd=0).cached
+    assert not sim.requests
+
+
+def test_max_cost__what_has_no_price_is_refused(cache, sim):
+    """A router's price is not known: a limit that can't be held is not pretended to be."""
+    with pytest.raises(BudgetError) as caught:
+        cache.ask("What is a median?", model="openrouter/auto", max_cost_usd=5)
+    assert caught.value.high_usd is None
+    assert sim.completion_count == 0
+
+
+def test_max_cost__takes_dollars(cache):
+    """A limit that is no amount is an error before anything is asked."""
+    for wrong in ("cheap", -1, float("nan")):
+        with pytest.raises(OptionError, match="max_cost_usd"):
+            cache.ask("What is a median?", max_cost_usd=wrong)
+
+
+def test_max_cost__holds_for_aask(cache, sim):
+    """Asked on an event loop, the limit is the same."""
+
+    async def ask():
+        with pytest.raises(BudgetError):
+            await cache.aask("What is a median?", max_cost_usd="0.0001")
+        return await cache.aask("What is a median?", max_cost_usd="0.01")
+
+    assert not asyncio.run(ask()).cached
+    assert sim.completion_count == 1
+
+
+# -- a session, a day, a list -----------------------------------------------------------------
+
+
+def test_session_budget__counts_what_was_paid_not_what_might_have_been(open_cache, sim):
+    """Forty answers at $0.00002 fit in $0.004 though each may cost $0.0025; then nothing is left for one more."""
+    cache = open_cache(sim, max_cost_usd=usd("0.0027"))
+    paid = Decimal(0)
+    for number in range(100):
+        try:
+            paid += cache.ask(f"What is a median? {number}").paid_usd
+        except BudgetError as refused:
+            last = refused
+            break
+    assert 0 < number < 99
+    assert last.spent_usd == paid
+    assert last.spent_usd + last.high_usd > usd("0.0027")
+    assert sim.total_cost == paid <= usd("0.0027")
+    assert cache.ask("What is a median? 0").cached
+
+
+def test_session_budget__another_session_has_its_own(open_cache, sim, folder):
+    """The limit is of a session; what an earlier one paid does not count."""
+    first = open_cache(sim)
+    first.ask("What is a median?")
+    first.close()
+    second = open_cache(sim, max_cost_usd=usd("0.0026"))
+    assert not second.ask("What is a mean?").cached
+
+
+def test_day_budget__counts_all_sessions_of_the_cache_until_midnight(open_cache, sim, clock):
+    """What another session paid today counts; tomorrow begins anew."""
+    limit = usd("0.0028")
+    first = open_cache(sim)
+    paid = Decimal(0)
+    while paid < usd("0.0004"):
+        paid += first.ask(f"What is a median? {paid}").paid_usd
+    first.close()
+    second = open_cache(sim, max_cost_per_day_usd=limit)
+    with pytest.raises(BudgetError, match="a day") as caught:
+        second.ask("What is a mean?")
+    assert caught.value.spent_usd == paid
+    clock.now_s += 86_400
+    assert not second.ask("What is a mean?").cached
+
+
+def test_session_budget__a_call_of_unknown_cost_keeps_its_reservation_until_it_is_settled(
+    open_cache, sim, clock
+):
+    """A stream that is cut tells no cost: the next ask has less to spend, until OpenRouter told what it came to."""
+    cache = open_cache(sim, max_cost_usd=usd("0.004"))
+    sim.script(scenario("cut"))
+    with pytest.raises(StreamBrokenError):
+        cache.ask("What is a median?")
+    with pytest.raises(BudgetError) as caught:
+        cache.ask("What is a mean?")
+    assert usd("0.0024") < caught.value.spent_usd < usd("0.0030")
+    clock.now_s += 60
+    cache.money.settle()
+    assert not cache.ask("What is a mean?").cached
+    assert cache.totals()[0].paid_usd == sim.total_cost
+
+
+def test_session_budget__who_waits_for_anothers_call_pays_nothing(open_cache, sim):
+    """Of two simultaneous asks each reserves; the follower's reservation comes back."""
+    cache = open_cache(sim, max_cost_usd=usd("0.0060"))
+    with sim.hold():
+        threads = [threading.Thread(target=cache.ask, args=("What is a median?",)) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        sim.wait_for(lambda requests: any(one.held for one in requests))
+    for thread in threads:
+        thread.join()
+    assert sim.completion_count == 1
+    assert cache.money.session_at_most() == sim.total_cost
+
+
+def test_list_budget__what_may_go_over_fails_unsent(open_cache, sim):
+    """A list with a limit buys as many as it is sure to pay, and says of the others why not."""
+    cache = open_cache(sim)
+    frame = cache.warm(
+        [f"What is a median? {n}" for n in range(8)], workers=4, progress=False, max_cost_usd="0.0026"
+    )
+    refused = frame[frame["error"] != ""]
+    assert 0 < len(refused) < 8
+    assert refused["error"].str.contains("this list").all()
+    assert sim.total_cost <= usd("0.0026")
+    assert not cache.warm([f"What is a median? {n}" for n in range(8)], progress=False)["error"].any()
+
+
+# -- estimates --------------------------------------------------------------------------------
+
+
+def test_estimate__the_bill_lies_within_it(cache, sim):
+    """What a call is then charged is neither below the least nor above the most."""
+    for prompt in ("What is a median?", "Explain variance. " * 300, "日本語で説明してください。" * 50):
+        request = cache.request(
+            {
+                "model": "openai/gpt-4o-mini",
+                "messages": [{"role": "user", "content": prompt}],
+                "max_tokens": 50,
+            },
+            cache.settings,
+        )
+        estimate = cache.money.estimate(request)
+        paid = cache.ask(prompt, max_tokens=50, temperature=None).paid_usd
+        assert estimate.low_usd <= paid <= estimate.high_usd
+
+
+def test_estimate__prices_are_fetched_once_and_kept(open_cache, sim):
+    """Another session of the same folder needs no second fetch on the same day, nor a key."""
+    body = {"model": "openai/gpt-4o-mini", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 9}
+    first = open_cache(sim)
+    first.ask("so that there is a file")
+    before = first.money.estimate(first.request(body, first.settings))
+    assert fetched(sim)
+    first.close()
+    sim.clear()
+    second = open_cache(sim, api_key=None)
+    assert second.money.estimate(second.request(body, second.settings)) == before
+    assert fetched(sim) == []
+
+
+def test_estimate__offline_asks_nobody(open_cache, sim):
+    """Without a kept list the price is unknown, and says why."""
+    cache = open_cache(sim, mode="offline")
+    body = {"model": "openai/gpt-4o-mini", "messages": [{"role": "user", "content": "Hi"}]}
+    estimate = cache.money.estimate(cache.request(body, cache.settings))
+    assert estimate.high_usd is None
+    assert estimate.unknown_why
+    assert not sim.requests
+
+
+# -- settling ---------------------------------------------------------------------------------
+
+
+def test_stats__settle_what_a_cut_stream_came_to(cache, sim, clock):
+    """The cost that a broken stream could not tell is asked afterwards, and is a source of its own."""
+    sim.script(scenario("cut"))
+    with pytest.raises(StreamBrokenError):
+        cache.ask("What is a median?")
+    assert cache.totals()[0].unpriced == 1
+    clock.now_s += 60
+    row = cache.stats().iloc[0]
+    assert (row.unpriced, Decimal(repr(float(row.paid_usd)))) == (0, sim.total_cost)
+    assert cache.totals()[0].settled_usd == sim.total_cost > 0
+
+
+def test_next_call__settles_in_the_background(cache, sim, clock):
+    """Nobody waits for it: after the next call it is asked on a thread of its own, done when the cache closes."""
+    sim.script(scenario("cut"))
+    with pytest.raises(StreamBrokenError):
+        cache.ask("What is a median?")
+    clock.now_s += 60
+    cache.ask("What is a mean?")
+    cache.money.close()
+    (totals,) = cache.totals()
+    assert (totals.unpriced, totals.paid_usd) == (0, sim.total_cost)
+
+
+def test_stats__offline_asks_nobody(open_cache, sim, clock):
+    """In offline mode what is due stays due."""
+    cache = open_cache(sim)
+    sim.script(scenario("cut"))
+    with pytest.raises(StreamBrokenError):
+        cache.ask("What is a median?")
+    cache.close()
+    sim.clear()
+    clock.now_s += 60
+    assert open_cache(sim, mode="offline").stats().iloc[0].unpriced == 1
+    assert not sim.requests
+
+
+# -- a key's limits ---------------------------------------------------------------------------
+
+
+def test_key_limits__as_openrouter_tells_them(cache, sim):
+    """Spent by this key, with what is left of its limit."""
+    paid = cache.ask("What is a median?").paid_usd
+    limits = cache.money.key_limits()
+    assert (limits.limit_usd, limits.remaining_usd) == (None, None)
+    assert limits.used_usd == paid
+
+
+def test_key_limits__offline_and_refused(open_cache, sim):
+    """Offline nobody is asked; a key that is refused is an error with its status."""
+    assert open_cache(sim, mode="offline").money.key_limits() is None
+    assert not sim.requests
+    with pytest.raises(UpstreamError) as caught:
+        open_cache(sim, api_key="nonsense").money.key_limits()
+    assert caught.value.status == 401
