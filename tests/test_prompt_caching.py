@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import copy
 from decimal import Decimal
 
@@ -13,6 +14,7 @@ from or_cache_magic.errors import OptionError
 from or_cache_magic.gateway import Draft, Gateway
 from or_cache_magic.key import request_key
 from or_cache_magic.prompt_caching import Mark, marked
+from or_cache_magic.prompt_caching.marks import estimated_tokens
 from or_cache_magic.prompt_caching.rules import rules_for
 from or_cache_magic.records import Request
 from or_cache_magic.simulator.prompt_cache import marks_problem
@@ -21,8 +23,8 @@ SONNET = "anthropic/claude-sonnet-4.6"
 OPUS = "anthropic/claude-opus-4.6"
 GEMINI = "google/gemini-2.5-pro"
 QWEN = "qwen/qwen3-max"
-LONG = "The archive keeps every letter that was ever sent. " * 400
-"""About 4,800 tokens: more than any minimum."""
+LONG = "The archive keeps every letter that was ever sent. " * 500
+"""About 5,500 tokens: more than any minimum."""
 
 SHORT = "Answer in one word."
 EPHEMERAL = {"type": "ephemeral"}
@@ -65,6 +67,12 @@ def where(body):
     return found
 
 
+def sized(tokens):
+    """The shortest text of its kind that is taken for this many tokens or more."""
+    words = bisect.bisect_left(range(tokens * 2), tokens, key=lambda n: estimated_tokens("letters " * n))
+    return "letters " * words
+
+
 def stripped(sent, given_body):
     """What was sent without its marks, and texts again where a text was given."""
     bare = copy.deepcopy(sent)
@@ -93,7 +101,7 @@ def test_marked__system_prompt():
         says("system", [text(LONG, cache_control=EPHEMERAL)]),
         says("user", "And now?"),
     ]
-    assert (got.marks, got.ttl, got.why_not) == ((Mark("system prompt", len(LONG) // 4),), "5m", "")
+    assert (got.marks, got.ttl, got.why_not) == ((Mark("system prompt", estimated_tokens(LONG)),), "5m", "")
     assert body == given_body
 
 
@@ -126,7 +134,7 @@ def test_marked__small_texts_beside_the_question_are_part_of_it():
 
 def test_marked__a_short_attachment_may_be_what_is_missing():
     """Where the system prompt alone is too short to be kept, a short attachment that makes it long enough is marked."""
-    body = chat(says("system", "x" * 3600), says("user", [text("y" * 600), text("What does she want?")]))
+    body = chat(says("system", sized(900)), says("user", [text(sized(150)), text("What does she want?")]))
     assert where(marked(body, "5m").body) == {"1.0": EPHEMERAL}
 
 
@@ -237,10 +245,13 @@ def test_marked__leaves_the_users_own_marks_alone(own):
 
 def test_marked__says_how_much_is_missing():
     """Below the model's minimum nothing is marked, and both numbers are said."""
-    body = conversation(system="x" * 8000, turns=0, model=OPUS)
+    body = conversation(system=sized(2000), turns=0, model=OPUS)
     got = marked(body, "5m")
     assert got.body is body
-    assert got.why_not == f"about 2,000 tokens stand before the question; {OPUS} keeps 4,096 or more"
+    assert (
+        got.why_not
+        == f"about {estimated_tokens(sized(2000)):,} tokens stand before the question; {OPUS} keeps 4,096 or more"
+    )
 
 
 @pytest.mark.parametrize(
@@ -250,8 +261,9 @@ def test_marked__says_how_much_is_missing():
 def test_marked__from_the_minimum_on(minimum_of):
     """One token decides."""
     model, minimum = minimum_of
-    assert marked(conversation(system="x" * 4 * minimum, turns=0, model=model), "5m").marks
-    assert not marked(conversation(system="x" * (4 * minimum - 4), turns=0, model=model), "5m").marks
+    enough = sized(minimum)
+    assert marked(conversation(system=enough, turns=0, model=model), "5m").marks
+    assert not marked(conversation(system=enough.removesuffix("letters "), turns=0, model=model), "5m").marks
 
 
 def test_marked__refuses_other_lifetimes():

@@ -144,7 +144,7 @@ def _tool_place(body: Mapping[str, Json]) -> tuple[dict[str, _Place], int]:
     tools = _listed(body.get("tools"))
     if not tools:
         return {}, 0
-    tokens = _tokens(json.dumps(tools, default=str))
+    tokens = estimated_tokens(json.dumps(tools, default=str))
     functions = [i for i, tool in enumerate(tools) if _field(tool, "type") == "function"]
     return {TOOLS: _Place(-1, functions[-1], tokens)} if functions else {}, tokens
 
@@ -157,7 +157,7 @@ def _static_parts(messages: Sequence[Any], question: int, tokens: int) -> Iterat
             parts = parts[: max((n for n, part in enumerate(parts) if _text(part) is not None), default=0)]
         for n, part in enumerate(parts):
             text = _text(part)
-            tokens += _media_tokens(part) if text is None else _tokens(text)
+            tokens += _media_tokens(part) if text is None else estimated_tokens(text)
             yield _Place(i, n if text is not None and text.strip() else -1, tokens)
 
 
@@ -192,7 +192,8 @@ def _has_marks(body: Mapping[str, Json]) -> bool:
     return any(_field(item, "cache_control") or _field(item, "prompt_cache_breakpoint") for item in items)
 
 
-def _tokens(text: str) -> int:
+def estimated_tokens(text: str) -> int:
+    """About how many tokens a text has."""
     return len(text) // 4
 
 
