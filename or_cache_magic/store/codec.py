@@ -12,19 +12,24 @@ import json
 import struct
 import zlib
 from decimal import InvalidOperation
-from typing import Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from or_cache_magic.errors import NewerStoreError, StoreCorruptError, StoreError
 from or_cache_magic.records import ANSWER_SCHEMA, Entry, RequestKey
 from or_cache_magic.store.answers import NUMBERS, STRINGS, answer_from, answer_json, check
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 __all__ = [
     "HEAD_CHARS",
+    "check_blob",
     "decode_entry",
     "decode_request",
     "encode_entry",
     "encode_request",
-    "may_contain",
+    "json_text",
+    "parts",
     "read_head",
 ]
 
@@ -34,6 +39,7 @@ HEAD_CHARS: Final = 500
 _PLAIN, _DEFLATED = 1, 2
 _DEFLATE_OVER_BYTES: Final = 200
 _LARGEST_BYTES: Final = 1 << 27  # of a payload: a few crafted kilobytes can inflate to gigabytes
+_SMALL_BYTES: Final = 1 << 12  # as fast inflated as half of it in two steps
 _START = struct.Struct(">BI")  # format, CRC-32
 _FRAME = struct.Struct(">II")  # bytes of the text, of the skeleton
 _UTF8_BYTES = 4  # of one character, at most
@@ -153,19 +159,46 @@ def decode_request(digest: str, blob: object) -> dict[str, Any]:
     return body
 
 
-def may_contain(digest: str, blob: object, folded: str) -> bool:
-    """Whether a case-folded text can be in a blob: cheap, sure when it says no; keys of the JSON match too.
+def parts(digest: str, blob: object) -> Iterator[bytes]:
+    """The text of a blob, then the skeleton and the JSON in one; hardly more is inflated than is asked for.
+
+    Nothing is checked: for a search, which has to `check_blob` what it finds, and needs no check of the rest.
+
+    Raises:
+        StoreCorruptError: It can't be inflated, or is not one of ours.
+    """
+    try:
+        if type(blob) is not bytes or len(blob) < _START.size:
+            raise _damaged(digest, "not a blob")
+        inflate = zlib.decompressobj(-15, _DICTIONARY)
+        stored, more = memoryview(blob)[_START.size :], blob[0] == _DEFLATED
+        payload = inflate.decompress(stored, _SMALL_BYTES) if more else bytes(stored)
+        size, _ = _FRAME.unpack_from(payload)
+        end = _FRAME.size + size
+        if more and end > len(payload):
+            limit = min(end, _LARGEST_BYTES) - len(payload)
+            payload += inflate.decompress(inflate.unconsumed_tail, limit)
+        yield payload[_FRAME.size : end]
+        rest = payload[end:]
+        if more and not inflate.eof:
+            rest += inflate.decompress(inflate.unconsumed_tail, _LARGEST_BYTES)
+        yield rest
+    except (struct.error, zlib.error) as exc:
+        raise _damaged(digest, "it can't be decoded") from exc
+
+
+def check_blob(digest: str, blob: object) -> None:
+    """Does nothing for a blob whose checksum holds.
 
     Raises:
         StoreCorruptError: As `decode_entry`.
     """
-    try:
-        payload = _payload(digest, blob, _LARGEST_BYTES)
-    except zlib.error as exc:
-        raise _damaged(digest, "it can't be decoded") from exc
-    whole = str(payload, "utf-8", "replace").casefold()
-    # What JSON escapes has no upper case, so that escaping and folding may change places.
-    return folded in whole or _to_json.encode(folded)[1:-1] in whole
+    _stored(digest, blob)
+
+
+def json_text(text: str) -> str:
+    """A text as it stands in the JSON of a blob, without the quotes around it."""
+    return _to_json.encode(text)[1:-1]
 
 
 def read_head(digest: str, blob: object) -> str:
