@@ -51,6 +51,7 @@ class Bill:
         completion_usd: The completion's tokens.
         discount_usd: What prompt caching took off; negative when writing cost more than it saved.
         native_search_usd: A web search by the provider; part of its bill.
+        request_usd: What the provider charges for a request besides its tokens.
         fee_usd: What OpenRouter charges on top (its own web search).
         byok: Whether the provider bills the user directly.
     """
@@ -60,13 +61,14 @@ class Bill:
     completion_usd: Decimal = ZERO
     discount_usd: Decimal = ZERO
     native_search_usd: Decimal = ZERO
+    request_usd: Decimal = ZERO
     fee_usd: Decimal = ZERO
     byok: bool = False
 
     @property
     def upstream_usd(self) -> Decimal:
         """What the provider charges."""
-        return self.prompt_usd + self.completion_usd + self.native_search_usd
+        return self.prompt_usd + self.completion_usd + self.native_search_usd + self.request_usd
 
     @property
     def cost_usd(self) -> Decimal:
@@ -140,6 +142,7 @@ def bill(tokens: TokenCounts, price: Price, *, search: str = "", byok: bool = Fa
         completion_usd=tokens.completion * price.completion,
         discount_usd=tokens.prompt * price.prompt - prompt_usd,
         native_search_usd=NATIVE_SEARCH_USD if search == "native" else ZERO,
+        request_usd=price.request,
         fee_usd=EXA_SEARCH_USD if search == "exa" else ZERO,
         byok=byok,
     )

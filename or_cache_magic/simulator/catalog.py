@@ -19,13 +19,14 @@ ROUTER_PRICE: Final = Decimal(-1)
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """US dollars a token; None where the provider has no such price."""
+    """US dollars a token, and for each request besides; None where the provider has no such price."""
 
     prompt: Decimal
     completion: Decimal
     cache_read: Decimal | None = None
     cache_write: Decimal | None = None
     cache_write_1h: Decimal | None = None
+    request: Decimal = Decimal(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,10 +116,12 @@ def _usd(per_million: str) -> Decimal:
     return (Decimal(per_million) / 1_000_000).normalize()
 
 
-def _price(prompt: str, completion: str, *, read: str = "", write: str = "", write_1h: str = "") -> Price:
-    """A price from dollars per million tokens, as price pages print them."""
+def _price(
+    prompt: str, completion: str, *, read: str = "", write: str = "", write_1h: str = "", request: str = "0"
+) -> Price:
+    """A price from dollars per million tokens, as price pages print them, and dollars per request."""
     optional = [_usd(text) if text else None for text in (read, write, write_1h)]
-    return Price(_usd(prompt), _usd(completion), *optional)
+    return Price(_usd(prompt), _usd(completion), *optional, request=Decimal(request))
 
 
 def _one(provider: str, tag: str, price: Price, *overrides: PriceOverride) -> tuple[Endpoint, ...]:
@@ -209,6 +212,9 @@ MODELS: Final[tuple[Model, ...]] = (
     Model("qwen/qwen3-max", "qwen/qwen3-max", "Qwen: Qwen3 Max",
           _one("Alibaba", "alibaba", _price("1.20", "6", read="0.12", write="1.50")), 262_144, 65_536,
           tokenizer="Qwen3", prompt_caching="explicit", created=1_758_662_808),
+    Model("perplexity/sonar", "perplexity/sonar", "Perplexity: Sonar",
+          _one("Perplexity", "perplexity", _price("1", "1", request="0.005")), 127_072,
+          inputs=("text", "image"), created=1_738_013_808),
     Model("openrouter/auto", "openrouter/auto", "Auto Router", _one("OpenInference", "openrouter", _ROUTER),
           2_000_000, tokenizer="Router", created=1_699_401_600),
     Model("openrouter/free", "openrouter/free", "Free Models Router",

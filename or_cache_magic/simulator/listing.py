@@ -53,7 +53,7 @@ def answer_get(world: World, row: Received) -> Reply:
         case ["model", author, slug]:
             return _model(world, f"{author}/{slug}")
         case ["models", author, slug, "endpoints"]:
-            return _endpoints(f"{author}/{slug}")
+            return _endpoints(world, f"{author}/{slug}")
         case ["providers"]:
             return _ok(_providers())
         case ["models", "user"] | ["generation"] | ["key"] | ["credits"]:
@@ -166,9 +166,15 @@ def _architecture(model: Model) -> dict[str, Any]:
 
 def _pricing(endpoint: Endpoint, now_s: float) -> dict[str, Any]:
     """Prices as decimal strings, at the rate of the time, and under what conditions there are others."""
-    pricing: dict[str, Any] = _texts(price_at(endpoint, 0, now_s))
+    price = price_at(endpoint, 0, now_s)
+    pricing: dict[str, Any] = _texts(price)
     if pricing["prompt"] != "-1":
-        pricing |= {"request": "0", "image": "0", "web_search": "0.01", "internal_reasoning": "0"}
+        pricing |= {
+            "request": format(price.request, "f"),
+            "image": "0",
+            "web_search": "0.01",
+            "internal_reasoning": "0",
+        }
     if endpoint.overrides:
         pricing["overrides"] = [_override(one) for one in endpoint.overrides]
         if any(one.utc_start is not None for one in endpoint.overrides):
@@ -195,11 +201,11 @@ def _override(override: PriceOverride) -> dict[str, Any]:
     return {name: value for name, value in conditions.items() if value is not None} | texts
 
 
-def _endpoints(model_id: str) -> Reply:
+def _endpoints(world: World, model_id: str) -> Reply:
     model = _known(model_id)
     if model is None:
         return not_found(f"Model {model_id} not found")
-    offers = [_offer(model, endpoint) for endpoint in model.endpoints]
+    offers = [_offer(model, endpoint, world.now()) for endpoint in model.endpoints]
     return _ok(
         {
             "id": model.id,
@@ -212,13 +218,13 @@ def _endpoints(model_id: str) -> Reply:
     )
 
 
-def _offer(model: Model, endpoint: Endpoint) -> dict[str, Any]:
+def _offer(model: Model, endpoint: Endpoint, now_s: float) -> dict[str, Any]:
     return {
         "name": f"{endpoint.provider} | {model.slug}",
         "model_id": model.id,
         "model_name": model.name,
         "context_length": model.context_length,
-        "pricing": _texts(endpoint.price),
+        "pricing": _pricing(endpoint, now_s),
         "provider_name": endpoint.provider,
         "tag": endpoint.tag,
         "quantization": "unknown",

@@ -439,13 +439,14 @@ def test_models__one_by_one(wire, check):
 
 
 def test_models__prices_listed_are_prices_paid(wire):
-    """For every model of the list, an answer costs its tokens at the listed prices."""
+    """For every model of the list, an answer costs its tokens, and a request, at the listed prices."""
     for model in wire.get("/models").json["data"]:
         if model["pricing"]["prompt"] == "-1":
             continue
         usage = wire.ask("What does it cost?", model=model["id"]).usage
         prompt = usage["prompt_tokens"] * Decimal(model["pricing"]["prompt"])
-        assert usage["cost"] == prompt + usage["completion_tokens"] * Decimal(model["pricing"]["completion"])
+        completion = usage["completion_tokens"] * Decimal(model["pricing"]["completion"])
+        assert usage["cost"] == prompt + completion + Decimal(model["pricing"]["request"])
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
