@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 
 from or_cache_magic.database import Database, from_pico
 from or_cache_magic.errors import OptionError, StoreUnavailableError
-from or_cache_magic.ledger import Ledger
-from or_cache_magic.records import UNKNOWN_COST, Cost, LedgerRow
+from or_cache_magic.ledger import Ledger, Settlements
+from or_cache_magic.records import OPENROUTER_URL, UNKNOWN_COST, Cost, LedgerRow
 
 KEY = "ab" * 32
+ELSEWHERE = "http://127.0.0.1:1/api/v1"
 
 
 def row(kind="miss", *, paid="0.5", value="0.5", model="m", at_s=1_700_000_000.0, **fields):
@@ -277,3 +278,182 @@ database.close()
 
     subprocess.run([sys.executable, "-W", "error", "-c", program], check=True, timeout=60)
     assert store.find()[0].hits == 1
+
+
+# -- what is settled later --------------------------------------------------------------------
+
+
+def told(cost):
+    return Cost(Decimal(cost), "generation")
+
+
+def waiting(database, base_url=OPENROUTER_URL):
+    return [tuple(one) for one in Settlements(database, base_url).waiting()]
+
+
+def test_record__what_is_unknown_waits_for_its_generation(ledger, database):
+    """A call of unknown cost is to be asked for a second after it, at the API that made it."""
+    ledger.record(row(paid=None, value=None, generation_id="gen-1", at_s=10.0))
+    ledger.record(row(paid="0", value=None, generation_id="gen-2", at_s=20.0, base_url=ELSEWHERE))
+
+    assert waiting(database) == [("gen-1", 11.0)]
+    assert waiting(database, ELSEWHERE) == [("gen-2", 21.0)]
+    assert [found.base_url for found in ledger.rows()] == [ELSEWHERE, OPENROUTER_URL]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"generation_id": "gen-1"},
+        {"paid": None, "value": None},
+        {
+            "generation_id": "gen-1",
+            "cached_tokens": 0,
+            "cache_write_tokens": 0,
+            "prompt_cache_saved_usd": None,
+        },
+    ],
+    ids=["all known", "no generation", "no prompt caching"],
+)
+def test_record__what_nobody_can_tell_waits_for_nobody(ledger, database, fields):
+    """A row that is whole, or that names no generation, leaves nothing to settle."""
+    ledger.record(row(**fields))
+
+    assert database.select("SELECT count(*) FROM or_settlement") == [(0,)]
+    assert ledger.totals()[0].prompt_cache_saved_usd == 0
+
+
+def test_flush__unpriced_hits_wait_for_their_generation(ledger, database, clock):
+    """Hits on an answer of unknown price are settled with it; those of a known price name nothing."""
+    ledger.record(row())
+    for value in (None, None, Decimal("0.25")):
+        ledger.count_hit(key=KEY, model="m", value_usd=value, generation_id="gen-1", base_url=ELSEWHERE)
+    assert ledger.flush()
+
+    assert waiting(database, ELSEWHERE) == [("gen-1", clock.now_s + 1)]
+    Settlements(database, ELSEWHERE).settle("gen-1", told("0.5"), None)
+    (totals,) = ledger.totals()
+    assert (totals.hits, totals.saved_usd, totals.unpriced) == (3, Decimal("1.25"), 0)
+    assert sorted(found.value_usd for found in ledger.rows() if found.kind == "hit") == [
+        Decimal("0.25"),
+        Decimal(1),
+    ]
+
+
+def test_settle__totals_and_rows_are_as_if_it_had_been_told_at_once(ledger, database):
+    """What is told counts as paid and as value, has its source, and leaves no ask unpriced."""
+    settlements = Settlements(database, OPENROUTER_URL)
+    ledger.record(row(paid="2", value="2"))
+    for name in ("gen-told", "gen-counted", "gen-never"):
+        ledger.record(row("failed", paid=None, value=None, generation_id=name))
+    ledger.record(row("hit", paid="0", value=None, asks=3, generation_id="gen-told"))
+    assert ledger.totals()[0].unpriced == 6
+
+    settlements.settle("gen-told", told("0.000000000007"), None)
+    settlements.settle("gen-counted", Cost(Decimal("0.5"), "estimated"), None)
+    settlements.settle("gen-told", told("99"), None)  # another kernel asked too, and what is known stays
+
+    (totals,) = ledger.totals()
+    assert (totals.paid_usd, totals.unpriced) == (Decimal("2.500000000007"), 1)
+    assert (totals.reported_usd, totals.settled_usd, totals.estimated_usd) == (
+        Decimal(2),
+        Decimal("0.000000000007"),
+        Decimal("0.5"),
+    )
+    assert totals.saved_usd == Decimal("0.000000000021")
+    paid = {found.generation_id: found.paid for found in ledger.rows() if found.kind == "failed"}
+    assert paid == {
+        "gen-told": told("0.000000000007"),
+        "gen-counted": Cost(Decimal("0.5"), "estimated"),
+        "gen-never": UNKNOWN_COST,
+    }
+    assert [one for one, _ in waiting(database)] == ["gen-never"]
+
+
+def test_settle__a_reported_price_is_never_replaced(ledger, database):
+    """Where only the discount was unknown, the generation's cost changes nothing."""
+    ledger.record(
+        row(paid="1", value="1", generation_id="gen-1", cached_tokens=9, prompt_cache_saved_usd=None)
+    )
+    assert Settlements(database, OPENROUTER_URL).settle("gen-1", told("3"), Decimal("-0.25")) == []
+
+    (totals,) = ledger.totals()
+    assert (totals.paid_usd, totals.reported_usd, totals.settled_usd) == (1, 1, 0)
+    assert totals.prompt_cache_saved_usd == Decimal("-0.25")
+    assert ledger.rows()[0].prompt_cache_saved_usd == Decimal("-0.25")
+
+
+def test_totals__prompt_caching_is_unknown_only_where_nothing_is_known(ledger, database):
+    """Nothing cached is 0, one unknown is None, and of one known and one unknown the known is told."""
+    assert ledger.totals()[0].prompt_cache_saved_usd == 0
+    ledger.record(row(cached_tokens=5, generation_id="gen-1", prompt_cache_saved_usd=None))
+    ledger.record(row(prompt_tokens=5))
+    (totals,) = ledger.totals()
+    assert (totals.prompt_cache_saved_usd, totals.prompt_cache_unpriced) == (None, 1)
+    assert totals.net_saved_usd == 0
+
+    ledger.record(row(cache_write_tokens=5, prompt_cache_saved_usd=Decimal("-0.5")))
+    (totals,) = ledger.totals()
+    assert (totals.prompt_cache_saved_usd, totals.prompt_cache_unpriced) == (Decimal("-0.5"), 1)
+    Settlements(database, OPENROUTER_URL).settle("gen-1", told("1"), Decimal(2))
+    (totals,) = ledger.totals()
+    assert (totals.prompt_cache_saved_usd, totals.prompt_cache_unpriced) == (Decimal("1.5"), 0)
+
+
+def test_settle__a_cut_call_learns_its_discount(ledger, database):
+    """Its reply told no tokens; the generation knows that a prompt cache was read. Its hits get none of it."""
+    ledger.record(row(paid=None, value=None, generation_id="gen-1"))
+    ledger.record(row("hit", paid="0", value=None, generation_id="gen-1"))
+    Settlements(database, OPENROUTER_URL).settle("gen-1", told("1"), Decimal("0.25"))
+
+    assert ledger.totals()[0].prompt_cache_saved_usd == Decimal("0.25")
+    assert [found.prompt_cache_saved_usd for found in ledger.rows()] == [0, Decimal("0.25")]
+
+
+def test_remember__unwritten_rows_count_as_written_ones_do(ledger, folder):
+    """Locked out of the file, sources, discounts and unknowns are told as they will be."""
+    ledger.record(row(paid="1", value="1"))
+    other = sqlite3.connect(folder / "cache.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    ledger.remember(row(paid=None, value=None, generation_id="gen-1"))
+    ledger.remember(row(cached_tokens=1, prompt_cache_saved_usd=Decimal("0.5"), generation_id="gen-2"))
+    ledger.remember(row(cached_tokens=1, prompt_cache_saved_usd=None, generation_id="gen-3"))
+    ledger.remember(row()._replace(paid=Cost(Decimal(4), "estimated")))
+    before = ledger.totals()
+    other.close()
+
+    assert ledger.flush()
+    assert before == ledger.totals()
+    (totals,) = before
+    assert (totals.paid_usd, totals.estimated_usd, totals.unpriced) == (6, 4, 1)
+    assert (totals.prompt_cache_saved_usd, totals.prompt_cache_unpriced) == (Decimal("0.5"), 1)
+
+
+def test_totals__never_see_half_of_a_settlement(ledger, folder):
+    """Another process settles call after call: at each look what became known is no longer unpriced."""
+    import subprocess
+    import sys
+
+    calls = 200
+    for number in range(calls):
+        ledger.record(row(paid=None, value=None, generation_id=f"gen-{number}"))
+    program = f"""
+from decimal import Decimal
+from or_cache_magic.database import Database
+from or_cache_magic.ledger import Settlements
+from or_cache_magic.records import OPENROUTER_URL, Cost
+database = Database({os.fspath(folder)!r})
+settlements = Settlements(database, OPENROUTER_URL)
+for number in range({calls}):
+    settlements.settle(f"gen-{{number}}", Cost(Decimal(1), "generation"), None)
+database.close()
+"""
+    seen = set()
+    with subprocess.Popen([sys.executable, "-c", program]) as process:
+        while process.poll() is None:
+            (totals,) = ledger.totals()
+            assert totals.paid_usd + totals.unpriced == calls
+            seen.add(totals.unpriced)
+    assert process.returncode == 0
+    assert ledger.totals()[0].paid_usd == calls
+    assert len(seen) > 2
