@@ -101,7 +101,10 @@ class Upkeep:
             session: Only this session's asks.
         """
         self.money.settle()
-        return stats_frame(self.totals(by, session=session), by)
+        totals = self.totals(by, session=session)
+        (whole,) = self.totals(session=session) if by else totals
+        distinct = self.ledger.distinct_asks(self.session if session else None)
+        return stats_frame(totals, by, whole=whole, distinct=distinct)
 
     def entries(
         self,

@@ -2,7 +2,8 @@
 
 The texts in it are strangers' (prompts, answers, names). Everything is escaped, and what MathJax could pair
 (``$`` and the backslash) stands in an element of its own: it does not look for delimiters across elements.
-There is no ``<style>``: where a page is sanitised, its text would be left standing above the table.
+The HTML is of the few tags that every sanitiser leaves: others (``<style>``, ``<th>``, ``<br>``) nbconvert's
+would show as text.
 """
 
 from __future__ import annotations
@@ -56,20 +57,14 @@ class Table(NamedTuple):
 def html(table: Table) -> str:
     """The table as HTML, with the exact values as titles."""
     if not table.rows:
-        return f"<p>{_in_html(table.nothing)}</p>"
-    heads = "".join(_element("th", head, head) for head in table.heads)
-    rows = [
-        "".join(_element("td", cell, head) for cell, head in zip(row, table.heads, strict=True))
-        for row in table.rows
-    ]
+        return f"<div>{_in_html(table.nothing)}</div>"
+    heads = "".join(_head(head) for head in table.heads)
+    rows = ["".join(map(_cell, row, table.heads)) for row in table.rows]
     if table.left_out:
         rows.insert(table.cut_at, f'<td colspan="{len(table.heads)}">{left_out(table)}</td>')
-    body = "\n".join(f"<tr>{row}</tr>" for row in rows)
-    notes = "<br>\n".join(_in_html(note) for note in table.notes)
-    return (
-        f'<div>\n<table border="1" class="dataframe">\n<thead>\n<tr>{heads}</tr>\n</thead>\n'
-        f"<tbody>\n{body}\n</tbody>\n</table>\n<p><small>{notes}</small></p>\n</div>"
-    )
+    lines = "\n".join(f"<tr>{row}</tr>" for row in (heads, *rows))
+    notes = "\n".join(f'<div style="font-size: smaller">{_in_html(note)}</div>' for note in table.notes)
+    return f'<div>\n<table border="1" class="dataframe">\n{lines}\n</table>\n{notes}\n</div>'
 
 
 def markdown(table: Table) -> str:
@@ -90,14 +85,19 @@ def left_out(table: Table) -> str:
     return f"… and {table.left_out:,} more …"
 
 
-def _element(tag: str, told: Head | Cell, head: Head) -> str:
-    text = told[0]
+def _head(head: Head) -> str:
+    side = "left" if head.left else "right"
+    style = f' style="text-align: {side}; border-bottom: 1px solid"'
+    return f'<td role="columnheader"{style}{_title(head.title)}><b>{_in_html(head.name)}</b></td>'
+
+
+def _cell(cell: Cell, head: Head) -> str:
     styles = ["text-align: left"] if head.left else []
-    if any(len(word) > _LONG_WORD for word in text.split()):
+    if any(len(word) > _LONG_WORD for word in cell.text.split()):
         styles.append("overflow-wrap: anywhere")
     style = f' style="{"; ".join(styles)}"' if styles else ""
-    title = _title(told.title) if told.title != text else ""
-    return f"<{tag}{style}{title}>{_in_html(text)}</{tag}>"
+    title = _title(cell.title) if cell.title != cell.text else ""
+    return f"<td{style}{title}>{_in_html(cell.text)}</td>"
 
 
 def _title(text: str) -> str:

@@ -50,22 +50,29 @@ class _ShownFrame(pd.DataFrame):
     def _constructor(self) -> Callable[..., pd.DataFrame]:
         return pd.DataFrame
 
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        return self.copy(deep=False).__reduce_ex__(protocol)
+    def __reduce__(self) -> Any:
+        # A pickle is a plain DataFrame's: whoever opens it need not have this package.
+        return pd.DataFrame, (self._plain(),)
 
     def __repr__(self) -> str:
-        return self._text() if self._is_as_made() else super().__repr__()
+        return self._text() if self._is_as_made() else repr(self._plain())
 
     def _repr_html_(self) -> str | None:
         if self._is_as_made() and pd.get_option("display.notebook_repr_html"):
             return html(self._table())
-        plain: str | None = self.copy(deep=False)._repr_html_()
-        return plain
+        plain: Any = self._plain()
+        shown: str | None = plain._repr_html_()
+        return shown
 
     def _repr_markdown_(self) -> str | None:
         """For where HTML is not shown."""
         as_made = self._is_as_made() and pd.get_option("display.notebook_repr_html")
         return markdown(self._table()) if as_made else None
+
+    def _plain(self) -> pd.DataFrame:
+        """The same values, as pandas shows them."""
+        plain: pd.DataFrame = self.copy(deep=False)
+        return plain
 
     def _table(self) -> Table:
         raise NotImplementedError
@@ -160,7 +167,7 @@ def _limits(count: int) -> tuple[int, int]:
         return count, 0
     least = pd.get_option("display.min_rows")
     shown = max(most if least is None else min(least, most), 1)
-    return (shown + 1) // 2, shown // 2
+    return (shown // 2, shown // 2) if shown > 1 else (1, 0)
 
 
 def _sum(amounts: pd.Series[float]) -> Decimal:

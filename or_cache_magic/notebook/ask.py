@@ -55,7 +55,7 @@ def ask_line(session: Session, line: str, variables: Mapping[str, Any]) -> Compl
         say(session.shell, help_text(LINE))
         return None
     if not line.strip():
-        from .cards import status_card
+        from .status import status_card
 
         say(session.shell, *status_card(session))
         return None

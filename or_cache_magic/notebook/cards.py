@@ -1,10 +1,9 @@
-"""What the magics say besides answers: how things stand, one entry whole, what a purge would take."""
+"""What the magics say besides answers: one entry whole, what a purge would take."""
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from or_cache_magic.errors import OptionError
@@ -18,19 +17,12 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from or_cache_magic.cache import CompletionCache
-    from or_cache_magic.records import EntryRow, Totals
     from or_cache_magic.settings import Settings
     from or_cache_magic.upkeep import Purge
 
-    from .session import Session
-
-__all__ = ["entry_card", "masked", "preview_line", "purge_line", "say", "settings_frame", "status_card"]
-
-_HOW_TO_SET_IT = "set OPENROUTER_API_KEY, or type it after %openrouter_key"
+__all__ = ["entries_count", "entry_card", "masked", "purge_line", "say", "settings_frame"]
 
 _NO_MATCH = ("no entry matches; nothing to remove", "no entry here matches; the team's server may have some")
-_SHOWN = 10
-"""Hex digits of a key that are shown."""
 
 
 def say(shell: Any, text: str, markdown: str | None = None) -> None:
@@ -49,49 +41,9 @@ def masked(key: str) -> str:
     return f"{key[:12]}…{key[-3:]}" if len(key) > 24 else "…"  # noqa: PLR2004 - shorter ones would be told
 
 
-def status_card(session: Session) -> tuple[str, str]:
-    """How things stand: model, key, folder, entries, hits and dollars; plain and as Markdown."""
-    from importlib.metadata import version
-
-    cache, settings = session.cache(), session.settings()
-    (totals,) = cache.totals()
-    entries, _, _ = cache.store.count()
-    key = session.api_key()
-    asked = totals.hits + totals.misses
-    known = f" ({totals.unpriced:,} of {totals.calls:,} unpriced)" if totals.unpriced else ""
-    at_least = "≥ " if totals.unpriced else ""
-    size = format_size(cache.store.size_bytes())
-    size += "" if settings.quota is None else f" of {format_size(settings.quota)}"
-    rows = {
-        "model": settings.model or "none set: name one in the cell, or %openrouter_config model=…",
-        "key": f"{masked(key)} from {session.key_source}" if key else f"none: {_HOW_TO_SET_IT}",
-        "completion cache": f"{cache.directory} · {_entries(entries)} · mode {settings.mode}",
-        "size": cache.quota_warning() or size,
-        "hit rate": f"{totals.hits / asked:.0%} of {asked:,} asks" if asked else "nothing asked yet",
-        "paid": f"{at_least}{format_usd(totals.paid_usd)}{known}",
-        "saved": format_usd(totals.saved_usd) + _by_team(totals),
-        "version": version("or-cache-magic"),
-    }
-    plain = "\n".join(f"{name + ':':<18}{value}" for name, value in rows.items())
-    table = "\n".join(f"| {name} | {escape_markdown(str(value))} |" for name, value in rows.items())
-    return plain, f"| OpenRouter | |\n|:--|:--|\n{table}"
-
-
-def _by_team(totals: Totals) -> str:
-    return f" ({format_usd(totals.team_saved_usd)} of it by the team)" if totals.team_hits else ""
-
-
-def _entries(count: int) -> str:
+def entries_count(count: int) -> str:
+    """``1 entry``, ``1,234 entries``."""
     return "1 entry" if count == 1 else f"{count:,} entries"
-
-
-def preview_line(body: Mapping[str, Any], key: str, row: EntryRow | None, why: str) -> str:
-    """What ``--dry-run`` says: whether it would hit, and that nothing was sent."""
-    where = f"{body['model']} · key {key[:_SHOWN]}"
-    if row is None:
-        return f"would ask {where} · {why} · nothing sent"
-    age = format_age(time.time() - row.created_s)
-    return f"would hit {where} · cached {age} · bought for {format_usd(row.cost.usd)} · nothing sent"
 
 
 def purge_line(purge: Purge, *, dry_run: bool) -> str:
@@ -114,7 +66,7 @@ def purge_line(purge: Purge, *, dry_run: bool) -> str:
         rest += " (too much still: no more match)" if purge.rest_bytes > limit_bytes else ""
     price = f"{at_least}{format_usd(purge.cost_usd)} to buy again{unpriced}"
     team = ", and what the team's server has of them" if purge.team else ""
-    return f"{_entries(purge.entries)}, {size}{price}{rest}{team}{tail}"
+    return f"{entries_count(purge.entries)}, {size}{price}{rest}{team}{tail}"
 
 
 def entry_card(cache: CompletionCache, prefix: str) -> tuple[str, str]:

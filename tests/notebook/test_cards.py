@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import re
+import socket
 from decimal import Decimal
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from markdown_it import MarkdownIt
 
-from or_cache_magic.notebook.cards import entry_card, masked, preview_line, purge_line, say, status_card
+from or_cache_magic.notebook.cards import entry_card, masked, purge_line, say
 from or_cache_magic.notebook.extension import loaded
+from or_cache_magic.notebook.status import limits_text, shown_folder, status_card
+from or_cache_magic.pricing.key_limits import KeyLimits
 from or_cache_magic.records import EntryFilter
-from or_cache_magic.simulator import Scenario, scenario
+from or_cache_magic.simulator import Scenario, Simulator, scenario
 from or_cache_magic.upkeep import Purge
 
 HOSTILE = [
@@ -82,6 +87,111 @@ def test_status_card__unpriced(nb):
     assert "(1 of 2 unpriced)" in plain
 
 
+def rows_of(session) -> dict[str, str]:
+    """The card's rows."""
+    plain, _ = status_card(session)
+    return {name: value.strip() for name, _, value in (line.partition(":") for line in plain.splitlines())}
+
+
+def test_status_card__key_limits(nb, monkeypatch):
+    """What the key may spend is asked of OpenRouter, and shown without the key."""
+    nb.run("%openrouter hi")
+    session = loaded().magics().session
+    assert rows_of(session)["key's limit"] == f"none; {rows_of(session)['paid']} used this month"
+
+    with Simulator(credits_usd=Decimal(10)) as limited:
+        monkeypatch.setenv("OPENROUTER_BASE_URL", limited.base_url)
+        monkeypatch.setenv("OPENROUTER_API_KEY", limited.api_key)
+        assert rows_of(session)["key's limit"] == "$10.00, $10.00 left; $0 used this month"
+
+
+def test_status_card__key_limits_cannot_be_read(nb, monkeypatch):
+    """Without a connection the card is whole, and one line of it says why; both forms have it."""
+    session = loaded().magics().session
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    monkeypatch.setenv("OPENROUTER_BASE_URL", f"http://127.0.0.1:{port}/v1")
+    plain, markdown = status_card(session)
+
+    (line,) = (line for line in plain.splitlines() if line.startswith("key's limit:"))
+    assert line.split(":", 1)[1].strip().startswith("not known: ")
+    assert html_of(markdown).count("<tr>") == len(plain.splitlines()) + 1
+    assert "version:" in plain
+
+
+@pytest.mark.parametrize("change", ["offline", "no key"])
+def test_status_card__asks_nobody_without_need(nb, monkeypatch, change: str):
+    """Offline, and without a key, nothing is sent and nothing is said of limits."""
+    if change == "offline":
+        monkeypatch.setenv("OR_CACHE_MODE", "offline")
+    else:
+        monkeypatch.delenv("OPENROUTER_API_KEY")
+    assert "key's limit" not in rows_of(loaded().magics().session)
+    assert not nb.sim.requests
+
+
+def test_status_card__budgets(nb):
+    """What was spent, by this session and today, and what of that is allowed."""
+    nb.run("%openrouter hi")
+    session = loaded().magics().session
+    paid = rows_of(session)["paid"]
+    assert rows_of(session)["spent"] == f"{paid} this session · {paid} today"
+
+    nb.run("%openrouter_config max_cost_usd=0.5 max_cost_per_day_usd=2")
+    assert rows_of(session)["spent"] == f"{paid} of $0.50 this session · {paid} of $2.00 today"
+
+
+def test_status_card__a_saved_notebook_names_no_home(nb, monkeypatch):
+    """A notebook keeps what the card says: there the folder is relative; a terminal has it whole."""
+    session = loaded().magics().session
+    assert rows_of(session)["completion cache"].startswith(f"{nb.folder / '.or_cache'} · ")
+
+    nb.shell.kernel = object()
+    plain, markdown = status_card(session)
+    assert re.search(r"^completion cache: +\.or_cache · 0 entries", plain, re.MULTILINE)
+    assert str(nb.folder) not in plain + markdown
+
+
+@pytest.mark.parametrize(
+    ("folder", "shown"),
+    [
+        ("home/ann/work/nb/.or_cache", ".or_cache"),
+        ("home/ann/work/nb/deep/.or_cache", "deep/.or_cache"),
+        ("home/ann/work/.or_cache", "../.or_cache"),
+        ("home/ann/.or_cache", "../../.or_cache"),
+        ("home/ann/other/cache", "~/other/cache"),
+        ("home/bob/project/.or_cache", "…/project/.or_cache"),
+    ],
+)
+def test_shown_folder__tells_no_more_than_it_must(tmp_path, monkeypatch, folder: str, shown: str):
+    """As seen from the notebook, or from home; of other places the end."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home/ann"))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path / "home/ann"))
+    assert shown_folder(tmp_path / folder, tmp_path / "home/ann/work/nb") == shown
+
+
+def test_shown_folder__none():
+    """Memory is no folder."""
+    assert shown_folder(Path(":memory:"), Path("/")) == ":memory:"
+
+
+@pytest.mark.parametrize(
+    ("limits", "line"),
+    [
+        (None, "not told by this server"),
+        (
+            KeyLimits(Decimal(10), Decimal("7.43"), "monthly", Decimal(9), Decimal("2.57"), False),
+            "$10.00, $7.43 left, resets monthly; $2.57 used this month",
+        ),
+        (KeyLimits(Decimal(10), Decimal("-0.01"), "", None, None, False), "$10.00, -$0.01 left"),
+        (KeyLimits(None, None, "", Decimal(0), Decimal(0), True), "none; $0 used this month; free tier"),
+    ],
+)
+def test_limits_text(limits: KeyLimits | None, line: str):
+    """What may be spent, what is left, when it begins anew, what was used."""
+    assert limits_text(limits) == line
+
+
 @pytest.mark.parametrize("key", ["", "short", "sk-or-v1-simulator", "x" * 24])
 def test_masked__short_keys_show_nothing(key: str):
     """Of a short key nothing is shown."""
@@ -126,13 +236,6 @@ def test_purge_line__to_fit_tells_sizes(entries: int, size: int, rest: int, line
     """With a size to fit: what goes, what stays, and whether that is enough."""
     wanted = EntryFilter(to_fit_bytes=500_000)
     assert purge_line(Purge(wanted, entries, Decimal("0.5"), 0, size, rest), dry_run=False) == line
-
-
-def test_preview_line__a_miss_says_why():
-    """What would be asked, its key and the reason."""
-    line = preview_line({"model": "a/b"}, "0123456789abcdef", None, "not stored yet")
-
-    assert line == "would ask a/b · key 0123456789 · not stored yet · nothing sent"
 
 
 def test_say__a_kernel_gets_both_forms():

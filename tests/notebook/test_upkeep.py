@@ -31,12 +31,14 @@ def stocked(nb):
 
 
 def test_status__says_how_things_stand(stocked):
-    """The card has the model, the folder, the count, the rate and the dollars."""
+    """The card has the model, the folder, the count, the rates and the dollars."""
     out = stocked.run("%openrouter")
+    row = orc.stats().iloc[0]
 
     assert re.search(r"^model: +openai/gpt-4o-mini$", out, re.MULTILINE)
     assert f"{stocked.folder / '.or_cache'} · 3 entries · mode normal" in out
-    assert re.search(r"^hit rate: +25% of 4 asks$", out, re.MULTILINE)
+    rates = f"25% of 4 asks · {row['hit_rate_tokens']:.0%} of tokens · {row['hit_rate_usd']:.0%} of dollars"
+    assert re.search(rf"^hit rate: +{rates} · ceiling 25% of asks$", out, re.MULTILINE)
     assert re.search(r"^paid: +\$0\.\d+$", out, re.MULTILINE)
     assert re.search(r"^saved: +\$0\.\d+$", out, re.MULTILINE)
 
@@ -123,11 +125,14 @@ def test_stats__by(stocked, by: str, groups: dict):
 
 
 def test_stats__by_day(stocked):
-    """The day's column holds days."""
+    """The day's column holds days, as dates that can be plotted; they are shown as days."""
     stocked.run("x = %openrouter_stats --by day")
+    days = stocked["x"]["day"]
 
     assert stocked["x"]["calls"].sum() == 4
-    assert all(re.fullmatch(r"\d{4}-\d\d-\d\d", day) for day in stocked["x"]["day"])
+    assert days.dtype.kind == "M"
+    assert (days == days.dt.normalize()).all()
+    assert re.search(rf"^{days[0]:%Y-%m-%d} +\d", stocked.run("%openrouter_stats --by day"), re.MULTILINE)
 
 
 def test_stats__session(stocked):
@@ -174,11 +179,13 @@ def test_entries__filters(stocked, filters: str, prompts: set):
 
 def test_entries__fits_a_terminal(stocked):
     """In a terminal an entry is a line, newest first, with the key that the other magics take."""
-    head, *lines = stocked.run("%openrouter_entries").splitlines()
+    table, notes = stocked.run("%openrouter_entries").split("\n\n")
+    head, *lines = table.splitlines()
 
-    assert head.split() == ["key", "UTC", "model", "cost", "hits", "prompt"]
+    assert head.split() == ["key", "created", "model", "cost", "hits", "prompt"]
     assert [line.split("  ")[-1] for line in lines] == ["Name a bird", "Name a colour", "What is a median?"]
-    assert all(len(line) < 80 for line in lines)
+    assert all(len(line) < 80 for line in (*lines, *notes.splitlines()))
+    assert re.match(r"3 entries, bought for \$0\.\d+; 1 hit saved \$0\.\d+\.\n", notes)
     assert stocked["_"]["key"][0].startswith(lines[0].split()[0])
     assert stocked.run("%openrouter_entries nowhere") == "no entries\n"
 
@@ -189,8 +196,11 @@ def test_entries__a_long_list_is_cut_on_screen_only(nb):
         orc.ask(f"number {n}, {'with a prompt that is long ' * 5}\nand has lines")
     out = nb.run("%openrouter_entries")
 
-    assert len(out.splitlines()) == 22
+    assert len(out.partition("\n\n")[0].splitlines()) == 22
+    assert "number 22" in out
+    assert "number 2," not in out
     assert "… and 3 more" in out
+    assert out.endswith("_ is the DataFrame with all of them.\n")
     assert max(map(len, out.splitlines())) < 80
     assert len(nb["_"]) == 23
 
