@@ -11,6 +11,8 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
+from or_cache_magic.cache import CompletionCache
+from or_cache_magic.settings import Settings
 from or_cache_magic.simulator import Simulator
 
 from .harness import Browser, Jupyter, chromium
@@ -42,15 +44,41 @@ def server(program, tmp_path_factory, simulator):
     running.stop()
 
 
-@pytest.fixture(scope="module")
-def browser(program, server):
-    # A module's, not the session's: while Playwright runs, no other test could run an event loop.
-    from playwright.sync_api import sync_playwright
+class Running:
+    """The browser of all tests here; over when the last of them is."""
 
-    with sync_playwright() as playwright:
-        running = Browser(server, playwright, program)
-        yield running
-        running.quit()
+    now: Running | None = None
+
+    def __init__(self, program, server):
+        from playwright.sync_api import expect, sync_playwright
+
+        expect.set_options(timeout=15_000)
+        self._playwright = sync_playwright().start()
+        self.browser = Browser(server, self._playwright, program)
+        Running.now = self
+
+    @classmethod
+    def stop(cls):
+        if cls.now is not None:
+            running, cls.now = cls.now, None
+            running.browser.quit()
+            running._playwright.stop()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item, nextitem):
+    """Stops the browser before other tests: while Playwright runs, they could run no event loop."""
+    try:
+        return (yield)
+    finally:
+        if nextitem is None or Path(__file__).parent not in nextitem.path.parents:
+            Running.stop()
+
+
+@pytest.fixture(scope="session")
+def browser(program, server):
+    yield Running(program, server).browser
+    Running.stop()
 
 
 @pytest.fixture
@@ -132,3 +160,21 @@ def shipped(folder, open_notebook):
         return open_notebook(folder / name, app=app)
 
     return start
+
+
+@pytest.fixture
+def cache_of(folder, simulator):
+    """``cache_of(clock=…)`` is the completion cache of the test's notebooks, opened outside of their kernels."""
+    opened = []
+
+    def start(**options):
+        settings = Settings(model=MODEL, base_url=simulator.base_url)
+        cache = CompletionCache(
+            folder / ".or_cache", settings=lambda: settings, api_key=lambda: simulator.api_key, **options
+        )
+        opened.append(cache)
+        return cache
+
+    yield start
+    for cache in opened:
+        cache.close()
