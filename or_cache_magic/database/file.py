@@ -289,12 +289,12 @@ class Database:
 
 
 def _stamp(path: str) -> tuple[int, int, int] | None:
-    """Where a file is, when it was written and its size; None when there is none."""
+    """Where a file is, when it was written and its size; None when it is empty (a log just begun) or none."""
     try:
         found = os.stat(path)
     except OSError:
         return None
-    return found.st_ino, found.st_mtime_ns, found.st_size
+    return (found.st_ino, found.st_mtime_ns, found.st_size) if found.st_size else None
 
 
 def _is_suspect(file: OpenFile) -> bool:

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
     from .controls import Makers
 
-__all__ = ["Actions"]
+__all__ = ["NAMED", "Actions"]
 
-_NAMED: Final = 3
+NAMED: Final = 3
 """Entries that a confirmation shows, so that a wrong selection is seen."""
 
 _PROMPT_WIDTH: Final = 70
@@ -63,7 +63,7 @@ class Actions:
 
     def ask(self, weight: Weight, some: Sequence[EntryRow], *, team: bool) -> None:
         """Asks whether entries are to be removed; nothing is until `yes` is pressed."""
-        self.question.value = _question(weight, some[:_NAMED], team=team)
+        self.question.value = _question(weight, some[:NAMED], team=team)
         self.confirm.layout.display = "flex"
         # What a hasty Enter presses should be the harmless one.
         self.cancel.focus()

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 __all__ = ["chart_svg", "sparkline"]
 
-_WIDTH: Final = 640
-_HEIGHT: Final = 132
-_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 596, 10, 110
+_WIDTH: Final = 520
+_HEIGHT: Final = 142
+_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 482, 10, 120
 _MOST_POINTS: Final = 120
 """More would be closer than two pixels; they are put together, and their sums stay exact."""
 

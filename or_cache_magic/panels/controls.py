@@ -30,6 +30,10 @@ _SINCE: Final = (
 _STATES: Final = (("served and expired", ""), ("served", "served"), ("expired", "expired"))
 
 
+_FIELDS: Final = (w.Dropdown, w.Text)
+_APART: Final = {"margin": "2px 12px 2px 2px"}
+
+
 class Makers:
     """Makes widgets that share their layouts and styles."""
 
@@ -46,10 +50,10 @@ class Makers:
 
     def make(self, kind: Any, /, *, css: dict[str, str] | None = None, **traits: Any) -> Any:
         """A widget of a kind, with the style of the others of its kind."""
-        traits["layout"] = self.layout(**(css or {}))
+        traits["layout"] = self.layout(**(_APART if kind in _FIELDS else {}), **(css or {}))
         if kind in self._styles:
             traits["style"] = self._styles[kind]
-        elif kind in (w.Dropdown, w.Text):
+        elif kind in _FIELDS:
             traits["style"] = {"description_width": "initial"}
         widget = kind(**traits)
         self._styles[kind] = widget.style

@@ -94,7 +94,7 @@ def _facts(row: EntryRow, answer: Answer | None, served: str, now_s: float) -> s
         facts["tokens"] = ", ".join(
             f"{count:,} {name.removesuffix(' tokens')}"
             for name, count in zip(names, usage, strict=True)
-            if count is not None
+            if count
         )
     told = "".join(f"<dt>{name}</dt><dd>{escape(value)}</dd>" for name, value in facts.items() if value)
     return f'<dl class="orc-facts">{told}</dl>'

@@ -11,10 +11,8 @@ from or_cache_magic.errors import OptionError
 from or_cache_magic.frames import ENTRY_COLUMNS
 from or_cache_magic.store.prompt import last_prompt
 
-from .selection import entries
-
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Iterator, Sequence
 
     from or_cache_magic.cache import CompletionCache
     from or_cache_magic.records import EntryRow
@@ -34,7 +32,7 @@ def propose(folder: Path, now_s: float) -> str:
     return f"{name}-{number}.csv" if number > 1 else f"{name}.csv"
 
 
-def write_csv(cache: CompletionCache, keys: Collection[str], path: Path) -> int:
+def write_csv(cache: CompletionCache, rows: Sequence[EntryRow], path: Path) -> int:
     """Writes entries with the columns of ``%openrouter_entries``, and whole texts; how many.
 
     UTF-8 with a mark that spreadsheets ask for and pandas skips. A text that a spreadsheet would run as a
@@ -44,7 +42,6 @@ def write_csv(cache: CompletionCache, keys: Collection[str], path: Path) -> int:
         OptionError: There is such a file (it is left as it is), or it can't be written.
         StoreError: The cache can't be read.
     """
-    rows = entries(cache.store, keys)
     try:
         with path.open("x", encoding="utf-8-sig", errors="replace", newline="") as file:
             writer = csv.writer(file)

@@ -53,11 +53,14 @@ class Face:
         self.actions = Actions(makers)
         self.close_detail = makers.button("Close details")
         self._status, self._note, self._alert, self._tiles = (makers.html() for _ in range(4))
-        self._chart, self._groups = makers.html(flex="3 1 420px"), makers.html(flex="1 1 auto")
+        self._chart, self._groups = makers.html(flex="3 1 440px"), makers.html(flex="1 1 auto")
         self._detail = makers.html()
         # Of its own: it is shown and hidden.
-        self._detail_box = w.VBox([self.close_detail, self._detail], layout=w.Layout(display="none"))
-        self._detail_box.add_class("orc-detail")
+        self._detail_box = w.VBox(
+            [makers.row(self.close_detail), self._detail],
+            layout=w.Layout(display="none"),
+            _dom_classes=("orc-detail",),
+        )
         self.box = w.VBox(
             [
                 makers.html(STYLE),
@@ -71,14 +74,15 @@ class Face:
                 self._alert,
                 self.actions.confirm,
                 self._detail_box,
-            ]
+            ],
+            _dom_classes=("orc",),
         )
-        self.box.add_class("orc")
 
     def show_figures(self, shown: Snapshot) -> None:
-        """Shows tiles, chart and sums."""
+        """Shows tiles, chart (the last one until there is another) and sums."""
         self._tiles.value = tiles_html(shown.figures)
-        self._chart.value = chart_html(shown.figures.timeline)
+        if shown.figures.timeline is not None:
+            self._chart.value = chart_html(shown.figures.timeline)
         self._groups.value = breakdown_html(shown.groups)
 
     def show_page(self, shown: Snapshot, listing: Listing, picked: Collection[str], now_s: float) -> None:

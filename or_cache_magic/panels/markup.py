@@ -28,6 +28,7 @@ __all__ = [
     "labelled",
     "local_time",
     "pre",
+    "short_time",
     "until",
 ]
 
@@ -62,6 +63,12 @@ def local_time(at_s: float) -> str:
     return f"{_local(at_s):%Y-%m-%d %H:%M}"
 
 
+def short_time(at_s: float, now_s: float) -> str:
+    """Returns a time of this year as ``11-23 14:05``, of another as its day."""
+    at = _local(at_s)
+    return f"{at:%m-%d %H:%M}" if at.year == _local(now_s).year else f"{at:%Y-%m-%d}"
+
+
 def exact_time(at_s: float) -> str:
     """Returns a time to the second, with its zone."""
     return f"{_local(at_s):%Y-%m-%d %H:%M:%S %z}"
@@ -89,7 +96,7 @@ def cost_text(cost: Cost) -> str:
     """Returns a cost and, unless a reply reported it, where it comes from."""
     if cost.usd is None:
         return "unknown"
-    source = {"generation": " settled", "estimated": " estimated"}.get(cost.source, "")
+    source = {"generation": " (gen.)", "estimated": " (est.)"}.get(cost.source, "")
     return f"{format_usd(cost.usd)}{source}"
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from or_cache_magic.render import format_usd
 
-from .markup import cost_text, escape, exact_time, labelled, local_time, until
+from .markup import cost_text, escape, exact_time, labelled, short_time, until
 
 if TYPE_CHECKING:
     from or_cache_magic.records import EntryRow
@@ -18,13 +18,20 @@ _COLUMNS: Final = (
     ("created", "", ("created",)),
     ("model", "", ("model",)),
     ("prompt", "", ()),
-    ("tokens in → out", _NUMBER, ("prompt_tokens", "completion_tokens")),
+    ("in → out", _NUMBER, ("prompt_tokens", "completion_tokens")),
     ("cost", _NUMBER, ("cost_usd",)),
     ("hits", _NUMBER, ("hits",)),
     ("saved", _NUMBER, ("saved_usd",)),
-    ("served", _NUMBER, ("expires",)),
+    ("lifetime", _NUMBER, ("expires",)),
 )
 """Name, class, and the orders that sort by it."""
+
+_SOURCES: Final = {
+    "reported": "reported with the answer",
+    "generation": "told later, by GET /generation",
+    "estimated": "estimated from tokens and the price list",
+    "unknown": "nobody told what it cost",
+}
 
 _MODEL_WIDTH: Final = 80
 _PROMPT_WIDTH: Final = 140
@@ -48,11 +55,11 @@ def row_html(row: EntryRow, now_s: float) -> str:
     tags = f" · {', '.join(row.tags)}" if row.tags else ""
     provider = f" · {row.provider}" if row.provider else ""
     cells = (
-        (local_time(row.created_s), exact_time(row.created_s)),
-        (escape(row.model, _MODEL_WIDTH), escape(row.model + provider, _TITLE_WIDTH)),
+        (short_time(row.created_s, now_s), exact_time(row.created_s)),
+        (escape(row.model.rpartition("/")[2], _MODEL_WIDTH), escape(row.model + provider, _TITLE_WIDTH)),
         (escape(row.prompt, _PROMPT_WIDTH), escape(row.prompt + tags, _TITLE_WIDTH)),
         (tokens_text(row), ""),
-        (cost_text(row.cost), row.cost.source),
+        (cost_text(row.cost), _SOURCES[row.cost.source]),
         (f"{row.hits:,}", "" if row.last_hit_s is None else f"last {exact_time(row.last_hit_s)}"),
         (saved, ""),
         (served, "" if row.expires_s is None else exact_time(row.expires_s)),

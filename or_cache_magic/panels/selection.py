@@ -1,6 +1,6 @@
-"""Entries chosen by their keys: what they come to, and their removal. Many are taken some at a time.
+"""`Selection`: entries chosen by their keys, what they come to, and their removal.
 
-What was confirmed is what goes: keys are never another's, so that an entry stored meanwhile is not touched.
+What was confirmed is what goes: a key is never another's, so that an entry stored meanwhile is not touched.
 """
 
 from __future__ import annotations
@@ -13,53 +13,67 @@ from or_cache_magic.records import EntryFilter
 from or_cache_magic.store.catalogue import Weight
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Iterable, Iterator
 
     from or_cache_magic.cache import CompletionCache
     from or_cache_magic.records import EntryRow
-    from or_cache_magic.store import TieredStore
 
-__all__ = ["drop", "entries", "kept", "weigh"]
+__all__ = ["Selection"]
 
 _AT_ONCE: Final = 400
 """SQLite before 3.32 takes 999 parameters, and an expression a thousand deep."""
 
 
-def weigh(store: TieredStore, keys: Collection[str]) -> Weight:
-    """What the entries of these keys come to; keys that are gone count nothing."""
-    total = Weight(0, Decimal(0), 0, 0)
-    for some in _filters(keys):
-        total = Weight(*map(add, total, store.weigh(some)))
-    return total
+class Selection:
+    """Some entries of a cache, whichever page they are on. Used by one thread at a time.
 
-
-def kept(store: TieredStore, keys: Collection[str]) -> set[str]:
-    """Those of the keys that still have an entry."""
-    return {key for some in _filters(keys) for key in store.digests(some)}
-
-
-def entries(store: TieredStore, keys: Collection[str]) -> list[EntryRow]:
-    """The entries of these keys, newest first."""
-    rows = [row for some in _filters(keys) for row in store.find(some)]
-    return sorted(rows, key=lambda row: (row.created_s, row.key), reverse=True)
-
-
-def drop(cache: CompletionCache, keys: Collection[str]) -> int:
-    """Removes the entries of these keys, all or none; how many went.
-
-    Raises:
-        StoreError: They can't be removed; none was.
+    Args:
+        cache: Whose entries.
     """
-    cache.ledger.flush()
-    if not cache.database.exists():
-        return 0
-    with cache.database.transaction():
-        removed = sum(cache.store.purge(some) for some in _filters(keys))
-    cache.database.checkpoint()
-    return removed
 
+    def __init__(self, cache: CompletionCache) -> None:
+        #: The keys, 64 hex digits each.
+        self.keys: set[str] = set()
+        self._cache = cache
 
-def _filters(keys: Collection[str]) -> Iterator[EntryFilter]:
-    ordered = sorted(keys)
-    for at in range(0, len(ordered), _AT_ONCE):
-        yield EntryFilter(keys=tuple(ordered[at : at + _AT_ONCE]))
+    def pick(self, keys: Iterable[str], *, on: bool) -> None:
+        """Adds keys, or takes them out."""
+        (self.keys.update if on else self.keys.difference_update)(keys)
+
+    def prune(self) -> None:
+        """Forgets keys whose entries are gone; raises `StoreError`, as the others do."""
+        store = self._cache.store
+        self.keys = {key for some in self._filters() for key in store.digests(some)}
+
+    def weigh(self) -> Weight:
+        """What the entries come to."""
+        total = Weight(0, Decimal(0), 0, 0)
+        for some in self._filters():
+            total = Weight(*map(add, total, self._cache.store.weigh(some)))
+        return total
+
+    def rows(self, limit: int | None = None) -> list[EntryRow]:
+        """The entries, newest first; with a limit so many of them, any."""
+        rows = [row for some in self._filters(limit) for row in self._cache.store.find(some)]
+        return sorted(rows, key=lambda row: (row.created_s, row.key), reverse=True)
+
+    def drop(self) -> int:
+        """Removes the entries, all or none; how many went. The selection is empty then.
+
+        Raises:
+            StoreError: They can't be removed; none was.
+        """
+        cache = self._cache
+        cache.ledger.flush()
+        removed = 0
+        if cache.database.exists():
+            with cache.database.transaction():
+                removed = sum(cache.store.purge(some) for some in self._filters())
+            cache.database.checkpoint()
+        self.keys.clear()
+        return removed
+
+    def _filters(self, limit: int | None = None) -> Iterator[EntryFilter]:
+        ordered = sorted(self.keys)[:limit]
+        for at in range(0, len(ordered), _AT_ONCE):
+            yield EntryFilter(keys=tuple(ordered[at : at + _AT_ONCE]))

@@ -11,7 +11,7 @@ from or_cache_magic.frames import entries_frame
 from or_cache_magic.markdown import escape_markdown, one_line, printable
 
 from .chart import sparkline
-from .figures import BREAKDOWNS, breakdown, gather, tiles
+from .figures import BREAKDOWNS, breakdown, complete, gather, tiles
 from .markup import cost_text, local_time
 from .rows import tokens_text
 from .state import Listing, View
@@ -61,7 +61,7 @@ def snapshot(cache: CompletionCache) -> Snapshot:
     Raises:
         StoreError: The file can't be read.
     """
-    figures = gather(cache)
+    figures = complete(cache, gather(cache))
     listing = Listing(cache.store, cache.clock, _ROWS)
     listing.read(View())
     return Snapshot(figures, breakdown(cache, BREAKDOWNS[0]), listing.rows(), listing.count)
@@ -76,7 +76,7 @@ def markdown(shown: Snapshot) -> str:
         notes.append("<br>".join(map(escape_markdown, tile.notes)))
     scope = "this session" if shown.figures.session else "all time"
     parts = [f"**Completion cache** · {scope}", _table([heads, values, notes])]
-    if spark := sparkline(shown.figures.timeline):
+    if spark := sparkline(shown.figures.timeline or ()):
         parts.append(f"Saved over time: {spark}")
     if shown.groups.rows:
         groups = [[escape_markdown(cell) for cell in row] for row in shown.groups.rows]
@@ -92,7 +92,7 @@ def plain(shown: Snapshot) -> str:
     scope = "this session" if shown.figures.session else "all time"
     lines = [f"completion cache · {scope}"]
     lines += [f"  {t.name:<10}{t.value:<12}{' · '.join(t.notes)}".rstrip() for t in tiles(shown.figures)]
-    if spark := sparkline(shown.figures.timeline):
+    if spark := sparkline(shown.figures.timeline or ()):
         lines.append(f"  {'over time':<10}{spark}")
     if shown.groups.rows:
         lines += ["", *_aligned([(shown.groups.by, *_GROUP_HEADS), *shown.groups.rows], right_from=1)]

@@ -38,8 +38,12 @@ class _Row:
             w.Button, css=_OPEN, description=key[:_KEY_SHOWN], tooltip="Show this entry whole"
         )
         self.cells = makers.html(cells, **_CELLS)
-        self.box = w.HBox([self.check, self.open, self.cells], layout=makers.layout(width="auto"))
-        self.box._dom_classes = _classes(picked)  # noqa: SLF001 - add_class would send it a second time
+        # Said here, not by add_class, which would be a second message for each row.
+        self.box = w.HBox(
+            [self.check, self.open, self.cells],
+            layout=makers.layout(width="auto"),
+            _dom_classes=_classes(picked),
+        )
 
     def show(self, key: str, cells: str, place: int, *, picked: bool) -> None:
         self.key = key
@@ -84,11 +88,13 @@ class Table:
         )
         self.whole_page.observe(lambda change: on_page(change["new"]), "value")
         self._heads = makers.html("", **_CELLS)
-        self._head = w.HBox([self.whole_page, self._heads], layout=makers.layout(width="auto"))
-        self._head.add_class("orc-head")
+        self._head = w.HBox(
+            [self.whole_page, self._heads], layout=makers.layout(width="auto"), _dom_classes=("orc-head",)
+        )
         self._empty = makers.html("")
-        self.box = w.VBox([self._head, self._empty], layout=makers.layout(width="auto"))
-        self.box.add_class("orc-rows")
+        self.box = w.VBox(
+            [self._head, self._empty], layout=makers.layout(width="auto"), _dom_classes=("orc-rows",)
+        )
 
     def show(
         self,
@@ -142,7 +148,7 @@ def _classes(picked: bool) -> tuple[str, ...]:
     return ("orc-row", "orc-on") if picked else ("orc-row",)
 
 
-_CHECK: Final = {"width": "84px", "min_width": "84px"}
-_HEAD_CHECK: Final = {"width": "178px", "min_width": "178px"}
-_OPEN: Final = {"width": "86px", "min_width": "86px"}
+_CHECK: Final = {"width": "80px", "min_width": "80px"}
+_HEAD_CHECK: Final = {"width": "172px", "min_width": "172px"}
+_OPEN: Final = {"width": "84px", "min_width": "84px"}
 _CELLS: Final = {"flex": "1 1 auto", "margin": "0 8px 0 0"}
