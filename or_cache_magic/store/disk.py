@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from or_cache_magic.database import HitCount, add_hits, to_pico
 from or_cache_magic.errors import OptionError, StoreCorruptError, UnsafeStoreError
-from or_cache_magic.records import Answer, Entry, EntryFilter, Request, RequestKey
+from or_cache_magic.records import Answer, Cost, Entry, EntryFilter, Request, RequestKey
 from or_cache_magic.store import filters
 from or_cache_magic.store.catalogue import Catalogue
 from or_cache_magic.store.codec import decode_entry, decode_request, encode_entry, encode_request
 from or_cache_magic.store.index import PUT_INDEX, index_columns
 from or_cache_magic.store.prompt import asked_model, last_prompt
 from or_cache_magic.store.rekey import REQUEST_COLUMNS, StoredRequests, request_columns
+from or_cache_magic.store.settled import settle_entry, settle_unserved
 from or_cache_magic.store.unserved import (
     FIND_UNSERVED,
     Unserved,
@@ -126,6 +127,27 @@ class DiskStore(Catalogue):
                 (key.digest, at_s, reason, model, to_pico(answer.cost.usd), answer.cost.source, value, body),
                 request_columns(request),
             )
+
+    def settle(self, digest: str, generation_id: str, cost: Cost) -> bool:
+        """Give the answers to a request their cost, unknown when they came; whether there were any.
+
+        Only those of unknown cost that this generation made, or that OpenRouter repeated of it: the entry and
+        those that are not served. What the entry's hits saved is known then, too; nothing else changes.
+        Damaged ones are left as they are. Joins an open transaction.
+
+        Args:
+            digest: Of the request's key.
+            generation_id: ``gen-…``.
+            cost: What the generation came to; an unknown one settles nothing.
+
+        Raises:
+            StoreUnavailableError: Nothing was written: locked, full, read-only.
+        """
+        if cost.usd is None or not self._database.exists():
+            return False
+        with self._database.transaction() as connection:
+            served = settle_entry(connection, digest, generation_id, cost)
+            return settle_unserved(connection, digest, generation_id, cost) or served
 
     def request(self, digest: str) -> dict[str, Any] | None:
         """The body of an entry's request, its fields in the order they were sent; None when not stored."""

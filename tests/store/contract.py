@@ -13,7 +13,7 @@ import pytest
 
 from or_cache_magic.database import HitCount
 from or_cache_magic.errors import OptionError, StoreCorruptError
-from or_cache_magic.records import EntryFilter, RequestKey
+from or_cache_magic.records import Cost, EntryFilter, RequestKey
 
 _ALL = EntryFilter()
 
@@ -92,6 +92,92 @@ class StoreContract:
         assert store.count()[0] == 0
         (kept,) = store.unserved(entry.key.digest)
         assert (kept.reason, kept.at_s, kept.answer) == ("cut off", 9.0, entry.answer)
+
+    @pytest.mark.parametrize("source", ["generation", "estimated"])
+    def test_settle__prices_an_entry(self, store, make, source):
+        """An unknown cost that is told later is the answer's, and its hits' until then; nothing else changes."""
+        entry, request = make(cost=None, expires_s=1.5e10, tags=("t",), notebook="n")
+        store.put(entry, request)
+        store.record_hits({entry.key.digest: HitCount(3, 7.0, 0)})
+        (before,) = store.find()
+        cost = Cost(Decimal("0.000000000007"), source)
+
+        assert store.settle(entry.key.digest, "gen-1", cost) is True
+
+        assert store.get(entry.key) == entry._replace(answer=entry.answer._replace(cost=cost))
+        (row,) = store.find()
+        assert row == before._replace(cost=cost, saved_usd=3 * cost.usd, size_bytes=row.size_bytes)
+        assert row.size_bytes > before.size_bytes
+        assert store.size_bytes() == row.size_bytes
+        assert store.count() == (1, cost.usd, 0)
+
+    def test_settle__only_what_the_generation_made(self, store, make):
+        """Another generation, another request, a known cost, an unknown amount, nothing stored: nothing is done."""
+        cost = Cost(Decimal(1), "generation")
+        assert store.settle("ab" * 32, "gen-1", cost) is False
+        unknown, known = make("unknown", cost=None), make("known", cost="0.5")
+        store.put(*unknown)
+        store.put(*known)
+        before = store.find()
+
+        assert store.settle(unknown[0].key.digest, "gen-2", cost) is False
+        assert store.settle(known[0].key.digest, "gen-1", cost) is False
+        assert store.settle("ab" * 32, "gen-1", cost) is False
+        assert store.settle(unknown[0].key.digest, "gen-1", Cost(None, "unknown")) is False
+        assert store.find() == before
+        assert [store.get(entry.key) for entry, _ in (unknown, known)] == [unknown[0], known[0]]
+
+        assert store.settle(unknown[0].key.digest, "gen-1", cost) is True
+        assert store.settle(unknown[0].key.digest, "gen-1", Cost(Decimal(2), "generation")) is False
+        assert store.get(unknown[0].key).answer.cost == cost
+
+    def test_settle__a_repeated_answer_by_its_source(self, store, make):
+        """What OpenRouter repeated from its response cache is worth what its source was, not its own nothing."""
+        entry, request = make(cost=None)
+        answer = entry.answer._replace(response_cache_hit=True, source_generation_id="gen-0")
+        store.put(entry._replace(answer=answer), request)
+        cost = Cost(Decimal(1), "generation")
+
+        assert store.settle(entry.key.digest, "gen-1", cost) is False
+        assert store.settle(entry.key.digest, "gen-0", cost) is True
+        assert store.get(entry.key).answer == answer._replace(cost=cost)
+
+    def test_settle__what_is_not_served_too(self, store, make):
+        """A partial's and a replaced answer's cost is told later as well; others of the request stay unknown."""
+        old, request = make(text="old", cost=None)
+        new, _ = make(text="new", cost="0.5")
+        store.put(old, request)
+        store.put(new, request)
+        for name in ("gen-2", "gen-3", "gen-2"):
+            partial = old.answer._replace(generation_id=name, complete=False)
+            store.keep_unserved(old.key, request, partial, "cut off", 9.0)
+        cost = Cost(Decimal("0.25"), "generation")
+
+        assert store.settle(old.key.digest, "gen-2", cost) is True
+        assert store.settle(old.key.digest, "gen-1", cost) is True
+
+        assert [
+            (kept.answer.generation_id, kept.answer.cost.usd) for kept in store.unserved(old.key.digest)
+        ] == [
+            ("gen-1", cost.usd),
+            ("gen-2", cost.usd),
+            ("gen-3", None),
+            ("gen-2", cost.usd),
+        ]
+        assert store.get(new.key) == new
+
+    def test_settle__hits_that_had_a_price_keep_it(self, store, make):
+        """Where an earlier answer's hits were worth something, those of unknown price add nothing to it."""
+        first, request = make(text="one", cost="2")
+        store.put(first, request)
+        store.record_hits({first.key.digest: HitCount(2, 7.0, 4 * 10**12)})
+        second, _ = make(text="two", cost=None)
+        store.put(second, request)
+        store.record_hits({first.key.digest: HitCount(1, 8.0, 0)})
+
+        assert store.settle(first.key.digest, "gen-1", Cost(Decimal(5), "generation"))
+        (row,) = store.find()
+        assert (row.hits, row.saved_usd) == (3, 4)
 
     def test_find__filters_orders_and_pages(self, store, make):
         """Conditions find what they say; newest first, any column either way, page by page."""

@@ -351,6 +351,70 @@ def test_purge__takes_requests_and_history_along(shelf, database, make):
     assert database.select("SELECT count(*) FROM or_entry") == [(3,)]
 
 
+def test_settle__is_part_of_a_transaction(store, database, make):
+    """What is undone with the transaction that it joined never happened."""
+    entry, request = make(cost=None)
+    store.put(entry, request)
+    with pytest.raises(ZeroDivisionError), database.transaction():  # noqa: PT012
+        assert store.settle(entry.key.digest, "gen-1", Cost(Decimal(1), "generation"))
+        assert store.count() == (1, Decimal(1), 0)
+        1 / 0  # noqa: B018
+
+    assert store.get(entry.key) == entry
+    assert store.count() == (1, Decimal(0), 1)
+
+
+def test_settle__changes_no_other_column(store, database, make):
+    """Of diskcache's row only the value changes, of the index only cost, source, size and saved; size is right."""
+    entry, request = make(cost=None, expires_s=1.5e10, tags=("t",))
+    store.put(entry, request)
+    columns = "SELECT rowid, key, raw, store_time, expire_time, access_time, access_count, tag, size, mode, filename FROM Cache"
+    kept = "SELECT id, created, expires, served_model, provider, prompt_tokens, completion_tokens, hits, last_hit, tags, notebook, system FROM or_entry"
+    before = (
+        database.select(columns),
+        database.select(kept),
+        database.select("SELECT * FROM Settings ORDER BY key"),
+    )
+
+    assert store.settle(entry.key.digest, "gen-1", Cost(Decimal(1), "generation"))
+
+    assert before == (
+        database.select(columns),
+        database.select(kept),
+        database.select("SELECT * FROM Settings ORDER BY key"),
+    )
+    sizes = "SELECT length(c.value) + length(r.body), e.size FROM Cache c JOIN or_request r ON r.id = c.rowid JOIN or_entry e ON e.id = c.rowid"
+    ((real, told),) = database.select(sizes)
+    assert real == told
+
+
+def test_settle__leaves_damaged_ones(store, database, make):
+    """A damaged answer is not touched, and is no error: what else is to be settled with it is."""
+    entry, request = make(cost=None)
+    store.put(entry, request)
+    store.keep_unserved(entry.key, request, entry.answer, "cut", 1.0)
+    with database.transaction() as connection:
+        connection.execute("UPDATE Cache SET value = x'0102030405'")
+    cost = Cost(Decimal(1), "generation")
+
+    assert store.settle(entry.key.digest, "gen-1", cost)
+    assert store.count() == (1, Decimal(0), 1)
+    assert [kept.answer.cost for kept in store.unserved(entry.key.digest)] == [cost]
+    assert database.select("SELECT cost, cost_source FROM or_unserved") == [(10**12, "generation")]
+    assert not store.settle(entry.key.digest, "gen-1", cost)
+
+
+def test_settle__an_answer_that_has_a_price_keeps_it(store, database, make):
+    """What the answer itself says it cost is never overwritten, whatever the index says."""
+    entry, request = make(cost="0.5")
+    store.put(entry, request)
+    with database.transaction() as connection:
+        connection.execute("UPDATE or_entry SET cost = NULL, cost_source = 'unknown'")
+
+    assert not store.settle(entry.key.digest, "gen-1", Cost(Decimal(1), "generation"))
+    assert store.get(entry.key) == entry
+
+
 def test_record_hits__adds_up(store, make):
     """Hits add to the entry; those of entries that are gone are dropped."""
     entry, request = make()
