@@ -49,12 +49,12 @@ class Page:
     @cached_property
     def models(self) -> tuple[ModelListing, ...]:
         """The models in it."""
-        return read_models(self.data)
+        return read_models(self.data, self.fetched_s)
 
     @cached_property
     def offers(self) -> tuple[Offer, ...]:
         """The offers in it."""
-        return read_offers(self.data)
+        return read_offers(self.data, self.fetched_s)
 
 
 class Pages:

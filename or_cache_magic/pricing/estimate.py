@@ -92,7 +92,8 @@ def estimate(
     spans = [_span(one, terms) for one in listed]
     lows, highs = [span.low_usd for span in spans], [span.high_usd for span in spans]
     longest = [span.longest for span in spans]
-    why = next((span.why for span in spans if span.why), "") or billed_apart(body)
+    unpriced = next((span.why for span in spans if span.low_usd is None), "")
+    why = unpriced or billed_apart(body) or next((span.why for span in spans if span.why), "")
     return Estimate(
         None if None in lows else min(usd for usd in lows if usd is not None),
         None if why else max(usd for usd in highs if usd is not None),

@@ -169,25 +169,31 @@ def trimmed(data: Any) -> Any:
     return items_of(data, MODEL_SHAPE)
 
 
-def read_models(data: Any) -> tuple[ModelListing, ...]:
-    """The models of a list, or the one that ``data`` is; those without an id are left out."""
+def read_models(data: Any, listed_s: float | None = None) -> tuple[ModelListing, ...]:
+    """The models of a list, or the one that ``data`` is; those without an id are left out.
+
+    ``listed_s`` is when it was fetched.
+    """
     items = [cut(data, MODEL_SHAPE)] if isinstance(data, Mapping) else items_of(data, MODEL_SHAPE)
-    return tuple(_model(item) for item in items if item.get("id"))
+    return tuple(_model(item, listed_s) for item in items if item.get("id"))
 
 
-def read_offers(data: Any) -> tuple[Offer, ...]:
-    """The offers in the ``data`` of a reply, in its order; those that name no provider are left out."""
+def read_offers(data: Any, listed_s: float | None = None) -> tuple[Offer, ...]:
+    """The offers in the ``data`` of a reply, in its order; those that name no provider are left out.
+
+    ``listed_s`` is when it was fetched.
+    """
     items = items_of(data.get("endpoints"), OFFER_SHAPE) if isinstance(data, Mapping) else []
-    return tuple(_offer(item) for item in items if item.get("tag") or item.get("provider_name"))
+    return tuple(_offer(item, listed_s) for item in items if item.get("tag") or item.get("provider_name"))
 
 
-def _model(item: Mapping[str, Any]) -> ModelListing:
+def _model(item: Mapping[str, Any], listed_s: float | None) -> ModelListing:
     architecture, top = item.get("architecture", {}), item.get("top_provider", {})
     return ModelListing(
         id=item["id"],
         canonical_slug=item.get("canonical_slug", ""),
         name=item.get("name", ""),
-        price=read_price(item.get("pricing")),
+        price=read_price(item.get("pricing"), listed_s),
         context_length=item.get("context_length", top.get("context_length")),
         max_completion_tokens=top.get("max_completion_tokens"),
         supported_parameters=tuple(item.get("supported_parameters", ())),
@@ -199,13 +205,13 @@ def _model(item: Mapping[str, Any]) -> ModelListing:
     )
 
 
-def _offer(item: Mapping[str, Any]) -> Offer:
+def _offer(item: Mapping[str, Any], listed_s: float | None) -> Offer:
     tag = item.get("tag", "")
     ending = tag.rpartition("/")[2] if "/" in tag else ""
     return Offer(
         provider=item.get("provider_name", ""),
         tag=tag,
-        price=read_price(item.get("pricing")),
+        price=read_price(item.get("pricing"), listed_s),
         tier=item.get("service_tier") or (ending if ending in _TIERS else "default"),
         quantization=item.get("quantization", "unknown"),
         context_length=item.get("context_length"),

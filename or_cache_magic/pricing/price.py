@@ -30,6 +30,9 @@ _ZERO: Final = Decimal(0)
 _DAYS: Final = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 _MINUTE_S: Final = 60
 _DAY_MIN: Final = 24 * 60
+_EDGE_S: Final = 600
+"""How old a list may be when it comes: OpenRouter keeps it at its edge."""
+
 _THURSDAY: Final = 3
 """The weekday of 1970-01-01."""
 
@@ -67,13 +70,6 @@ class Override(NamedTuple):
         start, end = self.utc_min
         return start <= clock < end if start < end else clock >= start or clock < end
 
-    @property
-    def may_be_shown(self) -> bool:
-        """Whether a list may show its rates as the usual ones, because it was fetched while they applied."""
-        return self.over_tokens is None and (
-            self.doubtful or self.utc_min is not None or self.utc_days is not None
-        )
-
 
 class Price(NamedTuple):
     """US dollars for each token, or for what is named; None is not listed or, if named in `unknown`, unknown.
@@ -97,6 +93,8 @@ class Price(NamedTuple):
             isn't documented: so each stands for both.
         unknown: The names of prices that nobody can tell.
         overrides: Other prices under conditions.
+        listed_s: When it was listed, UTC epoch seconds, since a list shows the rates of its hour; None is not
+            known.
     """
 
     prompt: Decimal | None = None
@@ -116,6 +114,7 @@ class Price(NamedTuple):
     discount: Decimal = _ZERO
     unknown: frozenset[str] = frozenset()
     overrides: tuple[Override, ...] = ()
+    listed_s: float | None = None
 
     def at(self, prompt_tokens: int, at_s: float) -> Price:
         """What a prompt of this length costs at this time, without overrides and discount.
@@ -138,7 +137,7 @@ class Price(NamedTuple):
             from_s: When it may be sent, UTC epoch seconds.
             until_s: When it may be billed.
         """
-        lowest = highest = self._replace(overrides=(), discount=_ZERO)
+        lowest = highest = self._replace(overrides=(), discount=_ZERO, listed_s=None)
         if self.overrides:
             doubts = (False, True) if any(override.doubtful for override in self.overrides) else (False,)
             cases = product(
@@ -146,7 +145,8 @@ class Price(NamedTuple):
                 _minutes(self.overrides, from_s, until_s),
                 doubts,
             )
-            lowest, highest = _extremes({_in_force(self, *case) for case in cases})
+            hidden = _hidden(self)
+            lowest, highest = _extremes({_in_force(self, hidden, *case) for case in cases})
         return (_times(lowest, 1 - self.discount), highest) if self.discount else (lowest, highest)
 
 
@@ -154,20 +154,30 @@ KEYS: Final = Price._fields[: Price._fields.index("discount")]
 """The prices among the fields of `Price`; their names are OpenRouter's."""
 
 
-def _in_force(price: Price, tokens: int, minute: int, doubtful: bool) -> Price:
+def _hidden(price: Price) -> frozenset[str]:
+    """The keys whose usual rate is not told, as an override may have been in force when it was listed."""
+    minutes = range(0)
+    if price.listed_s is not None:
+        minutes = _minutes(price.overrides, price.listed_s - _EDGE_S, price.listed_s + _MINUTE_S)
+    return frozenset(
+        key
+        for override in price.overrides
+        if override.over_tokens is None  # no list shows the rates of long prompts as the usual ones
+        if price.listed_s is None or any(override.applies(0, minute) for minute in minutes)
+        for key, usd in override.rates.items()
+        if usd == getattr(price, key)
+    )
+
+
+def _in_force(price: Price, hidden: Iterable[str], tokens: int, minute: int, doubtful: bool) -> Price:
     """A price with what applies of its overrides, and with or without those that are in doubt."""
-    rates: dict[str, Any] = {}
-    shown: set[str] = set()
+    rates: dict[str, Any] = dict.fromkeys(hidden)
     for override in price.overrides:
-        if override.may_be_shown:
-            shown |= {key for key, usd in override.rates.items() if usd == getattr(price, key)}
         if override.applies(tokens, minute) and (doubtful or not override.doubtful):
             rates.update(override.rates)
-    # A rate of the hour that may have been listed in the usual one's place leaves the usual one untold.
-    rates = {**dict.fromkeys(shown), **rates}
     unknown = {key for key, usd in rates.items() if usd is None}
     unknown.update(price.unknown - rates.keys())
-    return price._replace(**rates, unknown=frozenset(unknown), overrides=(), discount=_ZERO)
+    return price._replace(**rates, unknown=frozenset(unknown), overrides=(), discount=_ZERO, listed_s=None)
 
 
 def _lengths(overrides: Iterable[Override], fewest: int, most: int | None) -> set[int]:
@@ -201,11 +211,12 @@ def _extremes(prices: Iterable[Price]) -> tuple[Price, Price]:
     return Price(**lowest, unknown=unknown), Price(**highest, unknown=unknown)
 
 
-def read_price(pricing: Any) -> Price:
+def read_price(pricing: Any, listed_s: float | None = None) -> Price:
     """The price in a ``pricing`` object of OpenRouter's lists; takes anything, and never raises.
 
     Numbers may be texts. A price that is negative or no number is unknown, one that is null is not listed;
-    fields that are not known here are ignored, except as conditions of an override.
+    fields that are not known here are ignored, except as conditions of an override. ``listed_s`` is when it
+    was listed.
     """
     if not isinstance(pricing, Mapping):
         return Price(unknown=frozenset(("prompt", "completion")))
@@ -218,7 +229,9 @@ def read_price(pricing: Any) -> Price:
     if discount is None or discount > 1 or len(listed) > _MOST_OVERRIDES:
         return Price(unknown=frozenset(KEYS))
     overrides = tuple(_overrides(listed))
-    return Price(**rates, discount=discount, unknown=frozenset(unknown), overrides=overrides)
+    return Price(
+        **rates, discount=discount, unknown=frozenset(unknown), overrides=overrides, listed_s=listed_s
+    )
 
 
 def _rates(pricing: Mapping[str, Any]) -> dict[str, Decimal | None]:
