@@ -74,9 +74,12 @@ def hit_counts(rows: Iterable[LedgerRow]) -> dict[str, HitCount]:
     counts: dict[str, HitCount] = {}
     for row in rows:
         if row.kind in ("hit", "team"):
-            hits, last_s, saved = counts.get(row.key, HitCount(0, 0.0, 0))
+            hits, last_s, saved, unpriced = counts.get(row.key, HitCount(0, 0.0, 0))
             counts[row.key] = HitCount(
-                hits + row.asks, max(last_s, row.at_s), saved + (to_pico(row.value_usd) or 0)
+                hits + row.asks,
+                max(last_s, row.at_s),
+                saved + (to_pico(row.value_usd) or 0),
+                unpriced + (row.asks if row.value_usd is None else 0),
             )
     return counts
 

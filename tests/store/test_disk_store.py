@@ -351,6 +351,34 @@ def test_purge__takes_requests_and_history_along(shelf, database, make):
     assert database.select("SELECT count(*) FROM or_entry") == [(3,)]
 
 
+def test_settle__prices_hits_that_are_counted_late(store, ledger, make):
+    """Hits that were served before the cost was told, and are written after it, saved as much as the others."""
+    entry, request = make(cost=None)
+    store.put(entry, request)
+    hit = {"key": entry.key.digest, "model": "m", "value_usd": None, "generation_id": "gen-1"}
+    ledger.count_hit(**hit)
+    ledger.flush()
+    ledger.count_hit(**hit)
+    ledger.count_hit(**hit)
+
+    store.settle(entry.key.digest, "gen-1", Cost(Decimal("0.5"), "generation"))
+    assert store.find()[0].saved_usd == Decimal("0.5")
+    ledger.flush()
+    (row,) = store.find()
+    assert (row.hits, row.saved_usd) == (3, Decimal("1.5"))
+
+
+def test_record_hits__of_unknown_price_are_not_those_of_a_newer_answer(store, make):
+    """Hits whose answer had no price are worth nothing known when it was replaced before they are written."""
+    store.put(*make(text="old", cost=None))
+    entry, request = make(text="new", cost="0.5")
+    store.put(entry, request)
+    store.record_hits({entry.key.digest: HitCount(2, 7.0, 0, unpriced=2)})
+
+    (row,) = store.find()
+    assert (row.hits, row.saved_usd) == (2, 0)
+
+
 def test_settle__is_part_of_a_transaction(store, database, make):
     """What is undone with the transaction that it joined never happened."""
     entry, request = make(cost=None)
