@@ -142,28 +142,29 @@ class Watch:
 
 def _hold(limit: Limit, estimate: Estimate) -> None:
     """Raises unless the limit holds with the most that this call can cost."""
-    spent_usd = limit.purse.at_most()
-    facts = {
-        "limit_usd": limit.usd,
-        "spent_usd": spent_usd,
-        "low_usd": estimate.low_usd,
-        "high_usd": estimate.high_usd,
-    }
-    if estimate.high_usd is None:
-        raise BudgetError(
-            f"{limit.name} may cost {format_usd(limit.usd)}, and what this call costs can't be told"
-            f" beforehand: {estimate.unknown_why} (nothing was sent)",
-            "ask without the limit, or name a model whose price is listed",
-            **facts,
-        )
-    if spent_usd + estimate.high_usd <= limit.usd:
+    spent_usd, high_usd = limit.purse.at_most(), estimate.high_usd
+    if high_usd is not None and spent_usd + high_usd <= limit.usd:
         return
-    before = f", after {format_usd(spent_usd)}" if spent_usd else ""
+    if high_usd is None:
+        message = (
+            f"{limit.name} may cost {format_usd(limit.usd)}, and what this call costs can't be told"
+            f" beforehand: {estimate.unknown_why} (nothing was sent)"
+        )
+        hint = "ask without the limit, or name a model whose price is listed"
+    else:
+        before = f", after {format_usd(spent_usd)}" if spent_usd else ""
+        message = (
+            f"this call may cost up to {format_usd(high_usd)}{before}: over the"
+            f" {format_usd(limit.usd)} of {limit.name} (nothing was sent)"
+        )
+        hint = "lower --max-tokens, which bounds the answer, or raise the limit"
     raise BudgetError(
-        f"this call may cost up to {format_usd(estimate.high_usd)}{before}: over the"
-        f" {format_usd(limit.usd)} of {limit.name} (nothing was sent)",
-        "lower --max-tokens, which bounds the answer, or raise the limit",
-        **facts,
+        message,
+        hint,
+        limit_usd=limit.usd,
+        spent_usd=spent_usd,
+        low_usd=estimate.low_usd,
+        high_usd=high_usd,
     )
 
 

@@ -221,7 +221,7 @@ class CompletionCache(Upkeep):
             prompt_cache=prompt_cache,
         )
         asker = Asker(_on_the_loop(on_text), _on_the_loop(on_wait))
-        watch = self._watch(_limit(max_cost_usd))
+        watch = self._watch(request, _limit(max_cost_usd))
         outcome = None
         try:
             if watch is None:
@@ -232,7 +232,7 @@ class CompletionCache(Upkeep):
                     watch.paid = outcome.paid
             return Completion(self._warned(outcome), request)
         finally:
-            self._finished(outcome)
+            self._finished(request, outcome)
 
     def warm(
         self,
@@ -329,7 +329,7 @@ class CompletionCache(Upkeep):
             max_cost_usd: The most that the call may cost.
             limits: Limits that it shares with other asks.
         """
-        watch = self._watch(max_cost_usd, limits)
+        watch = self._watch(request, max_cost_usd, limits)
         outcome = None
         try:
             if watch is None:
@@ -340,7 +340,7 @@ class CompletionCache(Upkeep):
                     watch.paid = outcome.paid
             return self._warned(outcome)
         finally:
-            self._finished(outcome)
+            self._finished(request, outcome)
 
     @property
     def money(self) -> Money:
@@ -401,19 +401,24 @@ class CompletionCache(Upkeep):
             return request, self._usual_policy(settings)
         return request, policy_for(settings, mode=mode, sample=sample, ttl=ttl, tag=tag)
 
-    def _watch(self, max_cost_usd: Decimal | None, limits: Sequence[Limit] = ()) -> Watch | None:
-        """What watches over an ask's money; None, at no cost, where nothing limits it."""
-        settings = self._settings()
-        if max_cost_usd is None and not limits and not settings.has_budget:
+    def _watch(
+        self, request: Request, max_cost_usd: Decimal | None, limits: Sequence[Limit] = ()
+    ) -> Watch | None:
+        """What watches over an ask's money; None, at no cost, where nothing limits it.
+
+        Marks for prompt caching are watched too: that has their prices at hand when they are to be told.
+        """
+        free = max_cost_usd is None and not limits and not request.prompt_cache
+        if free and not self._settings().has_budget:
             return None
         return self.money.watch(max_cost_usd, limits)
 
-    def _finished(self, outcome: Outcome | None) -> None:
+    def _finished(self, request: Request, outcome: Outcome | None) -> None:
         """Notes what is to be written, and settled, after an ask; None is one that failed."""
         if outcome is None or outcome.kind != "hit":
             self.bought = True
             if outcome is None or outcome.kind in _CALLS:
-                self.money.settle_soon()
+                self.money.after_call(request, outcome)
 
     def _warned(self, outcome: Outcome) -> Outcome:
         """The outcome, with a note where it made the cache grow over its quota."""

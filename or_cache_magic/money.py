@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .prices import PriceBook
     from .pricing.estimate import Estimate
     from .pricing.key_limits import KeyLimits
-    from .records import Answer, Request
+    from .records import Answer, Outcome, Request
     from .settings import Settings
     from .settling import Settled, Settler
     from .store import TieredStore
@@ -103,8 +103,8 @@ class Money:
         may_fetch = self._settings().mode != "offline"
         return self.prices.estimate(request, self._clock(), may_fetch=may_fetch)
 
-    def watch(self, max_cost_usd: Decimal | None, more: Sequence[Limit] = ()) -> Watch | None:
-        """Watches over what an ask may cost; None when nothing limits it.
+    def watch(self, max_cost_usd: Decimal | None, more: Sequence[Limit] = ()) -> Watch:
+        """Watches over what an ask may cost.
 
         Args:
             max_cost_usd: The most that this ask may cost; None is no limit of its own.
@@ -118,7 +118,7 @@ class Money:
             limits.append(Limit("this session (max_cost_usd)", settings.max_cost_usd, self._session))
         if settings.max_cost_per_day_usd is not None:
             limits.append(Limit("a day (max_cost_per_day_usd)", settings.max_cost_per_day_usd, self._day))
-        return Watch(limits, self.estimate) if limits else None
+        return Watch(limits, self.estimate)
 
     def prompt_cache_saved(self, request: Request, answer: Answer) -> Decimal | None:
         """What prompt caching took off a call, by the prices that are known now; None when they aren't.
@@ -137,10 +137,7 @@ class Money:
         """
         if self._settings().mode == "offline":
             return None
-        try:  # TEMPORARY
-            settler = self._open_settler()
-        except ModuleNotFoundError:
-            return None
+        settler = self._open_settler()
         if not settler.is_due():
             return None
         try:
@@ -148,16 +145,26 @@ class Money:
         except MissingKeyError:
             return None
 
-    def settle_soon(self) -> None:
-        """`settle`, on a thread of its own: after a call nobody should wait for another's cost."""
-        if self._round is not None and self._round.is_alive():
+    def after_call(self, request: Request, outcome: Outcome | None) -> None:
+        """Settles what is due, and looks up prices where the reply named no cost; nobody waits for it.
+
+        Args:
+            request: What was asked.
+            outcome: What it came to; None is a failure.
+        """
+        if self._settings().mode == "offline" or (self._round is not None and self._round.is_alive()):
             return
-        try:  # TEMPORARY
-            if self._settings().mode == "offline" or not self._open_settler().is_due():
-                return
-        except ModuleNotFoundError:
+        # Estimates are made by the list of the day, so it is fetched now, not when all else has failed.
+        counted = outcome is not None and outcome.paid.usd is None and outcome.answer.usage is not None
+        if not counted and not self._open_settler().is_due():
             return
-        self._round = threading.Thread(target=self.settle, name="or-cache-settle", daemon=True)
+
+        def go() -> None:
+            if counted:
+                self.estimate(request)
+            self.settle()
+
+        self._round = threading.Thread(target=go, name="or-cache-settle", daemon=True)
         self._round.start()
 
     def key_limits(self) -> KeyLimits | None:
