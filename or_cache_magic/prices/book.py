@@ -7,7 +7,7 @@ known at all is None, with the reason.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from or_cache_magic.prices.pages import Pages
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from decimal import Decimal
 
     from or_cache_magic.database import Database
+    from or_cache_magic.pricing.counted import Made
     from or_cache_magic.pricing.estimate import Estimate
     from or_cache_magic.records import Answer, Request
 
@@ -141,10 +142,8 @@ class PriceBook:
         """
         from or_cache_magic.pricing.counted import tokens_cost
 
-        body, listed = self._served(request, answer)
-        if listed is None or answer.usage is None:
-            return UNKNOWN_COST
-        cost_usd = tokens_cost(answer.usage, listed, body, at_s, **_circumstances(request, answer))
+        call = self._made(request, answer, at_s)
+        cost_usd = None if call is None else tokens_cost(call)
         return UNKNOWN_COST if cost_usd is None else Cost(cost_usd, "estimated")
 
     def prompt_cache_saved(self, request: Request, answer: Answer, at_s: float) -> Decimal | None:
@@ -154,34 +153,26 @@ class PriceBook:
         """
         from or_cache_magic.pricing.counted import prompt_cache_saved
 
-        body, listed = self._served(request, answer)
-        if listed is None or answer.usage is None:
-            return None
-        return prompt_cache_saved(
-            answer.usage,
-            listed,
-            body,
-            at_s,
-            prompt_cost_usd=answer.prompt_cost_usd,
-            **_circumstances(request, answer),
-        )
+        call = self._made(request, answer, at_s)
+        return None if call is None else prompt_cache_saved(call, answer.prompt_cost_usd)
 
-    def _served(self, request: Request, answer: Answer) -> tuple[Mapping[str, Any], Listed | None]:
-        """The request as if it had named only the model that served it, and what is known of that one."""
-        from or_cache_magic.pricing.estimate import asked_models
+    def _made(self, request: Request, answer: Answer, at_s: float) -> Made | None:
+        """A call as if it had named only the model that served it; None when that one is not known."""
+        from or_cache_magic.pricing.counted import Made
+        from or_cache_magic.pricing.estimate import asked_models, writes_for_1h
 
         names = asked_models(request.body)
+        if answer.usage is None:
+            return None
         for name in names:
             listed = self.known(request.base_url, name)
             model = listed.listing
-            served = model is not None and answer.model in (
-                model.id,
-                model.canonical_slug,
-                model.alias_target,
-            )
-            if len(names) == 1 or served:
-                return {**request.body, "model": name, "models": None}, listed
-        return request.body, None
+            ids = () if model is None else (model.id, model.canonical_slug, model.alias_target)
+            if len(names) == 1 or answer.model in ids:
+                body = {**request.body, "model": name, "models": None}
+                written_1h = writes_for_1h(body, request.prompt_cache)
+                return Made(answer.usage, listed, body, at_s, answer.provider, written_1h)
+        return None
 
     def _listing(
         self, base_url: str, model: str, fresh_s: float, *, may_fetch: bool
@@ -200,10 +191,3 @@ class PriceBook:
         if alone is not None and name.base.partition(":")[2] in ("", alone.id.partition(":")[2]):
             return alone, page.fetched_s if page is not None else None
         return (in_list, every.fetched_s) if every is not None and in_list is not None else (None, None)
-
-
-def _circumstances(request: Request, answer: Answer) -> dict[str, Any]:
-    from or_cache_magic.pricing.estimate import writes_for_1h
-
-    written_1h = writes_for_1h(request.body, request.prompt_cache)
-    return {"provider": answer.provider, "written_1h": written_1h}

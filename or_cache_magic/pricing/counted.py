@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from itertools import product
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from or_cache_magic.pricing.cost import billed_apart
 from or_cache_magic.pricing.estimate import BILLED_WITHIN_S, asked_models, why_more_than_tokens
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from or_cache_magic.pricing.price import Price
     from or_cache_magic.records import Usage
 
-__all__ = ["prompt_cache_saved", "tokens_cost"]
+__all__ = ["Made", "prompt_cache_saved", "tokens_cost"]
 
 _SAME_LIST_S: Final = 86_400
 """A list that is further from a call than this tells nothing of what it cost."""
@@ -28,71 +28,58 @@ _SAME_LIST_S: Final = 86_400
 _NOTHING: Final = Decimal(0)
 
 
-def tokens_cost(
-    usage: Usage,
-    listed: Listed,
-    body: Mapping[str, Any],
-    at_s: float,
-    *,
-    provider: str | None = None,
-    written_1h: bool | None = None,
-) -> Decimal | None:
-    """What a call cost by its tokens (the source ``estimated``), in US dollars; None when that isn't certain.
+class Made(NamedTuple):
+    """A call that was made.
 
-    Args:
-        usage: The call's tokens.
+    Attributes:
+        usage: Its tokens.
         listed: What is listed of the model that served it.
-        body: The request.
+        body: The request; its ``model`` is that one.
         at_s: When it ended, UTC epoch seconds.
         provider: Who served it; None is not known.
         written_1h: Whether what it wrote to prompt caching is kept for an hour; None is not known.
     """
-    prompt, completion = usage.prompt_tokens, usage.completion_tokens
-    if prompt is None or completion is None or listed.listed_s is None:
+
+    usage: Usage
+    listed: Listed
+    body: Mapping[str, Any]
+    at_s: float
+    provider: str | None = None
+    written_1h: bool | None = None
+
+
+def tokens_cost(call: Made) -> Decimal | None:
+    """What a call cost by its tokens (source ``estimated``), in US dollars; None when that isn't certain."""
+    usage, listed, body = call.usage, call.listed, call.body
+    if usage.prompt_tokens is None or usage.completion_tokens is None or listed.listed_s is None:
         return None
     several = len(asked_models(body)) != 1  # another one may have served it
-    if several or abs(at_s - listed.listed_s) > _SAME_LIST_S or billed_apart(body) or _has_media(body):
+    if several or abs(call.at_s - listed.listed_s) > _SAME_LIST_S or billed_apart(body) or _has_media(body):
         return None
     if why_more_than_tokens(listed, body):
         return None
-    amounts = {
-        _total(usage, price, for_1h=for_1h)
-        for price, for_1h in _readings(usage, listed, body, at_s, provider, written_1h)
-    }
+    amounts = {_total(usage, price, for_1h=for_1h) for price, for_1h in _readings(call)}
     return amounts.pop() if len(amounts) == 1 else None
 
 
-def prompt_cache_saved(
-    usage: Usage,
-    listed: Listed,
-    body: Mapping[str, Any],
-    at_s: float,
-    *,
-    provider: str | None = None,
-    written_1h: bool | None = None,
-    prompt_cost_usd: Decimal | None = None,
-) -> Decimal | None:
+def prompt_cache_saved(call: Made, prompt_cost_usd: Decimal | None = None) -> Decimal | None:
     """What the provider's prompt caching took off a call, in US dollars; None when that isn't certain.
 
     The cached tokens times what reading them is cheaper, less the written ones times what writing them is
     dearer: below 0 where writing cost more.
 
     Args:
-        usage: The call's tokens.
-        listed: What is listed of the model that served it.
-        body: The request.
-        at_s: When it ended, UTC epoch seconds.
-        provider: Who served it; None is not known.
-        written_1h: Whether what it wrote is kept for an hour; None is not known.
+        call: The call.
         prompt_cost_usd: What the prompt cost by the reply (``upstream_inference_prompt_cost``). Only prices
             that come to this very amount count. None is not told.
     """
+    usage = call.usage
     if not usage.cached_tokens and not usage.cache_write_tokens:
         return _NOTHING
     if usage.prompt_tokens is None:
         return None
     amounts: set[Decimal | None] = set()
-    for price, for_1h in _readings(usage, listed, body, at_s, provider, written_1h):
+    for price, for_1h in _readings(call):
         prompt_usd = _prompt_cost(usage, price, for_1h=for_1h)
         if prompt_usd is None or price.prompt is None:
             amounts.add(None)
@@ -103,23 +90,15 @@ def prompt_cache_saved(
     return amounts.pop() if len(amounts) == 1 else None
 
 
-def _readings(
-    usage: Usage,
-    listed: Listed,
-    body: Mapping[str, Any],
-    at_s: float,
-    provider: str | None,
-    written_1h: bool | None,
-) -> Iterator[tuple[Price, bool]]:
-    """Every price that the call may have been billed at, and whether what it wrote is kept for an hour."""
-    offers = may_serve(listed.offers, listed.model, body)
-    if provider is not None:
-        offers = tuple(offer for offer in offers if offer.provider == provider)
-    tokens = usage.prompt_tokens or 0
-    hours = (False, True) if written_1h is None and usage.cache_write_tokens else (bool(written_1h),)
-    for offer in offers:
-        for price in set(offer.price.between(tokens, tokens, at_s - BILLED_WITHIN_S, at_s)):
-            yield from product(_meanings(price), hours)
+def _readings(call: Made) -> Iterator[tuple[Price, bool]]:
+    """Every price that a call may have been billed at, and whether what it wrote is kept for an hour."""
+    tokens = call.usage.prompt_tokens or 0
+    unsure = call.written_1h is None and call.usage.cache_write_tokens
+    hours = (False, True) if unsure else (bool(call.written_1h),)
+    for offer in may_serve(call.listed.offers, call.listed.model, call.body):
+        if call.provider in (None, offer.provider):
+            for price in set(offer.price.between(tokens, tokens, call.at_s - BILLED_WITHIN_S, call.at_s)):
+                yield from product(_meanings(price), hours)
 
 
 def _meanings(price: Price) -> Iterator[Price]:

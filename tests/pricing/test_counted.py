@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from or_cache_magic.pricing.counted import prompt_cache_saved, tokens_cost
+from or_cache_magic.pricing.counted import Made, prompt_cache_saved, tokens_cost
 from or_cache_magic.pricing.listing import Listed, ModelListing, Offer
 from or_cache_magic.pricing.price import Price, read_price
 from or_cache_magic.records import Usage
@@ -29,7 +29,7 @@ def listed(*pricings, listed_s=NOW_S, names=("P", "Q", "R")):
 
 
 def cost(*pricings, usage=USAGE, body=BODY, at_s=NOW_S, **more):
-    return tokens_cost(usage, listed(*pricings), body, at_s, **more)
+    return tokens_cost(Made(usage, listed(*pricings), body, at_s, **more))
 
 
 def test_tokens_cost__by_hand():
@@ -113,11 +113,11 @@ def test_tokens_cost__needs_a_list_of_the_time():
     assert cost(PLAIN, at_s=NOW_S + 86_400) == Decimal("0.0012")
     assert cost(PLAIN, at_s=NOW_S + 86_401) is None
     assert cost(PLAIN, at_s=NOW_S - 86_401) is None
-    assert tokens_cost(USAGE, listed(PLAIN, listed_s=None), BODY, NOW_S) is None
+    assert tokens_cost(Made(USAGE, listed(PLAIN, listed_s=None), BODY, NOW_S)) is None
 
 
-def saved(*pricings, usage, **more):
-    return prompt_cache_saved(usage, listed(*pricings), BODY, NOW_S, **more)
+def saved(*pricings, usage, prompt_cost_usd=None, **more):
+    return prompt_cache_saved(Made(usage, listed(*pricings), BODY, NOW_S, **more), prompt_cost_usd)
 
 
 def test_prompt_cache_saved__by_hand():
@@ -131,7 +131,7 @@ def test_prompt_cache_saved__by_hand():
 @pytest.mark.parametrize("usage", [USAGE, Usage(1000, 100), Usage()], ids=repr)
 def test_prompt_cache_saved__is_nothing_without_caching(usage):
     """What neither read nor wrote saved nothing, whatever the prices."""
-    assert prompt_cache_saved(usage, Listed("a/b"), BODY, NOW_S) == 0
+    assert prompt_cache_saved(Made(usage, Listed("a/b"), BODY, NOW_S)) == 0
 
 
 def test_prompt_cache_saved__is_checked_against_the_reply():
@@ -178,8 +178,6 @@ def test_counted__is_what_the_simulator_bills(price, plain, cached, written, com
                  input_cache_write=price.cache_write, input_cache_write_1h=price.cache_write_1h)  # fmt: skip
     usage = Usage(counts.prompt, completion, cached, written, 0)
     offers = Listed("a/b", (Offer("P", "p", ours),), ModelListing("a/b", outputs=("text",)), NOW_S)
-    assert tokens_cost(usage, offers, BODY, NOW_S, written_1h=for_1h) == billed.total_usd
-    told = prompt_cache_saved(
-        usage, offers, BODY, NOW_S, written_1h=for_1h, prompt_cost_usd=billed.prompt_usd
-    )
-    assert told == billed.discount_usd
+    call = Made(usage, offers, BODY, NOW_S, written_1h=for_1h)
+    assert tokens_cost(call) == billed.total_usd
+    assert prompt_cache_saved(call, billed.prompt_usd) == billed.discount_usd

@@ -131,6 +131,14 @@ def test_overrides__by_weekday(day, clock, prompt):
     assert datetime.fromtimestamp(at("00:00", days=2), timezone.utc).strftime("%A") == "Saturday"
 
 
+def test_overrides__leave_the_unknown_unknown():
+    """What is unknown stays so under overrides, until one names it; and one may make a price unknown."""
+    price = read_price({"prompt": "-1", "completion": "1", "request": "-1", "overrides": [
+        {"min_prompt_tokens": 10, "prompt": "2"}, {"min_prompt_tokens": 20, "completion": "-1"}]})  # fmt: skip
+    assert [price.at(tokens, 0).unknown for tokens in (10, 20, 21)] == [
+        {"prompt", "request"}, {"request"}, {"request", "completion"}]  # fmt: skip
+
+
 def test_overrides__all_conditions_must_hold_and_later_ones_win():
     """Of the entries that apply, later ones win key by key."""
     price = read_price({"prompt": "1", "completion": "1", "overrides": [
@@ -200,8 +208,8 @@ def test_between__spans_lengths_and_hours():
         lowest, highest = price.between(fewest, most, at("12:00"), at("12:00"))
         return lowest.prompt, highest.prompt
 
-    assert [prompts(1, 100), prompts(100, 101), prompts(1, 201), prompts(150, None), prompts(201, None)] == [
-        (2, 2), (2, 5), (1, 5), (1, 5), (1, 1)]  # fmt: skip
+    spans = [(1, 100), (100, 101), (1, 201), (100, 400), (150, None), (201, None)]
+    assert [prompts(*span) for span in spans] == [(2, 2), (2, 5), (1, 5), (1, 5), (1, 5), (1, 1)]
     lowest, highest = price.between(1, 1, at("05:55"), at("06:05"))
     assert (lowest.completion, highest.completion) == (2, 7)
     assert price.between(1, 1, at("05:55"), at("05:59"))[1].completion == 2
