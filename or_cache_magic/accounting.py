@@ -153,6 +153,8 @@ class Books:
             prompt_tokens=usage.prompt_tokens,
             completion_tokens=usage.completion_tokens,
             seconds=outcome.elapsed_s,
+            generation_id=_generation(outcome.answer),
+            base_url=request.base_url,
         )
 
     def _write(self, row: LedgerRow, keep: Callable[[], None]) -> None:

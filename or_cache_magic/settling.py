@@ -10,11 +10,10 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol
 
-from .errors import OrCacheError, StoreCorruptError, StoreError, UpstreamError
+from .errors import OrCacheError, StoreError, UpstreamError
 from .ledger import Settlements, Waiting
 from .pricing import cost_reported
 from .records import Cost, LedgerRow, Request
@@ -203,9 +202,7 @@ class Settler:
                     return "given up"
                 told = Told(Cost(usd, "estimated"), None)
             for digest in settlements.settle(generation_id, told.cost, told.discount_usd):
-                # TEMPORARY AttributeError: until DiskStore.settle is there
-                with suppress(StoreCorruptError, AttributeError):  # of that entry
-                    self._store.settle(digest, generation_id, told.cost)
+                self._store.settle(digest, generation_id, told.cost)
         return "settled"
 
     def _ask(self, base_url: str, generation_id: str, timeout_s: float) -> Told | None:

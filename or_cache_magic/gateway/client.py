@@ -129,7 +129,7 @@ class Gateway:
                 body = lane.client.get(
                     path, cast_to=bytes, options={"params": dict(params), "timeout": timeout_s}
                 )
-            return json.loads(body, parse_float=Decimal)
+            return _told(body)
         except openai.APIStatusError as exc:
             raise upstream_error(
                 exc.status_code, _error_object(exc.body), body={}, headers=exc.response.headers, attempts=1
@@ -266,6 +266,14 @@ def _refusal(
         generation_id=draft.generation_id,
         reported=draft.cost,
     )
+
+
+def _told(body: bytes) -> Any:
+    """The JSON value of a body; raises ValueError for everything that is none, or too much of one."""
+    try:
+        return json.loads(body, parse_float=Decimal)
+    except (ArithmeticError, RecursionError) as exc:  # 1e9999999999999999999, a million brackets
+        raise ValueError(str(exc)) from None
 
 
 def _error_object(body: Any) -> Mapping[str, Any] | str | None:
