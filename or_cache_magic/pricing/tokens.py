@@ -1,0 +1,281 @@
+"""How many tokens a chat request has for its model to read, without a tokenizer: a range, fit for money.
+
+Tokenizers differ (the same English is half as many tokens again for Claude 4.7 as for GPT), and the
+newest aren't published. What they share is what they cut at: words, changes of case, digits, punctuation,
+line ends, scripts. So those are counted, in C, and each is worth so many tokens at least, likely, and at
+most. The rates solve linear programs over real texts and their counts by real tokenizers: ``low`` is the
+largest sum below them all, ``high`` the smallest above. `benchmarks/tokens.py` finds and measures them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from functools import cache
+from math import ceil
+from operator import mul
+from string import ascii_lowercase, ascii_uppercase, digits, punctuation
+from typing import Any, Final, NamedTuple
+
+__all__ = ["TokenRange", "request_tokens", "text_tokens"]
+
+
+class TokenRange(NamedTuple):
+    """A number of tokens that is only known from both sides.
+
+    Attributes:
+        low: Practically never more than there are.
+        likely: As near as can be told.
+        high: Practically never fewer than there are; None where nothing bounds them.
+    """
+
+    low: int
+    likely: int
+    high: int | None
+
+
+class Rates(NamedTuple):
+    """What one occurrence of something is worth in tokens: at least, likely, at most."""
+
+    low: float
+    likely: float
+    high: float
+
+
+PER_TEXT: Final = Rates(-4, 0.467, 6)
+"""A text's own: its first word, which follows nothing, and the chance that makes short ones uneven."""
+
+FOREIGN: Final = Rates(0.012, 0.053, 0.262)
+"""A small letter that no English word vouches for: English is what tokenizers know best."""
+
+ASCII_RATES: Final[dict[bytes, Rates]] = {
+    b"a": Rates(0.034, 0.002, 0.049),
+    b"A": Rates(0.315, 0.56, 1.003),
+    b"0": Rates(0.386, 0.862, 1.534),
+    b"n": Rates(0, 0.344, 2.061),
+    b"t": Rates(0, 0.628, 1.03),
+    b"aaaaaaaa": Rates(0, 0, 0.379),
+    b"aaaaaaaaaaaaaaaa": Rates(5.424, 7.734, 12.964),
+    b" a": Rates(0.927, 1.115, 1.624),
+    b".a": Rates(1.049, 1.366, 1.661),
+    b"na": Rates(2.306, 2.787, 0),
+    b"Aa": Rates(0.406, 0.675, 3.55),
+    b"0a": Rates(1.125, 0.742, 0),
+    b"0A": Rates(3.236, 2.307, 0),
+    b"..": Rates(0, 0.107, 1.7),
+    b"  ": Rates(0, 0.108, 0.13),
+    b" .": Rates(1.067, 1.547, 1.868),
+    b".0": Rates(1.159, 0.819, 0.259),
+    b".A": Rates(0, 0.035, 2.323),
+}
+"""What is counted of a text's shape (its kinds: `_ASCII`), and what each occurrence is worth."""
+
+RATES: Final[dict[bytes, Rates]] = {
+    **ASCII_RATES,
+    b"s": Rates(1.094, 1.455, 3.339),
+    b"l": Rates(0.016, 1.96, 2.164),
+    b"g": Rates(0.364, 0.428, 1.522),
+    b"r": Rates(0.244, 0.489, 1.178),
+    b".r": Rates(0.851, 2.674, 1.445),
+    b"h": Rates(0.303, 0.649, 2.27),
+    b"b": Rates(0.289, 0.44, 1.52),
+    b"i": Rates(0.264, 0.575, 3.476),
+    b"e": Rates(0.314, 0.831, 3.372),
+    b"k": Rates(0.411, 0.585, 1.091),
+    b"z": Rates(0.591, 0.859, 1.84),
+    b"o": Rates(0.669, 0.733, 1.753),
+    b"f": Rates(0.206, 0, 3),
+    b"q": Rates(1.243, 2.194, 4),
+}
+"""The same, with what isn't ASCII (`_SCRIPTS`)."""
+
+_CAPITALS: Final = 2 + list(RATES).index(b"A")
+"""Where `counts` has the capitals."""
+
+_ASCII: Final = {
+    " ": " ",
+    "n": "\n\r",
+    "t": "".join(map(chr, {*range(32), 127} - {10, 13})),
+    "a": ascii_lowercase,
+    "A": ascii_uppercase,
+    "0": digits,
+    ".": punctuation,
+}
+"""The kinds of ASCII: blanks, line ends, other control characters, letters, digits, punctuation."""
+
+_SCRIPTS: Final = {
+    0x80: "\0",  # the bytes after a character's first
+    0xC2: "s",  # signs of Latin-1
+    0xC3: "l",  # Latin letters with marks
+    0xCC: "g",  # Greek, combining marks
+    0xD0: "r",  # Cyrillic
+    0xD4: "h",  # Armenian, Hebrew
+    0xD8: "b",  # Arabic and its neighbours
+    0xE0: "i",  # India's, Thai, Lao
+    0xE1: "e",  # Burmese, Georgian, Ethiopic, Khmer, more Latin and Greek
+    0xE2: "s",  # punctuation, arrows, mathematics, boxes
+    0xE3: "k",  # kana
+    0xE4: "z",  # Chinese characters
+    0xEA: "o",  # Korean
+    0xEE: "f",  # full-width and other forms
+    0xF0: "q",  # emoji, rare scripts
+}
+"""From which first byte of a character's UTF-8 on it is counted as which script."""
+
+_ENGLISH: Final = (b" the ", b" of ", b" and ", b" to ", b" is ")
+_VOUCHED: Final = 30
+"""How many small letters each of these words vouches for; English has one in about that many."""
+
+_PER_MESSAGE: Final = Rates(1, 4, 12)
+"""The marks of a role and an end: 1 at DeepSeek, 4 at OpenAI, up to 12 at Claude 4.7."""
+
+_PER_REQUEST: Final = Rates(0, 3, 90)
+"""What templates add of their own: today's date at Llama 3, a system message of 70 tokens at gpt-oss."""
+
+_PER_TOOLS: Final = Rates(0, 40, 850)
+"""What explains the use of tools: up to 804 tokens at Claude ("Tool use", pricing)."""
+
+_CLAUDE: Final = re.compile(r"anthropic/claude\D*(\d+(?:\.\d+)?)?")
+_CLAUDE_FINER: Final = 4.7
+"""The version since which Claude cuts finer."""
+
+_ADD_NOTHING: Final = frozenset(
+    {
+        "response-healing",
+        "context-compression",
+        "moderation",
+        "auto-router",
+        "auto-beta-router",
+        "pareto-router",
+    }
+)
+"""Plugins that put no text of theirs before the model."""
+
+_TOOLS: Final = ("tools", "functions", "response_format")
+"""Where a request says what the model may call, and in what form it answers."""
+
+_MEDIA: Final = ("audio", "images")
+"""What an assistant's message holds besides text, when it was made and not only written."""
+
+_NOT_TOLD: Final = frozenset({"role", "content", "cache_control", *_MEDIA})
+
+
+@cache
+def _shape() -> bytes:
+    shape = bytearray(256)
+    for kind, chars in _ASCII.items():
+        for char in chars:
+            shape[ord(char)] = ord(kind)
+    for first, kind in _SCRIPTS.items():
+        shape[first:] = kind.encode() * (256 - first)
+    return bytes(shape)
+
+
+@cache
+def _rates() -> tuple[tuple[float, ...], ...]:
+    return tuple(zip(PER_TEXT, FOREIGN, *RATES.values(), strict=True))
+
+
+def counts(written: bytes) -> list[int]:
+    """What the rates are for, of a text in UTF-8: 1 for itself, its foreign letters, then each of `RATES`."""
+    shape = written.translate(_shape())
+    kinds = ASCII_RATES if written.isascii() else RATES
+    found = [shape.count(kind) for kind in kinds] + [0] * (len(RATES) - len(kinds))
+    vouched = _VOUCHED * sum(map(written.count, _ENGLISH))
+    return [1, max(0, found[0] - vouched), *found]
+
+
+def text_tokens(text: str) -> TokenRange:
+    """How many tokens ``text`` has; 0 for none. Pure, and about 5 ms for 200 KB.
+
+    It holds for any model: ``likely`` is the middle of the published tokenizers of today's models, and
+    ``high`` covers Claude 4.7's, which cuts the finest. How well is in docs/money.md.
+
+    >>> text_tokens("How many tokens has this?")
+    TokenRange(low=1, likely=6, high=22)
+    """
+    if not text:
+        return TokenRange(0, 0, 0)
+    written = text.encode("utf-8", "surrogatepass")
+    found = counts(written)
+    low, likely, high = (sum(map(mul, found, rates)) for rates in _rates())
+    # A byte is a token at most; but Claude marks capitals, and some open a text with a token.
+    most = len(written) + found[_CAPITALS] + 2
+    return _ordered(low, likely, min(high, most))
+
+
+def request_tokens(body: Mapping[str, Any]) -> TokenRange:
+    """How many tokens of input a chat request has: messages, tools, output schema, and their framing.
+
+    ``likely`` knows that Claude counts more. ``high`` is None where something can't be counted here:
+    images, audio, video and files, and what OpenRouter puts in itself (searches, presets). Not known
+    here and not counted: a provider's own hidden prompt, and what OpenRouter cuts out of the middle of
+    a request that is too long for its model.
+    """
+    messages = [message for message in body.get("messages") or () if isinstance(message, Mapping)]
+    said = [text_tokens(text) for message in messages for text in _said(message.get("content"))]
+    told = [text_tokens(text) for text in _told(body, messages)]
+    with_tools = any(body.get(name) for name in _TOOLS)
+    frames = [_PER_REQUEST, *[_PER_MESSAGE] * len(messages), *[_PER_TOOLS] * with_tools]
+
+    texts = [*said, *told]
+    # At the least: a template may leave out all but what was said.
+    low = sum(text.low for text in said) + sum(frame.low for frame in frames)
+    likely = stretch(str(body.get("model"))) * sum(text.likely for text in texts)
+    high = sum(text.high or 0 for text in texts) + sum(frame.high for frame in frames)
+    counted = _ordered(low, likely + sum(frame.likely for frame in frames), high)
+    return counted if _is_bounded(body, messages) else counted._replace(high=None)
+
+
+def _ordered(low: float, likely: float, high: float) -> TokenRange:
+    least, most = max(0, int(low)), ceil(high)
+    return TokenRange(least, min(max(least, round(likely)), most), most)
+
+
+def stretch(model: str) -> float:
+    """By how much a model counts more than the middle: measured on English, Markdown, code and JSON."""
+    claude = _CLAUDE.match(model.lstrip("~"))
+    if claude is None:
+        return 1.0
+    return 1.15 if claude[1] and float(claude[1]) < _CLAUDE_FINER else 1.45
+
+
+def _said(content: Any) -> Iterator[str]:
+    """The texts of a message's content."""
+    parts = [{"text": content}] if isinstance(content, str) else content
+    for part in parts if isinstance(parts, (list, tuple)) else ():
+        if isinstance(part, Mapping) and isinstance(part.get("text"), str):
+            yield part["text"]
+
+
+def _told(body: Mapping[str, Any], messages: list[Mapping[str, Any]]) -> Iterator[str]:
+    """What else the model may read, as JSON: names, calls, reasoning, tools, the output's schema."""
+    for message in messages:
+        yield _as_json({name: value for name, value in message.items() if name not in _NOT_TOLD and value})
+    yield _as_json({name: body[name] for name in _TOOLS if body.get(name)})
+
+
+def _as_json(value: Mapping[str, Any]) -> str:
+    return json.dumps(value, ensure_ascii=False, default=str) if value else ""
+
+
+def _is_bounded(body: Mapping[str, Any], messages: list[Mapping[str, Any]]) -> bool:
+    """Whether all that the model will read is text that stands in the request."""
+    models = f"{body.get('model')} {body.get('models')}"
+    if body.get("preset") or body.get("web_search_options") or "@preset/" in models or ":online" in models:
+        return False
+    plugins = [plugin for plugin in body.get("plugins") or () if isinstance(plugin, Mapping)]
+    if any(plugin.get("id") not in _ADD_NOTHING and plugin.get("enabled") is not False for plugin in plugins):
+        return False
+    tools = [tool for tool in body.get("tools") or () if isinstance(tool, Mapping)]
+    if any(tool.get("type") != "function" for tool in tools):
+        return False
+    return not any(_has_media(message) for message in messages)
+
+
+def _has_media(message: Mapping[str, Any]) -> bool:
+    content = message.get("content")
+    parts = content if isinstance(content, (list, tuple)) else ()
+    strange = any(not isinstance(part, Mapping) or part.get("type") != "text" for part in parts)
+    return strange or any(message.get(name) for name in _MEDIA)
