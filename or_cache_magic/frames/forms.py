@@ -16,7 +16,7 @@ from or_cache_magic.markdown import escape_html, escape_markdown
 __all__ = ["Cell", "Head", "Table", "html", "left_out", "markdown"]
 
 _LONG_WORD: Final = 20
-"""Characters above which a word is broken rather than letting the table grow wider than its page."""
+"""Characters between two hyphens above which a word is broken, lest the table grow wider than its page."""
 
 
 class Head(NamedTuple):
@@ -93,7 +93,7 @@ def _head(head: Head) -> str:
 
 def _cell(cell: Cell, head: Head) -> str:
     styles = ["text-align: left"] if head.left else []
-    if any(len(word) > _LONG_WORD for word in cell.text.split()):
+    if any(len(word) > _LONG_WORD for word in cell.text.replace("-", " ").split()):
         styles.append("overflow-wrap: anywhere")
     style = f' style="{"; ".join(styles)}"' if styles else ""
     title = _title(cell.title) if cell.title != cell.text else ""
