@@ -516,7 +516,7 @@ def test_ask__goes_on_with_what_was_asked(cache, sim):
     wrote = [answer.usage.cache_write_tokens for answer in answers]
     assert read == [0, wrote[0], wrote[0] + wrote[1]]
     assert min(wrote) > 0
-    assert [len(where(row.body)) for row in sim.requests] == [1, 2, 2]
+    assert [len(where(row.body)) for row in sim.requests if row.is_completion] == [1, 2, 2]
 
 
 def test_ask__is_answered_in_the_same_words(cache):
@@ -529,6 +529,6 @@ def test_ask__leaves_models_alone_that_cache_by_themselves(cache, sim):
     """OpenAI's models are sent the body as it is, and read what they kept."""
     asked = {"model": "openai/gpt-4o-mini", "system": LONG, "prompt_cache": "5m"}
     first, second = cache.ask("Who writes?", **asked), cache.ask("Who reads?", **asked)
-    assert not any(where(row.body) for row in sim.requests)
+    assert not any(where(row.body) for row in sim.requests if row.is_completion)
     assert first.usage.cached_tokens == 0 < second.usage.cached_tokens
     assert "prompt caching: automatic at this provider" in first.outcome.notes

@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from or_cache_magic.errors import OptionError
+from or_cache_magic.pricing.tokens import text_tokens
 from or_cache_magic.prompt_caching.rules import ATTACHMENTS, SYSTEM, TOOLS, TURNS, Rules, rules_for
 from or_cache_magic.records import Json
 
@@ -194,7 +195,7 @@ def _has_marks(body: Mapping[str, Json]) -> bool:
 
 def estimated_tokens(text: str) -> int:
     """About how many tokens a text has."""
-    return len(text) // 4
+    return text_tokens(text).likely
 
 
 def _media_tokens(part: Any) -> int:

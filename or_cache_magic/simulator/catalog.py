@@ -120,8 +120,8 @@ def _price(
     prompt: str, completion: str, *, read: str = "", write: str = "", write_1h: str = "", request: str = "0"
 ) -> Price:
     """A price from dollars per million tokens, as price pages print them, and dollars per request."""
-    optional = [_usd(text) if text else None for text in (read, write, write_1h)]
-    return Price(_usd(prompt), _usd(completion), *optional, request=Decimal(request))
+    read_usd, write_usd, hour_usd = (_usd(text) if text else None for text in (read, write, write_1h))
+    return Price(_usd(prompt), _usd(completion), read_usd, write_usd, hour_usd, Decimal(request))
 
 
 def _one(provider: str, tag: str, price: Price, *overrides: PriceOverride) -> tuple[Endpoint, ...]:
