@@ -296,7 +296,7 @@ def test_listed__when_the_folder_is_read_only(book, database, folder, gateway, s
             another = PriceBook(read_only, gateway.fetch, clock)
             assert another.known(sim.base_url, MINI) == first
             assert another.offers(sim.base_url, SONNET)
-            if os.geteuid():  # root writes anywhere
+            if getattr(os, "geteuid", lambda: 0)():  # root writes anywhere
                 assert len(read_only.select("SELECT 1 FROM or_listing")) == 2
     finally:
         folder.chmod(0o755)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["KEYS", "Override", "Price", "read_price"]
 
 _NUMBER: Final = re.compile(r"(?:[0-9]{1,9}(?:\.[0-9]{0,20})?|\.[0-9]{1,20})(?:[eE][+-]?[0-9]{1,2})?")
-"""What is read as a number: short enough that sums of products with it stay exact, and cheap."""
+"""What is read as a number: so short that reckoning with it is cheap, whoever wrote it."""
 
 _DEAREST_USD: Final = 1000
 """A higher price of one token, image or search is a mistake."""
