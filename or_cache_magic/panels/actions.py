@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import ipywidgets as w
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from or_cache_magic.records import EntryRow
     from or_cache_magic.store.catalogue import Weight
 
-    from .controls import Makers
+    from .makers import Makers
 
 __all__ = ["NAMED", "Actions"]
 
@@ -39,15 +39,11 @@ class Actions:
         self.export = makers.button("Export selected", tooltip="Write the selected entries to a CSV file")
         self.file = makers.make(w.Text, css={"width": "250px"}, description="File")
         self.purge = makers.button("Purge 0 selected", danger=True, tooltip="Asks before it removes anything")
-        self.box = makers.row(self.select, self.clear, self.export, self.file, self.purge)
+        self.box = makers.wrapped(self.select, self.clear, self.export, self.file, self.purge)
         self.question = makers.html("", flex="1 1 auto")
         self.yes = makers.button("Yes, remove", danger=True)
         self.cancel = makers.button("Cancel")
-        # Of its own: it is shown and hidden.
-        self.confirm = w.HBox(
-            [self.question, self.yes, self.cancel],
-            layout=w.Layout(display="none", align_items="center", flex_flow="row wrap"),
-        )
+        self.confirm = makers.wrapped(self.question, self.yes, self.cancel, hidden=True)
 
     @property
     def asking(self) -> bool:
@@ -78,10 +74,6 @@ class Actions:
         """The file's name as written, with ``.csv`` at its end."""
         name: str = self.file.value.strip()
         return name if name.lower().endswith(".csv") else f"{name}.csv"
-
-    def widgets(self) -> tuple[Any, ...]:
-        """The two rows."""
-        return self.box, self.confirm
 
 
 def _question(weight: Weight, some: Sequence[EntryRow], *, team: bool) -> str:

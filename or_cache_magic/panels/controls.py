@@ -1,11 +1,8 @@
-"""The panel's controls as core ipywidgets: filters and order, and the widgets that others of a kind share.
-
-Layouts and styles are models of their own, a kilobyte each on the wire: widgets of a kind share one.
-"""
+"""The panel's controls as core ipywidgets: what narrows and orders its table."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import ipywidgets as w
 
@@ -14,7 +11,9 @@ from .state import SORTS, View
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Controls", "Makers", "choose_from"]
+    from .makers import Makers
+
+__all__ = ["Controls", "choose_from"]
 
 _MOST_CHOICES: Final = 200
 """Names that a dropdown offers; a cache with more is searched."""
@@ -28,53 +27,6 @@ _SINCE: Final = (
     ("last 30 days", 30 * 86_400.0),
 )
 _STATES: Final = (("served and expired", ""), ("served", "served"), ("expired", "expired"))
-
-
-_FIELDS: Final = (w.Dropdown, w.Text)
-_APART: Final = {"margin": "2px 12px 2px 2px"}
-
-
-class Makers:
-    """Makes widgets that share their layouts and styles."""
-
-    def __init__(self) -> None:
-        self._layouts: dict[tuple[tuple[str, str], ...], Any] = {}
-        self._styles: dict[type, Any] = {}
-
-    def layout(self, **css: str) -> Any:
-        """The one layout with these properties."""
-        key = tuple(sorted(css.items()))
-        if key not in self._layouts:
-            self._layouts[key] = w.Layout(**css)
-        return self._layouts[key]
-
-    def make(self, kind: Any, /, *, css: dict[str, str] | None = None, **traits: Any) -> Any:
-        """A widget of a kind, with the style of the others of its kind."""
-        traits["layout"] = self.layout(**(_APART if kind in _FIELDS else {}), **(css or {}))
-        if kind in self._styles:
-            traits["style"] = self._styles[kind]
-        elif kind in _FIELDS:
-            traits["style"] = {"description_width": "initial"}
-        widget = kind(**traits)
-        self._styles[kind] = widget.style
-        return widget
-
-    def html(self, value: str = "", **css: str) -> Any:
-        """A piece of HTML."""
-        return self.make(w.HTML, css=css, value=value)
-
-    def button(self, description: str, **traits: Any) -> Any:
-        """A button as wide as its words."""
-        kind = {"button_style": "danger"} if traits.pop("danger", False) else {}
-        return self.make(w.Button, css={"width": "auto"}, description=description, **kind, **traits)
-
-    def dropdown(self, description: str, options: Sequence[tuple[str, Any]], width: str) -> Any:
-        """A dropdown with its name before it; the first option is chosen."""
-        return self.make(w.Dropdown, css={"width": width}, description=description, options=list(options))
-
-    def row(self, *children: Any, **css: str) -> Any:
-        """Widgets side by side, on several lines where they don't fit on one."""
-        return w.HBox(children, layout=self.layout(flex_flow="row wrap", align_items="center", **css))
 
 
 def choose_from(everything: str, names: Sequence[str]) -> list[tuple[str, str]]:
@@ -106,7 +58,7 @@ class Controls:
         self.order = makers.dropdown("Sort by", SORTS, "150px")
         self.way = makers.dropdown("Order", (("descending", True), ("ascending", False)), "150px")
         self.all = (self.search, self.model, self.tag, self.since, self.state, self.order, self.way)
-        self.box = makers.row(*self.all)
+        self.box = makers.wrapped(*self.all)
 
     def view(self) -> View:
         """What they are set to."""

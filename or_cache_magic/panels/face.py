@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
-
-import ipywidgets as w
+from typing import TYPE_CHECKING, Final
 
 from .actions import Actions
-from .controls import Controls, Makers
+from .controls import Controls
 from .figures import BREAKDOWNS
 from .guard import alert_html
+from .makers import Makers
 from .markup import escape
 from .parts import breakdown_html, chart_html, tiles_html
 from .style import STYLE
 from .table import Table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator
+    from collections.abc import Callable, Collection
 
     from .state import Listing
     from .static import Snapshot
@@ -55,27 +54,23 @@ class Face:
         self._status, self._note, self._alert, self._tiles = (makers.html() for _ in range(4))
         self._chart, self._groups = makers.html(flex="3 1 440px"), makers.html(flex="1 1 auto")
         self._detail = makers.html()
-        # Of its own: it is shown and hidden.
-        self._detail_box = w.VBox(
-            [makers.row(self.close_detail), self._detail],
-            layout=w.Layout(display="none"),
-            _dom_classes=("orc-detail",),
+        self._detail_box = makers.column(
+            makers.row(self.close_detail), self._detail, classes=["orc-detail"], hidden=True
         )
-        self.box = w.VBox(
-            [
-                makers.html(STYLE),
-                makers.row(self.scope, self.by, self.refresh, self._note),
-                self._tiles,
-                makers.row(self._chart, self._groups),
-                self.controls.box,
-                self.table.box,
-                makers.row(self.previous, self.next, self._status),
-                self.actions.box,
-                self._alert,
-                self.actions.confirm,
-                self._detail_box,
-            ],
-            _dom_classes=("orc",),
+        self._makers = makers
+        self.box = makers.column(
+            makers.html(STYLE),
+            makers.wrapped(self.scope, self.by, self.refresh, self._note),
+            self._tiles,
+            makers.wrapped(self._chart, self._groups),
+            self.controls.box,
+            self.table.box,
+            makers.wrapped(self.previous, self.next, self._status),
+            self.actions.box,
+            self._alert,
+            self.actions.confirm,
+            self._detail_box,
+            classes=["orc"],
         )
 
     def show_figures(self, shown: Snapshot) -> None:
@@ -119,15 +114,8 @@ class Face:
 
     def close(self) -> None:
         """Takes every widget out of memory."""
-        for widget in _below(self.box):
-            widget.close()
+        self._makers.close()
 
 
 def _status(text: str) -> str:
     return f'<div class="orc-status" role="status" aria-live="polite">{escape(text)}</div>'
-
-
-def _below(widget: Any) -> Iterator[Any]:
-    for child in getattr(widget, "children", ()):
-        yield from _below(child)
-    yield widget

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from or_cache_magic.records import EntryRow
 
-    from .controls import Makers
+    from .makers import Makers
     from .state import View
 
 __all__ = ["Table"]
@@ -38,12 +38,7 @@ class _Row:
             w.Button, css=_OPEN, description=key[:_KEY_SHOWN], tooltip="Show this entry whole"
         )
         self.cells = makers.html(cells, **_CELLS)
-        # Said here, not by add_class, which would be a second message for each row.
-        self.box = w.HBox(
-            [self.check, self.open, self.cells],
-            layout=makers.layout(width="auto"),
-            _dom_classes=_classes(picked),
-        )
+        self.box = makers.row(self.check, self.open, self.cells, classes=_classes(picked), width="auto")
 
     def show(self, key: str, cells: str, place: int, *, picked: bool) -> None:
         self.key = key
@@ -88,13 +83,9 @@ class Table:
         )
         self.whole_page.observe(lambda change: on_page(change["new"]), "value")
         self._heads = makers.html("", **_CELLS)
-        self._head = w.HBox(
-            [self.whole_page, self._heads], layout=makers.layout(width="auto"), _dom_classes=("orc-head",)
-        )
-        self._empty = makers.html("")
-        self.box = w.VBox(
-            [self._head, self._empty], layout=makers.layout(width="auto"), _dom_classes=("orc-rows",)
-        )
+        self._head = makers.row(self.whole_page, self._heads, classes=["orc-head"], width="auto")
+        self._empty = makers.html()
+        self.box = makers.column(self._head, self._empty, classes=["orc-rows"], width="auto")
 
     def show(
         self,

@@ -1,0 +1,218 @@
+"""The figures: the tiles are the ledger's sums, the chart draws them, and every form of the panel says the same."""
+
+import re
+import time
+from decimal import Decimal
+
+import pytest
+
+from or_cache_magic.panels import panel_text
+from or_cache_magic.panels.chart import chart_svg, sparkline
+from or_cache_magic.panels.figures import Figures, Moment, breakdown, complete, gather, tiles
+from or_cache_magic.records import Totals
+from or_cache_magic.render import format_usd
+from or_cache_magic.sizes import format_size
+
+from .conftest import DAY_S, UNKNOWN, Text, keep, said, usd
+
+NOTHING = Totals("", *[0] * 9, *[Decimal(0)] * 4, *[0] * 5)
+
+
+def totals(**sums):
+    return NOTHING._replace(**{name: Decimal(v) if name.endswith("_usd") else v for name, v in sums.items()})
+
+
+def shown(**sums):
+    """The tiles of such sums, by name."""
+    return {tile.name: tile for tile in tiles(Figures(totals(**sums), False, 3, 4500, None))}
+
+
+def test_tiles__are_the_sums_of_the_cache(filled):
+    """Entries, hit rate, paid and saved are what the store and the ledger say."""
+    (t,) = filled.totals()
+    entries, hits, paid, saved = tiles(complete(filled, gather(filled)))
+    assert entries.value == "40"
+    assert entries.notes == (f"{format_size(filled.store.size_bytes())} of 2 GB",)
+    assert hits.value == f"{t.hits / (t.hits + t.misses):.0%}"
+    assert hits.notes[0] == f"{t.hits:,} of {t.hits + t.misses:,} asks"
+    assert hits.notes[2] == f"repeats {t.hits / (t.hits + 40):.0%}: 40 different asks"
+    assert paid.value == f"≥ {format_usd(t.paid_usd)}"
+    assert paid.notes == (f"{t.unpriced} of {t.calls} unpriced", f"{format_usd(t.paid_usd)} reported")
+    assert saved.value == f"≥ {format_usd(t.saved_usd)}"
+
+
+def test_tiles__of_an_empty_cache_divide_by_nothing(cache):
+    """Before the first ask there is no rate, and nothing was paid."""
+    entries, hits, paid, saved = tiles(complete(cache, gather(cache)))
+    assert [tile.value for tile in (entries, hits, paid, saved)] == ["0", "-", "$0", "$0"]
+    assert hits.notes == ("0 of 0 asks",)
+
+
+def test_tiles__tell_the_sources_of_what_was_paid():
+    """Reported is what is neither settled nor estimated, and together they are what was paid."""
+    paid = shown(paid_usd="1.75", settled_usd="0.50", estimated_usd="0.25")["paid"]
+    assert paid.value == "$1.75"
+    assert paid.notes == ("$1.00 reported", "$0.50 settled later", "$0.25 estimated")
+
+
+@pytest.mark.parametrize(
+    ("sums", "note"),
+    [
+        ({"saved_usd": "1", "prompt_cache_saved_usd": "0.5"}, "$1.50 net: prompt caching +$0.50"),
+        ({"saved_usd": "1", "prompt_cache_saved_usd": "-0.25"}, "$0.75 net: prompt caching -$0.25"),
+        ({"saved_usd": "0", "prompt_cache_saved_usd": "-0.25"}, "-$0.25 net: prompt caching -$0.25"),
+        ({"prompt_cache_unpriced": 1}, "prompt caching unknown in 1 call"),
+        ({"saved_usd": "1", "team_hits": 2, "team_saved_usd": "0.40"}, "$0.40 of it by the team (2 hits)"),
+        ({"coalesced": 3, "coalesced_usd": "0.10"}, "besides: $0.10 coalesced (3)"),
+        ({"replays": 1, "replayed_usd": "0.20"}, "besides: $0.20 replayed offline (1)"),
+        ({"stale": 2}, "besides: 2 expired answers served when a call failed"),
+    ],
+)
+def test_tiles__keep_apart_what_is_no_plain_saving(sums, note):
+    """Prompt caching, the team's share, and what avoided no call of its own have lines of their own."""
+    saved = shown(**sums)["saved"]
+    assert saved.notes == (note,)
+    assert saved.value == format_usd(Decimal(sums.get("saved_usd", 0)))
+
+
+def test_tiles__warn_of_a_quota():
+    """Over the quota the tile says what helps."""
+    tile = tiles(Figures(NOTHING, False, 3, 4500, 4000))[0]
+    assert tile.notes == ("4.5 KB of 4 KB", "over the quota: %openrouter_purge --to-fit 4KB")
+
+
+def test_tiles__of_a_session_leave_others_out(filled, open_cache, sim):
+    """This session counts its own asks; the entries are everybody's."""
+    other = open_cache(sim)
+    entries, hits, paid, _ = tiles(gather(other, session=True))
+    assert (entries.value, hits.value, paid.value) == ("40", "-", "$0")
+    assert tiles(gather(other))[2] == tiles(gather(filled))[2]
+
+
+def test_breakdown__shows_eight_groups_and_counts_the_others(cache):
+    """Most asks first; days the newest first; sums with an unknown part are marked."""
+    for i in range(10):
+        keep(cache, f"{i}", model=f"m/{i}", cost=UNKNOWN if i == 0 else usd("0.01"), age_s=i * DAY_S)
+    by_model = breakdown(cache, "model")
+    assert len(by_model.rows) == 8
+    assert by_model.more == 2
+    assert by_model.rows[0] == ("m/0", "1", "0%", "≥ $0", "≥ $0")
+    days = [row[0] for row in breakdown(cache, "day").rows]
+    assert days == sorted(days, reverse=True)
+    assert breakdown(cache, "tag").rows[0][0] == "(none)"
+
+
+# -- the chart --------------------------------------------------------------------------------
+
+
+def timeline(*sums, step_s=DAY_S):
+    start_s = time.mktime((2026, 3, 2, 0, 0, 0, 0, 0, -1))
+    return [
+        Moment(start_s + i * step_s, totals(saved_usd=saved, hits=hits, misses=misses))
+        for i, (saved, hits, misses) in enumerate(sums)
+    ]
+
+
+def points(svg, kind):
+    """The points of every line of a class."""
+    runs = re.findall(rf'<poly\w+ class="{kind}" points="([^"]*)"', svg)
+    return [[tuple(map(float, place.split(","))) for place in run.split()] for run in runs]
+
+
+def test_chart__adds_up_and_ends_at_the_whole():
+    """The area only rises, is nought at the bottom, and its last point is all that was saved, at the top."""
+    svg = chart_svg(timeline(("0", 0, 4), ("1", 1, 1), ("0", 0, 1), ("3", 3, 1)))
+    (line,) = points(svg, "orc-saved")
+    assert [y for _, y in line] == [120, 92.5, 92.5, 10]
+    assert [x for x, _ in line] == sorted(x for x, _ in line)
+    (rates,) = points(svg, "orc-rate")
+    assert [y for _, y in rates] == [120, 65, 120, 37.5]
+    assert "Saved $4.00 in all" in str(Text(svg))
+    assert "hit rate ended at 75%" in str(Text(svg))
+    assert 'role="img"' in svg
+
+
+def test_chart__stands_in_time():
+    """A week without asks is as wide as a week, and the hit rate is broken where nothing could hit."""
+    few = timeline(("1", 1, 1), ("1", 0, 0), ("1", 1, 1))
+    svg = chart_svg([few[0], few[1]._replace(start_s=few[0].start_s + 6 * DAY_S), few[2]._replace(start_s=few[0].start_s + 7 * DAY_S)])  # fmt: skip
+    (line,) = points(svg, "orc-saved")
+    xs = [x for x, _ in line]
+    assert (xs[1] - xs[0]) / (xs[2] - xs[0]) == pytest.approx(6 / 7, abs=0.01)
+    assert len(points(svg, "orc-rate")) == 2
+
+
+def test_chart__of_many_days_is_small_and_exact():
+    """Years of days are put together, and what they come to stays the same."""
+    svg = chart_svg(timeline(*[("0.5", 1, 1)] * 1000))
+    (line,) = points(svg, "orc-saved")
+    assert len(line) <= 120
+    assert len(svg) < 6000
+    assert line[-1][1] == 10
+    assert "Saved $500.00 in all" in str(Text(svg))
+
+
+def test_chart__names_hours_within_two_days():
+    """What is by the hour says so."""
+    assert "2026-03-02 01:00" in str(Text(chart_svg(timeline(("1", 1, 0), ("1", 1, 0), step_s=3600.0))))
+
+
+@pytest.mark.parametrize("sums", [[], [("0", 0, 1)], [("0", 0, 0), ("0", 0, 0)], [("1", 1, 0)]])
+def test_chart__of_little_is_no_error(sums):
+    """Nothing, one day, no savings: no division by nothing."""
+    svg = chart_svg(timeline(*sums))
+    assert bool(svg) == bool(sums)
+    assert "nan" not in svg
+    assert sparkline(timeline(*sums)) == ""
+
+
+def test_sparkline__rises_to_the_whole():
+    """A row of bars, the last one full."""
+    assert sparkline(timeline(("0", 0, 1), ("1", 1, 1), ("1", 1, 1))) == "▁▄█"
+    assert len(sparkline(timeline(*[("1", 1, 1)] * 500))) <= 32
+
+
+# -- one truth --------------------------------------------------------------------------------
+
+
+def test_forms__say_the_same_figures(filled, panel):
+    """The widget, the saved notebook's Markdown and the terminal's text have the same figures, to the letter."""
+    bundle = panel._repr_mimebundle_()
+    plain, markdown = bundle["text/plain"], bundle["text/markdown"]
+    widget = said(panel.face._tiles)
+    as_markdown = re.sub(r"&#(\d+);", lambda code: chr(int(code[1])), markdown)
+    assert plain == panel_text(filled) == repr(panel)
+    for tile in tiles(complete(filled, gather(filled))):
+        for figure in (tile.value, *tile.notes):
+            assert figure in widget
+            assert figure in as_markdown
+            assert figure in plain
+    for row in breakdown(filled, "model").rows:
+        for cell in row:
+            assert cell in said(panel.face._groups)
+            assert cell in as_markdown
+            assert cell in plain
+
+
+def test_forms__follow_what_is_set(panel):
+    """What is counted and grouped on screen is what is written down."""
+    panel.face.scope.value = True
+    panel.face.by.value = "tag"
+    bundle = panel._repr_mimebundle_()
+    assert "this session" in bundle["text/plain"]
+    assert "this session" in bundle["text/markdown"]
+    assert "| tag | asks |" in bundle["text/markdown"]
+
+
+def test_bundle__is_fit_to_be_saved(panel):
+    """The widget, Markdown and text: no HTML, style or drawing that a sanitiser would spill, and no links."""
+    bundle = panel._repr_mimebundle_()
+    assert set(bundle) == {"application/vnd.jupyter.widget-view+json", "text/markdown", "text/plain"}
+    assert not re.search(r"<(?!br>)|style=|http|!\[", bundle["text/markdown"])
+
+
+def test_text__of_an_empty_cache(cache):
+    """Before the first ask the terminal shows nought of everything, and makes no folder."""
+    text = panel_text(cache)
+    assert "entries   0" in text
+    assert not cache.directory.exists()
