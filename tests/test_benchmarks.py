@@ -20,7 +20,12 @@ RATIOS = {
     "bytes on disk ÷ plain diskcache",
 }
 CPU = {"%load_ext, CPU", "first hit cell in a fresh shell, CPU"}
-LISTINGS = {"page of 50, newest first", "totals by model", "purge of one model of 40"}
+LISTINGS = {
+    "page of 50, newest first",
+    "totals by model",
+    "search of a text that is nowhere: ÷ inflating all of it",
+    "purge of one model of 40",
+}
 COUNTS = {"requests that our hits sent", "heavy libraries that a hit imports"}
 PEERS = {
     "API hit, 2 KB: dspy_disk ÷ ours",

@@ -171,8 +171,8 @@ def parts(digest: str, blob: object) -> Iterator[bytes]:
         if type(blob) is not bytes or len(blob) < _START.size:
             raise _damaged(digest, "not a blob")
         inflate = zlib.decompressobj(-15, _DICTIONARY)
-        stored, more = memoryview(blob)[_START.size :], blob[0] == _DEFLATED
-        payload = inflate.decompress(stored, _SMALL_BYTES) if more else bytes(stored)
+        stored, more = blob[_START.size :], blob[0] == _DEFLATED
+        payload = inflate.decompress(stored, _SMALL_BYTES) if more else stored
         size, _ = _FRAME.unpack_from(payload)
         end = _FRAME.size + size
         if more and end > len(payload):
@@ -213,7 +213,7 @@ def read_head(digest: str, blob: object) -> str:
         start = (
             inflate.decompress(stored, _FRAME.size + HEAD_CHARS)
             if deflated
-            else bytes(stored[: _FRAME.size + HEAD_CHARS * _UTF8_BYTES])
+            else stored[: _FRAME.size + HEAD_CHARS * _UTF8_BYTES]
         )
         size, _ = _FRAME.unpack_from(start)
         text = start[_FRAME.size : _FRAME.size + size]
@@ -247,17 +247,17 @@ def _pack(digest: str, text: str, skeleton: bytes, content: Any) -> bytes:
     return _START.pack(form, _checksum(digest, form, payload)) + payload
 
 
-def _checksum(digest: str, form: int, stored: bytes | memoryview) -> int:
+def _checksum(digest: str, form: int, stored: bytes) -> int:
     # With the key in it, an answer that a damaged index finds under another key fails too.
     return zlib.crc32(stored, zlib.crc32(digest.encode(), form))
 
 
-def _stored(digest: str, blob: object) -> tuple[bool, memoryview]:
+def _stored(digest: str, blob: object) -> tuple[bool, bytes]:
     """Whether the payload of a blob is deflated, and its bytes as stored; its checksum holds."""
     if type(blob) is not bytes or len(blob) < _START.size:
         raise _damaged(digest, "not a blob")
     form, checksum = _START.unpack_from(blob)
-    stored = memoryview(blob)[_START.size :]
+    stored = blob[_START.size :]  # of a few kilobytes a copy is made faster than a view
     if checksum != _checksum(digest, form, stored):
         raise _damaged(digest, "its checksum differs")
     if form == _DEFLATED:
@@ -271,7 +271,7 @@ def _payload(digest: str, blob: object, largest_bytes: int) -> bytes:
     """The payload of a blob, or its first bytes; its checksum holds."""
     deflated, stored = _stored(digest, blob)
     if not deflated:
-        return bytes(stored)
+        return stored
     return zlib.decompressobj(-15, _DICTIONARY).decompress(stored, largest_bytes)
 
 
