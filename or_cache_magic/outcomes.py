@@ -35,8 +35,10 @@ def notes_on_call(request: Request, answer: Answer) -> tuple[str, ...]:
         return notes
     from .prompt_caching import marked  # few ask for it
 
-    why_not = marked(request.body, request.prompt_cache).why_not
-    return (*notes, f"prompt caching: {why_not}") if why_not else notes
+    marks = marked(request.body, request.prompt_cache)
+    shorter = marks.marks and marks.ttl != request.prompt_cache
+    why = marks.why_not or ("kept for 5 minutes; only Anthropic keeps an hour" if shorter else "")
+    return (*notes, f"prompt caching: {why}") if why else notes
 
 
 def coalesced(outcome: Outcome) -> Outcome:

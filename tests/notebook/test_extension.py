@@ -129,24 +129,28 @@ def test_load__is_silent_and_touches_nothing(tmp_path: Path):
     assert not (tmp_path / ".or_cache").exists()
 
 
+NAMED = "openai/gpt-4o-mini"
+
+
 @pytest.mark.parametrize(
-    "cell",
+    ("cell", "asked"),
     [
-        "%openrouter",
-        "%openrouter_stats",
-        "%openrouter_entries",
-        "%openrouter_config",
-        "%openrouter_purge --all -y",
-        "%openrouter --dry-run hi",
-        "%openrouter --help",
+        ("%openrouter", {"/key"}),
+        ("%openrouter_stats", set()),
+        ("%openrouter_entries", set()),
+        ("%openrouter_config", set()),
+        ("%openrouter_purge --all -y", set()),
+        ("%openrouter_panel", set()),
+        ("%openrouter --dry-run hi", {f"/model/{NAMED}", f"/models/{NAMED}/endpoints"}),
+        ("%openrouter --help", set()),
     ],
 )
-def test_looking__makes_no_folder(nb, cell: str):
-    """Only a store makes the folder; looking does not."""
+def test_looking__makes_no_folder(nb, cell: str, asked: set[str]):
+    """Only a store makes the folder; looking does not. What is asked is the key's limits, or prices: free."""
     nb.run(cell)
 
     assert not (nb.folder / ".or_cache").exists()
-    assert nb.sim.requests == ()
+    assert {one.path.removeprefix("/api/v1") for one in nb.sim.requests} == asked
 
 
 def test_setting_names__are_the_settings():
