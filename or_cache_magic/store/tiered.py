@@ -26,6 +26,9 @@ class TieredStore(DiskStore):
 
     Listing, counting and history are the disk's. Without a server it is a `DiskStore`. Thread-safe.
 
+    A cost that is told later (`settle`) is written to this disk alone: who is given the answer settles their
+    own copy by its generation, and to offer it anew could undo what a teammate refreshed since.
+
     Args:
         database: The first tier.
         shared: Gives the second one, or None where there is none; asked at each use.
