@@ -95,6 +95,8 @@ def _prose(folder: Path) -> Iterator[Sample]:
 
     for name, text in islice(sorted(topics.items(), key=lambda item: -len(item[1])), FILES_EACH):
         yield Sample("English", name, " ".join(text.split()) if len(name) % 2 else text)
+        if len(name) % 4 == 0:
+            yield Sample("SHOUTED", name, text.upper())
     yield from _files("Markdown", folder, "**/README.md")
     yield from _files("Markdown", folder, "**/METADATA")
 

@@ -64,11 +64,16 @@ def holding(rates: Any, texts: Sequence[str], true: Sequence[Sequence[int]]) -> 
     return float(np.mean(np.floor(found @ low) <= least)), float(np.mean(np.ceil(found @ high) >= most))
 
 
-def _at_least(kind: bytes) -> tuple[int, int | None]:
-    return (0, 0) if kind in REPEATED else (0, None)
+def _at_least(kind: bytes) -> tuple[float, float | None]:
+    """Where the low rate may lie: a word or a sign is surely a token; of digits 3 may be, of capitals 5."""
+    if kind in REPEATED:
+        return 0, 0
+    return 0, {b"0": 1 / 3, b"A": 1 / 5}.get(kind, {1: None, 2: 1}.get(len(kind), 2))
 
 
-def _bound(found: Any, weight: Any, sign: int, edge: Any, limits: Sequence[tuple[int, int | None]]) -> Any:
+def _bound(
+    found: Any, weight: Any, sign: int, edge: Any, limits: Sequence[tuple[float, float | None]]
+) -> Any:
     """The rates whose sums are least above the edge (``sign`` 1) or most below it (-1)."""
     import numpy as np
     from scipy.optimize import linprog
