@@ -21,6 +21,7 @@ from .records import Cost, LedgerRow, Request
 if TYPE_CHECKING:
     from .database import Database
     from .prices import PriceBook
+    from .records import Answer
     from .store import DiskStore
 
 __all__ = ["NOTHING_SETTLED", "Settled", "Settler", "count_tokens"]
@@ -90,11 +91,7 @@ def count_tokens(store: DiskStore, prices: PriceBook) -> Callable[[LedgerRow], D
         # For how long something was written to a prompt cache is not kept, and has its price.
         if row.cache_write_tokens:
             return None
-        kept = [(old.answer, old.request) for old in store.unserved(row.key)]
-        entry = store.entry(row.key)
-        if entry is not None:
-            kept.append((entry.answer, store.request(row.key)))
-        for answer, body in kept:
+        for answer, body in _answers(store, row.key):
             if answer.generation_id == row.generation_id and body is not None:
                 return prices.tokens_cost(Request(body, base_url=row.base_url), answer, row.at_s).usd
         return None
@@ -152,7 +149,7 @@ class Settler:
             budget_s: Seconds after which no other one is begun, waiting for another thread's round included.
         """
         ends_s = time.monotonic() + budget_s
-        if not self.is_due() or not self._one_round.acquire(timeout=budget_s):
+        if not self.is_due() or not self._one_round.acquire(timeout=max(0.0, budget_s)):
             return NOTHING_SETTLED
         try:
             return self._round(self._settlements(), limit, ends_s)
@@ -225,6 +222,16 @@ class Settler:
         )
         data = reply.get("data") if isinstance(reply, Mapping) else None
         return data if isinstance(data, Mapping) else {}
+
+
+def _answers(store: DiskStore, digest: str) -> list[tuple[Answer, Mapping[str, Any] | None]]:
+    """Every kept answer to a request, with its body; damaged ones are left out."""
+    try:
+        kept = [(old.answer, old.request) for old in store.unserved(digest)]
+        entry = store.entry(digest)
+        return kept if entry is None else [*kept, (entry.answer, store.request(digest))]
+    except StoreError:
+        return []
 
 
 def _due(waiting: list[Waiting], now_s: float) -> list[str]:

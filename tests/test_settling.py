@@ -255,8 +255,8 @@ def test_settle__waits_twice_as_long_each_time(cache, sim, clock, settler_of):
         cache.ask(PROMPT)
     settler = settler_of(cache)
     rounds = []
-    for _ in range(16):
-        clock.now_s += 0.5
+    for _ in range(32):
+        clock.now_s += 0.25
         before = len(asked(sim))
         settled = settler.settle()
         if len(asked(sim)) > before:
@@ -311,6 +311,22 @@ def test_settle__then_counts_tokens_where_prices_leave_no_doubt(
     assert totals.paid_usd == totals.estimated_usd == (sim.total_cost if listed else 0)
     assert cache.store.find()[0].cost == (Cost(sim.total_cost, "estimated") if listed else UNKNOWN_COST)
     assert settler.settle() == Settled()
+
+
+def test_settle__a_damaged_answer_is_not_counted_and_stops_nothing(cache, sim, clock, settler_of, gateway):
+    """Its tokens can't be read: the generation is given up, and the next one is asked for."""
+    prices = PriceBook(cache.database, gateway.fetch, clock)
+    sim.script(scenario("uncosted", misses=99))
+    cache.ask(PROMPT)
+    prices.listed(sim.base_url, cache.settings.model)
+    with cache.database.transaction() as connection:
+        connection.execute("UPDATE Cache SET value = x'00'")
+    settler = settler_of(cache, estimated=count_tokens(cache.store, prices))
+    for _ in range(12):
+        clock.now_s += 4000
+        last = settler.settle()
+    assert last == Settled(given_up=1)
+    assert cache.totals()[0].unpriced == 1
 
 
 UNTOLD = {

@@ -32,7 +32,8 @@ _FLUSH_WAIT_S: Final = 0.05
 _TWO_DAYS_S: Final = 1.5 * 86_400
 """The second of two days begins sooner, the third later, also where a day has 23 or 25 hours."""
 
-_COUNTED: Final = "kind IN ('hit', 'team', 'miss')"
+_COUNTED_KINDS: Final = ("hit", "team", "miss")
+_COUNTED: Final = f"kind IN {_COUNTED_KINDS}"
 
 
 class Ledger:
@@ -182,15 +183,15 @@ class Ledger:
             session: Only this session's; None is all.
         """
         wanted = Wanted(session)
-        distinct = f"SELECT DISTINCT key FROM or_ledger {wanted.where_also(_COUNTED)}"  # noqa: S608
+        # A set of Python's is twice as fast as SQL's DISTINCT, and takes what is not written yet as well.
+        sql = f"SELECT key FROM or_ledger {wanted.where_also(_COUNTED)}"  # noqa: S608
         with self._moving:
             self._flush()
-            waiting = {row.key for row in self._waiting(wanted) if row.kind in ("hit", "team", "miss")}
-            if waiting:
-                found = self._database.select(distinct, wanted.parameters)
-                return len(waiting.union(key for (key,) in found))
-            counted = self._database.select(f"SELECT count(*) FROM ({distinct})", wanted.parameters)  # noqa: S608
-        return int(counted[0][0]) if counted else 0
+            found = self._database.select(sql, wanted.parameters)
+            waiting = self._waiting(wanted)
+        keys = {key for (key,) in found}
+        keys.update(row.key for row in waiting if row.kind in _COUNTED_KINDS)
+        return len(keys)
 
     def _sums(self, grouping: Grouping, session: str | None, since_s: float | None = None) -> dict[Any, Sums]:
         wanted = Wanted(session, since_s)
