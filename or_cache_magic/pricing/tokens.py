@@ -193,8 +193,8 @@ def text_tokens(text: str) -> TokenRange:
     It holds for any model: ``likely`` is the middle of the published tokenizers of today's models, and
     ``high`` covers Claude 4.7's, which cuts the finest. How well is in docs/money.md.
 
-    >>> text_tokens("A text of this length has ten tokens for most models.")
-    TokenRange(low=6, likely=13, high=29)
+    >>> text_tokens("A text of this length has twelve tokens for most models.")
+    TokenRange(low=6, likely=13, high=30)
     """
     if not text:
         return TokenRange(0, 0, 0)

@@ -34,6 +34,7 @@ TEXTS = {
     "JSON": '{"id": 48151623, "user": "u_3f9a1c", "score": -7.25813, "tags": ["a", "b"], "ok": true, "next": null}',
     "UUID": "0b5e7c1e-93a4-4d1f-8a57-2f6f0f9f3a11",
     "base64": "iVBORw0KGgoAAAANSUhEUgAACAIAAAIqCAYAAAACF2SHFzAAAMP2lDQ1BJQ0MgUHJvZmlsZQAA",
+    "keys": "Q7xZ" * 20,
     "emoji": "😀🎉👍🏽 👩‍👩‍👧‍👦 🚀🔥🔥 ✅ 🇯🇵",
     "rule": "=" * 80,
     "blanks": " " * 400 + "\n" * 40,
@@ -65,6 +66,7 @@ COUNTED = {
     "JSON": (49, 49, 49, 57, 57, 57, 49, 57, 49, 54),
     "UUID": (33, 33, 33, 36, 36, 37, 33, 36, 34, 33),
     "base64": (45, 49, 49, 49, 51, 55, 47, 44, 58, 72),
+    "keys": (80, 80, 80, 80, 80, 80, 80, 61, 80, 101),
     "emoji": (26, 45, 42, 26, 54, 40, 28, 19, 48, 47),
     "rule": (1, 1, 1, 1, 3, 7, 2, 5, 3, 5),
     "blanks": (7, 6, 6, 6, 17, 66, 7, 15, 26, 26),
@@ -211,6 +213,13 @@ def test_request_tokens__count_all_that_is_sent(more):
     assert found.likely > plain.likely
     assert found.high > plain.high
     assert found.low >= plain.low
+
+
+@pytest.mark.parametrize("name", ["tools", "functions"])
+def test_request_tokens__count_each_tool(name):
+    """A second tool costs what its own text does; what frames the first is there already."""
+    one, two = (request_tokens(asked(HELLO, **{name: tools})) for tools in ([TOOL], [TOOL, TOOL]))
+    assert two.likely - one.likely == pytest.approx(text_tokens(json.dumps(TOOL)).likely, abs=6)
 
 
 @pytest.mark.parametrize(
