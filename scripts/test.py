@@ -1,7 +1,7 @@
 """Makes a virtual environment, installs the built package and its test tools, and runs every check.
 
     python3 scripts/test.py              # lint, types, floors, all tests with coverage
-    python3 scripts/test.py --unit       # only the tests that start no kernels, servers or crowds
+    python3 scripts/test.py --unit       # only the tests that start no kernels, servers, browsers or crowds
 
 Needs nothing but Python 3.10 or newer and a package index. The tests run against the installed wheel,
 not against the source tree.
@@ -29,15 +29,16 @@ def run(*command: str | Path, **variables: str) -> None:
         sys.exit(done.returncode)
 
 
-def prepare() -> Path:
-    """The environment's folder of programs, with everything installed."""
+def prepare(*groups: str) -> Path:
+    """The environment's folder of programs, with everything installed that these groups of tests need."""
     folder = ROOT / ".venv" / VERSION
     if not folder.is_dir():
         venv.create(folder, with_pip=True)
     programs = folder / ("Scripts" if os.name == "nt" else "bin")
     python = programs / "python"
     run(python, "-m", "pip", "install", "--quiet", "--upgrade", "pip>=25.1")  # 25.1 knows --group
-    run(python, "-m", "pip", "install", "--quiet", ".[demo,redis,memcached]", "--group", "test")
+    needed = [word for group in groups for word in ("--group", group)]
+    run(python, "-m", "pip", "install", "--quiet", ".[demo,redis,memcached]", *needed)
     run(python, "-m", "pip", "install", "--quiet", "--force-reinstall", "--no-deps", ".")
     return programs
 
@@ -45,13 +46,17 @@ def prepare() -> Path:
 def main() -> None:
     """Runs the checks."""
     parser = argparse.ArgumentParser(description="Install and check the package.")
-    parser.add_argument("--unit", action="store_true", help="only what starts no kernels, servers or crowds")
+    parser.add_argument(
+        "--unit", action="store_true", help="only what starts no kernels, servers, browsers or crowds"
+    )
     unit = parser.parse_args().unit
     # A shell has what it runs in the background ignore interrupts, which the tests send.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    programs = prepare()
+    programs = prepare("test") if unit else prepare("test", "browser")
     if unit:
-        apart = [f"--ignore=tests/{name}" for name in ("processes", "shared", "test_benchmarks.py")]
+        apart = [
+            f"--ignore=tests/{name}" for name in ("browser", "processes", "shared", "test_benchmarks.py")
+        ]
         run(programs / "pytest", "-m", "not kernel", "-q", *apart)
         return
     run(programs / "ruff", "format", "--check", ".")

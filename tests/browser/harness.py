@@ -29,7 +29,7 @@ try:
 except ImportError:  # without it nothing here runs
     expect = None
 
-__all__ = ["Browser", "Jupyter", "OpenNotebook", "Watch", "chromium", "expect"]
+__all__ = ["LIVE", "Browser", "Jupyter", "OpenNotebook", "Watch", "chromium", "expect"]
 
 PACKAGES = ("jupyterlab", "notebook", "ipywidgets", "playwright", "axe_playwright_python")
 CHROMIUMS = ("chromium", "chromium-browser", "google-chrome", "chrome")
@@ -47,10 +47,16 @@ FLAGS = (
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
 )
 
-#: Errors of Notebook 7 itself: its application is exposed to tests, and it refuses MathJax its own fonts.
+#: What the front ends themselves complain of: a page that is loaded again while they ask for the debugger;
+#: in Notebook 7 also that its application is exposed to tests, and fonts that it refuses MathJax.
 KNOWN_ERRORS = {
-    "lab": (),
-    "notebook": ("reading 'schema'", "Command 'filebrowser:open-path' not registered", ".woff"),
+    "lab": ("Could not restore the debugger state",),
+    "notebook": (
+        "Could not restore the debugger state",
+        "reading 'schema'",
+        "Command 'filebrowser:open-path' not registered",
+        ".woff",
+    ),
 }
 
 WIDGET = "window.jupyterapp?.shell?.currentWidget"
@@ -58,6 +64,25 @@ KERNEL = f"{WIDGET}?.sessionContext?.session?.kernel"
 CODE_CELLS = (
     f"{WIDGET}.content.widgets.filter(c => c.model.type === 'code' && c.model.sharedModel.getSource().trim())"
 )
+
+
+# Of each of these nodes: what below it could run, load, or lead to something other than a page.
+LIVE = """([nodes, tags]) => nodes.map(child => {
+    const found = [];
+    for (const node of child.querySelectorAll('*')) {
+        const tag = node.localName;
+        if (!tags.includes(tag) && !tag.startsWith('mjx-') && !node.closest('mjx-container')) found.push(tag);
+        for (const { name, value } of node.attributes) {
+            if (name.startsWith('on') || ['src', 'srcset', 'srcdoc', 'action', 'formaction', 'data', 'background',
+                'poster', 'ping'].includes(name)) found.push(`${tag} ${name}=${value}`);
+            if (name.endsWith('href') &&
+                !['http:', 'https:', 'mailto:'].includes(new URL(value, document.baseURI).protocol))
+                found.push(`${tag} ${name}=${value}`);
+            if (name === 'style' && /url|expression|import/i.test(value)) found.push(`${tag} ${name}=${value}`);
+        }
+    }
+    return found;
+})"""
 
 
 def chromium() -> str:
@@ -315,6 +340,13 @@ class OpenNotebook:
         self._command("notebook:run-all-cells")
         self.wait_until_run()
 
+    def run_cell(self, number: int) -> None:
+        """Runs one cell; it must succeed."""
+        self.page.evaluate(
+            f"number => {{ {WIDGET}.content.activeCellIndex = number }}".replace("?.", "."), number
+        )
+        self._command("notebook:run-cell")
+
     def wait_until_run(self) -> None:
         """Waits until every cell has run, or one has failed, which is an error here."""
         outputs = f"{CODE_CELLS}.flatMap(c => c.model.outputs.toJSON())"
@@ -392,7 +424,7 @@ class OpenNotebook:
         """``Light`` or ``Dark``, as the menu has it."""
         self._command("apputils:change-theme", theme=f"JupyterLab {name}")
         light = str(name == "Light").lower()
-        self.page.wait_for_selector(f'body[data-jp-theme-light="{light}"]')
+        self.page.wait_for_selector(f'body[data-jp-theme-light="{light}"]', state="attached")
 
     def axe(self, selector: str) -> list[str]:
         """What axe-core has against a part of the page: rules of WCAG 2.1 A and AA, and best practice."""

@@ -110,7 +110,8 @@ def test_panel__searches_filters_sorts_and_pages(forty, notebook):
 
     panel.field("Model").select_option(MODELS[1])
     panel.expect_matching(13)
-    assert set(panel.column("model")) == {MODELS[1]}
+    (model,) = set(panel.column("model"))
+    assert MODELS[1].endswith(model)
     panel.field("Tag").select_option("draft")
     panel.expect_matching(3)
     panel.search("question 28")
