@@ -19,9 +19,9 @@ MARGIN = 1.05
 REPEATED = (b"n", b"t", b"  ", b"..")
 """What some tokenizers merge however much of it there is: blanks, rules. At the least it is nothing."""
 
-ALONE = {b"  ": 0.13, b"f": 3, b"q": 4}
+ALONE = {b"  ": 0.13, b"A": 1.25, b"0a": 1, b"f": 3, b"q": 4}
 """What is worth so much at the most in texts of little else, which are not among these: a token for 16
-blanks, one for each byte of a rare sign."""
+blanks, one for each byte of a rare sign, one and a mark for a capital among digits."""
 
 PER_TEXT_LOW, PER_TEXT_HIGH = -4, 6
 """How much a bound may give to a text as such: long ones are spared what chance does to short ones."""
