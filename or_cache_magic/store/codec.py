@@ -172,14 +172,14 @@ def parts(digest: str, blob: object) -> Iterator[bytes]:
         if type(blob) is not bytes or len(blob) < _START_BYTES:
             raise _damaged(digest, "not a blob")
         inflate = zlib.decompressobj(-15, _DICTIONARY)
-        stored, more = blob[_START_BYTES :], blob[0] == _DEFLATED
+        stored, more = blob[_START_BYTES:], blob[0] == _DEFLATED
         payload = inflate.decompress(stored, _SMALL_BYTES) if more else stored
         size, _ = _FRAME.unpack_from(payload)
         end = _FRAME_BYTES + size
         if more and end > len(payload):
             limit = min(end, _LARGEST_BYTES) - len(payload)
             payload += inflate.decompress(inflate.unconsumed_tail, limit)
-        yield payload[_FRAME_BYTES : end]
+        yield payload[_FRAME_BYTES:end]
         rest = payload[end:]
         if more and not inflate.eof:
             rest += inflate.decompress(inflate.unconsumed_tail, _LARGEST_BYTES)
@@ -258,7 +258,7 @@ def _stored(digest: str, blob: object) -> tuple[bool, bytes]:
     if type(blob) is not bytes or len(blob) < _START_BYTES:
         raise _damaged(digest, "not a blob")
     form, checksum = _START.unpack_from(blob)
-    stored = blob[_START_BYTES :]  # of a few kilobytes a copy is made faster than a view
+    stored = blob[_START_BYTES:]  # of a few kilobytes a copy is made faster than a view
     if checksum != _checksum(digest, form, stored):
         raise _damaged(digest, "its checksum differs")
     if form == _DEFLATED:
@@ -289,7 +289,7 @@ def _unpack(digest: str, blob: object, largest_bytes: int = _LARGEST_BYTES) -> t
         raise _damaged(digest, "it can't be decoded") from exc
     if parsed != len(form):
         raise _damaged(digest, "more follows its JSON")
-    return payload[_FRAME_BYTES : middle], payload[middle:end], content
+    return payload[_FRAME_BYTES:middle], payload[middle:end], content
 
 
 def _damaged(digest: str, why: str) -> StoreCorruptError:
