@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Final
 
 import ipywidgets as w
 
+from or_cache_magic.frames.cells import format_sum
 from or_cache_magic.sizes import format_size
 
-from .markup import at_least, escape
+from .markup import escape
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -78,7 +79,7 @@ class Actions:
 
 def _question(weight: Weight, some: Sequence[EntryRow], *, team: bool) -> str:
     noun = "1 entry" if weight.entries == 1 else f"{weight.entries:,} entries"
-    price = at_least(weight.cost_usd, weight.unpriced)
+    price = format_sum(weight.cost_usd, unpriced=weight.unpriced)
     unknown = f" ({weight.unpriced:,} of unknown cost)" if weight.unpriced else ""
     theirs = ", and what the team's server has of them, for all of the team" if team else ""
     named = "".join(f"<li>{escape(row.key[:10])} · {escape(row.prompt, _PROMPT_WIDTH)}</li>" for row in some)

@@ -75,7 +75,7 @@ def _facts(row: EntryRow, answer: Answer | None, served: str, now_s: float) -> s
         "model": row.model,
         "answered by": answer and answer.model,
         "provider": row.provider,
-        "cost": f"{cost_text(row.cost)} ({row.cost.source})",
+        "cost": f"{format_usd(row.cost.usd)} ({row.cost.source})",
         "hits": f"{row.hits:,}, saved {format_usd(row.saved_usd)}",
         "last hit": row.last_hit_s and exact_time(row.last_hit_s),
         "created": exact_time(row.created_s),

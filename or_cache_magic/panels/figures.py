@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from or_cache_magic.frames.cells import format_share, format_sum
+from or_cache_magic.frames.notes import ceiling
 from or_cache_magic.records import EntryFilter
 from or_cache_magic.render import format_usd
 from or_cache_magic.sizes import format_size
-
-from .markup import at_least
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -119,8 +119,8 @@ def breakdown(cache: CompletionCache, by: str, *, session: bool = False) -> Brea
             t.group or "(none)",
             f"{t.calls:,}",
             hit_rate(t),
-            at_least(t.paid_usd, t.unpriced),
-            at_least(t.saved_usd, t.unpriced),
+            format_sum(t.paid_usd, unpriced=t.unpriced),
+            format_sum(t.saved_usd, unpriced=t.unpriced),
         )
         for t in shown
     )
@@ -134,7 +134,7 @@ def tiles(figures: Figures) -> tuple[Tile, ...]:
 
 def hit_rate(totals: Totals) -> str:
     """Hits among the asks that a stored answer could have served; a dash where there was none."""
-    return _percent(totals.hits, totals.misses)
+    return _share(totals.hits, totals.misses)
 
 
 def _entries(figures: Figures) -> Tile:
@@ -147,51 +147,50 @@ def _entries(figures: Figures) -> Tile:
 
 def _hits(figures: Figures) -> Tile:
     t = figures.totals
-    decided = t.hits + t.misses
-    notes = [f"{t.hits:,} of {_count(decided, 'ask')}"]
-    if decided:
-        notes.append(
-            f"tokens {_percent(t.hit_tokens, t.bought_tokens)} · dollars {_percent(t.saved_usd, t.paid_usd)}"
-        )
-    if figures.asked is not None and 0 < figures.asked <= decided:
-        repeats = _percent(decided - figures.asked, figures.asked)
-        notes.append(f"repeats {repeats}: {_count(figures.asked, 'different ask')}")
+    asks = t.hits + t.misses
+    notes = [f"{t.hits:,} of {_count(asks, 'ask')}"]
+    if asks:
+        dollars = _share(t.saved_usd, t.paid_usd, about=bool(t.unpriced))
+        notes.append(f"tokens {_share(t.hit_tokens, t.bought_tokens)} · dollars {dollars}")
+    if figures.asked and t.hits <= asks - figures.asked:  # what others bought can bring more than these asks
+        share = format_share(ceiling(t, figures.asked))
+        notes.append(f"ceiling {share}: {_count(figures.asked, 'different request')}")
     return Tile("hit rate", hit_rate(t), tuple(notes))
 
 
 def _paid(t: Totals) -> Tile:
-    reported = t.paid_usd - t.settled_usd - t.estimated_usd
     notes = [f"{t.unpriced:,} of {t.calls:,} unpriced"] if t.unpriced else []
-    sources = [("reported", reported), ("settled later", t.settled_usd), ("estimated", t.estimated_usd)]
-    notes += [f"{format_usd(usd)} {name}" for name, usd in sources if usd or name == "reported"]
-    return Tile("paid", at_least(t.paid_usd, t.unpriced), tuple(notes))
+    sources = ((t.reported_usd, "reported"), (t.settled_usd, "settled"), (t.estimated_usd, "estimated"))
+    notes += [f"{format_usd(usd)} {name}" for usd, name in sources if usd]
+    return Tile("paid", format_sum(t.paid_usd, unpriced=t.unpriced), tuple(notes))
 
 
 def _saved(t: Totals) -> Tile:
     notes = []
     if t.prompt_cache_saved_usd:
-        net = at_least(t.saved_usd + t.prompt_cache_saved_usd, t.unpriced)
-        notes.append(f"{net} net: prompt caching {_signed(t.prompt_cache_saved_usd)}")
+        # What is not known of prompt caching may be a loss.
+        bound = "≈ " if t.prompt_cache_unpriced else "≥ " if t.unpriced else ""
+        by = f"{'+' if t.prompt_cache_saved_usd > 0 else ''}{format_usd(t.prompt_cache_saved_usd)}"
+        notes.append(f"{bound}{format_usd(t.net_saved_usd)} net: prompt caching {by}")
     if t.prompt_cache_unpriced:
         notes.append(f"prompt caching unknown in {_count(t.prompt_cache_unpriced, 'call')}")
     if t.team_hits:
         notes.append(f"{format_usd(t.team_saved_usd)} of it by the team ({_count(t.team_hits, 'hit')})")
     if t.coalesced:
-        notes.append(f"besides: {format_usd(t.coalesced_usd)} coalesced ({t.coalesced:,})")
+        notes.append(
+            f"besides: {format_sum(t.coalesced_usd, unpriced=t.unpriced)} coalesced ({t.coalesced:,})"
+        )
     if t.replays:
-        notes.append(f"besides: {format_usd(t.replayed_usd)} replayed offline ({t.replays:,})")
+        replayed = format_sum(t.replayed_usd, unpriced=t.unpriced)
+        notes.append(f"besides: {replayed} replayed offline ({t.replays:,})")
     if t.stale:
         notes.append(f"besides: {_count(t.stale, 'expired answer')} served when a call failed")
-    return Tile("saved", at_least(t.saved_usd, t.unpriced), tuple(notes))
+    return Tile("saved", format_sum(t.saved_usd, unpriced=t.unpriced), tuple(notes))
 
 
-def _signed(usd: Decimal) -> str:
-    return f"{'+' if usd > 0 else ''}{format_usd(usd)}"
-
-
-def _percent(part: Decimal | int, rest: Decimal | int) -> str:
+def _share(part: Decimal | int, rest: Decimal | int, *, about: bool = False) -> str:
     whole = part + rest
-    return f"{part / whole:.0%}" if whole else "-"
+    return format_share(float(part / whole) if whole else None, about=about)
 
 
 def _count(number: int, noun: str) -> str:

@@ -51,7 +51,7 @@ class Makers:
         return self.make(w.Dropdown, css={"width": width}, description=description, options=list(options))
 
     def row(self, *children: Any, **options: Any) -> Any:
-        """Widgets side by side; with `classes`, `hidden` until its layout's ``display`` is ``flex``, and CSS."""
+        """Widgets side by side, with `classes` and CSS; `hidden` until its layout's display is ``flex``."""
         return self._box(w.HBox, children, **options)
 
     def wrapped(self, *children: Any, **options: Any) -> Any:

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import re
 from datetime import datetime, timezone
-from decimal import Decimal
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
+from or_cache_magic.frames.cells import format_moment, format_source, format_time
 from or_cache_magic.markdown import escape_html, one_line
 from or_cache_magic.render import format_usd
 
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "answer_html",
-    "at_least",
     "cost_text",
     "escape",
     "exact_time",
@@ -60,18 +59,17 @@ def pre(text: str) -> str:
 
 def local_time(at_s: float) -> str:
     """Returns a time of the local zone to the minute: ``2026-11-23 14:05``."""
-    return f"{_local(at_s):%Y-%m-%d %H:%M}"
+    return f"{_utc(at_s).astimezone():%Y-%m-%d %H:%M}"
 
 
 def short_time(at_s: float, now_s: float) -> str:
     """Returns a time of this year as ``11-23 14:05``, of another as its day."""
-    at = _local(at_s)
-    return f"{at:%m-%d %H:%M}" if at.year == _local(now_s).year else f"{at:%Y-%m-%d}"
+    return format_time(_utc(at_s), _utc(now_s))
 
 
 def exact_time(at_s: float) -> str:
-    """Returns a time to the second, with its zone."""
-    return f"{_local(at_s):%Y-%m-%d %H:%M:%S %z}"
+    """Returns a time with its zone."""
+    return format_moment(_utc(at_s))
 
 
 def until(expires_s: float | None, now_s: float) -> str:
@@ -87,17 +85,9 @@ def until(expires_s: float | None, now_s: float) -> str:
     return "< 1 min left"
 
 
-def at_least(usd: Decimal, unknown: int) -> str:
-    """Returns a sum of what is known, marked when something is not."""
-    return f"{'≥ ' if unknown else ''}{format_usd(usd)}"
-
-
 def cost_text(cost: Cost) -> str:
-    """Returns a cost and, unless a reply reported it, where it comes from."""
-    if cost.usd is None:
-        return "unknown"
-    source = {"generation": " (gen.)", "estimated": " (est.)"}.get(cost.source, "")
-    return f"{format_usd(cost.usd)}{source}"
+    """Returns a cost and, unless the reply itself said it, where it comes from: ``$0.0021 settled``."""
+    return f"{format_usd(cost.usd)} {'' if cost.usd is None else format_source(cost.source)}".strip()
 
 
 def answer_html(text: str) -> str:
@@ -140,5 +130,5 @@ def _link_open(
     return rendered
 
 
-def _local(at_s: float) -> datetime:
-    return datetime.fromtimestamp(at_s, tz=timezone.utc).astimezone()
+def _utc(at_s: float) -> datetime:
+    return datetime.fromtimestamp(at_s, tz=timezone.utc)

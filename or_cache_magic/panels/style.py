@@ -13,7 +13,7 @@ STYLE: Final = """<style>
 --orc-bg:var(--jp-layout-color1,transparent);--orc-alt:var(--jp-layout-color2,rgba(128,128,128,.12));
 --orc-good:var(--jp-success-color1,#388e3c);--orc-acc:var(--jp-brand-color1,#1976d2);
 --orc-bad:var(--jp-error-color1,#d32f2f);--orc-code:var(--jp-code-font-family,monospace);
---orc-cols:80px minmax(96px,1.3fr) minmax(150px,4fr) 92px 92px 36px 68px 72px;
+--orc-cols:80px minmax(96px,1.3fr) minmax(150px,4fr) 92px 112px 36px 68px 72px;
 color:var(--orc-fg);overflow:hidden;padding:2px}
 .orc .widget-html{height:auto}
 .orc .widget-html-content{line-height:1.4;color:var(--orc-fg)}
@@ -45,7 +45,7 @@ text-overflow:ellipsis}
 .orc .orc-by tbody th{font-weight:400}
 .orc .orc-by th:first-child,.orc .orc-answer td,.orc .orc-answer th{text-align:left}
 .orc .orc-rows{border:1px solid var(--orc-line);border-radius:8px;overflow:auto;background:var(--orc-bg)}
-.orc .orc-head,.orc .orc-row{border-bottom:1px solid var(--orc-line);align-items:center;min-width:920px;
+.orc .orc-head,.orc .orc-row{border-bottom:1px solid var(--orc-line);align-items:center;min-width:940px;
 overflow:hidden}
 .orc .orc-row:last-child{border-bottom:0}
 .orc .orc-head,.orc .orc-row:hover{background:var(--orc-alt)}

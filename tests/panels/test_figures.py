@@ -35,7 +35,7 @@ def test_tiles__are_the_sums_of_the_cache(filled):
     assert entries.notes == (f"{format_size(filled.store.size_bytes())} of 2 GB",)
     assert hits.value == f"{t.hits / (t.hits + t.misses):.0%}"
     assert hits.notes[0] == f"{t.hits:,} of {t.hits + t.misses:,} asks"
-    assert hits.notes[2] == f"repeats {t.hits / (t.hits + 40):.0%}: 40 different asks"
+    assert hits.notes[2] == f"ceiling {t.hits / (t.hits + 40):.0%}: 40 different requests"
     assert paid.value == f"≥ {format_usd(t.paid_usd)}"
     assert paid.notes == (f"{t.unpriced} of {t.calls} unpriced", f"{format_usd(t.paid_usd)} reported")
     assert saved.value == f"≥ {format_usd(t.saved_usd)}"
@@ -52,7 +52,7 @@ def test_tiles__tell_the_sources_of_what_was_paid():
     """Reported is what is neither settled nor estimated, and together they are what was paid."""
     paid = shown(paid_usd="1.75", settled_usd="0.50", estimated_usd="0.25")["paid"]
     assert paid.value == "$1.75"
-    assert paid.notes == ("$1.00 reported", "$0.50 settled later", "$0.25 estimated")
+    assert paid.notes == ("$1.00 reported", "$0.50 settled", "$0.25 estimated")
 
 
 @pytest.mark.parametrize(
@@ -62,6 +62,7 @@ def test_tiles__tell_the_sources_of_what_was_paid():
         ({"saved_usd": "1", "prompt_cache_saved_usd": "-0.25"}, "$0.75 net: prompt caching -$0.25"),
         ({"saved_usd": "0", "prompt_cache_saved_usd": "-0.25"}, "-$0.25 net: prompt caching -$0.25"),
         ({"prompt_cache_unpriced": 1}, "prompt caching unknown in 1 call"),
+        ({"coalesced": 1, "coalesced_usd": "0.10", "unpriced": 1}, "besides: ≥ $0.10 coalesced (1)"),
         ({"saved_usd": "1", "team_hits": 2, "team_saved_usd": "0.40"}, "$0.40 of it by the team (2 hits)"),
         ({"coalesced": 3, "coalesced_usd": "0.10"}, "besides: $0.10 coalesced (3)"),
         ({"replays": 1, "replayed_usd": "0.20"}, "besides: $0.20 replayed offline (1)"),
@@ -72,7 +73,20 @@ def test_tiles__keep_apart_what_is_no_plain_saving(sums, note):
     """Prompt caching, the team's share, and what avoided no call of its own have lines of their own."""
     saved = shown(**sums)["saved"]
     assert saved.notes == (note,)
-    assert saved.value == format_usd(Decimal(sums.get("saved_usd", 0)))
+    assert saved.value == ("≥ " if "unpriced" in sums else "") + format_usd(Decimal(sums.get("saved_usd", 0)))
+
+
+def test_tiles__do_not_say_at_least_where_it_may_be_less():
+    """What is not known of prompt caching may be a loss: the net is about, not at least."""
+    saved = shown(saved_usd="1", prompt_cache_saved_usd="0.5", prompt_cache_unpriced=2, unpriced=1)["saved"]
+    assert saved.notes == ("≈ $1.50 net: prompt caching +$0.50", "prompt caching unknown in 2 calls")
+
+
+def test_tiles__have_no_ceiling_that_is_exceeded(cache):
+    """Answers that others bought, or an earlier session, can bring more hits than these asks alone."""
+    figures = Figures(totals(hits=3, misses=1), False, 0, 0, None)
+    assert "ceiling 75%: 1 different request" in tiles(figures._replace(asked=1))[1].notes
+    assert not any("ceiling" in note for note in tiles(figures._replace(asked=2))[1].notes)
 
 
 def test_tiles__warn_of_a_quota():
