@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, get_args
 
 from or_cache_magic.database import from_pico, to_pico
-from or_cache_magic.database.columns import COUNT, INTEGER, check_row
+from or_cache_magic.database.columns import INTEGER, check_row
 from or_cache_magic.ledger.rows import BOUGHT, discount_of, uses_prompt_cache
 from or_cache_magic.records import AskKind, LedgerRow, Totals
 
@@ -25,30 +25,25 @@ _KINDS: Final = get_args(AskKind)
 # What was settled is added in the same statement: another kernel that settles meanwhile is seen whole or not.
 # CROSS JOIN begins with the few rows that were.
 _SUMS: Final = """
-SELECT {group}, kind, sum(asks), sum(paid), sum(value), sum(CASE WHEN paid IS NULL THEN asks ELSE 0 END),
-    sum(CASE WHEN value IS NULL THEN asks ELSE 0 END), sum(prompt_tokens), sum(completion_tokens),
+SELECT {group}, kind, sum(asks), sum(paid), sum(value), sum(CASE WHEN paid IS NULL THEN asks END),
+    sum(CASE WHEN value IS NULL THEN asks END), sum(prompt_tokens), sum(completion_tokens),
     0, 0, 0, 0, 0
 FROM {ledger} {where} GROUP BY 1, 2
 UNION ALL
 SELECT {group}, kind, 0,
     sum(CASE WHEN paid IS NULL THEN s.cost END),
     sum(CASE WHEN value IS NULL THEN s.cost * asks END),
-    -sum(CASE WHEN paid IS NULL AND s.cost IS NOT NULL THEN asks ELSE 0 END),
-    -sum(CASE WHEN value IS NULL AND s.cost IS NOT NULL THEN asks ELSE 0 END), 0, 0,
+    -sum(CASE WHEN paid IS NULL AND s.cost IS NOT NULL THEN asks END),
+    -sum(CASE WHEN value IS NULL AND s.cost IS NOT NULL THEN asks END), 0, 0,
     sum(CASE WHEN {source} = 'generation' THEN coalesce(paid, s.cost) END),
     sum(CASE WHEN {source} = 'estimated' THEN coalesce(paid, s.cost) END),
-    sum(s.discount), sum(CASE WHEN s.discount IS NULL THEN asks ELSE 0 END),
+    sum(s.discount), sum(CASE WHEN s.discount IS NULL THEN asks END),
     sum(CASE WHEN s.discount <> 0 OR (s.discount = 0 AND (cached_tokens > 0 OR cache_write_tokens > 0))
-        THEN asks ELSE 0 END)
+        THEN asks END)
 FROM or_settlement s CROSS JOIN or_ledger l ON l.id = s.id
 {where} GROUP BY 1, 2
 """
 _SOURCE: Final = "CASE WHEN paid IS NULL THEN s.cost_source ELSE paid_source END"
-
-_TYPES: Final = (
-    *(INTEGER, INTEGER, COUNT, COUNT, INTEGER, INTEGER, COUNT, COUNT),
-    *(COUNT, COUNT, COUNT, INTEGER, INTEGER),
-)
 
 
 class Amounts(NamedTuple):
@@ -83,6 +78,10 @@ class Amounts(NamedTuple):
     discounted: int = 0
 
 
+_TYPES: Final = (INTEGER,) * len(Amounts._fields)
+_NO_KIND: Final[list[int]] = []
+
+
 def select_sums(database: Database, grouping: Grouping, wanted: Wanted) -> list[Any]:
     """Rows of a group's value, a kind and `Amounts`, of one moment."""
     # By time the table is nearly in order already: sorting it costs less then than reading the index saves.
@@ -101,19 +100,25 @@ class Sums:
         """Add the `Amounts` of one kind, as they come from the file.
 
         Raises:
-            StoreCorruptError: A kind or a sum that rows of ours can't have.
+            StoreCorruptError: No row of ours is of this kind.
         """
-        sums = self._of_kind.get(kind)
-        check_row("a row of the ledger", _TYPES, (sums and sums[0], *amounts))
-        assert sums is not None  # noqa: S101 - checked
+        sums = self._of_kind.get(kind, _NO_KIND)
+        if sums is _NO_KIND:
+            check_row("a row of the ledger", (INTEGER,), (None,))
         for place, amount in enumerate(amounts):
-            if amount:
+            if amount is not None:
                 sums[place] += amount
 
     def totals(self, group: str) -> Totals:
-        """The sums as they are told."""
+        """The sums as they are told.
+
+        Raises:
+            StoreCorruptError: A sum that rows of ours can't have.
+        """
         of = {kind: Amounts(*sums) for kind, sums in self._of_kind.items()}
         every = Amounts(*map(sum, zip(*self._of_kind.values(), strict=True)))
+        # SQL's sum of anything but integers is a float, and makes one of all that it is added to.
+        check_row("a row of the ledger", _TYPES, every)
         hit, team = of["hit"], of["team"]
         return Totals(
             group=group,
