@@ -417,6 +417,23 @@ def test_settle__the_key_goes_to_the_api_in_force_and_no_other(kept, sim, clock,
     assert not stranger.received
 
 
+@pytest.mark.parametrize(
+    "planted",
+    ["tries = 1 << 60", "tries = -9", "tries = 'x'", "next = -1e308", "next = 'x'", "next = 9e999", "generation_id = x'00'",
+     "discount = 1.5", "cost = 'x'", "generation_id = ''"],
+)  # fmt: skip
+def test_settle__a_row_from_a_stranger_raises_nothing(kept, sim, clock, gateway, planted):
+    """Whatever a planted settlement holds, a round raises nothing and settles nothing."""
+    kept.unknown("gen-1", sim.base_url)
+    with kept.database.transaction() as connection:
+        connection.execute(f"UPDATE or_settlement SET {planted}")
+    clock.now_s += 1
+    settler = kept.settler(gateway.fetch, sim.base_url)
+    for _ in range(2):
+        assert settler.settle().settled == 0
+        clock.now_s += 4000
+
+
 def test_settle__with_nothing_due_asks_nobody(cache, sim, clock, settler_of):
     """All is known, or there is no file at all."""
     settler = settler_of(cache, fetch=never)

@@ -13,6 +13,7 @@ from or_cache_magic.database.columns import COUNT, INTEGER, REAL, TEXT, check_ro
 from or_cache_magic.ledger.rows import SELECT_ROWS, base_url_column, row_from
 
 if TYPE_CHECKING:
+    import sqlite3
     from collections.abc import Sequence
     from decimal import Decimal
 
@@ -103,8 +104,8 @@ class Settlements:
             StoreError: It could not be written.
         """
         with self._database.transaction() as connection:
-            (tries,) = connection.execute(_TRIES, (generation_id, self._url)).fetchone()
-            gap_s = min(2.0 ** ((tries or 0) + 1), _LONGEST_GAP_S)
+            tries = self._tries(connection, generation_id)
+            gap_s = min(2.0 ** min(tries + 1, LAST_TRY), _LONGEST_GAP_S)
             claimed = connection.execute(_CLAIM, (now_s + gap_s, generation_id, self._url, now_s))
             return claimed.rowcount > 0
 
@@ -114,12 +115,11 @@ class Settlements:
         Raises:
             StoreError: It could not be written.
         """
-        of_it = (generation_id, self._url)
         with self._database.transaction() as connection:
-            (tries,) = connection.execute(_TRIES, of_it).fetchone()
-            tries = (tries or 0) + 1
-            connection.execute(_MISS, (tries, tries >= LAST_TRY, *of_it))
-            return bool(tries >= LAST_TRY)
+            tries = self._tries(connection, generation_id) + 1
+            is_last = tries >= LAST_TRY
+            connection.execute(_MISS, (tries, is_last, generation_id, self._url))
+            return is_last
 
     def settle(self, generation_id: str, cost: Cost, discount_usd: Decimal | None) -> Sequence[str]:
         """Writes what a generation cost where that was unknown, in this thread's transaction if one is open.
@@ -159,3 +159,8 @@ class Settlements:
         """
         found: list[Any] = self._database.select(_CALL, (generation_id, self._url))
         return row_from(found[0]) if found else None
+
+    def _tries(self, connection: sqlite3.Connection, generation_id: str) -> int:
+        row = connection.execute(_TRIES, (generation_id, self._url)).fetchone()
+        check_row("a settlement", (COUNT,), row)
+        return min(row[0] or 0, LAST_TRY)

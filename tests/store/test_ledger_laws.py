@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter, defaultdict
@@ -252,3 +255,45 @@ def check(ledger, steps, told, now_s, *, session):
         for group, totals in found.items():
             sums[group].matches(totals)
     assert sum(totals.calls for _, totals in ledger.timeline(session)) == len(asks)
+
+
+KERNEL = """
+import sys
+from decimal import Decimal
+from or_cache_magic.database import Database
+from or_cache_magic.ledger import Ledger, Settlements
+from or_cache_magic.records import OPENROUTER_URL, UNKNOWN_COST, Cost, LedgerRow
+
+folder, name, other = sys.argv[1:]
+database = Database(folder, timeout_s=30)
+ledger, settlements = Ledger(database, name, lambda: 1.0), Settlements(database, OPENROUTER_URL)
+for number in range(60):
+    generation = f"{name}-{number}"
+    ledger.record(LedgerRow(1.0, name, "", name, "m", "miss", 1, UNKNOWN_COST, None, generation_id=generation))
+    for _ in range(3):
+        ledger.count_hit(key=name, model="m", generation_id=generation)
+    if number % 7 == 0:
+        ledger.flush()
+    for whose in (name, other):
+        settlements.settle(f"{whose}-{number // 2}", Cost(Decimal("0.000000000001"), "generation"), None)
+while not ledger.flush():
+    pass
+for number in range(60):
+    settlements.settle(f"{name}-{number}", Cost(Decimal("0.000000000001"), "generation"), None)
+database.close()
+"""
+
+
+def test_totals__of_kernels_that_settle_each_others_calls(tmp_path, clock):
+    """Two processes on one file record, count, flush and settle: every pico-dollar is there once."""
+    names = ["a", "b"]
+    kernels = [
+        subprocess.Popen([sys.executable, "-c", KERNEL, os.fspath(tmp_path), name, other])
+        for name, other in (names, names[::-1])
+    ]
+    assert [kernel.wait(60) for kernel in kernels] == [0, 0]
+    with closing(Database(tmp_path)) as database:
+        (totals,) = Ledger(database, "c", clock).totals()
+    assert (totals.misses, totals.hits, totals.unpriced) == (120, 360, 0)
+    assert (totals.paid_usd, totals.saved_usd) == (from_pico(120), from_pico(360))
+    assert totals.settled_usd == totals.paid_usd
