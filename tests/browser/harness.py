@@ -97,6 +97,14 @@ def chromium() -> str:
     pytest.skip(why)
 
 
+# Ends with the tests, also when they are killed: then nobody holds the other end of its standard input.
+SERVER = """
+import os, runpy, signal, sys, threading
+end = lambda: (sys.stdin.read(), os.kill(os.getpid(), signal.SIGTERM))
+threading.Thread(target=end, daemon=True).start()
+runpy.run_module("jupyterlab", run_name="__main__", alter_sys=True)
+"""
+
 # -- the server -----------------------------------------------------------------------------------
 
 
@@ -132,13 +140,13 @@ class Jupyter:
             "LabApp.extension_manager": "readonly",
             "JupyterNotebookApp.expose_app_in_browser": True,
         }
-        command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root"]
+        command = [sys.executable, "-c", SERVER, "--no-browser", "--allow-root"]
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
                 [*command, *(f"--{name}={value}" for name, value in options.items())],
                 cwd=self.root,
                 env=self._environ,
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,  # so that the whole group can be stopped
@@ -161,6 +169,8 @@ class Jupyter:
 
     def stop(self) -> None:
         """Ends it with its kernels."""
+        if self._process.stdin is not None:
+            self._process.stdin.close()
         for sign in (signal.SIGTERM, signal.SIGKILL):
             with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, sign)

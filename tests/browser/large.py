@@ -15,6 +15,8 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
+from or_cache_magic.store import codec
+
 from .harness import OpenNotebook
 
 __all__ = ["ENTRIES", "Measured", "make_large", "measure"]
@@ -39,6 +41,7 @@ def make_large(folder: Path) -> None:
     with closing(sqlite3.connect(folder / "cache.db")) as file:
         file.execute("PRAGMA synchronous = OFF")
         file.execute("PRAGMA cache_size = -400000")
+        file.create_function("sealed", 2, _sealed, deterministic=True)
         with file:
             for shift in range(BASE, ENTRIES, BASE):
                 _copy(file, shift)
@@ -47,21 +50,34 @@ def make_large(folder: Path) -> None:
 
 def _copy(file: sqlite3.Connection, shift: int) -> None:
     """Every one of the first entries once more, with a key of its own."""
-    with_id = "rowid + :shift, lower(hex(randomblob(32)))"
-    rest = [row[1] for row in file.execute("PRAGMA table_info(Cache)") if row[1] not in ("rowid", "key")]
-    columns = ", ".join(rest)
-    file.execute(
-        f"INSERT INTO Cache (rowid, key, {columns}) SELECT {with_id}, {columns} FROM Cache WHERE rowid <= :base",
-        {"shift": shift, "base": BASE},
-    )
-    key = "(SELECT key FROM Cache WHERE Cache.rowid = {table}.id + :shift)"
-    for table in ("or_entry", "or_request", "or_ledger"):
-        names = [row[1] for row in file.execute(f"PRAGMA table_info({table})")]
-        values = [{"id": "id + :shift", "key": key.format(table=table)}.get(name, name) for name in names]
+    file.execute("CREATE TEMP TABLE IF NOT EXISTS new (id INTEGER PRIMARY KEY, key TEXT)")
+    keys = "SELECT rowid + :shift, lower(hex(randomblob(32))) FROM Cache WHERE rowid <= :base"
+    numbers = {"shift": shift, "base": BASE}
+    file.execute(f"INSERT INTO new {keys}", numbers)
+    for table, number, bound in (
+        ("Cache", "rowid", "value"),
+        ("or_entry", "id", ""),
+        ("or_request", "id", "body"),
+        ("or_ledger", "id", ""),
+    ):
+        key = f"(SELECT new.key FROM new WHERE new.id = {table}.{number} + :shift)"
+        changed = {number: f"{number} + :shift", "key": key, bound: f"sealed({key}, {bound})"}
+        names = _columns(file, table)
+        columns, values = ", ".join(names), ", ".join(changed.get(name, name) for name in names)
         file.execute(
-            f"INSERT INTO {table} ({', '.join(names)}) SELECT {', '.join(values)} FROM {table} WHERE id <= :base",
-            {"shift": shift, "base": BASE},
+            f"INSERT INTO {table} ({columns}) SELECT {values} FROM {table} WHERE {number} <= :base", numbers
         )
+
+
+def _columns(file: sqlite3.Connection, table: str) -> list[str]:
+    return [row[1] for row in file.execute(f"PRAGMA table_info({table})")]
+
+
+def _sealed(digest: str, blob: bytes) -> bytes:
+    """A blob as it would be kept with another key: its checksum is bound to that."""
+    form, _ = codec._START.unpack_from(blob)
+    stored = blob[codec._START.size :]
+    return codec._START.pack(form, codec._checksum(digest, form, stored)) + stored
 
 
 def _spread(file: sqlite3.Connection) -> None:
@@ -70,7 +86,7 @@ def _spread(file: sqlite3.Connection) -> None:
     file.execute("UPDATE or_entry SET created = :now - (100000 - id) * :step", times)
     file.execute("UPDATE or_ledger SET at = :now - (100000 - id) * :step", times)
     file.execute("UPDATE or_entry SET hits = 1, saved = cost, last_hit = created + 60 WHERE id % 3 = 0")
-    names = [row[1] for row in file.execute("PRAGMA table_info(or_ledger)")]
+    names = _columns(file, "or_ledger")
     values = [{"id": "NULL", "kind": "'hit'", "paid": "0", "at": "at + 60"}.get(name, name) for name in names]
     file.execute(
         f"INSERT INTO or_ledger ({', '.join(names)}) SELECT {', '.join(values)} FROM or_ledger WHERE id % 3 = 0"

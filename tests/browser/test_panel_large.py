@@ -21,6 +21,7 @@ def test_panel__is_light_with_100_000_entries(notebook, folder, capsys):
     panel = PanelPage(opened, 1)
     panel.expect_matching(ENTRIES)
     assert panel.tile("entries") == f"{ENTRIES:,}"
+    assert all(panel.column("prompt"))
     with capsys.disabled():
         print(  # noqa: T201 - for who reads the log; a busy machine is no defect
             f"\n100,000 entries: panel on the screen {found.shown_s:.2f} s after the cell's start (bar 1 s), "
