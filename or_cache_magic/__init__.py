@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from .cache import CompletionCache
     from .completion import Completion
+    from .notebook.session import Session
     from .panels import Shown
 
 __all__ = [
@@ -61,13 +62,18 @@ def unload_ipython_extension(shell: InteractiveShell) -> None:
     unload(shell)
 
 
-def _cache() -> CompletionCache:
+def _session() -> Session | None:
+    """What the loaded extension's magics share; None where it isn't loaded."""
     import sys
 
     extension = sys.modules.get("or_cache_magic.notebook.extension")
-    if extension is not None and (loaded := extension.loaded()) is not None:
-        cache: CompletionCache = loaded.magics().session.cache()
-        return cache
+    loaded = None if extension is None else extension.loaded()
+    return None if loaded is None else loaded.magics().session
+
+
+def _cache() -> CompletionCache:
+    if (session := _session()) is not None:
+        return session.cache()
     if not _open:
         _open.append(_script_cache())
     return _open[0]
@@ -186,7 +192,8 @@ def panel() -> Shown:
     """
     from .panels import open_panel
 
-    return open_panel(_cache())
+    session = _session()
+    return open_panel(_cache(), folder=None if session is None else session.folder)
 
 
 def warm(source: Any, **options: Any) -> pd.DataFrame:

@@ -59,5 +59,5 @@ def panel_text(cache: CompletionCache) -> str:
 def after_cell(cache: CompletionCache) -> None:
     """Lets a cache's panels show what a cell changed; does nothing where there is none. Never raises."""
     for panel in tuple(_panels):
-        if panel.cache is cache:
+        if panel.cache is cache and panel.is_open:
             panel.after_cell()

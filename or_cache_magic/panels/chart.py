@@ -62,9 +62,11 @@ def chart_svg(timeline: Sequence[Moment]) -> str:
     area = f"{places[0]:.1f},{_BOTTOM} {line} {places[-1]:.1f},{_BOTTOM}"
     rates = "".join(f'<polyline class="orc-rate" points="{run}"/>' for run in _rate_runs(points, places))
     title = f"Saved in all and hit rate, {_stamp(points[0], points)} to {_stamp(points[-1], points)}"
+    told = _described(points)
+    # No ids: the panel may be shown twice on a page.
     return (
-        f'<svg class="orc-chart" role="img" aria-labelledby="orc-ct orc-cd" viewBox="0 0 {_WIDTH} {_HEIGHT}">'
-        f'<title id="orc-ct">{escape(title)}</title><desc id="orc-cd">{escape(_described(points))}</desc>'
+        f'<svg class="orc-chart" role="img" aria-label="{escape(f"{title}. {told}")}"'
+        f' viewBox="0 0 {_WIDTH} {_HEIGHT}"><title>{escape(title)}</title><desc>{escape(told)}</desc>'
         f"{_axes(top_usd)}{_dates(points, places)}"
         f'<polygon class="orc-area" points="{area}"/>'
         f'<polyline class="orc-saved" points="{line}"/>{rates}</svg>'

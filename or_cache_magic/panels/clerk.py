@@ -271,6 +271,7 @@ class Clerk:
     @guarded
     def _ask(self, _: Any) -> None:
         chosen = self._selection
+        self.face.say("counting …")
         chosen.prune()
         self._picks_changed()
         team = self.cache.settings.shared_url is not None

@@ -46,7 +46,7 @@ class Controls:
     def __init__(self, makers: Makers) -> None:
         self.search = makers.make(
             w.Text,
-            css={"width": "230px"},
+            css={"width": "270px"},
             description="Search",
             placeholder="prompt or answer, then Enter",
             continuous_update=False,

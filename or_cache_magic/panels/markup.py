@@ -86,8 +86,9 @@ def until(expires_s: float | None, now_s: float) -> str:
 
 
 def cost_text(cost: Cost) -> str:
-    """Returns a cost and, unless the reply itself said it, where it comes from: ``$0.0021 settled``."""
-    return f"{format_usd(cost.usd)} {'' if cost.usd is None else format_source(cost.source)}".strip()
+    """Returns a cost and, unless the reply itself said it, where it comes from: ``$0.0021 est.``."""
+    source = "" if cost.usd is None else format_source(cost.source).replace("estimated", "est.")
+    return f"{format_usd(cost.usd)} {source}".strip()
 
 
 def answer_html(text: str) -> str:

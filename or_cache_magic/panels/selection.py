@@ -63,13 +63,16 @@ class Selection:
         Raises:
             StoreError: They can't be removed; none was.
         """
-        cache = self._cache
-        cache.ledger.flush()
-        removed = 0
-        if cache.database.exists():
+        cache, parts = self._cache, list(self._filters())
+        if len(parts) == 1:
+            removed = cache.drop(parts[0])
+        elif parts and cache.database.exists():
+            cache.ledger.flush()
             with cache.database.transaction():
-                removed = sum(cache.store.purge(some) for some in self._filters())
+                removed = sum(cache.store.purge(some) for some in parts)
             cache.database.checkpoint()
+        else:
+            removed = 0
         self.keys.clear()
         return removed
 

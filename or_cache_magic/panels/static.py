@@ -5,6 +5,7 @@ Markdown, since GitHub and nbconvert's sanitiser show it whole; they strip style
 
 from __future__ import annotations
 
+import shutil
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from or_cache_magic.frames import entries_frame
@@ -34,9 +35,14 @@ _ROW_HEADS: Final = ("key", "created", "model", "prompt", "tokens in → out", "
 _INSTALL: Final = (
     "To browse and purge here, install ipywidgets (pip install ipywidgets) and restart the kernel."
 )
+_SHORT_HEADS: Final = ("key", "created", "model", "cost", "hits", "prompt")
 _KEY_SHOWN: Final = 10
 _MODEL_WIDTH: Final = 40
+_DAY: Final = len("2026-11-23")
+_SHORT_MODEL_WIDTH: Final = 20
+_GROUP_WIDTH: Final = 34
 _PROMPT_WIDTH: Final = 60
+_LEAST_PROMPT: Final = 12
 
 
 class Snapshot(NamedTuple):
@@ -88,20 +94,28 @@ def markdown(shown: Snapshot) -> str:
 
 
 def plain(shown: Snapshot) -> str:
-    """Returns it as text that fits a terminal and does not steer it."""
-    scope = "this session" if shown.figures.session else "all time"
-    lines = [f"completion cache · {scope}"]
-    lines += [f"  {t.name:<10}{t.value:<12}{' · '.join(t.notes)}".rstrip() for t in tiles(shown.figures)]
+    """Returns it as text that fits the terminal and does not steer it."""
+    lines = [f"completion cache · {'this session' if shown.figures.session else 'all time'}"]
+    for tile in tiles(shown.figures):
+        first, *others = tile.notes or ("",)
+        lines.append(f"  {tile.name:<10}{tile.value:<11}{first}".rstrip())
+        lines += [f"{'':<23}{note}" for note in others]
     if spark := sparkline(shown.figures.timeline or ()):
         lines.append(f"  {'over time':<10}{spark}")
     if shown.groups.rows:
-        lines += ["", *_aligned([(shown.groups.by, *_GROUP_HEADS), *shown.groups.rows], right_from=1)]
-        lines += [f"  … and {shown.groups.more:,} more"] if shown.groups.more else []
+        groups = [(one_line(name, _GROUP_WIDTH), *sums) for name, *sums in shown.groups.rows]
+        lines += [
+            "",
+            *_aligned([(shown.groups.by, *_GROUP_HEADS), *groups], left=1),
+            *_rest(shown.groups.more),
+        ]
     if shown.rows:
-        cells = [_cells(row) for row in shown.rows[:_ROWS]]
-        lines += ["", *_aligned([_ROW_HEADS, *cells], right_from=4)]
-        more = shown.matching - len(cells)
-        lines += [f"  … and {more:,} more"] if more > 0 else []
+        cells = [_short_cells(row) for row in shown.rows[:_ROWS]]
+        used = sum(max(len(row[at]) for row in cells) + 2 for at in range(len(_SHORT_HEADS) - 1))
+        room = max(shutil.get_terminal_size().columns - 3 - used, _LEAST_PROMPT)
+        cells = [(*row[:-1], one_line(row[-1], room)) for row in cells]
+        lines += ["", *_aligned([_SHORT_HEADS, *cells], left=3, last_left=True)]
+        lines += _rest(shown.matching - len(cells))
     return printable("\n".join(lines))
 
 
@@ -117,6 +131,11 @@ def _cells(row: EntryRow) -> tuple[str, ...]:
     )
 
 
+def _short_cells(row: EntryRow) -> tuple[str, ...]:
+    key, created, _, prompt, _, cost, hits = _cells(row)
+    return key, created[:_DAY], one_line(row.model.rpartition("/")[2], _SHORT_MODEL_WIDTH), cost, hits, prompt
+
+
 def _table(rows: Sequence[Sequence[str]]) -> str:
     lines = [f"| {' | '.join(row)} |" for row in rows]
     return "\n".join([lines[0], "|" + " --- |" * len(rows[0]), *lines[1:]])
@@ -126,17 +145,21 @@ def _more(count: int) -> str:
     return f"\n\n… and {count:,} more" if count > 0 else ""
 
 
-def _aligned(rows: Sequence[Sequence[str]], *, right_from: int) -> list[str]:
-    """The rows in columns, those from a place on flush right."""
-    cut = [[one_line(cell, _PROMPT_WIDTH) for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*cut, strict=True)]
+def _rest(count: int) -> list[str]:
+    return [f"  … and {count:,} more"] if count > 0 else []
+
+
+def _aligned(rows: Sequence[Sequence[str]], *, left: int, last_left: bool = False) -> list[str]:
+    """The rows in columns, the first so many and the last if said flush left, the others flush right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    last = len(widths) - 1
     return [
         "  "
         + "  ".join(
-            cell.rjust(width) if at >= right_from else cell.ljust(width)
+            cell.ljust(width) if at < left or (last_left and at == last) else cell.rjust(width)
             for at, (cell, width) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
-        for row in cut
+        for row in rows
     ]
 
 

@@ -13,7 +13,7 @@ STYLE: Final = """<style>
 --orc-bg:var(--jp-layout-color1,transparent);--orc-alt:var(--jp-layout-color2,rgba(128,128,128,.12));
 --orc-good:var(--jp-success-color1,#388e3c);--orc-acc:var(--jp-brand-color1,#1976d2);
 --orc-bad:var(--jp-error-color1,#d32f2f);--orc-code:var(--jp-code-font-family,monospace);
---orc-cols:80px minmax(96px,1.3fr) minmax(150px,4fr) 92px 112px 36px 68px 72px;
+--orc-cols:80px minmax(96px,1.3fr) minmax(150px,4fr) 92px 100px 36px 68px 72px;
 color:var(--orc-fg);overflow:hidden;padding:2px}
 .orc .widget-html{height:auto}
 .orc .widget-html-content{line-height:1.4;color:var(--orc-fg)}

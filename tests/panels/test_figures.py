@@ -225,6 +225,21 @@ def test_bundle__is_fit_to_be_saved(panel):
     assert not re.search(r"<(?!br>)|style=|http|!\[", bundle["text/markdown"])
 
 
+def test_text__fits_a_terminal(cache, monkeypatch):
+    """Whatever its names and prompts are, no line is longer than a terminal is wide."""
+    monkeypatch.setenv("COLUMNS", "80")
+    keep(
+        cache,
+        "A long prompt " * 20,
+        model="a-vendor/a-model-with-a-very-long-name-indeed-2026",
+        cost=usd("0.00000123"),
+    )
+    keep(cache, "p", model="m/x", cost=UNKNOWN, hits=2)
+    lines = panel_text(cache).splitlines()
+    assert max(map(len, lines)) < 80
+    assert any("A long prompt" in line for line in lines)
+
+
 def test_text__of_an_empty_cache(cache):
     """Before the first ask the terminal shows nought of everything, and makes no folder."""
     text = panel_text(cache)

@@ -33,7 +33,7 @@ HOSTILE = [
 OURS = {"div", "span", "b", "i", "p", "dl", "dt", "dd", "pre", "code", "h3", "h4", "ul", "ol", "li", "table", "thead",
         "tbody", "tr", "th", "td", "svg", "title", "desc", "path", "polygon", "polyline", "text", "details", "summary",
         "strong", "em", "a", "br", "hr", "blockquote", "h1", "h2", "h5", "h6", "style"}  # fmt: skip
-ATTRIBUTES = {"class", "title", "role", "aria-live", "aria-hidden", "aria-labelledby", "id", "viewbox", "points", "d",
+ATTRIBUTES = {"class", "title", "role", "aria-live", "aria-hidden", "aria-label", "id", "viewbox", "points", "d",
               "x", "y", "text-anchor", "scope", "href", "rel", "target", "start", "style"}  # fmt: skip
 
 
