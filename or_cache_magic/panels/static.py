@@ -98,8 +98,8 @@ def plain(shown: Snapshot) -> str:
     lines = [f"completion cache · {'this session' if shown.figures.session else 'all time'}"]
     for tile in tiles(shown.figures):
         first, *others = tile.notes or ("",)
-        lines.append(f"  {tile.name:<10}{tile.value:<11}{first}".rstrip())
-        lines += [f"{'':<23}{note}" for note in others]
+        lines.append(f"  {tile.name:<10}{tile.value:<14}{first}".rstrip())
+        lines += [f"{'':<26}{note}" for note in others]
     if spark := sparkline(shown.figures.timeline or ()):
         lines.append(f"  {'over time':<10}{spark}")
     if shown.groups.rows:
@@ -110,12 +110,11 @@ def plain(shown: Snapshot) -> str:
             *_rest(shown.groups.more),
         ]
     if shown.rows:
-        cells = [_short_cells(row) for row in shown.rows[:_ROWS]]
-        used = sum(max(len(row[at]) for row in cells) + 2 for at in range(len(_SHORT_HEADS) - 1))
+        table = [_SHORT_HEADS, *map(_short_cells, shown.rows[:_ROWS])]
+        used = sum(max(map(len, column)) + 2 for column in list(zip(*table, strict=True))[:-1])
         room = max(shutil.get_terminal_size().columns - 3 - used, _LEAST_PROMPT)
-        cells = [(*row[:-1], one_line(row[-1], room)) for row in cells]
-        lines += ["", *_aligned([_SHORT_HEADS, *cells], left=3, last_left=True)]
-        lines += _rest(shown.matching - len(cells))
+        fitting = [(*row[:-1], one_line(row[-1], room)) for row in table]
+        lines += ["", *_aligned(fitting, left=3, last_left=True), *_rest(shown.matching - len(table) + 1)]
     return printable("\n".join(lines))
 
 
