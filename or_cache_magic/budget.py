@@ -75,7 +75,7 @@ class Limit(NamedTuple):
     """The most that may be spent on one purpose.
 
     Attributes:
-        name: The purpose, as the error names it: ``this ask (--max-cost)``.
+        name: What set it, as the error names it: ``--max-cost``, ``this session's max_cost_usd``.
         usd: The most.
         purse: What was spent on it.
     """
@@ -147,8 +147,8 @@ def _hold(limit: Limit, estimate: Estimate) -> None:
         return
     if high_usd is None:
         message = (
-            f"{limit.name} may cost {format_usd(limit.usd)}, and what this call costs can't be told"
-            f" beforehand: {estimate.unknown_why} (nothing was sent)"
+            f"what this call costs can't be told beforehand ({estimate.unknown_why}), so the"
+            f" {format_usd(limit.usd)} of {limit.name} can't be held (nothing was sent)"
         )
         hint = "ask without the limit, or name a model whose price is listed"
     else:

@@ -274,7 +274,7 @@ class CompletionCache(Upkeep):
         if (limit := _limit(max_cost_usd)) is not None:
             from .budget import Limit, Purse
 
-            limits.append(Limit("this list (max_cost_usd)", limit, Purse()))
+            limits.append(Limit("this list's max_cost_usd", limit, Purse()))
 
         def make(prompt: Prompt) -> tuple[Request, Policy]:
             return self._asked(prompt.prompt, {**params, **prompt.params}, **{**options, **prompt.options})

@@ -113,11 +113,11 @@ class Money:
         settings = self._settings()
         limits = list(more)
         if max_cost_usd is not None:
-            limits.append(Limit("this ask (--max-cost)", max_cost_usd, Purse()))
+            limits.append(Limit("--max-cost", max_cost_usd, Purse()))
         if settings.max_cost_usd is not None:
-            limits.append(Limit("this session (max_cost_usd)", settings.max_cost_usd, self._session))
+            limits.append(Limit("this session's max_cost_usd", settings.max_cost_usd, self._session))
         if settings.max_cost_per_day_usd is not None:
-            limits.append(Limit("a day (max_cost_per_day_usd)", settings.max_cost_per_day_usd, self._day))
+            limits.append(Limit("a day's max_cost_per_day_usd", settings.max_cost_per_day_usd, self._day))
         return Watch(limits, self.estimate)
 
     def prompt_cache_saved(self, request: Request, answer: Answer) -> Decimal | None:
@@ -140,6 +140,7 @@ class Money:
         settler = self._open_settler()
         if not settler.is_due():
             return None
+        self._ledger.flush()  # so that hits of an unknown price are among those that learn it
         try:
             return settler.settle(limit=_AT_ONCE, budget_s=patience_s)
         except MissingKeyError:

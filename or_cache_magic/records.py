@@ -348,7 +348,8 @@ class Totals(NamedTuple):
         team_saved_usd: What of ``saved_usd`` these saved.
         misses: Asks that found nothing to serve and were answered upstream.
         prompt_cache_saved_usd: What the providers' prompt caching took off the calls that were made; below 0
-            where writing to it cost more than was read. None when of no call it is known.
+            where writing to it cost more than was read. None when it is known of no call that used it, 0 when
+            none did.
         prompt_cache_unpriced: The calls that used prompt caching, of which it is not known.
         settled_usd: What of ``paid_usd`` ``GET /generation`` told afterwards.
         estimated_usd: What of ``paid_usd`` is counted from tokens and the price list. The rest is reported.

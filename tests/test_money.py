@@ -121,7 +121,7 @@ def test_day_budget__counts_all_sessions_of_the_cache_until_midnight(open_cache,
         paid += first.ask(f"What is a median? {paid}").paid_usd
     first.close()
     second = open_cache(sim, max_cost_per_day_usd=limit)
-    with pytest.raises(BudgetError, match="a day") as caught:
+    with pytest.raises(BudgetError, match="a day's") as caught:
         second.ask("What is a mean?")
     assert caught.value.spent_usd == paid
     clock.now_s += 86_400

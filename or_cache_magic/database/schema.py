@@ -106,6 +106,7 @@ _NEW_IN_2: Final = (
         id INTEGER PRIMARY KEY, generation_id TEXT NOT NULL, base_url TEXT, cost INTEGER, cost_source TEXT,
         discount INTEGER, tries INTEGER NOT NULL, next REAL)""",
     "CREATE INDEX or_settlement_next ON or_settlement (next) WHERE next IS NOT NULL",
+    "CREATE INDEX or_settlement_generation ON or_settlement (generation_id)",
     # What OpenRouter lists (models, prices), as fetched at that time; see `prices`.
     """CREATE TABLE or_listing (
         base_url TEXT NOT NULL, path TEXT NOT NULL, fetched REAL NOT NULL, body BLOB NOT NULL,

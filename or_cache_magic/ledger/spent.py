@@ -16,11 +16,11 @@ __all__ = ["Spent", "spent"]
 
 _SPENT: Final = """
 SELECT sum(paid), count(*) - count(paid) FROM or_ledger
-WHERE kind IN ('miss', 'refresh', 'bypass', 'failed') AND at >= ?1 AND (?2 IS NULL OR session = ?2)
+WHERE kind IN ('miss', 'refresh', 'bypass', 'failed') AND at >= ? AND (? IS NULL OR session = ?)
 UNION ALL
 SELECT sum(s.cost), -count(s.cost) FROM or_settlement s JOIN or_ledger l ON l.id = s.id
-WHERE l.kind IN ('miss', 'refresh', 'bypass', 'failed') AND l.paid IS NULL AND l.at >= ?1
-    AND (?2 IS NULL OR l.session = ?2)
+WHERE l.kind IN ('miss', 'refresh', 'bypass', 'failed') AND l.paid IS NULL AND l.at >= ?
+    AND (? IS NULL OR l.session = ?)
 """
 
 
@@ -40,7 +40,7 @@ def spent(database: Database, *, session: str | None = None, since_s: float = 0.
         StoreError: The ledger can't be read.
     """
     usd = unknown = 0
-    for pico, calls in database.select(_SPENT, (since_s, session)):
+    for pico, calls in database.select(_SPENT, (since_s, session, session) * 2):
         check_row("a sum of the ledger", (COUNT, INTEGER), (pico, calls))
         usd += pico or 0
         unknown += calls

@@ -22,6 +22,7 @@ __all__ = [
 FREE: Final = Cost(Decimal(0), "reported")
 
 _CENT: Final = Decimal("0.01")
+_TEN_CENTS: Final = Decimal("0.1")
 
 _AMOUNT: Final = re.compile(r"\$?(\d+\.?\d*|\.\d+)", re.ASCII)
 
@@ -125,7 +126,7 @@ def _items(value: Any) -> Sequence[Any]:
 
 
 def format_usd(usd: Decimal | None) -> str:
-    """Returns an amount: two significant digits under a cent, cents above, ``$0`` only for nothing.
+    """Returns an amount: two significant digits under ten cents, cents above, ``$0`` only for nothing.
 
     Never in scientific notation. None is ``unknown``.
     """
@@ -135,8 +136,8 @@ def format_usd(usd: Decimal | None) -> str:
         return "$0"
     size = abs(usd)
     # Two significant digits: the last kept digit is one place behind the first.
-    step = _CENT if size >= _CENT else Decimal(1).scaleb(size.adjusted() - 1)
+    step = _CENT if size >= _TEN_CENTS else Decimal(1).scaleb(size.adjusted() - 1)
     shown = size.quantize(step, rounding=ROUND_HALF_UP)
-    if shown >= _CENT:
+    if shown >= _CENT and shown == shown.quantize(_CENT):
         shown = shown.quantize(_CENT)
     return f"{'-' if usd < 0 else ''}${shown:,f}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from decimal import Decimal
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -17,12 +18,25 @@ from conftest import make_entry, make_request
 from or_cache_magic.database import Database
 from or_cache_magic.database.schema import SCHEMA_VERSION
 from or_cache_magic.ledger import Ledger
+from or_cache_magic.prices import PriceBook
 from or_cache_magic.records import LedgerRow, Request
 from or_cache_magic.store import DiskStore
 
 FOLDER = Path(__file__).parent / "fixtures" / f"schema{SCHEMA_VERSION}"
 AT_S = 1_767_268_800.0
 ELSEWHERE = "http://127.0.0.1:9/api/v1"
+PRICING = {"prompt": "0.00000015", "completion": "0.0000006"}
+MODEL = {
+    "id": "openai/gpt-4o-mini",
+    "canonical_slug": "openai/gpt-4o-mini",
+    "name": "GPT",
+    "pricing": PRICING,
+}
+OFFER = {"provider_name": "OpenAI", "tag": "openai", "pricing": PRICING}
+LISTED = {
+    "/model/openai/gpt-4o-mini": {"data": MODEL},
+    "/models/openai/gpt-4o-mini/endpoints": {"data": {**MODEL, "endpoints": [OFFER]}},
+}
 SCHEMA = {"type": "object", "properties": {"z": {"type": "string"}, "a": {"type": "integer"}}}
 
 
@@ -58,7 +72,8 @@ def ledger_row(entry, request: Request) -> LedgerRow:
     answer = entry.answer
     return LedgerRow(
         entry.created_s, "session-1", "n.ipynb", entry.key.digest, request.body["model"], "miss", 1,
-        answer.cost, answer.cost.usd, entry.tags, 10, 20, seconds=1.5,
+        answer.cost, answer.cost.usd, entry.tags, 10, 20, seconds=1.5, base_url=request.base_url,
+        generation_id=f"gen-1767268800-{entry.key.digest[:20]}",
     )  # fmt: skip
 
 
@@ -70,7 +85,10 @@ def main() -> None:
     store, ledger = DiskStore(database), Ledger(database, "session-1", lambda: AT_S + 1000)
     expected = []
     for entry, request in pairs():
-        ledger.record(ledger_row(entry, request))
+        row = ledger_row(entry, request)
+        if entry.answer.text == "sampled":  # what a provider's prompt caching took off
+            row = row._replace(cached_tokens=8, prompt_cache_saved_usd=Decimal("0.0000072"))
+        ledger.record(row)
         store.put(make_entry(request, "an earlier answer", created_s=AT_S - 1000), request)
         store.put(entry, request, replaced_reason="asked again")
         ledger.count_hit(
@@ -83,6 +101,9 @@ def main() -> None:
     old = make_request("expired")
     store.put(make_entry(old, "of yesterday", created_s=AT_S - 9, expires_s=AT_S - 1), old)
     ledger.flush()
+    PriceBook(database, lambda path, **_: LISTED[path.partition("?")[0]], lambda: AT_S).estimate(
+        request, AT_S
+    )
     (totals,) = ledger.totals()
     sums = {
         "calls": totals.calls,
