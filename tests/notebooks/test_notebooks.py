@@ -174,7 +174,11 @@ def test_quickstart__rerun_changes_only_what_counts_asks(tmp_path):
         and [{**o, "execution_count": 0} for o in old.outputs]
         != [{**o, "execution_count": 0} for o in new.outputs]
     ]
-    assert changed == ["stats = %openrouter_stats --by model", "entries = %openrouter_entries leak"]
+    assert changed == [
+        "stats = %openrouter_stats --by model",
+        "entries = %openrouter_entries leak",
+        "%openrouter_panel",
+    ]
 
 
 def test_tour__shows_every_magic_and_every_option():
