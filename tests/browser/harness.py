@@ -66,6 +66,8 @@ CODE_CELLS = (
 )
 
 
+FAILED = f"{CODE_CELLS}.flatMap(c => c.model.outputs.toJSON()).filter(o => o.output_type === 'error')"
+
 # Of each of these nodes: what below it could run, load, or lead to something other than a page.
 LIVE = """([nodes, tags]) => nodes.map(child => {
     const found = [];
@@ -353,18 +355,19 @@ class OpenNotebook:
     def run_cell(self, number: int) -> None:
         """Runs one cell; it must succeed."""
         self.page.evaluate(
-            f"number => {{ {WIDGET}.content.activeCellIndex = number }}".replace("?.", "."), number
+            "number => { window.jupyterapp.shell.currentWidget.content.activeCellIndex = number }", number
         )
         self._command("notebook:run-cell")
+        self._assert_no_errors()
 
     def wait_until_run(self) -> None:
         """Waits until every cell has run, or one has failed, which is an error here."""
-        outputs = f"{CODE_CELLS}.flatMap(c => c.model.outputs.toJSON())"
-        failed = f"{outputs}.filter(o => o.output_type === 'error')"
-        self.page.wait_for_function(
-            f"() => {KERNEL}.status === 'idle' && ({CODE_CELLS}.every(c => c.model.executionCount) || {failed}.length)"
-        )
-        errors = self.page.evaluate(f"() => {failed}")
+        done = f"{CODE_CELLS}.every(c => c.model.executionCount) || {FAILED}.length"
+        self.page.wait_for_function(f"() => {KERNEL}.status === 'idle' && ({done})")
+        self._assert_no_errors()
+
+    def _assert_no_errors(self) -> None:
+        errors = self.page.evaluate(f"() => {FAILED}")
         assert not errors, "\n".join(errors[0]["traceback"])
 
     def restart(self) -> None:

@@ -77,10 +77,14 @@ class PanelPage:
         self.field("Search").fill(text)
         self.field("Search").press("Enter")
 
-    def tile(self, name: str) -> str:
+    def value(self, tile: str) -> Any:
         """What a tile says in large letters."""
-        tile = self.box.locator(".orc-tile").filter(has=self.box.page.locator(f'dt:text-is("{name}")'))
-        text: str = tile.locator("dd").first.inner_text()
+        named = self.box.page.locator(f'dt:text-is("{tile}")')
+        return self.box.locator(".orc-tile").filter(has=named).locator("dd").first
+
+    def tile(self, name: str) -> str:
+        """What a tile says in large letters, now."""
+        text: str = self.value(name).inner_text()
         return text
 
     def column(self, name: str) -> list[str]:
@@ -92,7 +96,7 @@ class PanelPage:
         return [text.removeprefix(name).strip() for text in cells.all_text_contents()]
 
     def expect_matching(self, count: int, more: str = "") -> None:
-        expect(self.status).to_contain_text(f"{count:,} matching{more}")
+        expect(self.status).to_have_text(re.compile(rf"^\s*{count:,} matching{re.escape(more)}"))
 
     def contrasts(self) -> list[tuple[float, float, str, float]]:
         """Of each text: contrast, the least that WCAG 2.1 AA (1.4.3) asks for, the text, and how light its ground is."""

@@ -61,24 +61,39 @@ def costs(panel):
 
 
 @pytest.mark.parametrize("app", ["lab", "notebook"])
-def test_panel__shows_what_was_asked(app, notebook, sim):
-    """Its figures are the kernel's, and an ask in a later cell is in it without a word."""
+def test_panel__follows_what_is_asked(app, notebook, sim):
+    """Opened on an empty cache, it shows what later cells asked without a word; its figures are the kernel's."""
     ask = "%%openrouter -q\nWhat is a {}?"
     again = "import or_cache_magic as orc\nfor _ in range(3):\n    orc.ask('What is a mode?')"
-    cells = [LOAD, ask.format("median"), ask.format("mean"), PANEL, again]
-    opened = notebook("panel.ipynb", *cells, app=app)
-    opened.run_all()
-    panel = PanelPage(opened, 3)
+    opened = notebook("panel.ipynb", LOAD, PANEL, ask.format("median"), ask.format("mean"), again, app=app)
+    opened.run_cell(0)
+    opened.run_cell(1)
+    panel = PanelPage(opened, 1)
+    expect(panel.box).to_contain_text("Nothing is cached yet")
+    for number in (2, 3, 4):
+        opened.run_cell(number)
     panel.expect_matching(3, " · page 1 of 1")
     assert panel.column("prompt") == ["What is a mode?", "What is a mean?", "What is a median?"]
-    stats = "__import__('or_cache_magic').stats().iloc[0]"
-    assert (panel.tile("entries"), panel.tile("hit rate")) == ("3", "40%")
+    expect(panel.value("hit rate")).to_have_text("40%")  # the hits are counted when the cell is over
+    assert panel.tile("entries") == "3"
+    stats = "orc.stats().iloc[0]"
     assert opened.kernel_eval(f"int({stats}['hits']), int({stats}['misses'])") == "(2, 3)"
     for tile, column in (("paid", "paid_usd"), ("saved", "saved_usd")):
-        assert float(panel.tile(tile).lstrip("≥ $")) == pytest.approx(
-            float(opened.kernel_eval(f"float({stats}['{column}'])")), rel=0.05
-        )
+        known = float(opened.kernel_eval(f"float({stats}['{column}'])"))
+        assert float(panel.tile(tile).lstrip("≥ $")) == pytest.approx(known, rel=0.05)
     assert sim.completion_count == 3
+
+
+def test_panel__is_one_in_two_cells(forty, notebook):
+    """What is set in one cell's panel is set in the other's."""
+    opened = notebook("twice.ipynb", LOAD, PANEL, "import or_cache_magic as orc\norc.panel()")
+    opened.run_all()
+    second = PanelPage(opened, 2)
+    second.search("question 0")
+    second.expect_matching(10)
+    first = PanelPage(opened, 1)
+    first.expect_matching(10)
+    assert first.field("Search").input_value() == "question 0"
 
 
 def test_panel__searches_filters_sorts_and_pages(forty, notebook):
@@ -190,8 +205,8 @@ def test_panel__selects_all_that_match_and_exports_them(forty, notebook, folder)
     expect(panel.alert).to_have_count(0)
 
 
-def test_panel__shows_what_others_asked_when_refreshed(forty, notebook, cache_of, sim):
-    """An ask of another process is in the panel after Refresh."""
+def test_panel__shows_what_others_asked(forty, notebook, cache_of, sim):
+    """An ask of another process is in the panel after Refresh, and not in the figures of this session."""
     opened = notebook("others.ipynb", LOAD, PANEL)
     opened.run_all()
     panel = PanelPage(opened, 1)
@@ -201,6 +216,9 @@ def test_panel__shows_what_others_asked_when_refreshed(forty, notebook, cache_of
     panel.expect_matching(41)
     assert panel.column("prompt")[0] == "Asked elsewhere."
     assert panel.tile("entries") == "41"
+    expect(panel.value("paid")).not_to_have_text("$0")
+    panel.field("Figures").select_option("this session")
+    expect(panel.value("paid")).to_have_text("$0")
 
 
 def test_panel__answers_while_a_cell_runs(forty, notebook, folder):

@@ -10,6 +10,14 @@ pytestmark = pytest.mark.browser
 
 MOST_BYTES = 250_000
 
+# All that the panel says of itself from now on.
+STATUSES = """box => {
+    const said = [];
+    const look = () => said.push(...[...box.querySelectorAll('[role=status]')].map(at => at.innerText));
+    new MutationObserver(look).observe(box, { subtree: true, childList: true });
+    return said;
+}"""
+
 
 def test_panel__is_light_with_100_000_entries(notebook, folder, capsys):
     """What is sent before the first page is on the screen is as little as for a small one; times are printed."""
@@ -28,6 +36,13 @@ def test_panel__is_light_with_100_000_entries(notebook, folder, capsys):
             f"{found.shown_bytes / 1e3:,.0f} KB sent (bar 250 KB), next page {found.flip_ms:.0f} ms (bar 150 ms)"
         )
     assert found.shown_bytes <= MOST_BYTES
+
+    said = opened.page.evaluate_handle(STATUSES, panel.box.element_handle())
+    panel.search("zwolle")
+    panel.expect_matching(0)
+    assert "searching …" in said.json_value()
+    panel.search("")
+    panel.expect_matching(ENTRIES)
 
     panel.field("Model").select_option("vendor-3/model-3")
     panel.expect_matching(ENTRIES // 40)
