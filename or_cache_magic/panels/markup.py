@@ -107,12 +107,7 @@ def answer_html(text: str) -> str:
 def _markdown() -> Any:
     from markdown_it import MarkdownIt
 
-    reader = (
-        MarkdownIt("commonmark", {"html": False})
-        .enable("table")
-        .disable(["image", "html_inline", "html_block"])
-    )
-    # Names that others write may not be patched on: markdown-it-py looks this one up on its instance.
+    reader = MarkdownIt("commonmark", {"html": False}).enable("table").disable("image")
     reader.validateLink = _is_harmless  # type: ignore[method-assign, assignment]
     reader.add_render_rule("link_open", _link_open)
     return reader

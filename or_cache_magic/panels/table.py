@@ -117,9 +117,7 @@ class Table:
         self._empty.value = "" if rows else _NOTHING.format(nothing)
         self.whole_page.value = bool(rows) and all(key in picked for key in self.keys)
         shown = [row.box for row in self.pool[: len(rows)]] or [self._empty]
-        children = (self._head, *shown)
-        if self.box.children != children:
-            self.box.children = children
+        self.box.children = (self._head, *shown)
 
     def mark(self, picked: Collection[str]) -> None:
         """Marks those of the page that are selected."""

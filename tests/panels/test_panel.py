@@ -1,6 +1,8 @@
 """The panel's controls: what each does to what is on screen, to the selection and to the store."""
 
+import asyncio
 import csv
+import json
 import re
 import threading
 
@@ -305,6 +307,24 @@ def test_purge__asks_and_cancel_keeps(panel, filled):
     assert filled.store.count()[0] == 40
 
 
+def test_purge__gives_the_focus_to_cancel(panel, wire):
+    """A hasty Enter removes nothing; afterwards the focus is back where it was."""
+
+    def focused():
+        told = [json.loads(message) for message in wire.sent if '"focus"' in message]
+        return [one[1] for one in told]
+
+    actions = panel.face.actions
+    for button in (actions.cancel, actions.purge):  # they were made before this test listened
+        button.close()
+        button.open()
+    row(panel, 1).check.value = True
+    actions.purge.click()
+    assert focused() == [actions.cancel.comm.comm_id]
+    actions.cancel.click()
+    assert focused()[1:] == [actions.purge.comm.comm_id]
+
+
 def test_purge__removes_what_was_confirmed(panel, filled):
     """Yes removes the selection and nothing else; the ledger keeps its sums."""
     before = filled.totals()
@@ -590,11 +610,13 @@ def test_after_cell__does_not_search_again(panel, filled):
 def test_after_cell__keeps_what_is_set(panel, filled):
     """Page, order, filters and selection stay."""
     panel.face.controls.tag.value = "exam"
+    panel.face.controls.model.value = "openai/gpt-4o-mini"
     row(panel, 2).check.value = True
     chosen = list(panel.selected["key"])
     keep(filled, "one more", tags=("exam",))
+    keep(filled, "of a new model", model="a/new", tags=("another",))
     panel.after_cell()
-    assert panel.face.controls.tag.value == "exam"
+    assert (panel.face.controls.tag.value, panel.face.controls.model.value) == ("exam", "openai/gpt-4o-mini")
     assert list(panel.selected["key"]) == chosen
     assert row(panel, 3).check.value
 
@@ -657,3 +679,49 @@ def test_without_ipywidgets__the_figures_and_how_to_get_the_rest(filled):
     assert set(bundle) == {"text/plain", "text/markdown"}
     assert "pip install ipywidgets" in bundle["text/markdown"]
     assert len(still.frame()) == 40
+
+
+def test_first_paint__of_many_asks_leaves_the_chart_for_afterwards(cache, open_panel):
+    """With more asks than are added up in no time the panel is there first, and then whole, in a kernel."""
+    keep(cache, "one", hits=30_000)
+
+    async def cell():
+        panel = open_panel(cache)
+        assert "30,000 of 30,001 asks" in said(panel.face._tiles)
+        assert "ceiling" not in said(panel.face._tiles)
+        assert panel.face._chart.value == ""
+        await asyncio.sleep(0.05)
+        assert "ceiling" in said(panel.face._tiles)
+        assert "<svg" in panel.face._chart.value
+        assert panel.error is None
+
+    asyncio.run(cell())
+
+
+def test_first_paint__waits_for_no_callback(cache, open_panel):
+    """While a callback has the panel, the chart comes when it is done."""
+    keep(cache, "one", hits=30_000)
+
+    async def cell():
+        panel = open_panel(cache)
+        held, go = threading.Event(), threading.Event()
+
+        def hold():
+            with panel.lock:
+                held.set()
+                go.wait(5)
+
+        thread = threading.Thread(target=hold)
+        thread.start()
+        assert held.wait(5)
+        await asyncio.sleep(0.05)
+        assert panel.face._chart.value == ""
+        go.set()
+        thread.join()
+        for _ in range(100):
+            await asyncio.sleep(0.02)
+            if panel.face._chart.value:
+                return
+        pytest.fail("the chart never came")
+
+    asyncio.run(cell())

@@ -1,0 +1,66 @@
+"""What follows cells takes a tenth of the time at most, and is caught up with."""
+
+import asyncio
+import time
+
+from or_cache_magic.panels.pace import Pace, soon
+
+WORK_S = 0.02
+
+
+def working(done):
+    def work():
+        time.sleep(WORK_S)  # what is measured
+        done.append(time.monotonic())
+
+    return work
+
+
+def test_pace__catches_up_once_with_what_it_left_out():
+    """Of a hundred cells in a row the first is followed at once, the others together after a pause."""
+    done = []
+
+    async def cells():
+        pace = Pace()
+        began_s = time.monotonic()
+        for _ in range(100):
+            pace.keep(working(done))
+        assert len(done) == 1
+        while len(done) < 2:
+            await asyncio.sleep(WORK_S / 4)
+        assert time.monotonic() - began_s >= 10 * WORK_S
+        await asyncio.sleep(WORK_S)
+        assert len(done) == 2
+        pace.keep(working(done))
+        assert len(done) == 2
+
+    asyncio.run(cells())
+
+
+def test_pace__follows_at_once_after_a_pause():
+    """Cells that are far apart are each followed at once."""
+    done = []
+
+    async def cells():
+        pace = Pace()
+        pace.keep(working(done))
+        await asyncio.sleep(12 * WORK_S)
+        pace.keep(working(done))
+        assert len(done) == 2
+
+    asyncio.run(cells())
+
+
+def test_soon__is_after_the_cell_where_there_is_a_loop_and_now_where_there_is_none():
+    """In a kernel it waits for the cell's end, in a script for nothing."""
+    done = []
+    soon(lambda: done.append("script"))
+    assert done == ["script"]
+
+    async def cell():
+        soon(lambda: done.append("kernel"))
+        assert done == ["script"]
+        await asyncio.sleep(0.01)
+        assert done == ["script", "kernel"]
+
+    asyncio.run(cell())
