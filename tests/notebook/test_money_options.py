@@ -35,7 +35,7 @@ def test_dry_run__a_hit_has_the_price_it_was_bought_for(nb):
     ("line", "why"),
     [
         ("openrouter/auto", "openrouter/auto"),
-        ('-p plugins=\'[{"id": "web"}]\'', "search"),
+        ('-p plugins=\'[{"id": "web"}]\'', "the plugin web"),
         ("nobody/nothing", "nothing"),
     ],
 )
