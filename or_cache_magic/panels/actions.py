@@ -9,7 +9,7 @@ import ipywidgets as w
 from or_cache_magic.frames.cells import format_sum
 from or_cache_magic.sizes import format_size
 
-from .markup import escape
+from .markup import count_entries, escape
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -78,7 +78,7 @@ class Actions:
 
 
 def _question(weight: Weight, some: Sequence[EntryRow], *, team: bool) -> str:
-    noun = "1 entry" if weight.entries == 1 else f"{weight.entries:,} entries"
+    what = f"{count_entries(weight.entries)} ({format_size(weight.size_bytes)})"
     price = format_sum(weight.cost_usd, unpriced=weight.unpriced)
     unknown = f" ({weight.unpriced:,} of unknown cost)" if weight.unpriced else ""
     theirs = ", and what the team's server has of them, for all of the team" if team else ""
@@ -86,7 +86,7 @@ def _question(weight: Weight, some: Sequence[EntryRow], *, team: bool) -> str:
     rest = weight.entries - len(some)
     named += f"<li>… and {rest:,} more</li>" if rest > 0 else ""
     return (
-        f'<div class="orc-ask" role="alert">Remove {noun} ({format_size(weight.size_bytes)}){theirs}?'
+        f'<div class="orc-ask" role="alert">Remove {what}{theirs}?'
         f" To buy them again would cost {price}{unknown}. What was paid and saved stays counted."
         f"<ul>{named}</ul></div>"
     )

@@ -13,13 +13,14 @@ from .export import propose, write_csv
 from .face import Face
 from .figures import breakdown, complete, gather
 from .guard import guarded
+from .markup import count_entries
 from .pace import soon
 from .selection import Selection
 from .state import Listing
 from .static import Snapshot
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from or_cache_magic.cache import CompletionCache
 
@@ -170,6 +171,8 @@ class Clerk:
         if exc is not None or self.error is not None:
             self.error = exc
             self.face.alert(exc)
+        if exc is not None:
+            self._paint_counts()  # what was being done is not any more
 
     # -- callbacks ----------------------------------------------------------------------------
 
@@ -229,8 +232,8 @@ class Clerk:
         self._picks_changed()
 
     @guarded
-    def _pick_page(self, on: bool) -> None:
-        self._selection.pick(self.face.table.keys, on=on)
+    def _pick_page(self, keys: Sequence[str], on: bool) -> None:
+        self._selection.pick(keys, on=on)
         self._picks_changed()
 
     @guarded
@@ -266,7 +269,7 @@ class Clerk:
         written = write_csv(self.cache, self._selection.rows(), path)
         with self._quietly():
             self._propose()
-        self.face.note(f"{_entries(written)} written to {path.name}")
+        self.face.note(f"{count_entries(written)} written to {path.name}")
 
     @guarded
     def _ask(self, _: Any) -> None:
@@ -287,13 +290,9 @@ class Clerk:
             self._close_detail()
         removed = self._selection.drop()
         self.refresh()
-        self.face.note(f"{_entries(removed)} removed")
+        self.face.note(f"{count_entries(removed)} removed")
 
     @guarded
     def _spare(self, _: Any) -> None:
         self.face.actions.hide()
         self.face.actions.purge.focus()
-
-
-def _entries(count: int) -> str:
-    return "1 entry" if count == 1 else f"{count:,} entries"

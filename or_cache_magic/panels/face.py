@@ -15,7 +15,7 @@ from .style import STYLE
 from .table import Table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Sequence
 
     from .state import Listing
     from .static import Snapshot
@@ -31,7 +31,7 @@ class Face:
 
     Args:
         on_pick: Called with an entry's key and whether it was checked.
-        on_page: Called with whether the whole page was checked.
+        on_page: The same for the keys of the whole page.
         on_open: Called with the key of the entry to be shown whole.
     """
 
@@ -39,7 +39,7 @@ class Face:
         self,
         *,
         on_pick: Callable[[str, bool], None],
-        on_page: Callable[[bool], None],
+        on_page: Callable[[Sequence[str], bool], None],
         on_open: Callable[[str], None],
     ) -> None:
         makers = Makers()

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "answer_html",
     "cost_text",
+    "count_entries",
     "escape",
     "exact_time",
     "labelled",
@@ -55,6 +56,11 @@ def labelled(label: str, value: str) -> str:
 def pre(text: str) -> str:
     """Returns a text as a block that keeps its lines."""
     return f'<pre class="orc-pre">{escape(text)}</pre>'
+
+
+def count_entries(count: int) -> str:
+    """Returns ``1 entry``, ``1,234 entries``."""
+    return "1 entry" if count == 1 else f"{count:,} entries"
 
 
 def local_time(at_s: float) -> str:

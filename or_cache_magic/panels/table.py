@@ -60,7 +60,7 @@ class Table:
     Args:
         makers: Makes the widgets.
         on_pick: Called with an entry's key and whether it was checked, by the user or by `show`.
-        on_page: The same for the whole page.
+        on_page: The same for the keys of the whole page.
         on_open: Called with the key of the entry whose button was pressed.
     """
 
@@ -69,7 +69,7 @@ class Table:
         makers: Makers,
         *,
         on_pick: Callable[[str, bool], None],
-        on_page: Callable[[bool], None],
+        on_page: Callable[[Sequence[str], bool], None],
         on_open: Callable[[str], None],
     ) -> None:
         self._makers = makers
@@ -81,7 +81,7 @@ class Table:
         self.whole_page = makers.make(
             w.Checkbox, css=_HEAD_CHECK, description="all on this page", indent=False
         )
-        self.whole_page.observe(lambda change: on_page(change["new"]), "value")
+        self.whole_page.observe(lambda change: on_page(self.keys, change["new"]), "value")
         self._heads = makers.html("", **_CELLS)
         self._head = makers.row(self.whole_page, self._heads, classes=["orc-head"], width="auto")
         self._empty = makers.html()

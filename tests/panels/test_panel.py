@@ -502,6 +502,7 @@ def test_store_that_refuses__shows_its_error(panel, filled, folder):
         panel.face.actions.yes.click()
     assert isinstance(panel.error, StoreError)
     assert said(panel.face._alert)
+    assert status(panel).endswith("1 selected")
     panel.face.refresh.click()
     assert filled.store.count()[0] == 40
     assert status(panel).endswith("1 selected")
