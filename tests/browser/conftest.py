@@ -129,6 +129,9 @@ def open_notebook(request, browser, sim, shoot):
     yield start
     for notebook in opened:
         try:
+            if notebook.watch.spoiled:
+                browser.drop()
+                continue
             shoot(notebook)
             browser.close(notebook)
             notebook.watch.assert_quiet()

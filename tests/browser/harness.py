@@ -33,7 +33,7 @@ __all__ = ["LIVE", "Browser", "Jupyter", "OpenNotebook", "Watch", "chromium", "e
 
 PACKAGES = ("jupyterlab", "notebook", "ipywidgets", "playwright", "axe_playwright_python")
 CHROMIUMS = ("chromium", "chromium-browser", "google-chrome", "chrome")
-HOW = "install them: apt-get install chromium; pip install --group browser"
+HOW = "to install: apt-get install chromium; pip install --group browser"
 
 FLAGS = (
     "--no-sandbox",  # root, in a container
@@ -93,7 +93,7 @@ def chromium() -> str:
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if program and not missing:
         return program
-    why = f"{', '.join([*missing, *([] if program else ['chromium'])])} is missing; {HOW}"
+    why = f"missing: {', '.join([*missing, *([] if program else ['chromium'])])}; {HOW}"
     if os.environ.get("CI"):
         pytest.fail(why)
     pytest.skip(why)
@@ -213,10 +213,17 @@ def _settings(folder: Path) -> None:
 
 @dataclass
 class Watch:
-    """What a page did by itself; all of it is unexpected but the bytes."""
+    """What a page did by itself; all of it is unexpected but the bytes.
+
+    Attributes:
+        base_url: The server's; requests to it are expected.
+        known_errors: Parts of messages of the front end itself.
+        spoiled: Whether a test let hostile texts loose on the page, so that nobody may use it after.
+    """
 
     base_url: str
     known_errors: tuple[str, ...] = ()
+    spoiled: bool = False
     errors: list[str] = field(default_factory=list)
     dialogs: list[str] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
@@ -261,11 +268,6 @@ class Watch:
         """No error on the console, no dialog, no request but to the server."""
         happened = {"errors": self.errors, "dialogs": self.dialogs, "requests": self.requests}
         assert not any(happened.values()), happened
-
-    def forget(self) -> None:
-        self.errors.clear()
-        self.dialogs.clear()
-        self.requests.clear()
 
 
 class Browser:

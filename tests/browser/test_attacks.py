@@ -5,6 +5,7 @@ The texts are those of ``tests/render/test_markdown_attacks.py``, where parsers 
 
 import html
 import re
+import time
 
 import pytest
 
@@ -28,9 +29,11 @@ from IPython.display import Markdown, display
 shell, keys, attacks = get_ipython(), {{}}, {ATTACKS!r}"""
 ASK = """for name in {names}:
     shell.run_cell_magic("openrouter", "--quiet --raw --out answer", f"Say {{name}}: {{attacks[name]}}")
-    keys[name] = answer.key"""
+    keys[name] = answer.key
+display(Markdown("$x$"))"""
 CARDS = """for name in {names}:
-    shell.run_line_magic("openrouter_entries", keys[name])"""
+    shell.run_line_magic("openrouter_entries", keys[name])
+display(Markdown("$x$"))"""
 
 # What a reader can find: the words, and where links lead.
 READ = """children => children.map(child => [...child.querySelectorAll('.jp-OutputArea-output')].map(output =>
@@ -42,12 +45,18 @@ def children(opened, number, count):
     """A cell's outputs, one after the other, when all of them are on the screen."""
     found = opened.output(number).locator(":scope > .jp-OutputArea-child")
     expect(found).to_have_count(count)
-    # They are rendered one by one, and mathematics last.
     opened.page.wait_for_function(
         "nodes => nodes.every(node => node.querySelector('.jp-OutputArea-output')?.childNodes.length)",
         arg=found.element_handles(),
     )
     return found.element_handles()
+
+
+def typeset_children(opened, number, count):
+    """The same without the last, which is a formula: once it is typeset, so is what came before."""
+    nodes = children(opened, number, count + 1)
+    nodes[-1].wait_for_selector("mjx-container")
+    return nodes[:-1]
 
 
 def live(opened, nodes):
@@ -65,16 +74,14 @@ def test_attacks__do_nothing_when_they_are_answers(app, notebook, sim, shoot):
     opened = notebook("attacks.ipynb", PREPARE, *cells, app=app)
     opened.run_all()
     assert sim.completion_count == len(NAMES)
-    for first, lacks in ((1, missing_of_the_answer), (1 + len(PARTS), None)):
-        for number, part in enumerate(PARTS, first):
-            nodes = children(opened, number, len(part))
-            found = dict(zip(part, live(opened, nodes), strict=True))
-            assert {name: what for name, what in found.items() if what} == {}
-            if lacks:
-                texts = opened.page.evaluate(READ, nodes)
-                gone = {name: lacks(name, text) for name, text in zip(part, texts, strict=True)}
-                assert {name: words for name, words in gone.items() if words} == {}
-        shoot(opened, f"from-cell-{first}")
+    for number, part in enumerate([*PARTS, *PARTS], 1):
+        nodes = typeset_children(opened, number, len(part))
+        found = dict(zip(part, live(opened, nodes), strict=True))
+        assert {name: what for name, what in found.items() if what} == {}
+        if number <= len(PARTS):
+            texts = dict(zip(part, opened.page.evaluate(READ, nodes), strict=True))
+            assert {name: lost for name in part if (lost := lost_words(name, texts[name]))} == {}
+        shoot(opened, f"cell-{number}")
 
 
 def test_attacks__do_nothing_in_other_forms(notebook, sim):
@@ -95,9 +102,9 @@ def test_attacks__do_nothing_in_other_forms(notebook, sim):
         assert X in nodes[0].inner_text()
 
 
-def test_attacks__do_a_lot_when_shown_raw(notebook, request):
-    """The same texts through ``display(Markdown(…))`` run script and ask for what is elsewhere; else the above says nothing."""
-    raw = [
+def test_attacks__do_a_lot_when_shown_raw(notebook):
+    """Through ``display(Markdown(…))`` they run script and ask for what is elsewhere; else the above says nothing."""
+    names = [
         "script",
         "image_handler",
         "in_list",
@@ -106,21 +113,23 @@ def test_attacks__do_a_lot_when_shown_raw(notebook, request):
         "javascript_link",
         "in_heading",
     ]
-    opened = notebook("raw.ipynb", PREPARE, f"for name in {raw}:\n    display(Markdown(attacks[name]))")
+    opened = notebook("raw.ipynb", PREPARE, f"for name in {names}:\n    display(Markdown(attacks[name]))")
+    watch = opened.watch
+    watch.spoiled = True
     opened.run_all()
-    nodes = children(opened, 1, len(raw))
-    opened.page.wait_for_timeout(0)
-    assert [name for name, found in zip(raw, live(opened, nodes), strict=True) if found] == raw
-    assert opened.watch.dialogs
-    assert any("evil.example" in url for url in opened.watch.requests)
-    opened.watch.forget()
+    nodes = children(opened, 1, len(names))
+    assert [name for name, found in zip(names, live(opened, nodes), strict=True) if found] == names
+    give_up_s = time.monotonic() + 15
+    while not (watch.dialogs and any("evil.example" in url for url in watch.requests)):
+        assert time.monotonic() < give_up_s, (watch.dialogs, watch.requests)
+        opened.page.wait_for_timeout(20)
 
 
 def said(body):
     return body["messages"][-1]["content"]
 
 
-def missing_of_the_answer(name, text):
+def lost_words(name, text):
     """The words of an attack that are nowhere on the screen."""
     if name in NOT_SHOWN:
         return []
