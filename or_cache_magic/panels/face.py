@@ -83,7 +83,7 @@ class Face:
     def show_page(self, shown: Snapshot, listing: Listing, picked: Collection[str], now_s: float) -> None:
         """Shows a page of entries."""
         nothing = _NO_MATCH if shown.figures.entries else _NONE_YET
-        self.table.show(shown.rows, listing.view, listing.first, picked, now_s, nothing)
+        self.table.show(shown.rows, listing.view, picked, now_s, nothing)
         self.previous.disabled = listing.page == 0
         self.next.disabled = listing.page >= listing.pages - 1
 

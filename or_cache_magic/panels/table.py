@@ -1,7 +1,7 @@
 """The panel's table: a fixed pool of rows that turning a page fills anew.
 
-A row is a check box, a button that opens the entry, and its cells as HTML. New widgets would cost a page
-twice the messages, and a browser its whole table.
+A row is a check box, a button that opens the entry, and its cells as HTML. A page is two messages a row,
+since the boxes are numbered by their place on it; new widgets would be eight.
 """
 
 from __future__ import annotations
@@ -40,10 +40,9 @@ class _Row:
         self.cells = makers.html(cells, **_CELLS)
         self.box = makers.row(self.check, self.open, self.cells, classes=_classes(picked), width="auto")
 
-    def show(self, key: str, cells: str, place: int, *, picked: bool) -> None:
+    def show(self, key: str, cells: str, *, picked: bool) -> None:
         self.key = key
-        with self.check.hold_sync():
-            self.check.description, self.check.value = f"#{place:,}", picked
+        self.check.value = picked
         self.open.description = key[:_KEY_SHOWN]
         self.cells.value = cells
         self.mark(picked)
@@ -91,7 +90,6 @@ class Table:
         self,
         rows: Sequence[EntryRow],
         view: View,
-        first: int,
         picked: Collection[str],
         now_s: float,
         nothing: str,
@@ -101,18 +99,17 @@ class Table:
         Args:
             rows: Its entries.
             view: How they are ordered.
-            first: The place of the first among all, from 0.
             picked: The keys that are selected.
             now_s: UTC epoch seconds, for ages.
             nothing: What to say when there are none.
         """
         self.keys = [row.key for row in rows]
         for at, row in enumerate(rows):
-            cells, place, on = row_html(row, now_s), first + at + 1, row.key in picked
+            cells, on = row_html(row, now_s), row.key in picked
             if at < len(self.pool):
-                self.pool[at].show(row.key, cells, place, picked=on)
+                self.pool[at].show(row.key, cells, picked=on)
             else:
-                self._add(_Row(self._makers, row.key, cells, place, picked=on))
+                self._add(_Row(self._makers, row.key, cells, at + 1, picked=on))
         self._heads.value = head_html(view.order, descending=view.descending)
         self._empty.value = "" if rows else _NOTHING.format(nothing)
         self.whole_page.value = bool(rows) and all(key in picked for key in self.keys)
@@ -137,7 +134,7 @@ def _classes(picked: bool) -> tuple[str, ...]:
     return ("orc-row", "orc-on") if picked else ("orc-row",)
 
 
-_CHECK: Final = {"width": "80px", "min_width": "80px"}
-_HEAD_CHECK: Final = {"width": "172px", "min_width": "172px"}
+_CHECK: Final = {"width": "56px", "min_width": "56px"}
+_HEAD_CHECK: Final = {"width": "148px", "min_width": "148px"}
 _OPEN: Final = {"width": "84px", "min_width": "84px"}
 _CELLS: Final = {"flex": "1 1 auto", "margin": "0 8px 0 0"}

@@ -33,7 +33,7 @@ def test_next_page__is_a_fraction_of_the_first(filled, open_panel, wire):
     panel = open_panel(filled)
     wire.sent.clear()
     panel.face.next.click()
-    assert len(wire.sent) <= 50
+    assert len(wire.sent) <= 2 * 15 + 3
     assert not any("comm_open" in message for message in wire.sent)
 
 
