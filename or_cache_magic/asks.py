@@ -168,7 +168,7 @@ class Asks:
         tell: Callable[[str], None] | None = None,
         **asked: Any,
     ) -> pd.DataFrame:
-        """Fills the cache from a list of prompts, and tells what each came to; see `warm.COLUMNS`.
+        """Fills the cache from a list of prompts, and tells what each came to; see `filling.COLUMNS`.
 
         What is stored already is free: after an interrupt or a failure, run it again. One that fails stops no
         other; its error is in its row.
@@ -189,8 +189,8 @@ class Asks:
             OptionError: The source can't be read; nothing was sent.
             RequestError: An item of it is no prompt; nothing was sent.
         """
+        from .filling import fill
         from .prompts import Prompt, options_and_params, read_prompts
-        from .warm import fill
 
         options, params = options_and_params(asked)
         limits: list[Limit] = []

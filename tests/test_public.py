@@ -49,6 +49,19 @@ def test_public__names_are_there():
         or_cache_magic.nothing  # noqa: B018
 
 
+def test_public__no_module_takes_a_name():
+    """Python binds a module that is imported in its package: none may be called as a public function is."""
+    code = (
+        "import json, or_cache_magic as orc\n"
+        "from importlib import import_module\n"
+        "from pkgutil import iter_modules\n"
+        "for found in iter_modules(orc.__path__):\n"
+        "    import_module(f'or_cache_magic.{found.name}')\n"
+        "print(json.dumps([n for n in orc.__all__ if not callable(getattr(orc, n))]))"
+    )
+    assert run(code) == ["errors"]
+
+
 @pytest.mark.parametrize("name", ["Completion", "CompletionCache", "errors", "__version__"])
 def test_public__lazy_names_need_no_other(name):
     """Each can be had first thing in a fresh interpreter, before anything has imported it."""

@@ -16,8 +16,8 @@ import pytest
 
 from or_cache_magic.cache import CompletionCache
 from or_cache_magic.errors import OptionError, OrCacheError, RequestError
+from or_cache_magic.filling import COLUMNS
 from or_cache_magic.simulator import Simulator, scenario
-from or_cache_magic.warm import COLUMNS
 
 PROMPTS = [f"What is {n}?" for n in range(12)]
 
