@@ -41,7 +41,7 @@ class Actions:
         self.file = makers.make(w.Text, css={"width": "250px"}, description="File")
         self.purge = makers.button("Purge 0 selected", danger=True, tooltip="Asks before it removes anything")
         self.box = makers.wrapped(self.select, self.clear, self.export, self.file, self.purge)
-        self.question = makers.html("", flex="1 1 auto")
+        self.question = makers.html("", flex="1 1 420px")
         self.yes = makers.button("Yes, remove", danger=True)
         self.cancel = makers.button("Cancel")
         self.confirm = makers.wrapped(self.question, self.yes, self.cancel, hidden=True)

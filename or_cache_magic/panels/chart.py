@@ -23,7 +23,7 @@ __all__ = ["chart_svg", "sparkline"]
 
 _WIDTH: Final = 520
 _HEIGHT: Final = 142
-_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 482, 10, 120
+_LEFT, _RIGHT, _TOP, _BOTTOM = 70, 482, 10, 120
 _MOST_POINTS: Final = 120
 """More would be closer than two pixels; they are put together, and their sums stay exact."""
 
@@ -56,6 +56,9 @@ def chart_svg(timeline: Sequence[Moment]) -> str:
     if not points:
         return ""
     top_usd = max(points[-1].saved_usd, Decimal("0.0001"))
+    if len(points) == 1:
+        # One stretch of time: from nothing at its beginning to what was saved at its end.
+        points = [points[0]._replace(saved_usd=Decimal(0)), *points]
     places = _places(points)
     ys = [_y(float(p.saved_usd / top_usd)) for p in points]
     line = " ".join(f"{x:.1f},{y:.1f}" for x, y in zip(places, ys, strict=True))
@@ -101,10 +104,10 @@ def _points(timeline: Sequence[Moment], most: int) -> list[_Point]:
 
 
 def _places(points: Sequence[_Point]) -> list[float]:
-    """Where each point stands: as far apart as they are in time; a single one makes a line of its own."""
+    """Where each point stands: as far apart as they are in time; the two of a single stretch at its ends."""
     first_s, last_s = points[0].start_s, points[-1].start_s
     if first_s == last_s:
-        return [float(_RIGHT)] * len(points)
+        return [float(_LEFT), float(_RIGHT)]
     return [_LEFT + (p.start_s - first_s) / (last_s - first_s) * (_RIGHT - _LEFT) for p in points]
 
 
@@ -145,7 +148,7 @@ def _axes(top_usd: Decimal) -> str:
 
 def _dates(points: Sequence[_Point], places: Sequence[float]) -> str:
     last = len(points) - 1
-    shown = {last: "end"} if not last or places[0] == places[last] else {0: "start", last: "end"}
+    shown = {0: "start"} if points[0].start_s == points[last].start_s else {0: "start", last: "end"}
     return "".join(
         f'<text x="{places[at]:.1f}" y="{_HEIGHT - 6}" text-anchor="{anchor}">'
         f"{_stamp(points[at], points)}</text>"

@@ -13,7 +13,7 @@ STYLE: Final = """<style>
 --orc-bg:var(--jp-layout-color1,transparent);--orc-alt:var(--jp-layout-color2,rgba(128,128,128,.12));
 --orc-good:var(--jp-success-color1,#388e3c);--orc-acc:var(--jp-brand-color1,#1976d2);
 --orc-bad:var(--jp-error-color1,#d32f2f);--orc-code:var(--jp-code-font-family,monospace);
---orc-cols:80px minmax(96px,1.3fr) minmax(150px,4fr) 92px 100px 36px 68px 72px;
+--orc-cols:76px minmax(84px,1.3fr) minmax(118px,4fr) 82px 92px 32px 66px 66px;
 color:var(--orc-fg);overflow:hidden;padding:2px}
 .orc .widget-html{height:auto}
 .orc .widget-html-content{line-height:1.4;color:var(--orc-fg)}
@@ -32,7 +32,7 @@ background:var(--orc-bg);display:flex;flex-direction:column}
 .orc .orc-area{fill:var(--orc-good);opacity:.18;stroke:none}
 .orc .orc-saved{fill:none;stroke:var(--orc-good);stroke-width:1.8;stroke-linejoin:round}
 .orc .orc-rate{fill:none;stroke:currentColor;stroke-width:1.2;stroke-dasharray:4 3;opacity:.75}
-.orc .orc-key{font-size:11px;display:flex;gap:18px;margin:2px 0 6px 11%}
+.orc .orc-key{font-size:11px;display:flex;gap:18px;margin:2px 0 6px 13%}
 .orc .orc-key i{display:inline-block;width:22px;height:0;vertical-align:middle;margin-right:6px;
 border-top:2px solid var(--orc-good)}
 .orc .orc-key .orc-dashed{border-top:2px dashed currentColor}
@@ -45,12 +45,12 @@ text-overflow:ellipsis}
 .orc .orc-by tbody th{font-weight:400}
 .orc .orc-by th:first-child,.orc .orc-answer td,.orc .orc-answer th{text-align:left}
 .orc .orc-rows{border:1px solid var(--orc-line);border-radius:8px;overflow:auto;background:var(--orc-bg)}
-.orc .orc-head,.orc .orc-row{border-bottom:1px solid var(--orc-line);align-items:center;min-width:940px;
+.orc .orc-head,.orc .orc-row{border-bottom:1px solid var(--orc-line);align-items:center;min-width:838px;
 overflow:hidden}
 .orc .orc-row:last-child{border-bottom:0}
 .orc .orc-head,.orc .orc-row:hover{background:var(--orc-alt)}
 .orc .orc-row.orc-on{background:color-mix(in srgb,var(--orc-acc) 14%,transparent)}
-.orc .orc-grid{display:grid;grid-template-columns:var(--orc-cols);gap:10px;font-size:12px;line-height:26px}
+.orc .orc-grid{display:grid;grid-template-columns:var(--orc-cols);gap:8px;font-size:12px;line-height:26px}
 .orc .orc-grid>*{overflow:hidden;text-overflow:ellipsis;white-space:nowrap}
 .orc .orc-grid b{font-weight:600}
 .orc .orc-n{text-align:right;font-variant-numeric:tabular-nums}

@@ -135,6 +135,6 @@ def _classes(picked: bool) -> tuple[str, ...]:
 
 
 _CHECK: Final = {"width": "56px", "min_width": "56px"}
-_HEAD_CHECK: Final = {"width": "148px", "min_width": "148px"}
-_OPEN: Final = {"width": "84px", "min_width": "84px"}
+_HEAD_CHECK: Final = {"width": "136px", "min_width": "136px"}
+_OPEN: Final = {"width": "76px", "min_width": "76px"}
 _CELLS: Final = {"flex": "1 1 auto", "margin": "0 8px 0 0"}

@@ -26,6 +26,14 @@ PANEL_TAGS = {
 }
 
 
+# Where the page is 1,280 pixels wide, with JupyterLab's files beside the notebook: what does not fit its place.
+CUT_OFF = """box => {
+    const rows = box.querySelector('.orc-rows');
+    const labels = [...box.querySelectorAll('.orc-chart text')].filter(at => at.getBBox().x < 0);
+    return [...(rows.scrollWidth > rows.clientWidth ? ['rows'] : []), ...labels.map(at => at.textContent)];
+}"""
+
+
 @pytest.fixture
 def asked(cache_of, sim):
     """A cache with a few answers, some of them served again."""
@@ -56,6 +64,7 @@ def test_panel__can_be_read_and_reached(theme, asked, notebook, shoot):
         expect(panel.button("Yes, remove")).to_be_visible()
         shoot(opened, "whole")
         assert opened.axe(".orc") == []
+        assert panel.box.evaluate(CUT_OFF) == []
         found = panel.contrasts()
         assert len(found) > 50
         assert [(text, ratio) for ratio, needed, text, _ in found if ratio < needed] == []

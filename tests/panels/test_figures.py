@@ -146,6 +146,17 @@ def test_chart__adds_up_and_ends_at_the_whole():
     assert 'role="img"' in svg
 
 
+def test_chart__of_one_hour_rises_from_nothing():
+    """A single stretch of time is as wide as the chart: from nought to what was saved, at one hit rate."""
+    svg = chart_svg(timeline(("2", 1, 3)))
+    (line,) = points(svg, "orc-saved")
+    (rates,) = points(svg, "orc-rate")
+    assert [y for _, y in line] == [120, 10]
+    assert line[0][0] < line[1][0]
+    assert [y for _, y in rates] == [92.5, 92.5]
+    assert svg.count("2026-03-02 00:00</text>") == 1
+
+
 def test_chart__stands_in_time():
     """A week without asks is as wide as a week, and the hit rate is broken where nothing could hit."""
     few = timeline(("1", 1, 1), ("1", 0, 0), ("1", 1, 1))
