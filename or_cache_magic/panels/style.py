@@ -13,7 +13,7 @@ STYLE: Final = """<style>
 --orc-bg:var(--jp-layout-color1,transparent);--orc-alt:var(--jp-layout-color2,rgba(128,128,128,.12));
 --orc-good:var(--jp-success-color1,#388e3c);--orc-acc:var(--jp-brand-color1,#1976d2);
 --orc-bad:var(--jp-error-color1,#d32f2f);--orc-code:var(--jp-code-font-family,monospace);
---orc-cols:76px minmax(84px,1.3fr) minmax(118px,4fr) 82px 92px 32px 66px 66px;
+--orc-cols:76px minmax(80px,1.3fr) minmax(106px,4fr) 82px 92px 32px 82px 66px;
 color:var(--orc-fg);overflow:hidden;padding:2px}
 .orc .widget-html{height:auto}
 .orc .widget-html-content{line-height:1.4;color:var(--orc-fg)}
