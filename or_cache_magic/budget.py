@@ -14,19 +14,17 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from .asker import Asker
-from .errors import BudgetError
-from .ledger.spent import Spent
+from .errors import BudgetError, StoreError
 from .pricing import FREE, format_usd
 from .records import UNKNOWN_COST, Cost, Request
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+    from .ledger import Spent
     from .pricing.estimate import Estimate
 
 __all__ = ["Limit", "Purse", "Watch"]
-
-_NOTHING: Final = Spent(Decimal(0), 0)
 
 
 class Purse:
@@ -142,7 +140,16 @@ class Watch:
 
 def _hold(limit: Limit, estimate: Estimate) -> None:
     """Raises unless the limit holds with the most that this call can cost."""
-    spent_usd, high_usd = limit.purse.at_most(), estimate.high_usd
+    try:
+        spent_usd, high_usd = limit.purse.at_most(), estimate.high_usd
+    except StoreError as exc:
+        raise BudgetError(
+            f"what was spent can't be read, so the {format_usd(limit.usd)} of {limit.name} can't be held"
+            f" (nothing was sent): {exc.args[0]}",
+            exc.hint,
+            limit_usd=limit.usd,
+            spent_usd=None,
+        ) from None
     if high_usd is not None and spent_usd + high_usd <= limit.usd:
         return
     if high_usd is None:

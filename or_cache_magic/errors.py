@@ -112,7 +112,7 @@ class BudgetError(OrCacheError):
         message: Which limit, and what the call may cost.
         hint: How to ask all the same.
         limit_usd: The limit.
-        spent_usd: The most that was spent of it already.
+        spent_usd: The most that was spent of it already; None when the ledger can't be read.
         low_usd: The least that the call would cost; None is unknown.
         high_usd: The most; None is unknown.
     """
@@ -123,14 +123,14 @@ class BudgetError(OrCacheError):
         hint: str = "",
         *,
         limit_usd: Decimal,
-        spent_usd: Decimal,
+        spent_usd: Decimal | None,
         low_usd: Decimal | None = None,
         high_usd: Decimal | None = None,
     ) -> None:
         super().__init__(message, hint)
         #: The limit.
         self.limit_usd = limit_usd
-        #: The most that was spent of it already.
+        #: The most that was spent of it already; None when the ledger can't be read.
         self.spent_usd = spent_usd
         #: The least that the call would cost; None is unknown.
         self.low_usd = low_usd

@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from .budget import Limit, Purse, Watch
 from .errors import MissingKeyError
-from .ledger.spent import Spent, spent
 
 if TYPE_CHECKING:
     from .database import Database
-    from .ledger import Ledger
+    from .ledger import Ledger, Spent
     from .prices import PriceBook
     from .pricing.estimate import Estimate
     from .pricing.key_limits import KeyLimits
@@ -212,9 +211,9 @@ class Money:
             return self._settler
 
     def _spent_in_session(self) -> Spent:
-        return spent(self._database, session=self._ledger.session)
+        return self._ledger.spent(session=self._ledger.session)
 
     def _spent_today(self) -> Spent:
         now = time.localtime(self._clock())
         midnight_s = time.mktime((*now[:3], 0, 0, 0, 0, 0, -1))
-        return spent(self._database, since_s=midnight_s)
+        return self._ledger.spent(since_s=midnight_s)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from or_cache_magic.asker import Asker
 from or_cache_magic.budget import Limit, Purse, Watch
 from or_cache_magic.errors import BudgetError, OptionError, UpstreamError
-from or_cache_magic.ledger.spent import Spent
+from or_cache_magic.ledger import Spent
 from or_cache_magic.pricing import FREE
 from or_cache_magic.records import UNKNOWN_COST, Cost, Request
 

@@ -159,6 +159,17 @@ def test_session_budget__who_waits_for_anothers_call_pays_nothing(open_cache, si
     assert cache.money.session_at_most() == sim.total_cost
 
 
+def test_budget__is_not_held_blindly(open_cache, sim, tmp_path):
+    """While what was spent can't be read, a limited ask is not sent; one without a limit is answered."""
+    (tmp_path / "file").write_text("in the way")
+    nowhere = tmp_path / "file" / "cache"
+    with pytest.raises(BudgetError, match="can't be read") as caught:
+        open_cache(sim, directory=nowhere, max_cost_usd=usd("5")).ask("What is a median?")
+    assert caught.value.spent_usd is None
+    assert sim.completion_count == 0
+    assert open_cache(sim, directory=nowhere).ask("What is a median?")
+
+
 def test_list_budget__what_may_go_over_fails_unsent(open_cache, sim):
     """A list with a limit buys as many as it is sure to pay, and says of the others why not."""
     cache = open_cache(sim)

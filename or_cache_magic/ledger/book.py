@@ -17,6 +17,7 @@ from or_cache_magic.errors import StoreError
 from or_cache_magic.ledger.groups import Grouping, group_by, group_by_time
 from or_cache_magic.ledger.hits import AlikeHits, Hits, hit_counts, hits_row
 from or_cache_magic.ledger.rows import SELECT_ROWS, Wanted, insert_rows, row_from
+from or_cache_magic.ledger.spent import Spent, spent
 from or_cache_magic.ledger.sums import Sums, amounts, select_sums
 from or_cache_magic.records import OPENROUTER_URL, AskKind, LedgerRow, Totals
 
@@ -155,6 +156,20 @@ class Ledger:
             sums[""] = Sums()
         totals = [parts.totals(group) for group, parts in sums.items()]
         return sorted(totals, key=lambda t: (-t.calls, t.group))
+
+    def spent(self, *, session: str | None = None, since_s: float | None = None) -> Spent:
+        """What calls came to, those that could not be written yet included: what a budget is held against.
+
+        Args:
+            session: Only this session's; None is all.
+            since_s: Only calls at or after this time.
+
+        Raises:
+            StoreError: The ledger can't be read.
+        """
+        wanted = Wanted(session, since_s)
+        with self._moving:
+            return spent(self._database, wanted, self._waiting(wanted))
 
     def timeline(self, session: str | None = None) -> list[tuple[float, Totals]]:
         """The sums of each day that had asks, the oldest first, and when it began; of two days, of each hour.

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from or_cache_magic.database import from_pico
+from or_cache_magic.database import from_pico, to_pico
 from or_cache_magic.database.columns import COUNT, INTEGER, check_row
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from decimal import Decimal
 
     from or_cache_magic.database import Database
+    from or_cache_magic.ledger.rows import Wanted
+    from or_cache_magic.records import LedgerRow
 
 __all__ = ["Spent", "spent"]
 
+_CALL_KINDS: Final = ("miss", "refresh", "bypass", "failed")
+_CALLS: Final = f"kind IN {_CALL_KINDS}"
 _SPENT: Final = """
-SELECT sum(paid), count(*) - count(paid) FROM or_ledger
-WHERE kind IN ('miss', 'refresh', 'bypass', 'failed') AND at >= ? AND (? IS NULL OR session = ?)
+SELECT sum(paid), count(*) - count(paid) FROM or_ledger {calls}
 UNION ALL
-SELECT sum(s.cost), -count(s.cost) FROM or_settlement s JOIN or_ledger l ON l.id = s.id
-WHERE l.kind IN ('miss', 'refresh', 'bypass', 'failed') AND l.paid IS NULL AND l.at >= ?
-    AND (? IS NULL OR l.session = ?)
+SELECT sum(cost), -count(cost) FROM or_settlement s JOIN or_ledger l ON l.id = s.id {settled}
 """
 
 
@@ -31,17 +33,29 @@ class Spent(NamedTuple):
     unknown: int
 
 
-def spent(database: Database, *, session: str | None = None, since_s: float = 0.0) -> Spent:
-    """What the calls came to of a session, or of all, at or after a time; settled ones included.
+def spent(database: Database, wanted: Wanted, waiting: Iterable[LedgerRow]) -> Spent:
+    """What the calls came to among the rows that are wanted, settled ones included.
 
     Reads 100,000 rows in about 10 ms, off their index; budgets ask before a call that takes longer.
+
+    Args:
+        database: Where the rows are.
+        wanted: Which.
+        waiting: Those of them that are not written yet.
 
     Raises:
         StoreError: The ledger can't be read.
     """
     usd = unknown = 0
-    for pico, calls in database.select(_SPENT, (since_s, session, session) * 2):
+    sql = _SPENT.format(
+        calls=wanted.where_also(_CALLS), settled=wanted.where_also(f"{_CALLS} AND paid IS NULL")
+    )
+    for pico, calls in database.select(sql, wanted.parameters * 2):
         check_row("a sum of the ledger", (COUNT, INTEGER), (pico, calls))
         usd += pico or 0
         unknown += calls
+    for row in waiting:
+        if row.kind in _CALL_KINDS:
+            usd += to_pico(row.paid.usd) or 0
+            unknown += row.paid.usd is None
     return Spent(from_pico(usd), unknown)

@@ -148,6 +148,35 @@ def test_remember__a_row_that_could_not_be_written(ledger, folder):
     assert [found.at_s for found in ledger.rows()] == [2.0, 1.0]
 
 
+def test_spent__counts_calls_alone_written_or_not(ledger, folder):
+    """What a budget is held against: calls of this session or since a time, also while the file is locked."""
+    ledger.record(row(paid="1", at_s=1.0))
+    ledger.record(row("failed", paid=None, value=None, at_s=2.0))
+    ledger.record(row("coalesced", paid="0", value="9", at_s=2.0))
+    ledger.record(row("refresh", paid="2", at_s=2.0, session="another"))
+    other = sqlite3.connect(folder / "cache.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    ledger.remember(row("bypass", paid="4", at_s=3.0))
+    ledger.remember(row(paid=None, value=None, at_s=3.0))
+
+    assert ledger.spent() == (Decimal(7), 2)
+    assert ledger.spent(session=ledger.session) == (Decimal(5), 2)
+    assert ledger.spent(since_s=2.0) == (Decimal(6), 2)
+    other.close()
+    assert ledger.flush()
+    assert ledger.spent() == (Decimal(7), 2)
+
+
+def test_spent__a_settled_call_is_known(ledger, database, clock):
+    """What OpenRouter told afterwards counts in place of the unknown, once."""
+    ledger.record(row(paid=None, value=None, generation_id="gen-1", at_s=clock.now_s))
+    assert ledger.spent() == (0, 1)
+    with database.transaction() as connection:
+        connection.execute("UPDATE or_settlement SET cost = ?, cost_source = 'generation'", (10**12,))
+    assert ledger.spent() == (1, 0)
+    assert ledger.spent() == (ledger.totals()[0].paid_usd, 0)
+
+
 def test_totals__keeps_the_kinds_apart(ledger):
     """Paid, saved, coalesced and replayed are lines of their own; unknown is counted, not 0."""
     for kind, paid, value in [
