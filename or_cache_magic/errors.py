@@ -122,8 +122,8 @@ class BudgetError(OrCacheError):
         message: str,
         hint: str = "",
         *,
-        limit_usd: Decimal,
-        spent_usd: Decimal | None,
+        limit_usd: Decimal | None = None,
+        spent_usd: Decimal | None = None,
         low_usd: Decimal | None = None,
         high_usd: Decimal | None = None,
     ) -> None:
