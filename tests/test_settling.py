@@ -299,6 +299,7 @@ def test_settle__then_counts_tokens_where_prices_leave_no_doubt(
     prices = PriceBook(cache.database, gateway.fetch, clock)
     sim.script(scenario("uncosted", misses=99))
     cache.ask(PROMPT)
+    cache.money.close()
     if listed:
         prices.listed(sim.base_url, cache.settings.model)
     settler = settler_of(cache, estimated=count_tokens(cache.store, prices) if listed else lambda _row: None)
@@ -319,6 +320,7 @@ def test_settle__a_damaged_answer_is_not_counted_and_stops_nothing(cache, sim, c
     prices = PriceBook(cache.database, gateway.fetch, clock)
     sim.script(scenario("uncosted", misses=99))
     cache.ask(PROMPT)
+    cache.money.close()
     prices.listed(sim.base_url, cache.settings.model)
     with cache.database.transaction() as connection:
         connection.execute("UPDATE Cache SET value = x'00'")
