@@ -10,7 +10,6 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from .budget import Limit, Purse, Watch
-from .errors import MissingKeyError
 
 if TYPE_CHECKING:
     from .database import Database
@@ -140,10 +139,7 @@ class Money:
         if not settler.is_due():
             return None
         self._ledger.flush()  # so that hits of an unknown price are among those that learn it
-        try:
-            return settler.settle(limit=_AT_ONCE, budget_s=patience_s)
-        except MissingKeyError:
-            return None
+        return settler.settle(limit=_AT_ONCE, budget_s=patience_s)
 
     def after_call(self, request: Request, outcome: Outcome | None) -> None:
         """Settles what is due, and looks up prices where the reply named no cost; nobody waits for it.
