@@ -197,7 +197,9 @@ class Clerk:
             button.on_click(callback)
 
     @guarded
-    def _refresh(self, _: Any = None) -> None:
+    def _refresh(self, button: Any = None) -> None:
+        if button is not None:  # who presses it may wait: a panel that is only opened may not
+            self.cache.money.settle()
         self.refresh()
 
     @guarded

@@ -10,7 +10,7 @@ import ipywidgets
 import pandas as pd
 import pytest
 
-from or_cache_magic.errors import StoreError
+from or_cache_magic.errors import StoreError, StreamBrokenError
 from or_cache_magic.panels import open_panel, panel_text
 from or_cache_magic.panels.export import harmless
 from or_cache_magic.panels.static import Still
@@ -157,6 +157,20 @@ def test_figures__of_the_session_or_of_all_time(panel, open_cache, sim, open_pan
     assert said(other.face._chart) == "Nothing asked yet."
     other.face.scope.value = False
     assert said(other.face._tiles) == everything
+
+
+def test_refresh__settles_what_a_cut_stream_came_to(cache, sim, clock, open_panel):
+    """Whoever presses it sees what OpenRouter has told meanwhile; opening a panel asks nobody."""
+    sim.script(scenario("cut"))
+    with pytest.raises(StreamBrokenError):
+        cache.ask("What is a median?")
+    panel = open_panel(cache)
+    clock.now_s += 60
+    panel.refresh()
+    assert cache.totals()[0].unpriced == 1
+    panel.face.refresh.click()
+    assert cache.totals()[0].unpriced == 0
+    assert "settled" in panel.face._tiles.value
 
 
 @pytest.mark.parametrize("by", ["model", "day", "notebook", "tag"])
