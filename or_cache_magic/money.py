@@ -142,7 +142,9 @@ class Money:
         return settler.settle(limit=_AT_ONCE, budget_s=patience_s)
 
     def after_call(self, request: Request, outcome: Outcome | None) -> None:
-        """Settles what is due, and looks up prices where the reply named no cost; nobody waits for it.
+        """Settles what is due, and looks up prices that a reply's money could not be told without.
+
+        Nobody waits for it.
 
         Args:
             request: What was asked.
@@ -150,13 +152,14 @@ class Money:
         """
         if self._settings().mode == "offline" or (self._round is not None and self._round.is_alive()):
             return
-        # Estimates are made by the list of the day, so it is fetched now, not when all else has failed.
-        counted = outcome is not None and outcome.paid.usd is None and outcome.answer.usage is not None
-        if not counted and not self._open_settler().is_due():
+        # Estimates are made by the list of the day, so it is fetched now, not when all else has failed. What
+        # prompt caching took off is then told by it, and OpenRouter need not be asked of each call.
+        wanting = outcome is not None and _wants_prices(outcome)
+        if not wanting and not self._open_settler().is_due():
             return
 
         def go() -> None:
-            if counted:
+            if wanting:
                 self.estimate(request)
             self.settle()
 
@@ -213,3 +216,9 @@ class Money:
         now = time.localtime(self._clock())
         midnight_s = time.mktime((*now[:3], 0, 0, 0, 0, 0, -1))
         return self._ledger.spent(since_s=midnight_s)
+
+
+def _wants_prices(outcome: Outcome) -> bool:
+    """Whether a call's tokens are known, and something of its money is not."""
+    answer = outcome.answer
+    return answer.usage is not None and None in (outcome.paid.usd, answer.prompt_cache_saved_usd)

@@ -253,6 +253,21 @@ def test_next_call__settles_in_the_background(cache, sim, clock):
     assert (totals.unpriced, totals.paid_usd) == (0, sim.total_cost)
 
 
+def test_next_call__tells_what_prompt_caching_saved_once_prices_are_known(open_cache, sim):
+    """Prices are looked up after the first call that read from it; from then on no call has to be settled."""
+    cache = open_cache(sim)
+    system = "No animal shall sleep in a bed with sheets. " * 300
+    saved = []
+    for question in ("What is forbidden?", "What is allowed?", "Who may sleep?", "Where?"):
+        saved.append(cache.ask(question, system=system).outcome.answer.prompt_cache_saved_usd)
+        cache.money.close()
+    assert saved[0] == 0
+    assert saved[1] is None
+    assert saved[2] == saved[3] > 0
+    assert [path for path in fetched(sim) if path == "/generation"] == []
+    assert cache.totals()[0].prompt_cache_unpriced == 1
+
+
 def test_stats__offline_asks_nobody(open_cache, sim, clock):
     """In offline mode what is due stays due."""
     cache = open_cache(sim)
