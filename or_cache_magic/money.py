@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from decimal import Decimal
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 from .budget import Limit, Purse, Watch
 
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from .settling import Settled, Settler
     from .store import TieredStore
 
-__all__ = ["Fetch", "Money"]
+__all__ = ["Money"]
 
 _WHILE_ASKED_S: Final = 3.0
 """How long who wants statistics waits for what is to be settled first."""
@@ -32,21 +31,6 @@ _AT_ONCE: Final = 20
 
 _KEY_TIMEOUT_S: Final = 3.0
 _CLOSING_S: Final = 2.0
-
-
-class Fetch(Protocol):
-    """Fetches what OpenRouter tells at a path; see `Gateway.fetch`."""
-
-    def __call__(
-        self,
-        path: str,
-        *,
-        base_url: str,
-        params: Mapping[str, str] = MappingProxyType({}),
-        timeout_s: float = ...,
-        needs_key: bool = True,
-    ) -> Any:
-        """The JSON value; raises `UpstreamError` and `MissingKeyError`."""
 
 
 class Money:
@@ -59,7 +43,7 @@ class Money:
         database: Keeps price lists and what is to be settled.
         store: Has the entries whose cost is told later.
         ledger: Has the asks.
-        fetch: Asks OpenRouter.
+        fetch: Asks OpenRouter: `Gateway.fetch`.
         settings: Gives the settings in force.
         clock: Tells UTC epoch seconds.
     """
@@ -69,7 +53,7 @@ class Money:
         database: Database,
         store: TieredStore,
         ledger: Ledger,
-        fetch: Fetch,
+        fetch: Callable[..., Any],
         settings: Callable[[], Settings],
         clock: Callable[[], float] = time.time,
     ) -> None:

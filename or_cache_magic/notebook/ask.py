@@ -65,15 +65,24 @@ def ask_line(session: Session, line: str, variables: Mapping[str, Any]) -> Compl
 def _ask(
     session: Session, options: AskOptions, prompt: str, variables: Mapping[str, Any]
 ) -> Completion | None:
-    from or_cache_magic.asking import policy_for
-    from or_cache_magic.completion import Completion
-    from or_cache_magic.render import open_screen
+    settings, cache = session.settings(), session.cache()
+    request, policy = _asked(session, settings, options, prompt, variables)
+    if options.dry_run:
+        from .preview import preview_line
 
-    shell: Any = session.shell
-    settings = session.settings()
+        say(session.shell, preview_line(cache, request, policy))
+        return None
+    return _shown(session, settings, options, request, policy)
+
+
+def _asked(
+    session: Session, settings: Settings, options: AskOptions, prompt: str, variables: Mapping[str, Any]
+) -> tuple[Request, Policy]:
+    """What the prompt and the options come to."""
+    from or_cache_magic.asking import policy_for
+
     body = _body(session, settings, options, prompt, variables)
-    cache = session.cache()
-    request = cache.request(
+    request = session.cache().request(
         body,
         settings,
         sample=options.sample,
@@ -83,12 +92,18 @@ def _ask(
     policy = policy_for(
         settings, mode=options.mode, sample=options.sample, ttl=options.ttl_s, tag=options.tags
     )
-    if options.dry_run:
-        from .preview import preview_line
+    return request, policy
 
-        say(shell, preview_line(cache, request, policy))
-        return None
-    kept = keeps_result()
+
+def _shown(
+    session: Session, settings: Settings, options: AskOptions, request: Request, policy: Policy
+) -> Completion | None:
+    """Asks, shows and binds the answer; the completion where the caller goes on with it."""
+    from or_cache_magic.completion import Completion
+    from or_cache_magic.render import open_screen
+
+    shell: Any = session.shell
+    cache, kept = session.cache(), keeps_result()
     form: Any = options.format or settings.format
     screen = open_screen(
         shell, format="none" if kept else form, receipt=settings.receipt, quiet=options.quiet
@@ -101,7 +116,7 @@ def _ask(
         screen.finish(completion)
     else:
         screen.show(completion)
-    screen.receipt(outcome, asked=str(body["model"]))
+    screen.receipt(outcome, asked=str(request.body["model"]))
     for notice in cache.database.pop_notices():
         say(shell, notice)
     if kept:

@@ -155,9 +155,9 @@ def test_status_card__a_saved_notebook_names_no_home(nb, monkeypatch):
 @pytest.mark.parametrize(
     ("folder", "shown"),
     [
-        ("home/ann/work/nb/.or_cache", ".or_cache"),
-        ("home/ann/work/nb/deep/.or_cache", "deep/.or_cache"),
-        ("home/ann/work/.or_cache", "../.or_cache"),
+        ("home/ann/project/nb/.or_cache", ".or_cache"),
+        ("home/ann/project/nb/deep/.or_cache", "deep/.or_cache"),
+        ("home/ann/project/.or_cache", "../.or_cache"),
         ("home/ann/.or_cache", "../../.or_cache"),
         ("home/ann/other/cache", "~/other/cache"),
         ("home/bob/project/.or_cache", "…/project/.or_cache"),
@@ -167,7 +167,7 @@ def test_shown_folder__tells_no_more_than_it_must(tmp_path, monkeypatch, folder:
     """As seen from the notebook, or from home; of other places the end."""
     monkeypatch.setenv("HOME", str(tmp_path / "home/ann"))
     monkeypatch.setenv("USERPROFILE", str(tmp_path / "home/ann"))
-    assert shown_folder(tmp_path / folder, tmp_path / "home/ann/work/nb") == shown
+    assert shown_folder(tmp_path / folder, tmp_path / "home/ann/project/nb") == shown
 
 
 def test_shown_folder__none():
