@@ -25,6 +25,7 @@ import hits
 import key
 import listings
 import shells
+import visits
 from figures import TIMES, Figure, as_json, table
 
 if TYPE_CHECKING:
@@ -82,6 +83,7 @@ def measure(effort: Effort, peers_directory: Path | None) -> Iterator[Figure]:
         "shells": shells.figures(
             processes=effort.processes, rounds=effort.cell_rounds, calls=effort.cell_calls
         ),
+        "visits": visits.figures(),
         "disk": disk.figures(entries=effort.entries),
         "listings": listings.figures(entries=effort.listed),
     }

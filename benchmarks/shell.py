@@ -17,6 +17,7 @@ import sys
 from time import perf_counter_ns, process_time
 from typing import Any
 
+PACKAGE = "or_cache_magic"
 HEAVY = ("openai", "pandas", "ipywidgets", "diskcache", "httpx", "numpy")
 
 
@@ -43,7 +44,7 @@ def fresh(cell: str) -> dict[str, Any]:
     ip = shell()
     shell_s = process_time()
     without = set(sys.modules)
-    ip.run_line_magic("load_ext", "or_cache_magic")
+    ip.run_line_magic("load_ext", PACKAGE)
     load_s = process_time() - shell_s
     loaded = set(sys.modules)
     began_s = process_time()
@@ -57,6 +58,7 @@ def fresh(cell: str) -> dict[str, Any]:
         "hit_ms": hit_s * 1e3,
         "load_modules": len(loaded - without),
         "hit_modules": len(set(sys.modules) - loaded),
+        "ours": sorted(name for name in sys.modules if name.partition(".")[0] == PACKAGE),
         "heavy": sorted(set(HEAVY) & (set(sys.modules) - without)),
     }
 
@@ -64,7 +66,7 @@ def fresh(cell: str) -> dict[str, Any]:
 def turns(cell: str, rounds: int, calls: int) -> list[dict[str, list[int]]]:
     ip = shell()
     ip.register_magic_function(lambda _line, _cell: None, "cell", "empty")
-    ip.run_line_magic("load_ext", "or_cache_magic")
+    ip.run_line_magic("load_ext", PACKAGE)
     run_hit(ip, cell)
     cells = {"empty": "%%empty " + cell.removeprefix("%%openrouter "), "hit": cell}
     found: list[dict[str, list[int]]] = []

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from statistics import median, quantiles
 from typing import TYPE_CHECKING, Any
 
-from figures import TIMES, Figure, MeasuringError
+from figures import TIMES, Figure
 from prose import prose
-from upstream import MODEL, environment, filling
+from upstream import MODEL, environment, filling, measured
 
 from or_cache_magic.simulator import scenario
 
@@ -34,13 +31,7 @@ def figures(*, processes: int, rounds: int, calls: int) -> Iterator[Figure]:
         variables = environment(folder, OPENROUTER_BASE_URL=base_url, IPYTHONDIR=f"{folder}/ipython")
 
         def measure(*arguments: str) -> Any:
-            command = [sys.executable, str(SCRIPT), *arguments]
-            done = subprocess.run(
-                command, cwd=folder, env=variables, capture_output=True, encoding="utf-8", check=False
-            )
-            if done.returncode:
-                raise MeasuringError(done.stderr.strip().splitlines()[-1])
-            return json.loads(done.stdout)
+            return measured(folder, variables, str(SCRIPT), *arguments)
 
         # The first one writes IPython's files and the bytecode.
         yield from _fresh([measure("fresh", cell) for _ in range(processes + 1)][1:])
@@ -48,16 +39,24 @@ def figures(*, processes: int, rounds: int, calls: int) -> Iterator[Figure]:
 
 
 def _fresh(found: list[dict[str, Any]]) -> Iterator[Figure]:
-    def cpu(name: str, part: str, bar_ms: float, more: str = "") -> Figure:
-        times_ms = [one[f"{part}_ms"] for one in found]
-        spread = f"{min(times_ms):.1f} to {max(times_ms):.1f} ms; {found[0][f'{part}_modules']} modules"
-        return Figure(name, "≤", bar_ms, "ms", median(times_ms), spread + more)
-
     alone_ms = median(one["shell_ms"] for one in found)
-    yield cpu("%load_ext, CPU", "load", 5, f"; IPython alone {alone_ms:.0f} ms")
-    yield cpu("first hit cell in a fresh shell, CPU", "hit", 15)
+    yield _cpu("%load_ext, CPU", 5, found, "load", f"; IPython alone {alone_ms:.0f} ms")
+    yield from first_hit(found)
     heavy = sorted({name for one in found for name in one["heavy"]})
     yield Figure("heavy libraries that a hit imports", "≤", 0, "", len(heavy), ", ".join(heavy) or "none")
+
+
+def first_hit(found: list[dict[str, Any]]) -> Iterator[Figure]:
+    """The CPU of first hits and what of the package they import, of what `shell.py fresh` printed."""
+    yield _cpu("first hit cell in a fresh shell, CPU", 15, found, "hit")
+    ours = found[0]["ours"]
+    yield Figure("modules of ours that a first hit imports", "≤", 40, "", len(ours))
+
+
+def _cpu(name: str, bar_ms: float, found: list[dict[str, Any]], part: str, more: str = "") -> Figure:
+    times_ms = [one[f"{part}_ms"] for one in found]
+    spread = f"{min(times_ms):.1f} to {max(times_ms):.1f} ms; {found[0][f'{part}_modules']} modules"
+    return Figure(name, "≤", bar_ms, "ms", median(times_ms), spread + more)
 
 
 def _turns(found: list[dict[str, list[int]]]) -> Figure:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from figures import MeasuringError
 
 from or_cache_magic.cache import CompletionCache
 from or_cache_magic.settings import Settings
@@ -36,3 +41,22 @@ def environment(folder: str, **more: str) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     kept.pop("PYTHONDONTWRITEBYTECODE", None)
     return {**kept, "PYTHONPYCACHEPREFIX": os.path.join(folder, "bytecode"), **more}
+
+
+def measured(folder: str, variables: dict[str, str], *command: str) -> Any:
+    """What a script prints as JSON when it is run in a folder, with these variables as its environment.
+
+    Raises:
+        MeasuringError: It failed; says its last line.
+    """
+    done = subprocess.run(
+        [sys.executable, *command],
+        cwd=folder,
+        env=variables,
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
+    )
+    if done.returncode:
+        raise MeasuringError(done.stderr.strip().splitlines()[-1])
+    return json.loads(done.stdout)

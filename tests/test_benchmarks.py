@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -27,6 +28,13 @@ LISTINGS = {
     "purge of one model of 40",
 }
 COUNTS = {"requests that our hits sent", "heavy libraries that a hit imports"}
+VISITS = {
+    "modules of ours that a first hit imports",
+    "files that a hit cell visits",
+    "functions that a hit cell visits",
+    "settings resolved by a miss",
+    "write transactions of a miss",
+}
 PEERS = {
     "API hit, 2 KB: dspy_disk ÷ ours",
     "API hit, 2 KB: langchain_sqlite ÷ ours",
@@ -50,7 +58,7 @@ def quick(tmp_path_factory):
 def test_benchmarks__print_every_row(quick):
     """The table has a line for each figure, with its bar and its verdict."""
     printed, figures = quick
-    assert figures.keys() == RATIOS | CPU | COUNTS | LISTINGS | PEERS
+    assert figures.keys() == RATIOS | CPU | COUNTS | VISITS | LISTINGS | PEERS
     lines = printed.splitlines()[1:]
     assert len(lines) == len(figures)
     for line, figure in zip(lines, figures.values(), strict=True):
@@ -61,7 +69,7 @@ def test_benchmarks__print_every_row(quick):
 def test_benchmarks__measure_all_but_absent_peers(quick):
     """Without peers their rows say how to get them, and every other row has a number."""
     _, figures = quick
-    for name in RATIOS | CPU | LISTINGS:
+    for name in RATIOS | CPU | VISITS | LISTINGS:
         assert figures[name]["measured"] > 0
     for name in PEERS:
         assert figures[name]["verdict"] == "skipped"
@@ -79,19 +87,43 @@ def test_hit__sends_nothing(quick):
     assert quick[1]["requests that our hits sent"]["measured"] == 0
 
 
-def test_soak__prints_every_row_and_finds_nothing(tmp_path):
-    """A quick soak runs to its end: every row has a verdict, and nothing that must not happen did."""
-    soak = RUN.with_name("soak.py")
+def _lines(script: str, folder: Path) -> list[str]:
+    """What a quick run of another script prints, which succeeds."""
     done = subprocess.run(
-        [sys.executable, str(soak), "--quick"],
-        cwd=tmp_path,
+        [sys.executable, str(RUN.with_name(script)), "--quick"],
+        cwd=folder,
         check=False,
         capture_output=True,
         encoding="utf-8",
         timeout=120,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    lines = done.stdout.splitlines()[1:]
+    return done.stdout.splitlines()
+
+
+def test_visits__print_the_chain_of_each_ask(tmp_path):
+    """Below its counts stands what an ask visits, callers above what they call, and the figures at the end."""
+    lines = _lines("visits.py", tmp_path)
+    chains = {}
+    for line in lines:
+        if re.fullmatch(r"\S.*: \d+ files, \d+ functions", line):
+            chain = chains.setdefault(line.partition(":")[0], [])
+        elif line.startswith(" "):
+            chain.append(line)
+    assert list(chains) == ["hit, %%openrouter", "miss, %%openrouter", "hit, orc.ask"]
+    for chain in chains.values():
+        depths = [len(line) - len(line.lstrip()) for line in chain]
+        key = next(i for i, line in enumerate(chain) if line.endswith(":request_key"))
+        assert depths[key + 1] == depths[key] + 2
+        assert all(re.fullmatch(r" +[\w/]+\.py:\S+( \N{MULTIPLICATION SIGN}\d+)?", line) for line in chain)
+    assert max(map(len, chains.values())) == len(chains["miss, %%openrouter"])
+    figures = {line.partition("  ")[0] for line in lines}
+    assert figures >= VISITS | {"first hit cell in a fresh shell, CPU"}
+
+
+def test_soak__prints_every_row_and_finds_nothing(tmp_path):
+    """A quick soak runs to its end: every row has a verdict, and nothing that must not happen did."""
+    lines = _lines("soak.py", tmp_path)[1:]
     assert len(lines) == 14
     for what in ("8 processes", "counting hits", "kill -9", "one cold key, leader killed"):
         assert any(what in line for line in lines)
