@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -47,6 +49,15 @@ def test_public__names_are_there():
     assert or_cache_magic.__version__
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         or_cache_magic.nothing  # noqa: B018
+
+
+def test_public__types_are_checked():
+    """Every public name is used in the file whose types mypy checks, by ``orc.`` or as imported."""
+    text = Path(__file__).with_name("typing").joinpath("api.py").read_text(encoding="utf-8")
+    assert set(re.findall(r"\borc\.(\w+)", text)) | {"Completion", "CompletionCache"} == set(
+        or_cache_magic.__all__
+    )
+    assert "from or_cache_magic import Completion, CompletionCache" in text
 
 
 def test_public__no_module_takes_a_name():

@@ -1,0 +1,124 @@
+"""The public API as a type checker sees it: never run, checked by mypy with the package.
+
+A line that must not pass has ``# type: ignore[code]``: when it does pass, mypy says that nothing was ignored.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import or_cache_magic as orc
+from or_cache_magic import Completion, CompletionCache, errors
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from IPython.core.interactiveshell import InteractiveShell
+    from typing_extensions import assert_type
+
+
+def asking() -> None:
+    """Any field of the request may be named; what isn't one has its own type."""
+    assert_type(orc.ask("What is a median?"), Completion)
+    answer = orc.ask(
+        [{"role": "user", "content": "What is a median?"}],
+        model="openai/gpt-4o-mini",
+        system="Be brief.",
+        mode="refresh",
+        sample=1,
+        ttl="7d",
+        tag=["first", "draft"],
+        stream=False,
+        prompt_cache="5m",
+        max_cost_usd=Decimal("0.05"),
+        temperature=0,
+        provider={"order": ["openai"]},
+    )
+    assert_type(answer, Completion)
+    orc.ask("…", ttl=3600.0, tag="one", max_cost_usd="0.05")
+    orc.ask(1)  # type: ignore[arg-type]
+    orc.ask("…", system=1)  # type: ignore[arg-type]
+    orc.ask("…", "openai/gpt-4o-mini")  # type: ignore[call-arg]
+
+
+async def asking_on_a_loop() -> None:
+    """`aask` takes what `ask` does, and is awaited."""
+    answer = await orc.aask("What is a mode?", model="openai/gpt-4o-mini", max_cost_usd=0.05, seed=1)
+    assert_type(answer, Completion)
+
+
+def completion(answer: Completion) -> None:
+    """A completion is a text, and what isn't known is None."""
+    text: str = answer
+    assert_type(answer.upper(), str)
+    assert_type(answer.model, str | None)
+    assert_type(answer.provider, str | None)
+    assert_type(answer.cost_usd, Decimal | None)
+    assert_type(answer.paid_usd, Decimal | None)
+    assert_type(answer.saved_usd, Decimal | None)
+    assert_type(answer.cached, bool)
+    assert_type(answer.finish_reason, str | None)
+    assert_type(answer.reasoning, str | None)
+    assert_type(answer.tool_calls, list[Any])
+    assert_type(answer.data, Any)
+    assert_type(answer.messages, list[dict[str, Any]])
+    assert_type(answer.key, str)
+    assert_type(answer.created, datetime)
+    _ = answer.usage.prompt_tokens  # type: ignore[union-attr]
+    if answer.usage is not None:
+        assert_type(answer.usage.prompt_tokens, int | None)
+        assert_type(answer.usage.completion_tokens, int | None)
+    answer.cost_usd = None  # type: ignore[misc]
+    orc.ask(answer.messages, model=answer.model)
+    orc.ask(text)
+
+
+def tables() -> None:
+    """Whatever answers with data answers with a DataFrame."""
+    assert_type(orc.stats(), pd.DataFrame)
+    assert_type(orc.stats("model", session=True), pd.DataFrame)
+    assert_type(orc.entries("median", model="openai/*", since="7d", limit=10), pd.DataFrame)
+    assert_type(orc.purge("0123abcd", dry_run=True), pd.DataFrame)
+    assert_type(orc.purge(tag="draft", older="30d"), pd.DataFrame)
+    assert_type(orc.warm(["What is a median?"], model="openai/gpt-4o-mini", workers=4), pd.DataFrame)
+    orc.stats(session="yes")  # type: ignore[arg-type]
+
+
+def panel() -> None:
+    """What is on screen is a DataFrame, with widgets or without; without them nothing can be selected."""
+    shown = orc.panel()
+    assert_type(shown.frame(), pd.DataFrame)
+    _ = shown.selected  # type: ignore[union-attr]
+
+
+def folder() -> None:
+    """A cache on a folder has the same, and its arguments are all known."""
+    assert_type(orc.open_cache(":memory:"), CompletionCache)
+    with orc.open_cache(Path("answers")) as cache:
+        assert_type(cache, CompletionCache)
+        assert_type(cache.ask("What is a median?"), Completion)
+        assert_type(cache.stats(by="day"), pd.DataFrame)
+        assert_type(cache.entries(limit=5), pd.DataFrame)
+        assert_type(cache.purge(all=True), pd.DataFrame)
+        assert_type(cache.warm("prompts.txt"), pd.DataFrame)
+        cache.entries(models="openai/*")  # type: ignore[call-arg]
+        cache.purge(dry_runs=True)  # type: ignore[call-arg]
+    orc.open_cache()  # type: ignore[call-arg]
+
+
+def failing() -> None:
+    """Errors are one tree, and carry their facts."""
+    try:
+        orc.ask("What is a median?")
+    except errors.BudgetError as exc:
+        assert_type(exc.hint, str)
+    except orc.errors.OrCacheError as exc:
+        assert_type(exc.hint, str)
+
+
+def extension(shell: InteractiveShell) -> None:
+    """What IPython calls."""
+    orc.load_ipython_extension(shell)
+    orc.unload_ipython_extension(shell)
