@@ -61,6 +61,7 @@ def main() -> None:
         return
     run(programs / "ruff", "format", "--check", ".")
     run(programs / "ruff", "check", ".")
+    run(programs / "codespell")
     run(programs / "mypy")
     run(programs / "lint-imports")
     run(programs / "pytest", "-q", "--cov", "--cov-report=term:skip-covered")
