@@ -16,7 +16,7 @@ from or_cache_magic.simulator import scenario
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from or_cache_magic import Completion
+    from or_cache_magic.cache.completion import Completion
 
 SYSTEM = "You are a careful editor. Answer in plain words, and name what you are unsure of."
 PROMPT_CHARS, ANSWER_CHARS = 1_100, 1_100  # with all else, 2.7 KB of JSON

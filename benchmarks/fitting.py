@@ -1,4 +1,4 @@
-"""Finds the rates of `or_cache_magic.pricing.tokens`: three linear programs over texts and their true counts.
+"""Finds the rates of `or_cache_magic.core.tokens`: three linear programs over texts and their true counts.
 
 ``low`` and ``high`` hold for every text that they were found with, and are otherwise as near to the counts
 as non-negative rates can be; ``likely`` has the least absolute error, relative to the count.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from or_cache_magic.pricing.tokens import RATES, counts
+from or_cache_magic.core.tokens import RATES, counts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

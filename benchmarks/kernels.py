@@ -22,16 +22,16 @@ from typing import TYPE_CHECKING, Any
 from prose import prose
 from upstream import MODEL
 
-from or_cache_magic.accounting import Books
-from or_cache_magic.cache import CompletionCache
-from or_cache_magic.database import Database
+from or_cache_magic.cache.cache import CompletionCache
+from or_cache_magic.core.key import request_key
+from or_cache_magic.core.policy import Policy
+from or_cache_magic.core.records import Answer, Choice, Cost, Request, Usage
+from or_cache_magic.core.settings import Settings
+from or_cache_magic.engine.recorder import Books
 from or_cache_magic.errors import OrCacheError, StoreError, UpstreamError
-from or_cache_magic.key import request_key
-from or_cache_magic.ledger import Ledger
-from or_cache_magic.policy import Policy
-from or_cache_magic.records import Answer, Choice, Cost, Request, Usage
-from or_cache_magic.settings import Settings
-from or_cache_magic.store import DiskStore
+from or_cache_magic.storage.database import Database
+from or_cache_magic.storage.entries import DiskStore
+from or_cache_magic.storage.ledger import Ledger
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,8 +12,8 @@ from hashlib import sha256
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from or_cache_magic.key import request_key
-from or_cache_magic.records import Request
+from or_cache_magic.core.key import request_key
+from or_cache_magic.core.records import Request
 
 if TYPE_CHECKING:
     from collections.abc import Callable

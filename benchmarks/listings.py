@@ -15,7 +15,7 @@ import store
 from figures import TIMES, Figure
 from prose import prose
 
-from or_cache_magic.store import codec
+from or_cache_magic.storage import codec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

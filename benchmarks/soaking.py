@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 from figures import MeasuringError
 from kernels import PRICE_USD, Kernel, answer_to, request_for
 
-from or_cache_magic.database import Database
+from or_cache_magic.core.key import request_key
 from or_cache_magic.errors import StoreError
-from or_cache_magic.key import request_key
-from or_cache_magic.ledger import Ledger
 from or_cache_magic.simulator import Simulator
-from or_cache_magic.store import DiskStore
+from or_cache_magic.storage.database import Database
+from or_cache_magic.storage.entries import DiskStore
+from or_cache_magic.storage.ledger import Ledger
 
 if TYPE_CHECKING:
     from collections.abc import Collection

@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Any
 
 import diskcache
 
-from or_cache_magic.database import Database
-from or_cache_magic.key import request_key
-from or_cache_magic.ledger import Ledger
-from or_cache_magic.records import Answer, Choice, Cost, Entry, EntryFilter, LedgerRow, Request, Usage
-from or_cache_magic.store import DiskStore
+from or_cache_magic.core.key import request_key
+from or_cache_magic.core.records import Answer, Choice, Cost, Entry, EntryFilter, LedgerRow, Request, Usage
+from or_cache_magic.storage.database import Database
+from or_cache_magic.storage.entries import DiskStore
+from or_cache_magic.storage.ledger import Ledger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

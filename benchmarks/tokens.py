@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING
 from corpora import SIZES_CHARS, Sample, samples
 from counters import counters
 
-from or_cache_magic.pricing import tokens
+from or_cache_magic.core import tokens
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from figures import MeasuringError
 
-from or_cache_magic.cache import CompletionCache
-from or_cache_magic.settings import Settings
+from or_cache_magic.cache.cache import CompletionCache
+from or_cache_magic.core.settings import Settings
 from or_cache_magic.simulator import Simulator
 
 if TYPE_CHECKING:

@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     import pandas as pd
     from IPython.core.interactiveshell import InteractiveShell
 
-    from .cache import CompletionCache
-    from .completion import Completion
-    from .notebook.session import Session
-    from .panels import Shown
+    from or_cache_magic.cache.cache import CompletionCache
+    from or_cache_magic.cache.completion import Completion
+    from or_cache_magic.notebook.session import Session
+    from or_cache_magic.panels import Shown
 
 __all__ = [
     "Completion",
@@ -50,14 +50,14 @@ _open: list[CompletionCache] = []
 
 def load_ipython_extension(shell: InteractiveShell) -> None:
     """Adds the magics to a shell: ``%load_ext or_cache_magic``. Silent; opens and makes nothing."""
-    from .notebook.extension import load
+    from or_cache_magic.notebook.extension import load
 
     load(shell)
 
 
 def unload_ipython_extension(shell: InteractiveShell) -> None:
     """Takes out what loading added: ``%unload_ext or_cache_magic``."""
-    from .notebook.extension import unload
+    from or_cache_magic.notebook.extension import unload
 
     unload(shell)
 
@@ -83,8 +83,8 @@ def _script_cache() -> CompletionCache:
     import os
     from pathlib import Path
 
-    from .notebook.location import cache_directory
-    from .settings import Project, load_settings
+    from or_cache_magic.core.settings import Project, load_settings
+    from or_cache_magic.notebook.location import cache_directory
 
     shell = _shell()
     start = Path(shell.starting_dir if shell is not None else Path.cwd())
@@ -190,7 +190,7 @@ def panel() -> Shown:
 
     Its `selected` and `frame()` are what is on screen as DataFrames. See `panels.Panel`.
     """
-    from .panels import open_panel
+    from or_cache_magic.panels import open_panel
 
     session = _session()
     return open_panel(_cache(), folder=None if session is None else session.folder)
@@ -203,18 +203,18 @@ def warm(source: Any, **options: Any) -> pd.DataFrame:
 
 def open_cache(directory: str | os.PathLike[str]) -> CompletionCache:
     """The completion cache in a folder, made at the first store; ``:memory:`` is none. No IPython needed."""
-    from .cache import CompletionCache
+    from or_cache_magic.cache.cache import CompletionCache
 
     return CompletionCache(directory)
 
 
 def __getattr__(name: str) -> Any:
     if name == "Completion":
-        from .completion import Completion
+        from or_cache_magic.cache.completion import Completion
 
         return Completion
     if name == "CompletionCache":
-        from .cache import CompletionCache
+        from or_cache_magic.cache.cache import CompletionCache
 
         return CompletionCache
     if name == "errors":

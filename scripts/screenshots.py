@@ -23,9 +23,9 @@ sys.path.insert(0, str(ROOT / "tests" / "browser"))
 from harness import Browser, Jupyter, chromium, expect  # noqa: E402 - the tests' own browser
 from playwright.sync_api import sync_playwright  # noqa: E402
 
-from or_cache_magic.cache import CompletionCache  # noqa: E402
+from or_cache_magic.cache.cache import CompletionCache  # noqa: E402
+from or_cache_magic.core.settings import Settings  # noqa: E402
 from or_cache_magic.errors import OrCacheError  # noqa: E402
-from or_cache_magic.settings import Settings  # noqa: E402
 from or_cache_magic.simulator import Simulator, scenario  # noqa: E402
 
 MODELS = ("openai/gpt-4o-mini", "openai/gpt-4o", "anthropic/claude-sonnet-4.6", "anthropic/claude-haiku-4.5")

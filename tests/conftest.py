@@ -8,8 +8,8 @@ import threading
 
 import pytest
 
-from or_cache_magic.cache import CompletionCache
-from or_cache_magic.settings import Settings
+from or_cache_magic.cache.cache import CompletionCache
+from or_cache_magic.core.settings import Settings
 from or_cache_magic.simulator import Simulator
 
 MODEL = "openai/gpt-4o-mini"

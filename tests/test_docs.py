@@ -20,16 +20,17 @@ from types import ModuleType
 import pytest
 
 import or_cache_magic
-from or_cache_magic import cli, errors, frames
-from or_cache_magic.completion import Completion
-from or_cache_magic.key import NOT_IN_KEY
-from or_cache_magic.notebook.tables import COMMANDS
-from or_cache_magic.policy import Policy, why_no_lookup, why_not_stored
-from or_cache_magic.records import Answer, Choice, Request, Usage
-from or_cache_magic.settings import ENVIRONMENT, SETTINGS, Settings
+from or_cache_magic import cli, errors
+from or_cache_magic.cache.completion import Completion
+from or_cache_magic.core.key import NOT_IN_KEY
+from or_cache_magic.core.policy import Policy, why_no_lookup, why_not_stored
+from or_cache_magic.core.records import Answer, Choice, Request, Usage
+from or_cache_magic.core.settings import ENVIRONMENT, SETTINGS, Settings
+from or_cache_magic.display import frames
+from or_cache_magic.notebook.options import COMMANDS
 from or_cache_magic.simulator import SCENARIOS
 from or_cache_magic.simulator.cases import BUILDERS
-from or_cache_magic.store.shared import SECRET_VARIABLE
+from or_cache_magic.storage.shared.secrecy import SECRET_VARIABLE
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])

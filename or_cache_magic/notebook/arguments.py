@@ -10,11 +10,10 @@ from decimal import Decimal
 from types import MappingProxyType
 from typing import Any, Final, Literal, NamedTuple
 
+from or_cache_magic.core.policy import Mode
 from or_cache_magic.errors import OptionError
-from or_cache_magic.policy import Mode
-
-from .command import Parsed, parse
-from .tables import CELL, LINE
+from or_cache_magic.notebook.options import CELL, LINE
+from or_cache_magic.notebook.parser import Parsed, parse
 
 __all__ = ["AskOptions", "ask_options", "parse_ask_cell", "parse_ask_line"]
 

@@ -6,24 +6,22 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from or_cache_magic.errors import FormatError, RequestError
-
-from .arguments import AskOptions, parse_ask_cell, parse_ask_line
-from .caller import deliver, keeps_result
-from .cards import say
-from .command import help_text
-from .tables import CELL, LINE
+from or_cache_magic.notebook.arguments import AskOptions, parse_ask_cell, parse_ask_line
+from or_cache_magic.notebook.caller import deliver, keeps_result
+from or_cache_magic.notebook.cards import say
+from or_cache_magic.notebook.options import CELL, LINE
+from or_cache_magic.notebook.parser import help_text
 
 if TYPE_CHECKING:
     from decimal import Decimal
 
-    from or_cache_magic.cache import CompletionCache
-    from or_cache_magic.completion import Completion
-    from or_cache_magic.policy import Policy
-    from or_cache_magic.records import Outcome, Request
-    from or_cache_magic.render import Screen
-    from or_cache_magic.settings import Settings
-
-    from .session import Session
+    from or_cache_magic.cache.cache import CompletionCache
+    from or_cache_magic.cache.completion import Completion
+    from or_cache_magic.core.policy import Policy
+    from or_cache_magic.core.records import Outcome, Request
+    from or_cache_magic.core.settings import Settings
+    from or_cache_magic.display.screen import Screen
+    from or_cache_magic.notebook.session import Session
 
 __all__ = ["ask_cell", "ask_line", "request_params"]
 
@@ -55,7 +53,7 @@ def ask_line(session: Session, line: str, variables: Mapping[str, Any]) -> Compl
         say(session.shell, help_text(LINE))
         return None
     if not line.strip():
-        from .status import status_card
+        from or_cache_magic.notebook.status import status_card
 
         say(session.shell, *status_card(session))
         return None
@@ -68,7 +66,7 @@ def _ask(
     settings, cache = session.settings(), session.cache()
     request, policy = _asked(session, settings, options, prompt, variables)
     if options.dry_run:
-        from .preview import preview_line
+        from or_cache_magic.notebook.preview import preview_line
 
         say(session.shell, preview_line(cache, request, policy))
         return None
@@ -79,7 +77,7 @@ def _asked(
     session: Session, settings: Settings, options: AskOptions, prompt: str, variables: Mapping[str, Any]
 ) -> tuple[Request, Policy]:
     """What the prompt and the options come to."""
-    from or_cache_magic.asking import policy_for
+    from or_cache_magic.cache.request import policy_for
 
     body = _body(session, settings, options, prompt, variables)
     request = session.cache().request(
@@ -99,8 +97,8 @@ def _shown(
     session: Session, settings: Settings, options: AskOptions, request: Request, policy: Policy
 ) -> Completion | None:
     """Asks, shows and binds the answer; the completion where the caller goes on with it."""
-    from or_cache_magic.completion import Completion
-    from or_cache_magic.render import open_screen
+    from or_cache_magic.cache.completion import Completion
+    from or_cache_magic.display.screen import open_screen
 
     shell: Any = session.shell
     cache, kept = session.cache(), keeps_result()
@@ -131,10 +129,10 @@ def _body(
     session: Session, settings: Settings, options: AskOptions, prompt: str, variables: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The JSON object that goes on the wire: the prompt filled in, under the options and the settings."""
-    from or_cache_magic.asking import chat_body
+    from or_cache_magic.cache.request import chat_body
 
     if not options.raw and "{{" in prompt:
-        from .templating import render
+        from or_cache_magic.notebook.templates import render
 
         prompt = render(prompt, variables)
     if not prompt.strip():
@@ -143,7 +141,7 @@ def _body(
         )
     system = options.system
     if system is not None:
-        from .values import read_text_argument
+        from or_cache_magic.notebook.values import read_text_argument
 
         system = read_text_argument(system, variables, session.folder)
     return chat_body(
@@ -167,7 +165,7 @@ def _run(
     cache: CompletionCache, request: Request, policy: Policy, screen: Screen, max_cost_usd: Decimal | None
 ) -> Outcome:
     """Asks; what had arrived when it is interrupted or breaks stays on the screen."""
-    from or_cache_magic.asker import Asker
+    from or_cache_magic.core.callbacks import Asker
 
     screen.begin()
     try:
@@ -186,7 +184,7 @@ def _parse(completion: Completion, form: str) -> None:
     """
     if form not in ("json", "df"):
         return
-    from or_cache_magic.render.formats import parse_json, parse_table
+    from or_cache_magic.display.formats import parse_json, parse_table
 
     try:
         completion.attach(parse_json(completion) if form == "json" else parse_table(completion))

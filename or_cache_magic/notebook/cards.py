@@ -6,19 +6,21 @@ import json
 import time
 from typing import TYPE_CHECKING, Any
 
+from or_cache_magic.core.cost import format_usd
+from or_cache_magic.core.records import EntryFilter
+from or_cache_magic.core.settings import SETTINGS
+from or_cache_magic.core.units import format_size
+from or_cache_magic.display.escape import escape_markdown, fenced, printable
+from or_cache_magic.display.markdown import safe_markdown
+from or_cache_magic.display.receipt import format_age
 from or_cache_magic.errors import OptionError
-from or_cache_magic.markdown import escape_markdown, fenced, printable, safe_markdown
-from or_cache_magic.records import EntryFilter
-from or_cache_magic.render import format_age, format_usd
-from or_cache_magic.settings import SETTINGS
-from or_cache_magic.sizes import format_size
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from or_cache_magic.cache import CompletionCache
-    from or_cache_magic.settings import Settings
-    from or_cache_magic.upkeep import Purge
+    from or_cache_magic.cache.cache import CompletionCache
+    from or_cache_magic.cache.upkeep import Purge
+    from or_cache_magic.core.settings import Settings
 
 __all__ = ["entries_count", "entry_card", "masked", "purge_line", "say", "settings_frame"]
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from IPython.core.completer import CompletionContext
     from IPython.core.interactiveshell import InteractiveShell
 
-    from .magics import Magics
+    from or_cache_magic.notebook.magics import Magics
 
 __all__ = ["MAGICS", "SETTING_NAMES", "Extension", "OpenRouterMagics", "load", "loaded", "unload"]
 
@@ -69,8 +69,8 @@ def _traits() -> dict[str, Any]:
     def check(_self: Any, proposal: Any) -> Any:
         value = proposal["value"]
         if value is not None:
+            from or_cache_magic.core.settings import parse_setting
             from or_cache_magic.errors import SettingError
-            from or_cache_magic.settings import parse_setting
 
             try:
                 parse_setting(proposal["trait"].name, value, "configuration")
@@ -121,8 +121,8 @@ class _Magic:
 
     def getdoc(self) -> str:
         """The help, where ``?`` looks for it."""
-        from .command import help_text
-        from .tables import COMMANDS
+        from or_cache_magic.notebook.options import COMMANDS
+        from or_cache_magic.notebook.parser import help_text
 
         return help_text(COMMANDS[self._spelling])
 
@@ -144,8 +144,8 @@ class Extension:
     def magics(self) -> Magics:
         """What the names stand for, imported at the first use."""
         if self._magics is None:
-            from .magics import Magics
-            from .session import Session
+            from or_cache_magic.notebook.magics import Magics
+            from or_cache_magic.notebook.session import Session
 
             self._magics = Magics(Session(self.shell, self._configured), self.config)
         return self._magics
@@ -154,7 +154,7 @@ class Extension:
         """Adds the magics, their completion, their hooks and their configuration."""
         from IPython.core.completer import context_matcher
 
-        from . import questions
+        from or_cache_magic.notebook import questions
 
         shell = self.shell
         register: Any = shell.register_magic_function
@@ -176,7 +176,7 @@ class Extension:
 
     def uninstall(self) -> None:
         """Takes out what `install` added, and closes the cache."""
-        from . import questions
+        from or_cache_magic.notebook import questions
 
         shell = self.shell
         for name in MAGICS:
@@ -215,7 +215,7 @@ class Extension:
             return {"completions": []}
         from IPython.core.completer import SimpleCompletion
 
-        from .completer import complete
+        from or_cache_magic.notebook.completer import complete
 
         piece, words = complete(
             context.full_text,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from or_cache_magic.frames.text import aligned, terminal_width
-from or_cache_magic.markdown import one_line
+from or_cache_magic.display.escape import one_line
+from or_cache_magic.display.text import aligned, terminal_width
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,7 +25,7 @@ def stats_text(frame: pd.DataFrame) -> str:
 
 def entries_text(frame: pd.DataFrame) -> str:
     """Entries, newest first: what fits of each in a line; the first 20."""
-    from or_cache_magic.frames.shown import newest_text
+    from or_cache_magic.display.shown import newest_text
 
     text = newest_text(frame, _ROWS)
     return f"{text}\n_ is the DataFrame with all of them." if len(frame) > _ROWS else text

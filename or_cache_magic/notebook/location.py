@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
-from or_cache_magic.settings import MEMORY
+from or_cache_magic.core.settings import MEMORY
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell

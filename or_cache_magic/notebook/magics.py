@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from or_cache_magic.errors import OrCacheError
 
 if TYPE_CHECKING:
-    from .session import Session
+    from or_cache_magic.notebook.session import Session
 
 __all__ = ["Magics"]
 
@@ -40,16 +40,16 @@ class Magics:
         """
         variables = ChainMap(dict(local_ns), self.session.shell.user_ns)
         if name == "openrouter":
-            from .ask import ask_cell, ask_line
+            from or_cache_magic.notebook.ask import ask_cell, ask_line
 
             if cell is None:
                 return ask_line(self.session, line, variables)
             return ask_cell(self.session, line, cell, variables)
         if name == "openrouter_warm":
-            from .warming import warm
+            from or_cache_magic.notebook.warming import warm
 
             return warm(self.session, line, variables)
-        from . import upkeep
+        from or_cache_magic.notebook import upkeep
 
         if name == "openrouter_config":
             return upkeep.configure(self.session, self._config, line)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from or_cache_magic.render import format_age, format_usd
+from or_cache_magic.core.cost import format_usd
+from or_cache_magic.display.receipt import format_age
 
 if TYPE_CHECKING:
-    from or_cache_magic.cache import CompletionCache
-    from or_cache_magic.policy import Policy
-    from or_cache_magic.pricing.estimate import Estimate
-    from or_cache_magic.records import Request
+    from or_cache_magic.cache.cache import CompletionCache
+    from or_cache_magic.core.policy import Policy
+    from or_cache_magic.core.records import Request
+    from or_cache_magic.money.estimate import Estimate
 
 __all__ = ["estimate_text", "preview_line"]
 

@@ -9,17 +9,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from or_cache_magic.settings import ENVIRONMENT, Project, Settings, load_settings
-
-from .location import locate, notebook_file, notebook_name
+from or_cache_magic.core.settings import ENVIRONMENT, Project, Settings, load_settings
+from or_cache_magic.notebook.location import locate, notebook_file, notebook_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from IPython.core.interactiveshell import InteractiveShell
 
-    from or_cache_magic.cache import CompletionCache
-    from or_cache_magic.completion import Completion
+    from or_cache_magic.cache.cache import CompletionCache
+    from or_cache_magic.cache.completion import Completion
 
 __all__ = ["Session"]
 
@@ -73,7 +72,7 @@ class Session:
     def cache(self) -> CompletionCache:
         """The completion cache, found and opened at the first use and then kept."""
         if self._cache is None:
-            from or_cache_magic.cache import CompletionCache
+            from or_cache_magic.cache.cache import CompletionCache
 
             location = locate(self.shell, self.settings().cache_dir)
             notebook = notebook_file(starting_dir=self.folder, environ=os.environ, user_ns=self.shell.user_ns)

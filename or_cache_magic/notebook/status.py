@@ -7,23 +7,21 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from or_cache_magic.core.cells import format_share, format_sum
+from or_cache_magic.core.cost import format_usd
+from or_cache_magic.core.settings import MEMORY
+from or_cache_magic.core.units import format_size
+from or_cache_magic.display.escape import escape_markdown, one_line
+from or_cache_magic.display.notes import ceiling
 from or_cache_magic.errors import OrCacheError
-from or_cache_magic.frames.cells import format_share, format_sum
-from or_cache_magic.frames.notes import ceiling
-from or_cache_magic.markdown import escape_markdown, one_line
-from or_cache_magic.render import format_usd
-from or_cache_magic.settings import MEMORY
-from or_cache_magic.sizes import format_size
-
-from .cards import entries_count, masked
+from or_cache_magic.notebook.cards import entries_count, masked
 
 if TYPE_CHECKING:
-    from or_cache_magic.cache import CompletionCache
-    from or_cache_magic.pricing.key_limits import KeyLimits
-    from or_cache_magic.records import Totals
-    from or_cache_magic.settings import Settings
-
-    from .session import Session
+    from or_cache_magic.cache.cache import CompletionCache
+    from or_cache_magic.core.records import Totals
+    from or_cache_magic.core.settings import Settings
+    from or_cache_magic.money.key_limits import KeyLimits
+    from or_cache_magic.notebook.session import Session
 
 __all__ = ["limits_text", "shown_folder", "status_card"]
 

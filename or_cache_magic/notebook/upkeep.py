@@ -6,12 +6,11 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from or_cache_magic.errors import OptionError
-
-from .caller import deliver, keeps_result
-from .cards import say
-from .command import help_text
-from .tables import CONFIG, ENTRIES, KEY, LAST, PANEL, PURGE, STATS
-from .upkeep_arguments import (
+from or_cache_magic.notebook.caller import deliver, keeps_result
+from or_cache_magic.notebook.cards import say
+from or_cache_magic.notebook.options import CONFIG, ENTRIES, KEY, LAST, PANEL, PURGE, STATS
+from or_cache_magic.notebook.parser import help_text
+from or_cache_magic.notebook.upkeep_arguments import (
     parse_config,
     parse_entries,
     parse_plain,
@@ -19,15 +18,14 @@ from .upkeep_arguments import (
     parse_stats,
     purge_conditions,
 )
-from .values import read_text_argument
+from or_cache_magic.notebook.values import read_text_argument
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from or_cache_magic.completion import Completion
+    from or_cache_magic.cache.completion import Completion
+    from or_cache_magic.notebook.session import Session
     from or_cache_magic.panels import Shown
-
-    from .session import Session
 
 __all__ = ["HANDLERS", "configure", "entries", "give", "last", "panel", "purge", "set_key", "stats"]
 
@@ -51,7 +49,7 @@ def stats(session: Session, line: str) -> pd.DataFrame | None:
     if options.help:
         say(session.shell, help_text(STATS))
         return None
-    from .listing import stats_text
+    from or_cache_magic.notebook.listing import stats_text
 
     cache = session.cache()
     frame = cache.stats(options.by or "", session=options.session)
@@ -68,11 +66,11 @@ def entries(session: Session, line: str) -> pd.DataFrame | None:
         return None
     cache = session.cache()
     if options.key is not None:
-        from .cards import entry_card
+        from or_cache_magic.notebook.cards import entry_card
 
         say(session.shell, *entry_card(cache, options.key))
         return None
-    from .listing import entries_text
+    from or_cache_magic.notebook.listing import entries_text
 
     frame = cache.entries(options.text, model=options.model, tag=options.tag, since=options.since_s)
     return give(session, frame, lambda: entries_text(frame))
@@ -91,8 +89,8 @@ def purge(session: Session, line: str, variables: Mapping[str, Any]) -> pd.DataF
     if options.help:
         say(session.shell, help_text(PURGE))
         return None
-    from .cards import purge_line
-    from .listing import entries_text
+    from or_cache_magic.notebook.cards import purge_line
+    from or_cache_magic.notebook.listing import entries_text
 
     cache, system = session.cache(), options.system
     if system is not None:
@@ -133,18 +131,18 @@ def configure(session: Session, config: Any, line: str) -> pd.DataFrame | None:
     if options.help:
         say(session.shell, help_text(CONFIG))
         return None
-    from or_cache_magic.settings import parse_setting
+    from or_cache_magic.core.settings import parse_setting
 
     for name, value in options.changes.items():
         parse_setting(name, value, CONFIG.spelling)
     if options.save and options.changes:
-        from .saving import save_settings
+        from or_cache_magic.core.saving import save_settings
 
         say(session.shell, f"saved in {save_settings(session.folder, options.changes)}")
     for name, value in options.changes.items():
         setattr(config, name, value)
-    from .cards import settings_frame
-    from .listing import settings_text
+    from or_cache_magic.notebook.cards import settings_frame
+    from or_cache_magic.notebook.listing import settings_text
 
     frame = settings_frame(session.settings())
     return give(session, frame, lambda: settings_text(frame))
@@ -181,7 +179,7 @@ def set_key(session: Session, line: str) -> None:
     if not key:
         raise OptionError("no key was given; nothing was changed", "paste it, then press Enter")
     session.key = key
-    from .cards import masked
+    from or_cache_magic.notebook.cards import masked
 
     say(session.shell, f"key set for this kernel: {masked(key)}")
 

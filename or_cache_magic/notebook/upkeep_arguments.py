@@ -11,10 +11,9 @@ from types import MappingProxyType
 from typing import Any, Final, Literal, NamedTuple
 
 from or_cache_magic.errors import OptionError
-
-from . import values as v
-from .command import Command, parse
-from .tables import CONFIG, ENTRIES, PURGE, STATS
+from or_cache_magic.notebook import values as v
+from or_cache_magic.notebook.options import CONFIG, ENTRIES, PURGE, STATS
+from or_cache_magic.notebook.parser import Command, parse
 
 __all__ = [
     "ConfigOptions",

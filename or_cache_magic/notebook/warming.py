@@ -7,19 +7,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from or_cache_magic.errors import OptionError
-
-from .arguments import AskOptions, ask_options
-from .ask import request_params
-from .cards import say
-from .command import help_text, parse
-from .tables import WARM
-from .upkeep import give
-from .values import read_text_argument
+from or_cache_magic.notebook.arguments import AskOptions, ask_options
+from or_cache_magic.notebook.ask import request_params
+from or_cache_magic.notebook.cards import say
+from or_cache_magic.notebook.options import WARM
+from or_cache_magic.notebook.parser import help_text, parse
+from or_cache_magic.notebook.upkeep import give
+from or_cache_magic.notebook.values import read_text_argument
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from .session import Session
+    from or_cache_magic.notebook.session import Session
 
 __all__ = ["WarmOptions", "parse_warm", "warm"]
 
@@ -92,7 +91,7 @@ def warm(session: Session, line: str, variables: Mapping[str, Any]) -> pd.DataFr
         tell=lambda summary: say(session.shell, summary),
         **request_params(asked),
     )
-    from .listing import warm_text
+    from or_cache_magic.notebook.listing import warm_text
 
     for notice in cache.database.pop_notices():
         say(session.shell, notice)

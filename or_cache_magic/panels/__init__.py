@@ -10,14 +10,13 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Union
 from weakref import WeakSet
 
-from .static import Still, plain, snapshot
+from or_cache_magic.panels.static import Still, plain, snapshot
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from or_cache_magic.cache import CompletionCache
-
-    from .panel import Panel
+    from or_cache_magic.cache.cache import CompletionCache
+    from or_cache_magic.panels.panel import Panel
 
 __all__ = ["Shown", "after_cell", "open_panel", "panel_text"]
 
@@ -36,7 +35,7 @@ def open_panel(cache: CompletionCache, *, folder: Path | None = None) -> Shown:
     """
     if find_spec("ipywidgets") is None:
         return Still(cache)
-    from .panel import Panel
+    from or_cache_magic.panels.panel import Panel
 
     for panel in _panels:
         if panel.cache is cache and panel.is_open:

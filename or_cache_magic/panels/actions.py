@@ -6,18 +6,16 @@ from typing import TYPE_CHECKING, Final
 
 import ipywidgets as w
 
-from or_cache_magic.frames.cells import format_sum
-from or_cache_magic.sizes import format_size
-
-from .markup import count_entries, escape
+from or_cache_magic.core.cells import format_sum
+from or_cache_magic.core.units import format_size
+from or_cache_magic.panels.markup import count_entries, escape
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from or_cache_magic.records import EntryRow
-    from or_cache_magic.store.catalogue import Weight
-
-    from .makers import Makers
+    from or_cache_magic.core.records import EntryRow
+    from or_cache_magic.panels.makers import Makers
+    from or_cache_magic.storage.listing import Weight
 
 __all__ = ["NAMED", "Actions"]
 

@@ -10,14 +10,13 @@ from decimal import Decimal
 from itertools import accumulate
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from or_cache_magic.render import format_usd
-
-from .markup import escape
+from or_cache_magic.core.cost import format_usd
+from or_cache_magic.panels.markup import escape
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from .figures import Moment
+    from or_cache_magic.panels.figures import Moment
 
 __all__ = ["chart_svg", "sparkline"]
 

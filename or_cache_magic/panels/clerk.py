@@ -7,22 +7,22 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from .actions import NAMED
-from .detail import detail_html
-from .export import propose, write_csv
-from .face import Face
-from .figures import breakdown, complete, gather
-from .guard import guarded
-from .markup import count_entries
-from .pace import soon
-from .selection import Selection
-from .state import Listing
-from .static import Snapshot
+from or_cache_magic.panels.actions import NAMED
+from or_cache_magic.panels.detail import detail_html
+from or_cache_magic.panels.export import propose, write_csv
+from or_cache_magic.panels.face import Face
+from or_cache_magic.panels.figures import breakdown, complete, gather
+from or_cache_magic.panels.guard import guarded
+from or_cache_magic.panels.markup import count_entries
+from or_cache_magic.panels.pace import soon
+from or_cache_magic.panels.selection import Selection
+from or_cache_magic.panels.state import Listing
+from or_cache_magic.panels.static import Snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from or_cache_magic.cache import CompletionCache
+    from or_cache_magic.cache.cache import CompletionCache
 
 __all__ = ["Clerk"]
 

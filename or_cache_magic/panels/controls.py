@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Final
 
 import ipywidgets as w
 
-from .state import SORTS, View
+from or_cache_magic.panels.state import SORTS, View
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from .makers import Makers
+    from or_cache_magic.panels.makers import Makers
 
 __all__ = ["Controls", "choose_from"]
 

@@ -6,20 +6,20 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+from or_cache_magic.core.cost import format_usd
+from or_cache_magic.core.policy import why_not_served
+from or_cache_magic.core.records import EntryFilter
+from or_cache_magic.core.units import format_size
+from or_cache_magic.display.receipt import format_duration
 from or_cache_magic.errors import StoreError
-from or_cache_magic.policy import why_not_served
-from or_cache_magic.records import EntryFilter
-from or_cache_magic.render import format_duration, format_usd
-from or_cache_magic.sizes import format_size
-
-from .markup import answer_html, cost_text, escape, exact_time, pre, until
+from or_cache_magic.panels.markup import answer_html, cost_text, escape, exact_time, pre, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from or_cache_magic.cache import CompletionCache
-    from or_cache_magic.records import Answer, EntryRow
-    from or_cache_magic.store import Unserved
+    from or_cache_magic.cache.cache import CompletionCache
+    from or_cache_magic.core.records import Answer, EntryRow
+    from or_cache_magic.storage.unserved import Unserved
 
 __all__ = ["detail_html"]
 

@@ -7,15 +7,15 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from or_cache_magic.core.chat import last_prompt
+from or_cache_magic.display.frames import ENTRY_COLUMNS
 from or_cache_magic.errors import OptionError
-from or_cache_magic.frames import ENTRY_COLUMNS
-from or_cache_magic.store.prompt import last_prompt
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from or_cache_magic.cache import CompletionCache
-    from or_cache_magic.records import EntryRow
+    from or_cache_magic.cache.cache import CompletionCache
+    from or_cache_magic.core.records import EntryRow
 
 __all__ = ["harmless", "propose", "write_csv"]
 

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from .actions import Actions
-from .controls import Controls
-from .figures import BREAKDOWNS
-from .guard import alert_html
-from .makers import Makers
-from .markup import escape
-from .parts import breakdown_html, chart_html, tiles_html
-from .style import STYLE
-from .table import Table
+from or_cache_magic.panels.actions import Actions
+from or_cache_magic.panels.controls import Controls
+from or_cache_magic.panels.figures import BREAKDOWNS
+from or_cache_magic.panels.guard import alert_html
+from or_cache_magic.panels.makers import Makers
+from or_cache_magic.panels.markup import escape
+from or_cache_magic.panels.parts import breakdown_html, chart_html, tiles_html
+from or_cache_magic.panels.style import STYLE
+from or_cache_magic.panels.table import Table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
-    from .state import Listing
-    from .static import Snapshot
+    from or_cache_magic.panels.state import Listing
+    from or_cache_magic.panels.static import Snapshot
 
 __all__ = ["Face"]
 

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from or_cache_magic.frames.cells import format_share, format_sum
-from or_cache_magic.frames.notes import ceiling
-from or_cache_magic.records import EntryFilter
-from or_cache_magic.render import format_usd
-from or_cache_magic.sizes import format_size
+from or_cache_magic.core.cells import format_share, format_sum
+from or_cache_magic.core.cost import format_usd
+from or_cache_magic.core.records import EntryFilter
+from or_cache_magic.core.units import format_size
+from or_cache_magic.display.notes import ceiling
 
 if TYPE_CHECKING:
     from decimal import Decimal
 
-    from or_cache_magic.cache import CompletionCache
-    from or_cache_magic.records import Totals
+    from or_cache_magic.cache.cache import CompletionCache
+    from or_cache_magic.core.records import Totals
 
 __all__ = [
     "BREAKDOWNS",

@@ -11,8 +11,7 @@ from functools import wraps
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from or_cache_magic.errors import OrCacheError
-
-from .markup import escape
+from or_cache_magic.panels.markup import escape
 
 __all__ = ["Guarded", "alert_html", "guarded"]
 

@@ -10,14 +10,14 @@ from datetime import datetime, timezone
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
-from or_cache_magic.frames.cells import format_moment, format_source, format_time
-from or_cache_magic.markdown import escape_html, one_line
-from or_cache_magic.render import format_usd
+from or_cache_magic.core.cells import format_moment, format_source, format_time
+from or_cache_magic.core.cost import format_usd
+from or_cache_magic.display.escape import escape_html, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from or_cache_magic.records import Cost
+    from or_cache_magic.core.records import Cost
 
 __all__ = [
     "answer_html",

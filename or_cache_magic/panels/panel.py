@@ -5,17 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from or_cache_magic.frames import entries_frame
-from or_cache_magic.markdown import printable
-
-from .clerk import Clerk
-from .pace import Pace
-from .static import markdown, plain
+from or_cache_magic.display.escape import printable
+from or_cache_magic.display.frames import entries_frame
+from or_cache_magic.panels.clerk import Clerk
+from or_cache_magic.panels.pace import Pace
+from or_cache_magic.panels.static import markdown, plain
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from or_cache_magic.cache import CompletionCache
+    from or_cache_magic.cache.cache import CompletionCache
 
 __all__ = ["Panel"]
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from .chart import chart_svg
-from .figures import tiles
-from .markup import escape
+from or_cache_magic.panels.chart import chart_svg
+from or_cache_magic.panels.figures import tiles
+from or_cache_magic.panels.markup import escape
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from .figures import Breakdown, Figures, Moment
+    from or_cache_magic.panels.figures import Breakdown, Figures, Moment
 
 __all__ = ["breakdown_html", "chart_html", "tiles_html"]
 

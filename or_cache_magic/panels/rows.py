@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from or_cache_magic.render import format_usd
-
-from .markup import cost_text, escape, exact_time, labelled, short_time, until
+from or_cache_magic.core.cost import format_usd
+from or_cache_magic.panels.markup import cost_text, escape, exact_time, labelled, short_time, until
 
 if TYPE_CHECKING:
-    from or_cache_magic.records import EntryRow
+    from or_cache_magic.core.records import EntryRow
 
 __all__ = ["head_html", "row_html", "tokens_text"]
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
-from or_cache_magic.records import EntryFilter
+from or_cache_magic.core.records import EntryFilter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from or_cache_magic.records import EntryRow
-    from or_cache_magic.store import TieredStore
+    from or_cache_magic.core.records import EntryRow
+    from or_cache_magic.storage.tiered import TieredStore
 
 __all__ = ["SORTS", "Listing", "State", "View"]
 

@@ -8,24 +8,22 @@ from __future__ import annotations
 import shutil
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from or_cache_magic.frames import entries_frame
-from or_cache_magic.markdown import escape_markdown, one_line, printable
-
-from .chart import sparkline
-from .figures import BREAKDOWNS, breakdown, complete, gather, tiles
-from .markup import cost_text, local_time
-from .rows import tokens_text
-from .state import Listing, View
+from or_cache_magic.display.escape import escape_markdown, one_line, printable
+from or_cache_magic.display.frames import entries_frame
+from or_cache_magic.panels.chart import sparkline
+from or_cache_magic.panels.figures import BREAKDOWNS, breakdown, complete, gather, tiles
+from or_cache_magic.panels.markup import cost_text, local_time
+from or_cache_magic.panels.rows import tokens_text
+from or_cache_magic.panels.state import Listing, View
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import pandas as pd
 
-    from or_cache_magic.cache import CompletionCache
-    from or_cache_magic.records import EntryRow
-
-    from .figures import Breakdown, Figures
+    from or_cache_magic.cache.cache import CompletionCache
+    from or_cache_magic.core.records import EntryRow
+    from or_cache_magic.panels.figures import Breakdown, Figures
 
 __all__ = ["Snapshot", "Still", "markdown", "plain", "snapshot"]
 

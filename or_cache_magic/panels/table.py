@@ -10,15 +10,14 @@ from typing import TYPE_CHECKING, Final
 
 import ipywidgets as w
 
-from .rows import head_html, row_html
+from or_cache_magic.panels.rows import head_html, row_html
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
-    from or_cache_magic.records import EntryRow
-
-    from .makers import Makers
-    from .state import View
+    from or_cache_magic.core.records import EntryRow
+    from or_cache_magic.panels.makers import Makers
+    from or_cache_magic.panels.state import View
 
 __all__ = ["Table"]
 

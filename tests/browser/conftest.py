@@ -11,8 +11,8 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
-from or_cache_magic.cache import CompletionCache
-from or_cache_magic.settings import Settings
+from or_cache_magic.cache.cache import CompletionCache
+from or_cache_magic.core.settings import Settings
 from or_cache_magic.simulator import Simulator
 
 from .harness import Browser, Jupyter, chromium

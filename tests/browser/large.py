@@ -15,7 +15,7 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
-from or_cache_magic.store import codec
+from or_cache_magic.storage import codec
 
 from .harness import OpenNotebook
 

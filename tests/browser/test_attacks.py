@@ -11,7 +11,7 @@ import pytest
 
 from or_cache_magic.simulator import Scenario
 
-from ..render.test_markdown_attacks import ATTACKS, TAGS, X
+from ..display.test_markdown_attacks import ATTACKS, TAGS, X
 from .harness import LIVE, expect
 
 pytestmark = pytest.mark.browser

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from or_cache_magic.errors import OptionError
 from or_cache_magic.notebook.arguments import AskOptions, parse_ask_cell, parse_ask_line
-from or_cache_magic.notebook.command import Command, Option, help_text, parse
-from or_cache_magic.notebook.tables import CELL, COMMANDS, KEY, LINE
+from or_cache_magic.notebook.options import CELL, COMMANDS, KEY, LINE
+from or_cache_magic.notebook.parser import Command, Option, help_text, parse
 from or_cache_magic.notebook.upkeep_arguments import (
     EntriesOptions,
     PurgeOptions,

@@ -15,9 +15,9 @@ from IPython.core.completer import provisionalcompleter
 from IPython.core.interactiveshell import InteractiveShell
 from traitlets.config import Config
 
+from or_cache_magic.core.settings import SETTINGS
 from or_cache_magic.notebook import extension
-from or_cache_magic.notebook.tables import COMMANDS
-from or_cache_magic.settings import SETTINGS
+from or_cache_magic.notebook.options import COMMANDS
 
 
 def state(shell: InteractiveShell) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from jupyter_client.manager import start_new_kernel
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
-from or_cache_magic.cache import CompletionCache
+from or_cache_magic.cache.cache import CompletionCache
 from or_cache_magic.simulator import Scenario, Simulator, scenario
 
 pytestmark = pytest.mark.kernel

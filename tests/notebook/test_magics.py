@@ -7,7 +7,7 @@ import json
 import pytest
 
 import or_cache_magic as orc
-from or_cache_magic.completion import Completion
+from or_cache_magic.cache.completion import Completion
 from or_cache_magic.simulator import Scenario, scenario
 
 ASK = "%%openrouter openai/gpt-4o-mini"

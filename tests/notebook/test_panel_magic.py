@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import or_cache_magic as orc
-from or_cache_magic.panels import Still
 from or_cache_magic.panels.panel import Panel
+from or_cache_magic.panels.static import Still
 
 
 def test_panel__is_text_in_a_terminal(nb):

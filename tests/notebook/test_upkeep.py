@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 import or_cache_magic as orc
-from or_cache_magic.frames import ENTRY_COLUMNS, STAT_COLUMNS
+from or_cache_magic.display.frames import ENTRY_COLUMNS, STAT_COLUMNS
 from or_cache_magic.simulator import Scenario
 
 KEY = "sk-or-v1-0123456789abcdef0123456789abcdef0123456789abcdef"

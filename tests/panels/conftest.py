@@ -13,9 +13,9 @@ import comm
 import pytest
 from comm.base_comm import BaseComm
 
-from or_cache_magic.key import request_key
+from or_cache_magic.core.key import request_key
+from or_cache_magic.core.records import Answer, Choice, Cost, Entry, LedgerRow, Request, Usage
 from or_cache_magic.panels.panel import Panel
-from or_cache_magic.records import Answer, Choice, Cost, Entry, LedgerRow, Request, Usage
 
 DAY_S = 86_400.0
 UNKNOWN = Cost(None, "unknown")

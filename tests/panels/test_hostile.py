@@ -6,14 +6,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from or_cache_magic.core.records import Choice, Cost, EntryRow, Request
 from or_cache_magic.errors import StoreCorruptError
 from or_cache_magic.panels.controls import choose_from
 from or_cache_magic.panels.guard import alert_html
 from or_cache_magic.panels.markup import answer_html
 from or_cache_magic.panels.rows import row_html
-from or_cache_magic.records import Choice, Cost, EntryRow, Request
 
-from ..render.test_markdown_attacks import ATTACKS
+from ..display.test_markdown_attacks import ATTACKS
 from .conftest import Text, keep
 
 X = "window.__pwned=1"
@@ -69,7 +69,7 @@ def test_hostile__texts_are_shown_as_text(cache, open_panel, text):
         {"role": "assistant", "content": text, "reasoning": text, "tool_calls": [{text: text}]}, text
     )
     answer = other.answer._replace(choices=(choice, choice), generation_id=text)
-    from or_cache_magic.key import request_key
+    from or_cache_magic.core.key import request_key
 
     odd = other._replace(key=request_key(request), answer=answer)
     cache.store.put(odd, request)

@@ -10,11 +10,11 @@ import ipywidgets
 import pandas as pd
 import pytest
 
+from or_cache_magic.core.records import EntryFilter
 from or_cache_magic.errors import StoreError, StreamBrokenError
 from or_cache_magic.panels import open_panel, panel_text
 from or_cache_magic.panels.export import harmless
 from or_cache_magic.panels.static import Still
-from or_cache_magic.records import EntryFilter
 from or_cache_magic.simulator import scenario
 
 from .conftest import DAY_S, UNKNOWN, Text, keep, prompts, refusing, said, status, usd

@@ -12,7 +12,7 @@ from contextlib import closing
 
 import pytest
 
-from or_cache_magic.database.network import network_file_system
+from or_cache_magic.storage.network import network_file_system
 
 pytestmark = pytest.mark.usefixtures("_no_cache_yet")
 ROOT = pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can mount")
@@ -219,7 +219,7 @@ def test_damage_under_an_open_kernel__is_ridden_out(kernels, folder, damage):
 CUT = """
 import os, sys
 from contextlib import suppress
-from or_cache_magic.database import Database
+from or_cache_magic.storage.database import Database
 from or_cache_magic.errors import StoreCorruptError
 database = Database(sys.argv[1])
 with database.transaction():

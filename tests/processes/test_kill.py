@@ -68,8 +68,8 @@ def test_copy__has_every_finished_answer(kernels, folder, tmp_path, open_cache, 
 @pytest.fixture(scope="module")
 def scribbled(tmp_path_factory, sim):
     """A cache with a stored answer, and one that was set aside."""
-    from or_cache_magic.cache import CompletionCache
-    from or_cache_magic.settings import Settings
+    from or_cache_magic.cache.cache import CompletionCache
+    from or_cache_magic.core.settings import Settings
     from or_cache_magic.simulator import scenario
 
     chosen = Settings(model="openai/gpt-4o-mini", base_url=sim.base_url)

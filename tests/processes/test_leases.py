@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from or_cache_magic.database import Database
-from or_cache_magic.lease import Held, Lease
 from or_cache_magic.simulator import scenario
-from or_cache_magic.store import DiskLeases
+from or_cache_magic.storage.database import Database
+from or_cache_magic.storage.lease import Held, Lease
+from or_cache_magic.storage.leases import DiskLeases
 
 
 def held(sim, count):

@@ -1,0 +1,1 @@
+"""`CompletionCache`: one folder, the asks that go through it, and their results."""

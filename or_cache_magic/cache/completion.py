@@ -1,0 +1,138 @@
+"""`Completion`: an answer as a value. It is its text, and knows where it came from."""
+
+from __future__ import annotations
+
+import copy
+import json
+from datetime import datetime, timezone
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+from or_cache_magic.core.records import Outcome, Request, Usage
+from or_cache_magic.display.escape import printable
+from or_cache_magic.display.markdown import safe_markdown
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["Completion"]
+
+
+class Completion(str):
+    """The answer's text, a `str` in every respect, with the facts of the ask as attributes.
+
+    On a hit, `usage` and `cost_usd` are those of the call that bought the answer; `cached` is True
+    and `saved_usd` says what this ask did not cost.
+    """
+
+    __slots__ = ("_data", "outcome", "request")
+
+    outcome: Outcome
+    request: Request
+    _data: Any
+
+    def __new__(cls, outcome: Outcome, request: Request, data: Any = None) -> Self:
+        """The completion of an outcome; `data` is the answer in parsed form, where its asker parsed it."""
+        self = super().__new__(cls, outcome.answer.text)
+        self.outcome = outcome
+        self.request = request
+        self._data = data
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Completion, (self.outcome, self.request, self._data)
+
+    @property
+    def model(self) -> str | None:
+        """The model that answered: its name at OpenRouter, which may be a dated one."""
+        return self.outcome.answer.model
+
+    @property
+    def provider(self) -> str | None:
+        """The provider that served the model."""
+        return self.outcome.answer.provider
+
+    @property
+    def cost_usd(self) -> Decimal | None:
+        """What the answer cost when it was bought; None is unknown."""
+        return self.outcome.answer.cost.usd
+
+    @property
+    def paid_usd(self) -> Decimal | None:
+        """What this ask was charged: 0 when it was served from the cache; None is unknown."""
+        return self.outcome.paid.usd
+
+    @property
+    def saved_usd(self) -> Decimal | None:
+        """What this ask would have cost and did not; None is unknown."""
+        return self.outcome.saved_usd
+
+    @property
+    def cached(self) -> bool:
+        """Whether it was served from the completion cache."""
+        return self.outcome.kind in ("hit", "team", "replay", "stale")
+
+    @property
+    def usage(self) -> Usage | None:
+        """Tokens of the call that bought the answer; None when it did not say."""
+        return self.outcome.answer.usage
+
+    @property
+    def finish_reason(self) -> str | None:
+        """Why the model stopped, such as ``stop``, ``length`` or ``tool_calls``."""
+        return self.outcome.answer.finish_reason
+
+    @property
+    def reasoning(self) -> str | None:
+        """The model's reasoning as text; None when it gave none."""
+        found = self._message.get("reasoning")
+        return found if isinstance(found, str) else None
+
+    @property
+    def tool_calls(self) -> list[Any]:
+        """The tool calls that the model asks for; empty when it asks for none."""
+        return copy.deepcopy(list(self._message.get("tool_calls") or ()))
+
+    @property
+    def data(self) -> Any:
+        """The answer parsed (``-f json``, ``-f df``), or now if it is JSON; None when it is not."""
+        if self._data is None:
+            try:
+                self._data = json.loads(self)
+            except (ValueError, RecursionError):
+                return None
+        return self._data
+
+    def attach(self, data: Any) -> None:
+        """Sets what `data` gives: the answer as its asker parsed it."""
+        self._data = data
+
+    @property
+    def messages(self) -> list[dict[str, Any]]:
+        """The conversation so far: the request's messages and this answer, a copy to go on from."""
+        asked = copy.deepcopy(list(self.request.body.get("messages", ())))
+        return [*asked, copy.deepcopy(dict(self._message))]
+
+    @property
+    def key(self) -> str:
+        """The entry's key, 64 hex digits."""
+        return self.outcome.key.digest
+
+    @property
+    def created(self) -> datetime:
+        """When the answer was given, in UTC."""
+        return datetime.fromtimestamp(self.outcome.answer.created_s, timezone.utc)
+
+    @property
+    def _message(self) -> Any:
+        choices = self.outcome.answer.choices
+        return choices[0].message if choices else {}
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
+        """What Jupyter shows: the answer, rendered, with what could run in it made harmless."""
+        return {"text/plain": printable(str(self)), "text/markdown": safe_markdown(str(self))}
+
+    def _repr_pretty_(self, printer: Any, _cycle: bool) -> None:
+        """What a terminal shows: the text on its own; inside a list or a dict, quoted as strings are."""
+        # For a kind of str IPython asks its printer of strings, not the bundle above.
+        printer.text(printable(str(self)) if len(printer.stack) == 1 else repr(str(self)))

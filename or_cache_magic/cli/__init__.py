@@ -1,0 +1,342 @@
+"""``or-cache``: what the magics say about a completion cache, from a shell.
+
+Options of ``stats``, ``entries`` and ``purge`` are those of the magics of the same name, read from the
+same table. Errors are two lines on stderr and exit code 1; a line that can't be read is exit code 2.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import os
+import re
+import shutil
+import sys
+import time
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from or_cache_magic.core.cost import format_usd
+from or_cache_magic.core.records import EntryFilter, EntryRow, Totals
+from or_cache_magic.display.escape import one_line
+from or_cache_magic.display.receipt import format_age
+from or_cache_magic.errors import OptionError, OrCacheError
+from or_cache_magic.notebook.options import ENTRIES, PURGE, STATS, WARM
+from or_cache_magic.notebook.parser import HELP, Command, Option
+from or_cache_magic.notebook.upkeep_arguments import purge_conditions
+from or_cache_magic.notebook.values import hex_key, read_text_argument, whole
+
+if TYPE_CHECKING:
+    from or_cache_magic.cache.cache import CompletionCache
+
+__all__ = ["main"]
+
+_KEY_DIGITS: Final = 10
+_A_KEY: Final = re.compile(r"[0-9a-f]{8,64}")
+_NAME_WIDTH: Final = 26
+_FEW: Final = 50
+_LIMIT: Final = Option(
+    ("-n", "--limit"),
+    "limit",
+    f"at most N; {_FEW} unless given",
+    "N",
+    parse=whole(1),
+    expects="it takes a whole number from 1 up",
+)
+_LEAST_PREVIEW: Final = 20
+_GAP: Final = "  "
+_STATS: Final = ("calls", "hits", "misses", "hit %", "tok %", "usd %", "paid", "saved", "unpriced")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command and returns the exit code: 0, or 1 for an error that was told on stderr.
+
+    Args:
+        arguments: The words after ``or-cache``; None takes those of the process.
+
+    Raises:
+        SystemExit: With 2 for a line that can't be read, with 0 after ``--help``.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a question mark rather than nothing in a narrow terminal
+    options = _parser().parse_args(arguments)
+    try:
+        options.run(options)
+        sys.stdout.flush()
+    except OrCacheError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        # The reader (head, less) has seen enough; the interpreter's own flush must not complain again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="or-cache", description="Look after a completion cache, or try one out without a key."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(name: str, run: Callable[[Any], None], text: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=text, description=text)
+        command.set_defaults(run=run)
+        return command
+
+    stats = add("stats", _stats, "calls, hits, what was paid and what was saved")
+    _add_options(stats, STATS, without={"session"})
+    entries = add("entries", _entries, "the cached answers, newest first; with a KEY, one of them whole")
+    entries.add_argument("words", nargs="*", metavar="TEXT|KEY", help="found in the prompt or the answer")
+    _add_options(entries, ENTRIES)
+    _add_option(entries, _LIMIT)
+    purge = add("purge", _purge, "remove cached answers; says first what goes and what it cost")
+    purge.add_argument("keys", nargs="*", metavar="KEY", help="a key, or its first 4 hex digits or more")
+    _add_options(purge, PURGE)
+    warm = add("warm", _warm, "fill the cache from a .txt, .jsonl or .csv file of prompts")
+    warm.add_argument("file", metavar="FILE", help="one prompt a line, one JSON item a line, a column prompt")
+    _add_options(warm, WARM, without={"params", "tags"})
+    for command in (stats, entries, purge, warm):
+        command.add_argument(
+            "--dir",
+            metavar="FOLDER",
+            help="the cache's folder (default: found from here, as a notebook would)",
+        )
+    simulate = add("simulate", _simulate, "serve a simulated OpenRouter on this machine until Ctrl-C")
+    simulate.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: loopback)")
+    simulate.add_argument("--port", type=int, default=0, help="where to listen (default: a free port)")
+    simulate.add_argument(
+        "--delay", type=float, default=0.02, metavar="S", help="seconds before each chunk (default: 0.02)"
+    )
+    demo = add("demo", _demo, "run the quickstart notebook twice, simulated: bought once, then free")
+    demo.add_argument("--keep", metavar="FOLDER", help="run in FOLDER and leave everything there")
+    return parser
+
+
+def _add_options(parser: argparse.ArgumentParser, command: Command, without: Container[str] = ()) -> None:
+    """Takes the options of a magic into a shell command."""
+    for option in command.options:
+        if option is not HELP and option.field not in without:
+            _add_option(parser, option)
+
+
+def _add_option(parser: argparse.ArgumentParser, option: Option) -> None:
+    described = option.help.replace("%", "%%")
+    if not option.metavar:
+        kind = "store_true" if option.value is True else "store_const"
+        const = {} if option.value is True else {"const": option.value}
+        parser.add_argument(*option.names, dest=option.field, action=kind, help=described, **const)
+        return
+    # A shell has no variables of a notebook.
+    shown = option.metavar.removesuffix("|NAME")
+    alone: dict[str, Any] = {} if option.alone is None else {"nargs": "?", "const": option.alone}
+    parser.add_argument(
+        *option.names, dest=option.field, type=_reader(option), metavar=shown, help=described, **alone
+    )
+
+
+def _reader(option: Option) -> Callable[[str], Any]:
+    def read(word: str) -> Any:
+        try:
+            return option.parse(word)
+        except ValueError as problem:
+            raise argparse.ArgumentTypeError(f"{problem}: {option.expects}") from None
+
+    return read
+
+
+# -- the commands ---------------------------------------------------------------------------------
+
+
+def _stats(options: argparse.Namespace) -> None:
+    with _open(options) as cache:
+        sums = cache.totals(options.by or "")
+        warning = cache.quota_warning()
+        if not any(t.calls for t in sums):
+            print(f"nothing was asked yet in {cache.directory}")
+            return
+    ungrouped = 0 if options.by else 1
+    headings = (options.by, *_STATS)[ungrouped:]
+    print(_table(headings, [_stats_row(t)[ungrouped:] for t in sums], left=(options.by,)))
+    if warning:
+        print(warning, file=sys.stderr)
+
+
+def _stats_row(t: Totals) -> tuple[str, ...]:
+    group = one_line(t.group or "-", _NAME_WIDTH)
+    counts = (f"{n:,}" for n in (t.calls, t.hits, t.misses))
+    rates = (_share(t.hits, t.misses), _share(t.hit_tokens, t.bought_tokens), _share(t.saved_usd, t.paid_usd))
+    paid = ("≥ " if t.unpriced else "") + format_usd(t.paid_usd)
+    return (group, *counts, *rates, paid, format_usd(t.saved_usd), f"{t.unpriced:,}")
+
+
+def _share(part: int | Decimal, rest: int | Decimal) -> str:
+    whole = part + rest
+    return f"{part / whole:.0%}" if whole else "-"
+
+
+def _entries(options: argparse.Namespace) -> None:
+    text = " ".join(options.words)
+    with _open(options) as cache:
+        if _A_KEY.fullmatch(text.lower()):
+            from or_cache_magic.notebook.cards import entry_card
+
+            print(entry_card(cache, text.lower())[0])
+            return
+        now_s = time.time()
+        wanted = EntryFilter(
+            text=text,
+            model=options.model or "",
+            tag=options.tag or "",
+            created_after_s=None if options.since_s is None else now_s - options.since_s,
+        )
+        count, _, _ = cache.store.count(wanted)
+        if not count:
+            print(f"no entry matches in {cache.directory}")
+            return
+        limit = options.limit or _FEW
+        print(_entries_table(cache.store.find(wanted, limit=limit), now_s))
+        if count > limit:
+            print(f"… and {count - limit:,} more (--limit)")
+
+
+def _entries_table(rows: Iterable[EntryRow], now_s: float) -> str:
+    cells = [
+        (
+            r.key[:_KEY_DIGITS],
+            format_age(now_s - r.created_s),
+            one_line(r.model, _NAME_WIDTH),
+            format_usd(r.cost.usd),
+            f"{r.hits:,}",
+            r.prompt,
+        )
+        for r in rows
+    ]
+    headings = ("key", "cached", "model", "cost", "hits", "prompt")
+    columns = zip(headings[:-1], *(c[:-1] for c in cells), strict=True)
+    taken = sum(max(map(len, column)) + len(_GAP) for column in columns)
+    room = max(shutil.get_terminal_size((100, 24)).columns - taken, _LEAST_PREVIEW)
+    return _table(
+        headings, [(*c[:-1], one_line(c[-1], room)) for c in cells], left=("key", "cached", "model", "prompt")
+    )
+
+
+def _purge(options: argparse.Namespace) -> None:
+    from or_cache_magic.notebook.cards import purge_line
+
+    system = options.system
+    if system is not None:
+        system = read_text_argument(system, {}, Path.cwd())
+    try:
+        keys = tuple(map(hex_key, options.keys))
+    except ValueError as problem:
+        raise OptionError(
+            f"{problem} (nothing was removed)", "a key is 4 to 64 hex digits; or-cache entries lists them"
+        ) from None
+    with _open(options) as cache:
+        chosen = cache.purge_filter(keys, system=system, **purge_conditions(options))
+        preview = cache.preview(chosen)
+        print(purge_line(preview, dry_run=options.dry_run), flush=True)
+        if preview.does_nothing or options.dry_run:
+            return
+        if not options.yes and not _confirmed(f"remove {preview.entries:,}? [y/N] "):
+            print("nothing was removed")
+            return
+        print(f"{cache.drop(chosen):,} removed")
+
+
+def _confirmed(question: str) -> bool:
+    if not sys.stdin.isatty():
+        raise OptionError(
+            "there is no terminal to ask, so nothing was removed", "add -y to remove without asking"
+        )
+    try:
+        return input(question).strip().lower() in ("y", "yes")
+    except EOFError:
+        return False
+
+
+def _warm(options: argparse.Namespace) -> None:
+    from or_cache_magic.notebook.listing import warm_text
+
+    system = options.system
+    if system is not None:
+        system = read_text_argument(system, {}, Path.cwd())
+    given = {name: getattr(options, name) for name in ("temperature", "max_tokens", "top_p", "seed")}
+    params = {name: None if value == "none" else value for name, value in given.items() if value is not None}
+    with _open(options) as cache:
+        frame = cache.warm(
+            options.file,
+            model=options.model,
+            system=system,
+            mode=options.mode,
+            sample=options.sample,
+            ttl=options.ttl_s,
+            prompt_cache=options.prompt_cache,
+            max_cost_usd=options.max_cost_usd,
+            workers=options.workers or 8,
+            progress=not options.quiet,
+            tell=print,
+            **params,
+        )
+    if (frame["error"] != "").any():
+        print(warm_text(frame), file=sys.stderr)
+
+
+def _simulate(options: argparse.Namespace) -> None:
+    from or_cache_magic.simulator import serve
+
+    try:
+        serve(options.host, options.port, chunk_delay_s=options.delay)
+    except (OSError, OverflowError) as problem:
+        raise OptionError(
+            f"can't listen on {options.host}:{options.port}: {problem}",
+            "choose another --port, or leave it out for a free one",
+        ) from None
+
+
+def _demo(options: argparse.Namespace) -> None:
+    from or_cache_magic.cli.demo import run_demo
+
+    run_demo(Path(options.keep) if options.keep else None, say=lambda line: print(line, flush=True))
+
+
+# -- within ---------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _open(options: argparse.Namespace) -> Iterator[CompletionCache]:
+    """The cache that ``--dir`` names, or the one that a notebook in this folder has; says what it notices."""
+    from or_cache_magic.cache.cache import CompletionCache
+    from or_cache_magic.core.settings import MEMORY, Project, load_settings
+    from or_cache_magic.notebook.location import cache_directory
+
+    here = Path.cwd()
+    option = options.dir or load_settings(os.environ, Project(here), {}).cache_dir
+    location = cache_directory(starting_dir=here, option=option, environ=os.environ)
+    if os.fspath(location.path) == MEMORY:
+        raise OptionError(
+            f"{MEMORY} is a cache in the memory of another process, which a shell can't look into",
+            "name a folder with --dir",
+        )
+    with CompletionCache(location.path) as cache:
+        yield cache
+        for notice in cache.database.pop_notices():
+            print(notice, file=sys.stderr)
+
+
+def _table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, left: Container[str]) -> str:
+    """Aligned columns: those whose headings are in `left` to the left, the others, numbers, to the right."""
+    lines = [headings, *rows]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    align = [str.ljust if heading in left else str.rjust for heading in headings]
+    return "\n".join(
+        _GAP.join(put(cell, width) for put, cell, width in zip(align, line, widths, strict=True)).rstrip()
+        for line in lines
+    )

@@ -1,0 +1,299 @@
+"""Whether an answer may be looked up, served and stored, and for how long: pure decisions.
+
+Each decision returns its reason: None is "nothing speaks against it", a string says what does, in
+words that the receipt shows. The rules are DESIGN.md §4's; what OpenRouter's replies mean is from its
+API reference (chat completions, streaming, errors, zero-completion insurance).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Literal, NamedTuple, get_args
+
+from or_cache_magic.core.records import Answer, Choice, Entry, Request
+
+__all__ = [
+    "FOREVER_S",
+    "Mode",
+    "Policy",
+    "lifetime_s",
+    "notes_on",
+    "parse_ttl",
+    "volatility",
+    "why_no_lookup",
+    "why_not_served",
+    "why_not_stored",
+]
+
+Mode = Literal["normal", "refresh", "bypass", "offline"]
+"""What an ask may do with the cache.
+
+``normal`` serve, or ask and store · ``refresh`` ask and replace · ``bypass`` neither read nor write ·
+``offline`` serve only.
+"""
+
+MODES: Final[tuple[str, ...]] = get_args(Mode)
+
+FOREVER_S: Final = math.inf
+"""A lifetime that never ends (``--ttl never``)."""
+
+VOLATILE_TTL_S: Final = 24 * 3600.0
+
+_UNIT_S: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+_TTL: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)([smhdw])")
+
+
+def parse_ttl(text: str) -> float:
+    """Seconds in ``45s``, ``30m``, ``24h``, ``7d``, ``2w``; `FOREVER_S` for ``never``.
+
+    Raises:
+        ValueError: It is none of these, or not above zero.
+
+    >>> parse_ttl("24h"), parse_ttl("1.5d"), parse_ttl("never")
+    (86400.0, 129600.0, inf)
+    """
+    text = text.strip().lower()
+    if text == "never":
+        return FOREVER_S
+    found = _TTL.fullmatch(text)
+    seconds = float(found[1]) * _UNIT_S[found[2]] if found else 0.0
+    if not 0 < seconds < FOREVER_S:
+        raise ValueError(f"{text!r} is no lifetime: write 30m, 24h, 7d or never")
+    return seconds
+
+
+class Policy(NamedTuple):
+    """How one ask may use the completion cache. None of it is in the key.
+
+    Attributes:
+        mode: See `Mode`.
+        ttl_s: Lifetime of what is stored; `FOREVER_S` never ends; None leaves it to the kind of
+            request (volatile ones live ``volatile_ttl_s``, others for ever).
+        tags: Labels of what is stored.
+        sampled: Whether a sample was asked for by its index, so that any temperature is stored.
+        cache_sampled: Whether requests above temperature 0 are stored without an index too.
+        stale_if_error: Whether an expired answer may be served when the call fails.
+        volatile_ttl_s: Lifetime of answers that the same request may not give tomorrow.
+    """
+
+    mode: Mode = "normal"
+    ttl_s: float | None = None
+    tags: tuple[str, ...] = ()
+    sampled: bool = False
+    cache_sampled: bool = False
+    stale_if_error: bool = False
+    volatile_ttl_s: float = VOLATILE_TTL_S
+
+
+def why_no_lookup(request: Request, policy: Policy) -> str | None:
+    """Why the cache is neither read nor written for this request; None when it is.
+
+    A request above temperature 0 is asked in order to get another answer each time, so it is kept
+    out of the cache, reading and writing alike, unless it names its sample.
+    """
+    if policy.mode == "bypass":
+        return "not asked to be (--no-cache)"
+    temperature = request.body.get("temperature")
+    if policy.sampled or policy.cache_sampled or (temperature == 0 and temperature is not False):
+        return None
+    shown = "not set" if temperature is None else str(temperature)
+    return f"temperature {shown} (--sample 0 keeps it)"
+
+
+def why_not_served(entry: Entry, now_s: float) -> str | None:
+    """Why a stored entry may not be served now; None when it may. Only its age can speak against it."""
+    if entry.expires_s is not None and entry.expires_s <= now_s:
+        return "expired"
+    return None
+
+
+def why_not_stored(request: Request, answer: Answer) -> str | None:
+    """Why an answer may never be served to the same request again; None when it may.
+
+    Served are answers that are whole and that the model meant to give: HTTP 200, no error at any
+    level, a proven end, every choice finished by ``stop`` or ``tool_calls`` (or by a limit that the
+    request itself set), a message with something in it, and JSON where JSON was asked for.
+    """
+    if answer.error is not None or any(c.error is not None for c in answer.choices):
+        return "the answer holds an error"
+    if not answer.choices:
+        return "the answer is empty"
+    if not answer.complete:
+        return "the answer was cut off"
+    for choice in answer.choices:
+        why = _unfinished(request, answer, choice) or _hollow(choice) or _malformed(request, choice)
+        if why is not None:
+            return why
+    return None
+
+
+def _unfinished(request: Request, answer: Answer, choice: Choice) -> str | None:
+    reason = choice.finish_reason
+    if reason in ("stop", "tool_calls"):
+        return None
+    if reason == "length":
+        limit = _output_limit(request)
+        if limit is None:
+            return "the answer was cut by the model's own limit (finish reason length)"
+        used = answer.usage.completion_tokens if answer.usage is not None else None
+        if len(answer.choices) > 1 or used is None or used < limit:
+            return f"the answer was cut before its limit of {limit:,} tokens (finish reason length)"
+        return None
+    if reason == "content_filter":
+        return "the answer was filtered (finish reason content_filter)"
+    return f"the answer did not finish (finish reason {reason})"
+
+
+def _output_limit(request: Request) -> int | None:
+    limits = [request.body.get(name) for name in ("max_tokens", "max_completion_tokens")]
+    known = [n for n in limits if isinstance(n, int) and not isinstance(n, bool)]
+    return min(known) if known else None
+
+
+def _hollow(choice: Choice) -> str | None:
+    message = choice.message
+    if message.get("tool_calls") or message.get("images") or message.get("audio"):
+        return None
+    if choice.finish_reason == "tool_calls":
+        return "the answer ends in a tool call that is not there"
+    if message.get("refusal"):
+        return "the model refused"
+    content = message.get("content")
+    if isinstance(content, str):
+        return None if content.strip() else "the answer is empty"
+    if isinstance(content, Sequence) and content:
+        return None
+    return "the answer is empty"
+
+
+def _malformed(request: Request, choice: Choice) -> str | None:
+    for call in _as_list(choice.message.get("tool_calls")):
+        arguments = _mapping(_mapping(call).get("function")).get("arguments")
+        if isinstance(arguments, str) and arguments.strip() and not _is_json(arguments):
+            return "the arguments of a tool call are not JSON"
+    wanted = request.body.get("response_format")
+    if not isinstance(wanted, Mapping) or choice.finish_reason == "tool_calls":
+        return None
+    if wanted.get("type") not in ("json_object", "json_schema"):
+        return None
+    content = choice.message.get("content")
+    if not isinstance(content, str) or not _is_json(content):
+        return "the answer is not the JSON that was asked for"
+    schema = _mapping(wanted.get("json_schema")).get("schema")
+    return _schema_violation(schema, content) if isinstance(schema, Mapping) else None
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text, parse_constant=_no_constant)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is Python's, not JSON's")
+
+
+def _schema_violation(schema: Mapping[str, Any], content: str) -> str | None:
+    import jsonschema
+    from referencing import Registry
+
+    try:
+        # A registry of its own, so that no schema can make this machine fetch a URL.
+        validator = jsonschema.validators.validator_for(schema, default=jsonschema.Draft202012Validator)
+        violation = jsonschema.exceptions.best_match(
+            validator(schema, registry=Registry()).iter_errors(json.loads(content))
+        )
+    except Exception:  # noqa: BLE001 - bad types, patterns, references: each fails in its own library's way
+        # The model was sent this schema and answered; judging by a schema that can't judge helps nobody.
+        return None
+    return (
+        None if violation is None else f"the answer does not fit its JSON schema ({violation.message[:80]})"
+    )
+
+
+def volatility(request: Request) -> str | None:
+    """Why the same request may get another answer tomorrow by design; None when it does not look so.
+
+    OpenRouter resolves routers, ``~…-latest`` aliases and presets at the time of the call, and web
+    search and remote media bring in a world that changes.
+    """
+    body = request.body
+    models = [m for m in (body.get("model"), *_as_list(body.get("models"))) if isinstance(m, str)]
+    for model in models:
+        name = model.partition(":")[0]
+        if name.startswith("openrouter/"):
+            return f"{name} picks a model at each call"
+        if name.startswith("~") or "@preset/" in model:
+            return f"{name} points to another model over time"
+        if ":online" in model:
+            return "it searches the web"
+    if not models or body.get("preset"):
+        return "a preset or account default chooses the model"
+    if body.get("web_search_options") or any(map(_searches, _as_list(body.get("plugins")))):
+        return "it searches the web"
+    if any(map(_is_server_tool, _as_list(body.get("tools")))):
+        return "it uses OpenRouter's server tools"
+    if any(map(_has_remote_media, _as_list(body.get("messages")))):
+        return "it refers to a remote file"
+    return None
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _as_list(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, (list, tuple)) else ()
+
+
+def _searches(plugin: Any) -> bool:
+    return (
+        isinstance(plugin, Mapping)
+        and plugin.get("id") in ("web", "web-fetch")
+        and plugin.get("enabled") is not False
+    )
+
+
+def _is_server_tool(tool: Any) -> bool:
+    kind = tool.get("type") if isinstance(tool, Mapping) else None
+    return isinstance(kind, str) and kind.startswith(("openrouter:", "web_search"))
+
+
+def _has_remote_media(message: Any) -> bool:
+    parts = _as_list(_mapping(message).get("content"))
+    return any(_is_remote(part) for part in parts if _mapping(part).get("type") != "text")
+
+
+def _is_remote(part: Any) -> bool:
+    values = _mapping(part).values()
+    urls = [url for value in values for url in (value.values() if isinstance(value, Mapping) else (value,))]
+    return any(isinstance(url, str) and url.startswith(("http://", "https://")) for url in urls)
+
+
+def lifetime_s(request: Request, answer: Answer, policy: Policy) -> tuple[float | None, str]:
+    """How long an answer is served, in seconds (None: for ever), and what the receipt says of it."""
+    if policy.ttl_s is not None:
+        return _finite(policy.ttl_s), ""
+    why = volatility(request)
+    if why is None and any(c.message.get("annotations") for c in answer.choices):
+        why = "it cites the web"
+    ttl_s = None if why is None else _finite(policy.volatile_ttl_s)
+    return ttl_s, "" if ttl_s is None else f"kept {ttl_s / 3600:g} h: {why}"
+
+
+def _finite(ttl_s: float) -> float | None:
+    return None if ttl_s == FOREVER_S else ttl_s
+
+
+def notes_on(request: Request, answer: Answer) -> tuple[str, ...]:
+    """What a reader of this answer should know whenever it is served, bought or cached."""
+    for choice in answer.choices:
+        if choice.finish_reason == "length":
+            limit = _output_limit(request)
+            return (f"truncated at {limit:,} tokens" if limit is not None else "truncated",)
+    return ()

@@ -1,0 +1,377 @@
+"""What the user settled on, and where each value came from.
+
+Later wins: defaults, ``[tool.or_cache_magic]`` in the nearest ``pyproject.toml``, the environment,
+``c.OpenRouterMagics.*`` or ``%openrouter_config``. A cell's own options come last; they are not
+settings. The API key is no setting either: it is read where it is sent, and nowhere kept.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import time
+from collections.abc import Callable, Mapping
+from decimal import Decimal
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final, Literal, NamedTuple
+
+from or_cache_magic.core.cost import parse_usd
+from or_cache_magic.core.policy import MODES, VOLATILE_TTL_S, Mode, parse_ttl
+from or_cache_magic.core.records import OPENROUTER_URL
+from or_cache_magic.core.shared_url import SharedUrl, parse_shared_url
+from or_cache_magic.core.units import parse_size
+from or_cache_magic.errors import SettingError
+
+__all__ = [
+    "ENVIRONMENT",
+    "MEMORY",
+    "SETTINGS",
+    "Setting",
+    "Settings",
+    "find_pyproject",
+    "load_settings",
+    "parse_setting",
+]
+
+FORMATS: Final = ("auto", "markdown", "text", "json", "code", "df", "none")
+RECEIPTS: Final = ("live", "stable", "off")
+
+_NAMESPACE: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+ENVIRONMENT: Final[Mapping[str, str]] = {
+    "OPENROUTER_BASE_URL": "base_url",
+    "OPENROUTER_MODEL": "model",
+    "OR_CACHE_DIR": "cache_dir",
+    "OR_CACHE_MODE": "mode",
+    "OR_CACHE_SHARED_URL": "shared_url",
+    "OR_CACHE_MAX_COST": "max_cost_usd",
+}
+"""Environment variables and the settings that they set."""
+
+
+MEMORY: Final = ":memory:"
+"""A ``cache_dir`` that is no folder: the completion cache is in memory, and ends with its kernel."""
+
+
+class Settings(NamedTuple):
+    """Every setting's value; `origins` says where each that is not the default came from."""
+
+    model: str | None = None
+    system: str | None = None
+    temperature: float | None = 0.0
+    max_tokens: int | None = 4096
+    format: str = "auto"
+    receipt: Literal["live", "stable", "off"] = "live"
+    stream: bool = True
+    mode: Mode = "normal"
+    ttl: float | None = None
+    volatile_ttl: float = VOLATILE_TTL_S
+    cache_sampled: bool = False
+    stale_if_error: bool = False
+    cache_dir: str | None = None
+    quota: int | None = 2_000_000_000
+    max_cost_usd: Decimal | None = None
+    max_cost_per_day_usd: Decimal | None = None
+    base_url: str = OPENROUTER_URL
+    attribution: bool = True
+    timeout_s: float = 600.0
+    shared_url: SharedUrl | None = None
+    shared_namespace: str = "or-cache"
+    shared_timeout_s: float = 0.5
+    aliases: Mapping[str, str] = MappingProxyType({})
+    origins: Mapping[str, str] = MappingProxyType({})
+
+    @property
+    def has_budget(self) -> bool:
+        """Whether a session or a day may only cost so much."""
+        return self.max_cost_usd is not None or self.max_cost_per_day_usd is not None
+
+    def model_id(self, name: str) -> str:
+        """The model id that `name` stands for: its alias's target, or itself."""
+        return self.aliases.get(name, name)
+
+
+class Setting(NamedTuple):
+    """One setting: how its text is read, and what it means."""
+
+    name: str
+    parse: Callable[[Any], Any]
+    help: str
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError("takes a text")
+    return value
+
+
+def _optional(parse: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    def parsed(value: Any) -> Any:
+        return None if value is None or str(value).strip().lower() == "none" else parse(value)
+
+    return parsed
+
+
+def _number(low: float, high: float = math.inf) -> Callable[[Any], float]:
+    def parsed(value: Any) -> float:
+        try:
+            number = math.nan if isinstance(value, bool) else float(value)
+        except (TypeError, ValueError):
+            number = math.nan
+        if not low <= number <= high or math.isinf(number):
+            bound = f"at least {low:g}" if high == math.inf else f"from {low:g} to {high:g}"
+            raise ValueError(f"takes a number {bound}")
+        return number
+
+    return parsed
+
+
+def _whole(value: Any) -> int:
+    try:
+        number = 0 if isinstance(value, (bool, float)) else int(str(value))
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise ValueError("takes a whole number from 1 up")
+    return number
+
+
+def _flag(value: Any) -> bool:
+    known = {
+        "true": True,
+        "on": True,
+        "yes": True,
+        "1": True,
+        "false": False,
+        "off": False,
+        "no": False,
+        "0": False,
+    }
+    found = value if isinstance(value, bool) else known.get(str(value).strip().lower())
+    if found is None:
+        raise ValueError("takes true or false")
+    return found
+
+
+def _one_of(choices: tuple[str, ...]) -> Callable[[Any], str]:
+    def parsed(value: Any) -> str:
+        if value not in choices:
+            raise ValueError(f"takes one of {', '.join(choices)}")
+        return str(value)
+
+    return parsed
+
+
+def _lifetime(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return parse_ttl(str(value))
+    if not value > 0:
+        raise ValueError("takes seconds above zero")
+    return float(value)
+
+
+def _size(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        return parse_size(str(value))
+    if value < 0:
+        raise ValueError("takes a size: 500MB, 2GB")
+    return value
+
+
+def _url(value: Any) -> str:
+    from urllib.parse import urlsplit
+
+    url = _text(value).strip().rstrip("/")
+    parts = urlsplit(url)  # raises ValueError too
+    if parts.scheme not in ("https", "http") or not parts.hostname or parts.port == 0:
+        raise ValueError("takes an http(s) URL")
+    return url
+
+
+def _namespace(value: Any) -> str:
+    text = _text(value).strip()
+    if not _NAMESPACE.fullmatch(text):
+        raise ValueError("takes up to 64 letters, digits, dots, hyphens and underscores")
+    return text
+
+
+def _aliases(value: Any) -> Mapping[str, str]:
+    if isinstance(value, str):
+        value = dict(pair.partition(":")[::2] for pair in value.split(",") if pair.strip())
+    if not isinstance(value, Mapping) or not all(
+        isinstance(k, str) and isinstance(v, str) and k.strip() and v.strip() for k, v in value.items()
+    ):
+        raise ValueError("takes NAME:MODEL, several with commas")
+    return {k.strip(): v.strip() for k, v in value.items()}
+
+
+SETTINGS: Final[Mapping[str, Setting]] = {
+    s.name: s
+    for s in (
+        Setting("model", _optional(_text), "the model asked when none is named"),
+        Setting("system", _optional(_text), "the system prompt when none is given"),
+        Setting("temperature", _optional(_number(0, 2)), "sent explicitly; none sends none"),
+        Setting("max_tokens", _optional(_whole), "the answer's limit; none sends none"),
+        Setting("format", _one_of(FORMATS), "how answers are shown: " + ", ".join(FORMATS)),
+        Setting("receipt", _one_of(RECEIPTS), "the line below an answer: " + ", ".join(RECEIPTS)),
+        Setting("stream", _flag, "show the answer as it comes"),
+        Setting("mode", _one_of(MODES), "how the completion cache is used: " + ", ".join(MODES)),
+        Setting(
+            "ttl", _optional(_lifetime), "lifetime of new entries: 30m, 24h, 7d, never; none: by the model"
+        ),
+        Setting("volatile_ttl", _lifetime, "lifetime where the same request may answer otherwise tomorrow"),
+        Setting("cache_sampled", _flag, "store answers above temperature 0 too"),
+        Setting("stale_if_error", _flag, "serve an expired answer when the call fails"),
+        Setting("cache_dir", _optional(_text), "the cache's folder; :memory: keeps it in memory"),
+        Setting("quota", _optional(_size), "the entries' size above which receipts warn: 500MB, 2GB, none"),
+        Setting("max_cost_usd", _optional(parse_usd), "the most that a session may spend; none: no limit"),
+        Setting(
+            "max_cost_per_day_usd", _optional(parse_usd), "the most that a day may cost in this cache; none"
+        ),
+        Setting("base_url", _url, "the API's base URL"),
+        Setting("attribution", _flag, "tell OpenRouter which tool asks (shown in its public rankings)"),
+        Setting("timeout_s", _number(0.001), "seconds without a byte after which a call is given up"),
+        Setting(
+            "shared_url",
+            _optional(parse_shared_url),
+            "the team's server: redis://, rediss:// or memcached://",
+        ),
+        Setting("shared_namespace", _namespace, "the team's part of the server"),
+        Setting("shared_timeout_s", _number(0.01, 60), "the most that a question to the server may cost"),
+        Setting("aliases", _aliases, "short names of models: fast:openai/gpt-4o-mini,big:…"),
+    )
+}
+"""Every setting by its name."""
+
+NEVER_FROM_A_PROJECT: Final = {
+    "base_url": "a project must not choose where your API key is sent; set OPENROUTER_BASE_URL instead",
+    "shared_url": "a project must not choose where your answers are sent; set OR_CACHE_SHARED_URL instead",
+}
+"""A pyproject.toml may come from a stranger, with the notebook."""
+
+
+def parse_setting(name: str, value: Any, origin: str) -> Any:
+    """The value that `value` (text, or a TOML value) stands for.
+
+    Raises:
+        SettingError: There is no such setting, or it does not take this value.
+    """
+    setting = SETTINGS.get(name)
+    if setting is None:
+        from difflib import get_close_matches
+
+        near = get_close_matches(name, SETTINGS, n=1)
+        hint = f"did you mean {near[0]}?" if near else "the settings are " + ", ".join(SETTINGS)
+        raise SettingError(f"no setting {name!r} (from {origin})", hint)
+    try:
+        return setting.parse(value)
+    except ValueError as exc:
+        # The URL may hold a password, even where it is no URL.
+        shown = "…" if name == "shared_url" else repr(value)
+        raise SettingError(f"{name} = {shown} (from {origin}): {exc}", f"{name}: {setting.help}") from exc
+
+
+_SEARCH_AGAIN_S: Final = 1.0
+"""A project's file that appears is noticed within a second; one that changes, at once."""
+
+
+def find_pyproject(folder: Path) -> Path | None:
+    """The nearest ``pyproject.toml`` at or above `folder`, or None."""
+    for parent in (folder, *folder.parents):
+        # Asked at every cell: strings, which are quicker than paths.
+        candidate = os.path.join(parent, "pyproject.toml")
+        if os.path.isfile(candidate):
+            return Path(candidate)
+    return None
+
+
+class Project:
+    """The settings of the project that a folder is in, read again when its file changes.
+
+    Args:
+        folder: Where the search for a ``pyproject.toml`` begins.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._path: Path | None = None
+        self._searched_s = -_SEARCH_AGAIN_S
+        self._read: tuple[object, dict[str, tuple[Any, str]]] = (None, {})
+
+    def values(self) -> dict[str, tuple[Any, str]]:
+        """By setting, its value and the file; empty without a file or a section of ours.
+
+        Raises:
+            SettingError: The file is not TOML, or sets what it may not.
+        """
+        now_s = time.monotonic()
+        if now_s - self._searched_s >= _SEARCH_AGAIN_S:
+            self._path, self._searched_s = find_pyproject(self.folder), now_s
+        path = self._path
+        if path is None:
+            return {}
+        try:
+            now = path.stat()
+        except OSError:
+            return {}
+        seen = (path, now.st_mtime_ns, now.st_size)
+        if self._read[0] != seen:
+            self._read = (seen, _read_project(path))
+        return self._read[1]
+
+
+def _read_project(path: Path) -> dict[str, tuple[Any, str]]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return {}
+    if "or_cache_magic" not in text:
+        return {}  # spares the parser's import where the project says nothing
+    import tomlkit
+
+    try:
+        tool = tomlkit.parse(text).unwrap().get("tool", {})
+    except tomlkit.exceptions.ParseError as exc:
+        raise SettingError(f"{path} is not TOML: {exc}", "mend the file; nothing was sent") from exc
+    section = tool.get("or_cache_magic", {}) if isinstance(tool, dict) else {}
+    if not isinstance(section, dict):
+        raise SettingError(
+            f"or_cache_magic in {path} is no table", "write [tool.or_cache_magic] above settings"
+        )
+    values: dict[str, tuple[Any, str]] = {}
+    for name, value in section.items():
+        if name in NEVER_FROM_A_PROJECT:
+            raise SettingError(f"{name} in {path} is refused", NEVER_FROM_A_PROJECT[name])
+        parsed = parse_setting(name, value, str(path))
+        if name == "cache_dir" and parsed not in (None, MEMORY):
+            parsed = str(path.parent / Path(parsed).expanduser())
+        values[name] = (parsed, str(path))
+    return values
+
+
+def load_settings(environ: Mapping[str, str], project: Project, config: Mapping[str, Any]) -> Settings:
+    """The settings in force.
+
+    Args:
+        environ: The process's environment.
+        project: The project's settings.
+        config: What the kernel's configuration sets, by setting; None is not set.
+
+    Raises:
+        SettingError: An unknown setting, or a value it does not take.
+    """
+    found = dict(project.values())
+    for variable, name in ENVIRONMENT.items():
+        text = environ.get(variable, "")
+        if text.strip():
+            found[name] = (parse_setting(name, text, variable), variable)
+    for name, value in config.items():
+        if value is not None:
+            found[name] = (parse_setting(name, value, "configuration"), "configuration")
+    values = {name: value for name, (value, _) in found.items()}
+    return Settings(**values, origins={name: origin for name, (_, origin) in found.items()})
+
+
+assert set(Settings._fields) - {"origins"} == SETTINGS.keys()  # noqa: S101 - one table, two spellings

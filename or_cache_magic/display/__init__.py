@@ -1,0 +1,1 @@
+"""Show answers, receipts, listings and sums; make untrusted text safe to show."""

@@ -1,0 +1,268 @@
+"""Where answers appear: a notebook's output, a terminal, or nowhere.
+
+An ask ends in `Screen.show` (the answer was there) or in `begin`, `feed`…, `finish` (it came as a
+stream); what a notebook saves is the same bytes either way. What `Screen.wait` shows is gone by then.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
+
+from or_cache_magic.display.answer import Format, answer_bundle
+from or_cache_magic.display.escape import escape_markdown, printable
+from or_cache_magic.display.receipt import receipt_markdown, receipt_text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from or_cache_magic.core.records import Outcome
+    from or_cache_magic.display.receipt import ReceiptStyle
+
+__all__ = ["NotebookScreen", "ReceiptSetting", "Screen", "SilentScreen", "TerminalScreen", "open_screen"]
+
+ReceiptSetting = Literal["live", "stable", "off"]
+"""The setting ``receipt``."""
+
+_MIN_GAP_S: Final = 0.05
+# A long answer is dear to lay out again: at 250 tokens a second this keeps JupyterLab's main thread
+# busy 4 s of 20 for 31 kB, and its lag under half a second; an update a token never catches up.
+_CHARS_PER_GAP_S: Final = 120_000
+
+
+class Screen(Protocol):
+    """Where one ask's answer and receipt appear. Used by one thread."""
+
+    def begin(self) -> None:
+        """An answer is about to stream. Shows nothing yet, so that a failed ask leaves no empty output."""
+
+    def wait(self, note: str) -> None:
+        """Shows, until the answer or an error comes, what is waited for; one line."""
+
+    def feed(self, delta: str) -> None:
+        """Shows the next piece of the streaming answer, at once or with the next update."""
+
+    def finish(self, text: str | None = None) -> None:
+        """Shows the whole streamed answer; without ``text`` what was fed (an interrupt keeps the partial)."""
+
+    def show(self, text: str) -> None:
+        """Shows a whole answer, in one display."""
+
+    def receipt(self, outcome: Outcome, *, asked: str = "") -> None:
+        """Shows the receipt, unless receipts are off; ``asked`` is the model that was asked for."""
+
+
+def open_screen(
+    shell: Any = None,
+    *,
+    format: Format = "auto",  # noqa: A002 - the option's name
+    receipt: ReceiptSetting = "live",
+    quiet: bool = False,
+    provenance: Mapping[str, Any] | None = None,
+) -> Screen:
+    """Returns the screen for one ask: a notebook's for a kernel, a terminal's for other IPython, or none.
+
+    Args:
+        shell: The running `InteractiveShell`, or None outside IPython.
+        format: How the answer is shown.
+        receipt: Which receipt.
+        quiet: No receipt, whatever ``receipt`` says.
+        provenance: Goes into the answer's metadata in the saved notebook; the same for a bought and
+            a cached answer (the key, the model), or reruns leave a diff.
+    """
+    style: ReceiptStyle | None = None if quiet or receipt == "off" else receipt
+    if shell is None:
+        return SilentScreen()
+    if getattr(shell, "kernel", None) is None:
+        return TerminalScreen(format=format, style=style)
+    return NotebookScreen(shell.display_pub.publish, format=format, style=style, provenance=provenance or {})
+
+
+class SilentScreen:
+    """Shows nothing; for scripts."""
+
+    def begin(self) -> None:
+        """Does nothing."""
+
+    def wait(self, note: str) -> None:
+        """Does nothing."""
+
+    def feed(self, delta: str) -> None:
+        """Does nothing."""
+
+    def finish(self, text: str | None = None) -> None:
+        """Does nothing."""
+
+    def show(self, text: str) -> None:
+        """Does nothing."""
+
+    def receipt(self, outcome: Outcome, *, asked: str = "") -> None:
+        """Does nothing."""
+
+
+class NotebookScreen:
+    """A kernel's output: one display an answer, updated while it streams, and one for the receipt.
+
+    Args:
+        publish: The shell's ``display_pub.publish``.
+        format: How the answer is shown.
+        style: Which receipt; None is none.
+        provenance: More metadata for the answer's output.
+        clock: Seconds that only go up; spaces the updates.
+        now: UTC epoch seconds; for the receipt's ages.
+    """
+
+    def __init__(
+        self,
+        publish: Callable[..., None],
+        *,
+        format: Format = "auto",  # noqa: A002 - the option's name
+        style: ReceiptStyle | None = "live",
+        provenance: Mapping[str, Any] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._publish = publish
+        self._format = format
+        self._style = style
+        self._metadata = {"or_cache_magic": {"role": "answer", **(provenance or {})}}
+        self._clock = clock
+        self._now = now
+        self.begin()
+
+    def begin(self) -> None:
+        """Forgets what was streamed before. Shows nothing yet."""
+        self._pieces: list[str] = []
+        self._length = 0
+        self._shown_at_s: float | None = None
+        self._display_id = ""
+
+    def wait(self, note: str) -> None:
+        """Shows the note where the answer will stand, which then takes its place."""
+        if self._format != "none":
+            self._publish_answer({"text/plain": note, "text/markdown": f"*{escape_markdown(note)}*"})
+
+    def feed(self, delta: str) -> None:
+        """Shows the first piece at once, and the following ones together, less often as the answer grows."""
+        if not delta:
+            return
+        self._pieces.append(delta)
+        self._length += len(delta)
+        now_s = self._clock()
+        gap_s = _MIN_GAP_S + self._length / _CHARS_PER_GAP_S
+        if self._shown_at_s is not None and now_s - self._shown_at_s < gap_s:
+            return
+        # JSON, code and tables are no such thing before they are whole.
+        until_whole: Format = self._format if self._format in {"text", "none"} else "markdown"
+        self._display("".join(self._pieces), until_whole)
+        self._shown_at_s = now_s
+
+    def finish(self, text: str | None = None) -> None:
+        """Shows the whole answer in place of what was streamed."""
+        whole = "".join(self._pieces) if text is None else text
+        if whole or self._display_id:
+            self._display(whole, self._format)
+
+    def show(self, text: str) -> None:
+        """Shows a whole answer in one display that is never updated (strict nbval can't read updates)."""
+        bundle = answer_bundle(text, self._format)
+        if self._display_id:
+            self._publish_answer(bundle)
+        elif bundle:
+            self._publish(data=bundle, metadata=self._metadata)
+
+    def receipt(self, outcome: Outcome, *, asked: str = "") -> None:
+        """Shows the receipt as an output of its own."""
+        if self._style is not None:
+            line = receipt_text(outcome, style=self._style, now_s=self._now(), asked=asked)
+            self._publish(
+                data={"text/plain": line, "text/markdown": receipt_markdown(line)},
+                metadata={"or_cache_magic": {"role": "receipt"}},
+            )
+
+    def _display(self, text: str, format: Format) -> None:  # noqa: A002 - the option's name
+        bundle = answer_bundle(text, format)
+        if bundle:
+            self._publish_answer(bundle)
+
+    def _publish_answer(self, bundle: Mapping[str, Any]) -> None:
+        update = bool(self._display_id)
+        self._display_id = self._display_id or os.urandom(16).hex()
+        self._publish(
+            data=bundle,
+            metadata=self._metadata,
+            transient={"display_id": self._display_id},
+            update=update,
+        )
+
+
+class TerminalScreen:
+    """A terminal: text as it comes, the receipt below, nothing that steers the terminal.
+
+    Args:
+        format: How the answer is shown; Markdown is shown as it is written.
+        style: Which receipt; None is none.
+        write: Takes what is to be shown; default writes to ``sys.stdout`` and flushes.
+        now: UTC epoch seconds; for the receipt's ages.
+    """
+
+    def __init__(
+        self,
+        *,
+        format: Format = "auto",  # noqa: A002 - the option's name
+        style: ReceiptStyle | None = "live",
+        write: Callable[[str], None] | None = None,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._format = format
+        self._style = style
+        self._write = write or _write_stdout
+        self._now = now
+        self._streams = format in {"auto", "markdown", "text"}
+        self.begin()
+
+    def begin(self) -> None:
+        """Forgets what was streamed before. Shows nothing yet."""
+        self._pieces: list[str] = []
+
+    def wait(self, note: str) -> None:
+        """Writes the note in a line of its own."""
+        self._write(f"{printable(note)}\n")
+
+    def feed(self, delta: str) -> None:
+        """Writes the piece; JSON, code and tables wait until they are whole."""
+        if delta:
+            self._pieces.append(delta)
+            if self._streams:
+                self._write(printable(delta))
+
+    def finish(self, text: str | None = None) -> None:
+        """Ends the line; shows what had to wait."""
+        streamed = "".join(self._pieces)
+        if self._streams and streamed:
+            if not streamed.endswith("\n"):
+                self._write("\n")
+        elif text or streamed:
+            self.show(streamed if text is None else text)
+
+    def show(self, text: str) -> None:
+        """Writes a whole answer."""
+        plain = answer_bundle(text, "text" if self._streams else self._format).get("text/plain")
+        if plain:
+            self._write(plain if plain.endswith("\n") else f"{plain}\n")
+
+    def receipt(self, outcome: Outcome, *, asked: str = "") -> None:
+        """Writes the receipt in a line of its own."""
+        if self._style is not None:
+            self._write(receipt_text(outcome, style=self._style, now_s=self._now(), asked=asked) + "\n")
+
+
+def _write_stdout(text: str) -> None:
+    # Looked up now: IPython and tests replace sys.stdout.
+    stream = sys.stdout
+    # An answer that was paid for is shown with question marks rather than lost to a narrow terminal.
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    stream.write(text.encode(encoding, "replace").decode(encoding))
+    stream.flush()

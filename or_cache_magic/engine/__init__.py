@@ -1,0 +1,1 @@
+"""The order of events of one ask: look up, one flight, send, store, account."""

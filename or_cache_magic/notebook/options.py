@@ -1,0 +1,313 @@
+"""The magics and their options: the only place where one is written down.
+
+See `command` for what follows from a row: parsing, ``--help``, ``?``, "did you mean" and completion.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+from or_cache_magic.core.cost import parse_usd
+from or_cache_magic.core.settings import FORMATS
+from or_cache_magic.notebook import values as v
+from or_cache_magic.notebook.parser import HELP, Command, Option
+
+__all__ = ["CELL", "COMMANDS", "CONFIG", "ENTRIES", "KEY", "LAST", "LINE", "PANEL", "PURGE", "STATS", "WARM"]
+
+GROUPS: Final = ("model", "day", "notebook", "tag")
+"""What ``%openrouter_stats --by`` can group by."""
+
+_LENGTHS: Final = "write a number and s, m, h, d or w: 30m, 24h, 7d"
+_WHOLE: Final = "it takes a whole number"
+_OUT: Final = "it takes a Python name, such as answer"
+
+_ASK: Final = (
+    Option(
+        ("-m", "--model"),
+        "model",
+        "the model, as OpenRouter spells it, or an alias",
+        "MODEL",
+        parse=v.text,
+        models=True,
+    ),
+    Option(
+        ("-o", "--out"),
+        "out",
+        "bind the answer to NAME; it is also _ and Out[n]",
+        "NAME",
+        parse=v.name,
+        expects=_OUT,
+    ),
+    Option(("-s", "--system"), "system", "system prompt: a text, a file, or a variable", "TEXT|@FILE|NAME"),
+    Option(
+        ("-t", "--temperature"),
+        "temperature",
+        "0 unless set; sent explicitly",
+        "X",
+        parse=v.number,
+        expects="it takes a number, such as 0.7",
+    ),
+    Option(
+        ("--max-tokens",),
+        "max_tokens",
+        "limit of the answer; none sends no limit",
+        "N",
+        parse=v.token_limit,
+        expects="it takes a whole number from 1 up, or none",
+    ),
+    Option(
+        ("--top-p",),
+        "top_p",
+        "nucleus sampling, as OpenRouter has it",
+        "X",
+        parse=v.number,
+        expects="it takes a number, such as 0.9",
+    ),
+    Option(("--seed",), "seed", "as OpenRouter has it", "N", parse=v.whole(), expects=_WHOLE),
+    Option(
+        ("-p", "--param"),
+        "params",
+        "any other field of the request",
+        "KEY=JSON",
+        parse=v.json_param,
+        expects="""write KEY=JSON, the JSON in single quotes: -p reasoning='{"effort": "low"}'""",
+        repeatable=True,
+    ),
+    Option(
+        ("-f", "--format"),
+        "format",
+        "how it is shown: " + ", ".join(FORMATS),
+        "FORMAT",
+        parse=v.choice(*FORMATS),
+        expects="it takes " + ", ".join(FORMATS),
+        choices=FORMATS,
+    ),
+    Option(
+        ("--sample",),
+        "sample",
+        "the K-th sample of this request, each cached on its own; 0 is the first",
+        "K",
+        parse=v.whole(0),
+        expects="it takes a whole number from 0 up",
+    ),
+    Option(("--refresh",), "mode", "ask again and replace the cached answer", value="refresh"),
+    Option(("--no-cache",), "mode", "neither read nor write the completion cache", value="bypass"),
+    Option(("--offline",), "mode", "serve cached answers only; send nothing", value="offline"),
+    Option(
+        ("--ttl",),
+        "ttl_s",
+        "how long the answer is served: 30m, 24h, 7d, never",
+        "TIME",
+        parse=v.ttl_s,
+        expects=_LENGTHS + ", or never",
+        choices=("30m", "24h", "7d", "never"),
+    ),
+    Option(("--tag",), "tags", "a label for the entry", "TAG", parse=v.text, repeatable=True),
+    Option(
+        ("--prompt-cache",),
+        "prompt_cache",
+        "have the provider keep the system prompt and attachments: cheaper to read again; 5m unless set",
+        "5m|1h",
+        parse=v.choice("5m", "1h"),
+        expects="it takes 5m or 1h",
+        choices=("5m", "1h"),
+        alone="5m",
+    ),
+    Option(
+        ("--max-cost",),
+        "max_cost_usd",
+        "send nothing if it may cost more than so many dollars",
+        "USD",
+        parse=parse_usd,
+        expects="write US dollars, such as 0.05",
+    ),
+    Option(("--dry-run",), "dry_run", "say hit or miss and what it may cost; send nothing"),
+    Option(("--raw",), "raw", "send the prompt as it is: no {{ name }} is filled in"),
+    Option(("--no-stream",), "no_stream", "wait for the whole answer"),
+    Option(("-q", "--quiet"), "quiet", "no receipt"),
+    HELP,
+)
+
+_MODEL: Final = Option(
+    ("--model",), "model", "of this model; * and ? as in a shell", "M", parse=v.text, models=True
+)
+_TAG: Final = Option(("--tag",), "tag", "with this label", "T", parse=v.text)
+
+CELL: Final = Command(
+    "openrouter",
+    "Ask a model through OpenRouter. The answer is kept: run the cell again and nothing is paid.",
+    "[MODEL]",
+    (
+        "%%openrouter openai/gpt-4o-mini\nWhat is a median?",
+        '%%openrouter openai/gpt-4o-mini -o summary -s "You are terse."\nSummarise: {{ report }}',
+        "%%openrouter openai/gpt-4o-mini --dry-run\nTranslate to French: {{ text }}",
+    ),
+    _ASK,
+    takes="model",
+    cell=True,
+    unharmed="nothing was sent",
+)
+
+LINE: Final = CELL._replace(
+    usage="PROMPT",
+    examples=(
+        "%openrouter What is a median?",
+        "answer = %openrouter -m openai/gpt-4o-mini Name a colour",
+        "%openrouter -- -x is an option here?",
+    ),
+    takes="",
+    cell=False,
+    prompt=True,
+)
+
+STATS: Final = Command(
+    "openrouter_stats",
+    "Calls, hits, what was paid and saved, as a DataFrame.",
+    "",
+    ("%openrouter_stats", "%openrouter_stats --by model"),
+    (
+        Option(
+            ("--by",),
+            "by",
+            "one row for each: " + ", ".join(GROUPS),
+            "GROUP",
+            parse=v.choice(*GROUPS),
+            expects="it takes " + ", ".join(GROUPS),
+            choices=GROUPS,
+        ),
+        Option(("--session",), "session", "this kernel's session only"),
+        HELP,
+    ),
+)
+
+ENTRIES: Final = Command(
+    "openrouter_entries",
+    "The cached answers, as a DataFrame; with a KEY, one of them whole.",
+    "[TEXT|KEY]",
+    ("%openrouter_entries", "%openrouter_entries median --since 7d", "%openrouter_entries 3f9a01c2d4"),
+    (
+        _MODEL,
+        _TAG,
+        Option(
+            ("--since",),
+            "since_s",
+            "stored in the last 30m, 24h, 7d",
+            "TIME",
+            parse=v.length_s,
+            expects=_LENGTHS,
+        ),
+        HELP,
+    ),
+)
+
+PURGE: Final = Command(
+    "openrouter_purge",
+    "Remove cached answers that meet every condition; says first what goes and what it cost.",
+    "[KEY ...]",
+    (
+        "%openrouter_purge --model openai/gpt-4o-mini --dry-run",
+        "%openrouter_purge 3f9a01c2d4 -y",
+        "%openrouter_purge --older 30d",
+    ),
+    (
+        _MODEL,
+        Option(("--system",), "system", "with this whole system prompt", "TEXT|@FILE|NAME"),
+        _TAG,
+        Option(("--prefix",), "prefix", "whose prompt begins with P", "P", parse=v.text),
+        Option(
+            ("--older",),
+            "older_s",
+            "stored longer ago than 30m, 24h, 30d",
+            "TIME",
+            parse=v.length_s,
+            expects=_LENGTHS,
+        ),
+        Option(("--expired",), "expired", "already expired"),
+        Option(
+            ("--to-fit",),
+            "to_fit_bytes",
+            "only until the rest fits into 500MB, 2GB: what loses least goes first",
+            "SIZE",
+            parse=v.size_bytes,
+            expects="write a number and KB, MB or GB: 500MB, 2GB",
+        ),
+        Option(("--all",), "all", "everything"),
+        Option(("--dry-run",), "dry_run", "say what would go; remove nothing"),
+        Option(("-y", "--yes"), "yes", "don't ask"),
+        HELP,
+    ),
+    unharmed="nothing was removed",
+)
+
+_OF_A_LIST: Final = (
+    "--model",
+    "--system",
+    "--temperature",
+    "--max-tokens",
+    "--top-p",
+    "--seed",
+    "--param",
+    "--sample",
+    "--refresh",
+    "--ttl",
+    "--tag",
+    "--prompt-cache",
+    "--max-cost",
+)
+"""The options of an ask that a whole list of prompts may have."""
+
+WARM: Final = Command(
+    "openrouter_warm",
+    "Fill the cache from a list of prompts: a variable, or a .txt, .jsonl or .csv file. What it has is free.",
+    "FILE|NAME",
+    (
+        "%openrouter_warm prompts.txt -m openai/gpt-4o-mini",
+        "%openrouter_warm questions --workers 4 --tag exam",
+        "frame = %openrouter_warm requests.jsonl",
+    ),
+    (
+        *(option for option in _ASK if option.names[-1] in _OF_A_LIST),
+        Option(
+            ("--workers",),
+            "workers",
+            "how many are asked at a time; 8 unless set",
+            "N",
+            parse=v.whole(1),
+            expects="it takes a whole number from 1 up",
+        ),
+        Option(("-q", "--quiet"), "quiet", "no progress bar"),
+        HELP,
+    ),
+    unharmed="nothing was sent",
+)
+
+CONFIG: Final = Command(
+    "openrouter_config",
+    "Show the settings and where each came from, or change some.",
+    "[NAME=VALUE ...]",
+    (
+        "%openrouter_config",
+        "%openrouter_config model=openai/gpt-4o-mini",
+        "%openrouter_config temperature=none --save",
+    ),
+    (Option(("--save",), "save", "keep the change for other kernels too"), HELP),
+    takes="setting",
+    unharmed="nothing was changed",
+)
+
+KEY: Final = Command("openrouter_key", "Set the OpenRouter key for this kernel, without showing it.")
+
+PANEL: Final = Command(
+    "openrouter_panel",
+    "The panel: what is cached, paid and saved; to browse, purge and export.",
+    examples=("%openrouter_panel",),
+)
+
+LAST: Final = Command("openrouter_last", "The last Completion.", examples=("answer = %openrouter_last",))
+
+COMMANDS: Final[Mapping[str, Command]] = MappingProxyType(
+    {c.spelling: c for c in (CELL, LINE, PANEL, STATS, ENTRIES, PURGE, WARM, CONFIG, KEY, LAST)}
+)
+"""Every magic by its spelling, ``%`` or ``%%`` included."""

@@ -1,0 +1,175 @@
+"""Fills ``{{ name }}`` in a prompt from the notebook's variables, once, running no code of the prompt's.
+
+The language is small on purpose::
+
+    {{ name }}  {{ row.body }}  {{ rows[0] }}  {{ config['k'].x }}  {{ table | head 20 }}  {{ table | csv }}
+
+A path of names, attributes and literal indexes, then filters (`value_text.FILTERS`). There are no calls, no
+arithmetic and no names that begin with an underscore after a dot; attributes are read, so a property of the
+user's own classes runs as it would in a cell. Values are not looked at again: a ``{{`` inside one is text.
+Everything else in a prompt is text too, single braces above all: JSON, LaTeX, CSS, f-strings.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, NamedTuple
+
+from or_cache_magic.errors import TemplateError
+from or_cache_magic.notebook.template_values import Shown, Unwritable, apply
+
+__all__ = ["names_used", "render"]
+
+_STRING = r"'[^'\n]*'|\"[^\"\n]*\""
+_STEP = re.compile(
+    rf"\s*(?:\.\s*(?P<name>[^\W\d]\w*)|\[\s*(?:(?P<number>-?[0-9]{{1,18}})|(?P<string>{_STRING}))\s*\])"
+)
+_ROOT = re.compile(r"\s*(?P<name>[^\W\d]\w*)")
+_FILTER = re.compile(r"\s*\|\s*(?P<name>[^\W\d]\w*)(?:[ \t]+(?P<count>[0-9]{1,18}))?")
+_CLOSE = re.compile(r"\s*\}\}")
+
+_AS_IT_IS: Final = "--raw sends the prompt as it is; for {{ beside names, fill it in from a variable"
+_GRAMMAR: Final = (
+    "only names, .name, [0], ['key'] and filters (| head 20): compute it in a cell above; or --raw"
+)
+
+
+class _Expression(NamedTuple):
+    """One ``{{ … }}``: where it stands, the name it begins with, the steps from there, the filters."""
+
+    start: int
+    end: int
+    source: str
+    root: str
+    steps: tuple[tuple[str, str | int], ...]
+    filters: tuple[tuple[str, int | None], ...]
+
+
+def render(template: str, namespace: Mapping[str, Any]) -> str:
+    """`template` with every ``{{ … }}`` replaced by its value's text.
+
+    The same values give the same text in every process: what has no order or no text of its own is
+    refused, not guessed. How a value reads is told in `value_text`.
+
+    Raises:
+        TemplateError: A name that isn't defined, something that isn't a name, or a value that has no text
+            or is large and not cut. Nothing was sent.
+    """
+    pieces: list[str] = []
+    end = 0
+    for expression in _expressions(template):
+        pieces += template[end : expression.start], _fill(expression, namespace)
+        end = expression.end
+    return "".join(pieces) + template[end:]
+
+
+def names_used(template: str) -> tuple[str, ...]:
+    """The variables that `template` begins its expressions with, each once, in order.
+
+    Raises:
+        TemplateError: Something in ``{{ }}`` that isn't a name.
+    """
+    return tuple(dict.fromkeys(expression.root for expression in _expressions(template)))
+
+
+def _expressions(template: str) -> Iterator[_Expression]:
+    start = template.find("{{")
+    while start >= 0:
+        expression = _read(template, start)
+        yield expression
+        start = template.find("{{", expression.end)
+
+
+def _read(template: str, start: int) -> _Expression:
+    root = _ROOT.match(template, start + 2)
+    if root is None:
+        raise _malformed(template, start)
+    end = root.end()
+    steps: list[tuple[str, str | int]] = []
+    while step := _STEP.match(template, end):
+        end = step.end()
+        steps.append(_step(step))
+    filters: list[tuple[str, int | None]] = []
+    while found := _FILTER.match(template, end):
+        end = found.end()
+        filters.append((found["name"], None if found["count"] is None else int(found["count"])))
+    close = _CLOSE.match(template, end)
+    if close is None:
+        raise _malformed(template, start)
+    source = template[start + 2 : close.start()].strip()
+    return _Expression(start, close.end(), source, root["name"], tuple(steps), tuple(filters))
+
+
+def _step(step: re.Match[str]) -> tuple[str, str | int]:
+    if step["name"] is not None:
+        return "attribute", step["name"]
+    if step["number"] is not None:
+        return "item", int(step["number"])
+    return "item", step["string"][1:-1]
+
+
+def _malformed(template: str, start: int) -> TemplateError:
+    line = template.count("\n", 0, start) + 1
+    stop = template.find("}}", start)
+    if stop < 0:
+        return TemplateError(f"line {line}: a {{{{ has no }}}}; nothing was sent", _AS_IT_IS)
+    inside = " ".join(template[start + 2 : stop].split())
+    shown = inside if len(inside) <= 60 else inside[:57] + "..."  # noqa: PLR2004 - one line of a terminal
+    return TemplateError(f"line {line}: {{{{ {shown} }}}} is not a name; nothing was sent", _GRAMMAR)
+
+
+def _fill(expression: _Expression, namespace: Mapping[str, Any]) -> str:
+    shown = Shown(_look_up(expression, namespace))
+    try:
+        for name, count in expression.filters:
+            shown = apply(name, count, shown)
+        return shown.text()
+    except Unwritable as problem:
+        raise _failed(expression, problem.problem, problem.hint) from None
+
+
+def _look_up(expression: _Expression, namespace: Mapping[str, Any]) -> Any:
+    root = expression.root
+    if root.startswith("__") and root.strip("_"):
+        raise _failed(expression, "private names are not read", _GRAMMAR)
+    if root not in namespace:
+        raise _failed(expression, f"{root} is not defined", _meant(root, namespace))
+    value, path = namespace[root], root
+    for kind, step in expression.steps:
+        if kind == "attribute" and str(step).startswith("_"):
+            raise _failed(expression, "private names are not read", _GRAMMAR)
+        try:
+            value = _attribute(value, str(step)) if kind == "attribute" else _item(value, step)
+        except (AttributeError, LookupError, TypeError, ValueError):
+            raise _failed(expression, f"{path} has no {step!r}", _meant(str(step), _parts(value))) from None
+        path += f".{step}" if kind == "attribute" else f"[{step!r}]"
+    return value
+
+
+def _attribute(value: Any, name: str) -> Any:
+    """``value.name``; of a mapping the key of that name comes first, so that ``{{ row.items }}`` is data."""
+    return value[name] if isinstance(value, Mapping) and name in value else getattr(value, name)
+
+
+def _item(value: Any, key: str | int) -> Any:
+    # Asked first, because a defaultdict would make the item that it lacks.
+    if isinstance(value, Mapping) and key not in value:
+        raise KeyError(key)
+    return value[key]
+
+
+def _parts(value: Any) -> Iterator[str]:
+    """What could have been meant after `value`: its keys, or its public attributes."""
+    return (str(part) for part in (value if isinstance(value, Mapping) else dir(value)))
+
+
+def _meant(word: str, known: Iterator[str] | Mapping[str, Any]) -> str:
+    from difflib import get_close_matches
+
+    near = get_close_matches(word, [name for name in known if not name.startswith("_")], n=1)
+    return f"did you mean {near[0]}?" if near else "define it in a cell above; or --raw sends {{ }} as it is"
+
+
+def _failed(expression: _Expression, problem: str, hint: str) -> TemplateError:
+    return TemplateError(f"{{{{ {expression.source} }}}}: {problem}; nothing was sent", hint)

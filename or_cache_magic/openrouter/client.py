@@ -1,0 +1,296 @@
+"""Sends requests to OpenRouter through the ``openai`` client, imported here on the first miss.
+
+`Gateway.send` asks for a completion, `Gateway.fetch` for what OpenRouter tells: its models, a generation,
+a key's limits. Retries are ours, not the client's: only what is proven to have cost nothing is sent again.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping
+from decimal import Decimal
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final
+
+from or_cache_magic.core.cancel import Cancel
+from or_cache_magic.core.records import Answer, Request
+from or_cache_magic.errors import MissingKeyError, UpstreamError
+from or_cache_magic.openrouter.connections import Lanes, Way
+from or_cache_magic.openrouter.failures import connection_lost, nothing_told, upstream_error
+from or_cache_magic.openrouter.reply import Draft, MalformedReplyError, lines_of
+
+if TYPE_CHECKING:
+    from openai import OpenAI
+
+__all__ = ["Gateway"]
+
+ATTEMPTS: Final = 3
+LONGEST_WAIT_S: Final = 60.0
+"""A server that asks for more patience than this is not waited for."""
+
+FETCH_TIMEOUT_S: Final = 10.0
+"""What `Gateway.fetch` asks for is made without a model; who waits for it waits no longer than this."""
+
+_KEY: Final = re.compile(r"[\x21-\x7e]+")
+_HTTP_LIBRARIES: Final = frozenset({"httpx", "httpx2", "httpcore", "httpcore2"})
+_NEVER_SENT: Final = frozenset({"ConnectError", "ConnectTimeout", "PoolTimeout", "UnsupportedProtocol"})
+
+
+class Gateway:
+    """Sends requests. Thread-safe; opens nothing until the first request.
+
+    Args:
+        api_key: Gives the OpenRouter key, asked at each request; None when there is none. No other
+            key and none of OpenAI's organisation headers ever leave.
+        attribution: Tells whether OpenRouter is told which tool asks.
+        timeout_s: Tells the seconds without a byte after which a call is given up.
+        sleep: Waits between attempts.
+    """
+
+    def __init__(
+        self,
+        api_key: Callable[[], str | None],
+        *,
+        attribution: Callable[[], bool] = lambda: True,
+        timeout_s: Callable[[], float] = lambda: 600.0,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._api_key = api_key
+        self._attribution = attribution
+        self._timeout_s = timeout_s
+        self._sleep = sleep
+        self._lanes = Lanes()
+
+    def send(
+        self, request: Request, draft: Draft, *, fresh: bool = False, cancel: Cancel | None = None
+    ) -> Answer:
+        """The answer, which may be cut or hold an error (see `policy.why_not_stored`).
+
+        Args:
+            request: What to ask.
+            draft: Collects the reply, and still holds what had arrived when this raises.
+            fresh: Forbids OpenRouter to answer from its own response cache.
+            cancel: Calls the request off: the connection is closed at once. None leaves that to an interrupt.
+
+        Raises:
+            MissingKeyError: There is no key; nothing was sent.
+            UpstreamError: Refused, or failed before any part of an answer arrived.
+            KeyboardInterrupt: As it came; the connection is closed, which ends the work upstream
+                where the provider supports it.
+            Cancelled: It was called off; the same holds.
+        """
+        sleep = self._sleep if cancel is None else cancel.sleep
+        cancel = cancel or Cancel()
+        for attempt in range(1, ATTEMPTS + 1):
+            way = self._way(request.base_url)
+            try:
+                with self._lanes.use(way) as lane, cancel.waking(lane.shut):
+                    return _send_once(
+                        lane.client, request, draft, fresh=fresh, attempt=attempt, cancel=cancel
+                    )
+            except UpstreamError as exc:
+                wait_s = exc.retry_after_s if exc.retry_after_s is not None else 0.5 * 2 ** (attempt - 1)
+                if not exc.retryable or draft.started or attempt == ATTEMPTS or wait_s > LONGEST_WAIT_S:
+                    raise
+                sleep(wait_s)
+        raise AssertionError("unreachable")  # pragma: no cover - the last attempt returns or raises
+
+    def fetch(
+        self,
+        path: str,
+        *,
+        base_url: str,
+        params: Mapping[str, str] = MappingProxyType({}),
+        timeout_s: float = FETCH_TIMEOUT_S,
+        needs_key: bool = True,
+    ) -> Any:
+        """What OpenRouter tells at a path, as JSON; numbers with a point are Decimal. Free, and asked once.
+
+        Args:
+            path: Below the base URL: ``/models``.
+            base_url: Whom to ask.
+            params: Of the query.
+            timeout_s: Seconds without a byte after which it is given up.
+            needs_key: Whether it is told to nobody without a key; else a key is sent only when there is one.
+
+        Raises:
+            MissingKeyError: There is no key, and one is needed; nothing was sent.
+            UpstreamError: Refused (``status`` says how), no connection, or no JSON.
+        """
+        import openai
+
+        key = self.require_key() if needs_key or self._api_key() else ""
+        way = Way(key, base_url, self._attribution(), self._timeout_s())
+        try:
+            with self._lanes.use(way) as lane:
+                body = lane.client.get(
+                    path, cast_to=bytes, options={"params": dict(params), "timeout": timeout_s}
+                )
+            return _told(body)
+        except openai.APIStatusError as exc:
+            raise upstream_error(
+                exc.status_code, _error_object(exc.body), body={}, headers=exc.response.headers, attempts=1
+            ) from None
+        except (openai.APIConnectionError, ValueError) as exc:
+            raise nothing_told(exc, base_url=base_url, path=path) from None
+
+    def close(self) -> None:
+        """Closes idle connections."""
+        self._lanes.close()
+
+    def require_key(self) -> str:
+        """The key that the next request would be sent with.
+
+        Raises:
+            MissingKeyError: There is none, or it can't be one.
+        """
+        key = (self._api_key() or "").strip()
+        if not key:
+            raise MissingKeyError(
+                "no OpenRouter API key, and this answer is not in the completion cache (nothing was sent)",
+                "set OPENROUTER_API_KEY or run %openrouter_key",
+            )
+        if not _KEY.fullmatch(key):
+            # Said here, since the HTTP library's own complaint would show the key.
+            raise MissingKeyError(
+                "the OpenRouter API key holds a character that no key has (nothing was sent)",
+                "copy it again: it is one word that begins with sk-or-",
+            )
+        return key
+
+    def _way(self, base_url: str) -> Way:
+        return Way(self.require_key(), base_url, self._attribution(), self._timeout_s())
+
+
+def _send_once(
+    client: OpenAI, request: Request, draft: Draft, *, fresh: bool, attempt: int, cancel: Cancel
+) -> Answer:
+    body = {**_sent_body(request), "stream": request.stream}
+    draft.restart()
+    headers: Mapping[str, str] = {}
+    try:
+        # The body is sent whole through `extra_body`, which overrides the client's own arguments,
+        # so that what was hashed is what is sent, field for field; marks for prompt caching apart.
+        with client.chat.completions.with_streaming_response.create(
+            model=str(body.get("model", "")),
+            messages=body.get("messages", []),
+            stream=request.stream,
+            extra_body=body,
+            extra_headers={"X-OpenRouter-Cache": "false"} if fresh else None,
+        ) as response:
+            headers = response.headers
+            draft.read_headers(headers)
+            if "text/event-stream" in headers.get("content-type", ""):
+                chunks = _while_wanted(response.iter_bytes(), cancel)
+                any(map(draft.read_line, lines_of(chunks)))  # as far as the end marker
+            else:
+                draft.read_body(response.read())
+    except Exception as exc:
+        cancel.check()  # it failed because it was called off
+        failure = _failure(exc, request, draft, headers=headers, attempt=attempt)
+        if failure is None:
+            raise
+        if not draft.started:
+            raise failure from None
+    answer = draft.answer()
+    if not answer.complete:
+        cancel.check()
+    if draft.error is not None and not draft.started:
+        raise _refusal(draft.error, request, draft, headers=headers, attempt=attempt)
+    return answer
+
+
+def _sent_body(request: Request) -> Mapping[str, Any]:
+    """The body as it leaves: with marks for the provider's prompt caching where they are asked for."""
+    if not request.prompt_cache:
+        return request.body
+    from or_cache_magic.openrouter.prompt_caching import marked
+
+    return marked(request.body, request.prompt_cache).body
+
+
+def _while_wanted(chunks: Iterator[bytes], cancel: Cancel) -> Iterator[bytes]:
+    for chunk in chunks:
+        cancel.check()
+        yield chunk
+
+
+def _failure(
+    exc: Exception, request: Request, draft: Draft, *, headers: Mapping[str, str], attempt: int
+) -> UpstreamError | None:
+    """The error that `exc` stands for; None when it isn't the wire's doing."""
+    import openai
+
+    if isinstance(exc, openai.APIStatusError):
+        return upstream_error(
+            exc.status_code,
+            _error_object(exc.body),
+            body=request.body,
+            headers=exc.response.headers,
+            attempts=attempt,
+        )
+    if isinstance(exc, MalformedReplyError):
+        return _refusal(
+            f"a reply that is no completion ({exc})", request, draft, headers=headers, attempt=attempt
+        )
+    if _is_transport_failure(exc):
+        cause = exc.__cause__ or exc
+        return connection_lost(
+            cause,
+            sent=bool(headers) or type(cause).__name__ not in _NEVER_SENT,
+            attempts=attempt,
+            base_url=request.base_url,
+            generation_id=draft.generation_id,
+        )
+    return None
+
+
+def _refusal(
+    error: Mapping[str, Any] | str,
+    request: Request,
+    draft: Draft,
+    *,
+    headers: Mapping[str, str],
+    attempt: int,
+) -> UpstreamError:
+    """The error of an HTTP 200 that brought no part of an answer."""
+    return upstream_error(
+        None,
+        error,
+        body=request.body,
+        headers=headers,
+        attempts=attempt,
+        generation_id=draft.generation_id,
+        reported=draft.cost,
+    )
+
+
+def _told(body: bytes) -> Any:
+    """The JSON value of a body; raises ValueError for everything that is none, or too much of one."""
+    try:
+        return json.loads(body, parse_float=Decimal)
+    except (ArithmeticError, RecursionError) as exc:  # 1e9999999999999999999, a million brackets
+        raise ValueError(str(exc)) from None
+
+
+def _error_object(body: Any) -> Mapping[str, Any] | str | None:
+    if isinstance(body, Mapping):
+        inner = body.get("error")
+        return inner if isinstance(inner, Mapping) else body
+    return str(body) if body else None
+
+
+def _is_transport_failure(exc: BaseException) -> bool:
+    """Whether the connection failed, as the client tells it or as the HTTP library below it does.
+
+    The lines are read below the client, so that the library's own exceptions come through; which
+    library that is depends on the client's version.
+    """
+    import openai
+
+    return (
+        isinstance(exc, openai.APIConnectionError)
+        or type(exc).__module__.partition(".")[0] in _HTTP_LIBRARIES
+    )

@@ -1,0 +1,166 @@
+"""OpenRouter's refusals and failures as errors of ours, each in two lines with what to do next."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from or_cache_magic.core.cost import FREE, cost_of_failure
+from or_cache_magic.core.records import UNKNOWN_COST, Cost
+from or_cache_magic.errors import ConnectionLostError, UpstreamError
+
+__all__ = ["connection_lost", "nothing_told", "upstream_error"]
+
+_RETRYABLE: Final = frozenset({429, 500, 502, 503, 529})
+
+_HINTS: Final[Mapping[int, str]] = {
+    400: "check the model id and the parameters",
+    401: "set OPENROUTER_API_KEY or run %openrouter_key",
+    402: "add credits to your OpenRouter account, or lower --max-tokens",
+    403: "the key, a guardrail or a moderation does not allow this request",
+    404: "check the model id, or relax the provider preferences",
+    408: "it may have been billed: ask again when the provider is faster",
+    413: "send less: the request is too large",
+    429: "wait a little and run the cell again",
+    504: "it may have been billed: ask again, or choose a faster model",
+    524: "it may have been billed: ask again, or choose a faster model",
+}
+
+
+def upstream_error(
+    status: int | None,
+    error: Mapping[str, Any] | str | None,
+    *,
+    body: Mapping[str, Any],
+    headers: Mapping[str, str],
+    attempts: int,
+    generation_id: str | None = None,
+    reported: Cost = UNKNOWN_COST,
+) -> UpstreamError:
+    """The error for a reply that refuses or fails, with the facts that it carries as attributes.
+
+    Args:
+        status: HTTP status of the refusal; None when it came inside an HTTP 200, and its own code counts.
+        error: The error object of the reply, its text (HTML from the edge), or None.
+        body: The request's body; some fields can bill on their own.
+        headers: The reply's headers.
+        attempts: How many requests were sent for this ask.
+        generation_id: As the reply's body names it; None takes the header's.
+        reported: What the reply itself says that it cost.
+    """
+    facts = error if isinstance(error, Mapping) else {}
+    metadata = _mapping(facts.get("metadata"))
+    availability = _mapping(facts.get("availability"))
+    code = _code(facts, availability) if status is None else status
+    cost = reported if reported.usd is not None else cost_of_failure(code, body, accepted=status is None)
+    retry_after_s = _seconds(headers.get("retry-after"), availability.get("retry_after"))
+    return UpstreamError(
+        f"OpenRouter answered {code or 'with an error'}: {_message(facts, error)} ({_paid(cost)})",
+        _hint(code, availability, retry_after_s),
+        status=code,
+        error_type=_text(metadata.get("error_type")) or _text(facts.get("error_type")),
+        retry_after_s=retry_after_s,
+        # Never ask again by ourselves where the failed call may already be on the bill.
+        retryable=_may_retry(code, facts, availability) and cost.usd == 0,
+        generation_id=generation_id or headers.get("x-generation-id"),
+        cost_usd=cost.usd,
+        body=facts or None,
+        attempts=attempts,
+    )
+
+
+def connection_lost(
+    exc: BaseException, *, sent: bool, attempts: int, base_url: str, generation_id: str | None = None
+) -> ConnectionLostError:
+    """The error for a call that brought no whole reply; `sent` is whether the request may have arrived."""
+    what = str(exc) or type(exc).__name__
+    if sent:
+        message = f"the connection to {base_url} broke off: {what} (it may have been billed)"
+        hint = (
+            "run the cell again when the network is back; OpenRouter's activity page shows if it was billed"
+        )
+    else:
+        message = f"no connection to {base_url}: {what} (nothing was sent)"
+        hint = "check the network, or set OR_CACHE_MODE=offline to use stored answers only"
+    return ConnectionLostError(
+        message,
+        hint,
+        retryable=not sent,
+        generation_id=generation_id,
+        cost_usd=None if sent else FREE.usd,
+        attempts=attempts,
+    )
+
+
+def nothing_told(exc: BaseException, *, base_url: str, path: str) -> ConnectionLostError:
+    """The error for a question about models, prices or costs that got no answer; asking is free."""
+    cause = exc.__cause__ or exc
+    what = "no JSON" if isinstance(exc, ValueError) else str(cause) or type(cause).__name__
+    return ConnectionLostError(
+        f"{base_url}{path} could not be read: {what[:200]} (nothing was paid)",
+        "check the network and the base URL, and try again",
+        retryable=True,
+        cost_usd=FREE.usd,
+        attempts=1,
+    )
+
+
+def _paid(cost: Cost) -> str:
+    if cost.usd is None:
+        return "it may have been billed"
+    return f"it cost ${cost.usd:f}" if cost.usd else "nothing was paid"
+
+
+def _may_retry(code: int | None, facts: Mapping[str, Any], availability: Mapping[str, Any]) -> bool:
+    if availability.get("retryable") is False or code not in _RETRYABLE:
+        return False
+    # A daily cap is a 429 that waiting a minute does not lift.
+    return "per-day" not in str(facts.get("message", ""))
+
+
+def _hint(code: int | None, availability: Mapping[str, Any], retry_after_s: float | None) -> str:
+    if retry_after_s is not None:
+        return f"the server asks to wait {retry_after_s:g} s; then run the cell again"
+    fallbacks = availability.get("fallback_models")
+    if isinstance(fallbacks, list) and fallbacks:
+        return "try " + ", ".join(str(m) for m in fallbacks[:3])
+    if code is not None and code in _HINTS:
+        return _HINTS[code]
+    return "run the cell again, or try another model or provider"
+
+
+def _message(facts: Mapping[str, Any], error: Mapping[str, Any] | str | None) -> str:
+    text = _text(facts.get("message")) or (error if isinstance(error, str) else "") or "no reason given"
+    if text.lstrip()[:1] == "<":
+        text = "an HTML page from the network's edge"
+    raw = _mapping(facts.get("metadata")).get("raw")
+    text = f"{text}: {raw}" if isinstance(raw, str) and raw else text
+    return " ".join(text.split())[:300]
+
+
+def _code(facts: Mapping[str, Any], availability: Mapping[str, Any]) -> int | None:
+    for value in (facts.get("code"), facts.get("http_status"), availability.get("http_status")):
+        if isinstance(value, int) and not isinstance(value, bool):
+            return value
+        if isinstance(value, str) and value.isdigit():
+            return int(value)
+    return None
+
+
+def _seconds(*values: Any) -> float | None:
+    for value in values:
+        try:
+            seconds = float(value)
+        except (TypeError, ValueError):
+            continue
+        if seconds >= 0:
+            return seconds
+    return None
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""

@@ -1,0 +1,231 @@
+"""Where a request is marked: after what stays the same, before the question.
+
+The question is the last text of the last user message; before it stand the tools, the system prompt, the
+attachments and the earlier turns. A mark stands on a text part and covers all that is before it: one on a
+file or an image is ignored (the API reference has none there; OpenRouterTeam/ai-sdk-provider#178), and one
+on an empty text is refused.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple
+
+from or_cache_magic.core.records import Json
+from or_cache_magic.core.tokens import text_tokens
+from or_cache_magic.errors import OptionError
+from or_cache_magic.openrouter.rules import ATTACHMENTS, SYSTEM, TOOLS, TURNS, Rules, rules_for
+
+__all__ = ["TTLS", "Mark", "Marked", "marked"]
+
+TTLS: Final = ("5m", "1h")
+"""For how long can be asked. Only Anthropic keeps anything for an hour; the others take it for ``5m``."""
+
+_LARGE_TOKENS: Final = 256
+"""What stands beside a question and is shorter is as likely to change as the question."""
+
+_CHARACTERS: Final[Mapping[str, int]] = MappingProxyType({"image_url": 100, "file": 100, "input_audio": 500})
+"""Characters of base64 to a token: a cautious guess, since only the provider can count."""
+
+_LARGEST_IMAGE_TOKENS: Final = 1600
+
+
+class Mark(NamedTuple):
+    """One mark.
+
+    Attributes:
+        after: What it stands after: ``tools``, ``system prompt``, ``attachments`` or ``earlier turns``.
+        tokens: About how many tokens the prompt has up to it.
+    """
+
+    after: str
+    tokens: int
+
+
+class Marked(NamedTuple):
+    """A body as it is to be sent, and what was done to it.
+
+    Attributes:
+        body: The body with the marks; the very body that was given where there are none.
+        marks: The marks in the order of the prompt; the last one's ``tokens`` are all that can be kept.
+        ttl: For how long the provider keeps it: ``5m`` or ``1h``; empty where there are no marks.
+        why_not: Why there are no marks, in one short phrase; empty where there are.
+    """
+
+    body: Mapping[str, Json]
+    marks: tuple[Mark, ...] = ()
+    ttl: str = ""
+    why_not: str = ""
+
+
+class _Place(NamedTuple):
+    """A text part that can be marked, or a tool (message -1), and the tokens up to its end."""
+
+    message: int
+    part: int
+    tokens: int
+
+
+def marked(body: Mapping[str, Json], ttl: str) -> Marked:
+    """A copy of a body whose static part is marked for the provider's prompt caching.
+
+    There are at most four marks, as Anthropic wants it: on the last function tool, at the end of the system
+    prompt, after the attachments of the first question, and after all that is before the last question. A
+    text that is marked becomes a list of one text part; nothing else is another, and nothing of the body
+    that was given. A body with marks of its own is left as it is: whoever sets one has decided.
+
+    Args:
+        body: The request's body.
+        ttl: For how long it is to be kept, one of `TTLS`.
+
+    Returns:
+        The marks; or why there are none: the provider caches by itself or not at all, or the static part is
+        shorter than what it keeps. Tokens are estimated; a mark that stands too early costs nothing.
+
+    Raises:
+        OptionError: ``ttl`` is none of `TTLS`.
+    """
+    if ttl not in TTLS:
+        raise OptionError(f"the provider's prompt caching can't keep anything for {ttl!r}", "write 5m or 1h")
+    if _has_marks(body):
+        return Marked(body, why_not="the request has marks of its own")
+    rules = rules_for(body)
+    if isinstance(rules, str):
+        return Marked(body, why_not=rules)
+    places, static_tokens = _places(body, rules)
+    chosen = sorted((place, after) for after, place in places.items() if place.tokens >= rules.minimum)
+    if not chosen:
+        return Marked(body, why_not=_why_none(rules, static_tokens))
+    chosen = chosen[-1:] if rules.last_only else chosen
+    kept = ttl if rules.keeps_1h else "5m"
+    control = {"type": "ephemeral", **({"ttl": kept} if kept == "1h" else {})}
+    marks = tuple(Mark(after, place.tokens) for place, after in chosen)
+    return Marked(_with_marks(body, (place for place, _ in chosen), control), marks, kept)
+
+
+def _why_none(rules: Rules, static_tokens: int) -> str:
+    if static_tokens >= rules.minimum:
+        return "no text to mark stands between what is large and the question"
+    needed = f"{rules.model} keeps {rules.minimum:,} or more"
+    return f"about {static_tokens:,} tokens stand before the question; {needed}"
+
+
+def _places(body: Mapping[str, Json], rules: Rules) -> tuple[dict[str, _Place], int]:
+    """Where marks can stand, by what they stand after; and how many tokens are before the question."""
+    messages = _listed(body.get("messages"))
+    roles = [_role(message) for message in messages]
+    opening = _first(roles, 0, {"system", "developer"})
+    reply = _first(roles, opening, {"user"})
+    question = max((i for i, role in enumerate(roles) if role == "user"), default=len(roles))
+    places, tokens = _tool_place(body) if TOOLS in rules.after else ({}, 0)
+    before_attachments = tokens
+    for place in _static_parts(messages, question, tokens):
+        tokens = place.tokens
+        if place.part < 0 or roles[place.message] == "tool":
+            continue
+        if place.message < opening:
+            places[SYSTEM], before_attachments = place, tokens
+        elif place.message < reply and not _is_last_text(messages, place, reply - 1):
+            if tokens - before_attachments >= _LARGE_TOKENS or before_attachments < rules.minimum:
+                places[ATTACHMENTS] = place
+        else:
+            places[TURNS] = place
+    return {after: place for after, place in places.items() if after in rules.after}, tokens
+
+
+def _first(roles: Sequence[str], start: int, passed: set[str]) -> int:
+    """The first message from ``start`` on that has none of these roles."""
+    return next((i for i in range(start, len(roles)) if roles[i] not in passed), len(roles))
+
+
+def _tool_place(body: Mapping[str, Json]) -> tuple[dict[str, _Place], int]:
+    """The place on the last function tool, if there is one, and the tokens of all tools."""
+    tools = _listed(body.get("tools"))
+    if not tools:
+        return {}, 0
+    tokens = estimated_tokens(json.dumps(tools, default=str))
+    functions = [i for i, tool in enumerate(tools) if _field(tool, "type") == "function"]
+    return {TOOLS: _Place(-1, functions[-1], tokens)} if functions else {}, tokens
+
+
+def _static_parts(messages: Sequence[Any], question: int, tokens: int) -> Iterator[_Place]:
+    """Every part before the question, with the tokens up to its end; part -1 is one that takes no mark."""
+    for i, message in enumerate(messages[: question + 1]):
+        parts = _parts(message)
+        if i == question:
+            parts = parts[: max((n for n, part in enumerate(parts) if _text(part) is not None), default=0)]
+        for n, part in enumerate(parts):
+            text = _text(part)
+            tokens += _media_tokens(part) if text is None else estimated_tokens(text)
+            yield _Place(i, n if text is not None and text.strip() else -1, tokens)
+
+
+def _is_last_text(messages: Sequence[Any], place: _Place, message: int) -> bool:
+    """Whether a place is the last text of this message: the question of a conversation's first turn."""
+    later = _parts(messages[message])[place.part + 1 :]
+    return place.message == message and all(_text(part) is None for part in later)
+
+
+def _with_marks(
+    body: Mapping[str, Json], places: Iterable[_Place], control: Mapping[str, str]
+) -> dict[str, Json]:
+    copy = dict(body)
+    for message, part, _ in places:
+        field, at = ("tools", part) if message < 0 else ("messages", message)
+        values = copy[field] = list(copy[field])
+        if field == "tools":
+            values[at] = {**values[at], "cache_control": dict(control)}
+        else:
+            parts = _parts(values[at])
+            parts[part] = {**parts[part], "cache_control": dict(control)}
+            values[at] = {**values[at], "content": parts}
+    return copy
+
+
+def _has_marks(body: Mapping[str, Json]) -> bool:
+    if body.get("cache_control") or body.get("prompt_cache_options"):
+        return True
+    messages = _listed(body.get("messages"))
+    parts = (part for message in messages for part in _parts(message))
+    items = (*messages, *parts, *_listed(body.get("tools")))
+    return any(_field(item, "cache_control") or _field(item, "prompt_cache_breakpoint") for item in items)
+
+
+def estimated_tokens(text: str) -> int:
+    """About how many tokens a text has."""
+    return text_tokens(text).likely
+
+
+def _media_tokens(part: Any) -> int:
+    kind = str(_field(part, "type"))
+    media = _field(part, kind)
+    if kind not in _CHARACTERS or not isinstance(media, Mapping):
+        return 0
+    size = max((len(value) for value in media.values() if isinstance(value, str)), default=0)
+    tokens = size // _CHARACTERS[kind]
+    return min(tokens, _LARGEST_IMAGE_TOKENS) if kind == "image_url" else tokens
+
+
+def _parts(message: Any) -> list[Any]:
+    """A message's content as a list of parts: a text is one, and nothing is none."""
+    content = _field(message, "content")
+    return [{"type": "text", "text": content}] if isinstance(content, str) else list(_listed(content))
+
+
+def _text(part: Any) -> str | None:
+    text = _field(part, "text") if _field(part, "type") == "text" else None
+    return text if isinstance(text, str) else None
+
+
+def _role(message: Any) -> str:
+    return str(_field(message, "role"))
+
+
+def _field(value: Any, name: str) -> Any:
+    return value.get(name) if isinstance(value, Mapping) else None
+
+
+def _listed(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, (list, tuple)) else ()

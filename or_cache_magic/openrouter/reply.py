@@ -1,0 +1,271 @@
+"""An answer as it arrives: reads replies off the wire, whole or as a stream, and judges if they are whole.
+
+The raw lines are read here, not the client's parsed chunks, for four reasons: amounts of money keep
+every digit, a usage block that comes with an error isn't lost, the end marker can be seen, and what
+had arrived is still there when the connection breaks.
+Facts: OpenRouter's API reference, "Streaming" and "Errors"; the three shapes of the last chunk as
+observed on the wire.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from decimal import Decimal
+from typing import Any, Final
+
+from or_cache_magic.core.cost import cost_reported, decimal_usd
+from or_cache_magic.core.records import Answer, Choice, Cost, Usage
+from or_cache_magic.openrouter.assembly import mended, merge_delta, merged_logprobs, whole_message
+
+__all__ = ["Draft", "MalformedReplyError", "lines_of"]
+
+_DONE: Final = "[DONE]"
+
+
+class MalformedReplyError(ValueError):
+    """A reply that is no chat completion: not JSON, or not of its form."""
+
+
+def _discard(_text: str) -> None:
+    """Where text goes that nobody waits for."""
+
+
+class Draft:
+    """Collects one reply. Not thread-safe: one draft belongs to one call.
+
+    Args:
+        on_text: Called with each piece of the first choice's text as it arrives.
+        clock: Tells UTC epoch seconds.
+    """
+
+    def __init__(
+        self, on_text: Callable[[str], None] = _discard, *, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._on_text = on_text
+        self._clock = clock
+        self.restart()
+
+    def restart(self) -> None:
+        """Forgets a failed attempt, all of it."""
+        self._began = time.perf_counter()
+        self._choices: dict[int, dict[str, Any]] = {}
+        self._usage: Mapping[str, Any] | None = None
+        self._proven = False
+        self._held = ""
+        self._model: str | None = None
+        self._provider: str | None = None
+        self._cache_hit = False
+        self._source_id: str | None = None
+        #: The error that the reply carries, at any level; None when it carries none.
+        self.error: Mapping[str, Any] | None = None
+        #: ``gen-…``; None as long as the reply has not named it.
+        self.generation_id: str | None = None
+
+    @property
+    def started(self) -> bool:
+        """Whether any part of an answer has arrived, so that asking again would pay twice."""
+        messages = [choice["message"] for choice in self._choices.values()]
+        return any(value for message in messages for name, value in message.items() if name != "role")
+
+    @property
+    def cost(self) -> Cost:
+        """What the reply says that the call cost."""
+        # A reply from OpenRouter's response caching reports zeros, which say nothing of its value.
+        return cost_reported(None if self._cache_hit else self._usage)
+
+    def read_headers(self, headers: Mapping[str, str]) -> None:
+        """Takes the generation's id and what OpenRouter's response caching did."""
+        self.generation_id = headers.get("x-generation-id")
+        self._cache_hit = headers.get("x-openrouter-cache-status", "").upper() == "HIT"
+        self._source_id = headers.get("x-openrouter-cache-source-id")
+
+    def read_line(self, line: str) -> bool:
+        """Reads one line of an event stream; True at the end marker.
+
+        Comments (``: OPENROUTER PROCESSING``) and other fields than ``data`` are passed over (the
+        Event Streams standard).
+
+        Raises:
+            MalformedReplyError: A ``data`` line that isn't a chunk of a chat completion.
+        """
+        if not line.startswith("data:"):
+            return False
+        data = line[5:].strip()
+        if data == _DONE:
+            self._proven = True
+            return True
+        with _well_formed():
+            chunk = _object(data)
+            self._read_common(chunk, data)
+            for choice in chunk.get("choices") or ():
+                self._read_choice_delta(choice)
+            if isinstance(chunk.get("usage"), dict):
+                # Documented as sent once, last, after the finish reason or with it.
+                self._proven = self._finished and self.error is None
+        self._show()
+        return False
+
+    def read_body(self, body: bytes) -> None:
+        """Reads a whole reply; padding before the JSON (blank lines, comments) is passed over.
+
+        Raises:
+            MalformedReplyError: It isn't a chat completion.
+        """
+        with _well_formed():
+            text = body.decode("utf-8").strip()
+            while text.startswith(":"):
+                text = text.partition("\n")[2].lstrip()
+            reply = _object(text)
+            self._read_common(reply, text)
+            for position, choice in enumerate(reply.get("choices") or ()):
+                index = choice.get("index")
+                message = dict(choice.get("message") or {})
+                self._choices[index if isinstance(index, int) else position] = {**choice, "message": message}
+            content = self._choices[min(self._choices)]["message"].get("content") if self._choices else None
+        self._proven = True
+        self._held = content if isinstance(content, str) else ""
+        self._show()
+
+    def answer(self) -> Answer:
+        """The answer as far as it has arrived; `Answer.complete` says if it is proven whole."""
+        return Answer(
+            choices=tuple(_choice(self._choices[index]) for index in sorted(self._choices)),
+            model=self._model,
+            provider=self._provider,
+            usage=None if self._cache_hit else _usage(self._usage),
+            cost=self.cost,
+            generation_id=self.generation_id,
+            created_s=self._clock(),
+            elapsed_s=time.perf_counter() - self._began,
+            complete=self._finished and self._proven,
+            error=self.error,
+            response_cache_hit=self._cache_hit,
+            source_generation_id=self._source_id,
+            prompt_cost_usd=None if self._cache_hit else _prompt_cost_usd(self._usage),
+        )
+
+    @property
+    def _finished(self) -> bool:
+        choices = self._choices.values()
+        return bool(choices) and all(c.get("finish_reason") is not None for c in choices)
+
+    def _read_common(self, reply: Mapping[str, Any], text: str) -> None:
+        self.error = _error_of(reply) or self.error
+        self.generation_id = _str(reply.get("id")) or self.generation_id
+        self._model = _str(reply.get("model")) or self._model
+        self._provider = _str(reply.get("provider")) or self._provider
+        if isinstance(reply.get("usage"), dict):
+            self._usage = json.loads(text, parse_float=Decimal)["usage"]
+
+    def _read_choice_delta(self, chunk: Mapping[str, Any]) -> None:
+        index = chunk.get("index")
+        choice = self._choices.setdefault(index if isinstance(index, int) else 0, {"message": {}})
+        delta = chunk.get("delta") or {}
+        merge_delta(choice["message"], delta)
+        for name, value in chunk.items():
+            if name not in ("delta", "index") and value is not None:
+                choice[name] = merged_logprobs(choice.get(name), value) if name == "logprobs" else value
+        piece = delta.get("content")
+        if index in (0, None) and isinstance(piece, str):
+            self._held += piece
+
+    def _show(self) -> None:
+        text, self._held = self._held, ""
+        if "\ud800" <= text[-1:] <= "\udbff":  # half a character: the next piece brings the other
+            text, self._held = text[:-1], text[-1]
+        if text:
+            self._on_text(mended(text))
+
+
+def lines_of(chunks: Iterable[bytes]) -> Iterator[str]:
+    """The lines of an event stream, without their ends.
+
+    Lines end as the Event Streams standard has it. The client's own lines end at U+2028 and U+0085
+    too, which JSON may hold as they are, so that chunks with such text would be torn.
+    """
+    pieces: list[bytes] = []
+    for chunk in chunks:
+        for part in chunk.splitlines(keepends=True):
+            pieces.append(part)
+            if part.endswith((b"\n", b"\r")):
+                yield _line(pieces)
+                pieces.clear()
+    if pieces:
+        yield _line(pieces)
+
+
+def _line(pieces: Iterable[bytes]) -> str:
+    with _well_formed():
+        return b"".join(pieces).rstrip(b"\r\n").decode("utf-8")
+
+
+@contextmanager
+def _well_formed() -> Iterator[None]:
+    """One seam for all that can be wrong with a reply: nothing in it is trusted to have its type."""
+    try:
+        yield
+    except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as exc:
+        raise MalformedReplyError(str(exc)) from exc
+
+
+def _object(text: str) -> dict[str, Any]:
+    value = json.loads(text)
+    if not isinstance(value, dict):
+        raise TypeError("not a JSON object")
+    return value
+
+
+def _error_of(reply: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The error that a reply or chunk carries at its top or in a choice; None when there is none."""
+    for part in (reply, *(reply.get("choices") or ())):
+        error = part.get("error")
+        if error:
+            return error if isinstance(error, dict) else {"message": str(error)}
+        if part.get("finish_reason") == "error":
+            return {"message": "the provider failed in the middle of its answer"}
+    return None
+
+
+def _choice(parts: Mapping[str, Any]) -> Choice:
+    error = parts.get("error")
+    return Choice(
+        message=whole_message(parts["message"]),
+        finish_reason=_str(parts.get("finish_reason")),
+        native_finish_reason=_str(parts.get("native_finish_reason")),
+        error=error if isinstance(error, dict) else None,
+        logprobs=parts.get("logprobs"),
+    )
+
+
+def _usage(block: Mapping[str, Any] | None) -> Usage | None:
+    if block is None:
+        return None
+    prompt = _mapping(block.get("prompt_tokens_details"))
+    completion = _mapping(block.get("completion_tokens_details"))
+    return Usage(
+        prompt_tokens=_count(block.get("prompt_tokens")),
+        completion_tokens=_count(block.get("completion_tokens")),
+        cached_tokens=_count(prompt.get("cached_tokens")),
+        cache_write_tokens=_count(prompt.get("cache_write_tokens")),
+        reasoning_tokens=_count(completion.get("reasoning_tokens")),
+    )
+
+
+def _prompt_cost_usd(block: Mapping[str, Any] | None) -> Decimal | None:
+    details = _mapping(_mapping(block).get("cost_details"))
+    return decimal_usd(details.get("upstream_inference_prompt_cost"))
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _count(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _str(value: Any) -> str | None:
+    return value if isinstance(value, str) and value else None

@@ -1,0 +1,299 @@
+"""An entry or a request as the bytes that are kept, and back; what does not check out is refused.
+
+A blob is a format byte, a CRC-32 bound to the entry's key, and a payload, deflated when that is smaller.
+The payload is a text (an answer's, or how a prompt begins, for listings), the request's skeleton, and JSON.
+An answer's text stands only there, not in the JSON, where it would be escaped: a hit reads it as it is.
+Nothing but UTF-8 and JSON is ever decoded.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import zlib
+from decimal import InvalidOperation
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+from or_cache_magic.core.records import ANSWER_SCHEMA, Entry, RequestKey
+from or_cache_magic.errors import NewerStoreError, StoreCorruptError, StoreError
+from or_cache_magic.storage.answers import NUMBERS, STRINGS, answer_from, answer_json, check
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = [
+    "HEAD_CHARS",
+    "check_blob",
+    "decode_entry",
+    "decode_request",
+    "encode_entry",
+    "encode_request",
+    "json_text",
+    "parts",
+    "read_head",
+]
+
+HEAD_CHARS: Final = 500
+"""How much of an answer and of a prompt a listing shows."""
+
+_PLAIN, _DEFLATED = 1, 2
+_DEFLATE_OVER_BYTES: Final = 200
+_LARGEST_BYTES: Final = 1 << 27  # of a payload: a few crafted kilobytes can inflate to gigabytes
+_SMALL_BYTES: Final = 1 << 12  # as fast inflated as half of it in two steps
+_START = struct.Struct(">BI")  # format, CRC-32
+_FRAME = struct.Struct(">II")  # bytes of the text, of the skeleton
+_START_BYTES, _FRAME_BYTES = _START.size, _FRAME.size
+_UTF8_BYTES = 4  # of one character, at most
+_LEVEL = 6  # a miss took a second; 20 µs more buy 5 % of the size
+
+# What every request and answer repeats; it saves 200 bytes an entry. Part of the format: never change it,
+# add another format byte.
+_DICTIONARY: Final = (
+    b' the of and to in that is for with as are be this by on not it from or an at which you can your "\\n\\n'
+    b'","usage":{"prompt_tokens":1,"completion_tokens":1,"cached_tokens":0,"reasoning_tokens":0},"provider":"'
+    b'anthropic/claude-google/gemini-meta-llama/deepseek/mistralai/openai/gpt-4o-mini","provider":"OpenAI",'
+    b'"generation_id":"gen-17","created_s":17,"elapsed_s":1.,"cost":["0.000","reported"]},"v":1,"created":17,'
+    b'"notebook":".ipynb","tags":["length","tool_calls":[{"id":"call_","type":"function","function":{"name":"'
+    b'"response_format":{"type":"json_schema","json_schema":{"name":"schema":{"type":"object","properties":{"'
+    b'"type":"string"},"type":"text","text":"reasoning":"refusal":null'
+    b'","native_finish_reason":"stop"}],"model":"finish_reason":"stop","max_tokens":4096,"temperature":0,'
+    b'{"max_tokens":4096,"messages":[{"content":"","role":"user"}],"model":"","temperature":0}'
+    b'{"model":"openai/","messages":[{"role":"system","content":"You are a helpful assistant. '
+    b'"},{"role":"user","content":""}],"temperature":0,"max_tokens":4096}'
+    b'{"answer":{"choices":[{"message":{"role":"assistant","content":"'
+)
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON")
+
+
+_from_json = json.JSONDecoder(parse_constant=_no_constant).raw_decode
+_to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False, check_circular=False)
+
+
+def encode_entry(entry: Entry) -> bytes:
+    """An entry as a blob that `decode_entry` reads with the entry's digest.
+
+    Raises:
+        StoreError: The answer holds what JSON can't (NaN), or is larger than 128 MiB.
+    """
+    content: dict[str, Any] = {
+        "answer": answer_json(entry.answer),
+        "v": ANSWER_SCHEMA,
+        "created": entry.created_s,
+    }
+    if entry.expires_s is not None:
+        content["expires"] = entry.expires_s
+    if entry.tags:
+        content["tags"] = entry.tags
+    if entry.notebook:
+        content["notebook"] = entry.notebook
+    if entry.bought_by:
+        content["by"] = entry.bought_by
+    text, choices = entry.answer.text, content["answer"]["choices"]
+    if choices and choices[0]["message"].get("content") == text:
+        choices[0]["message"] = {**choices[0]["message"], "content": None}
+        content["text"] = True
+    else:
+        text = text[:HEAD_CHARS]
+    return _pack(entry.key.digest, text, entry.key.skeleton, content)
+
+
+def decode_entry(digest: str, blob: object, *, largest_bytes: int = _LARGEST_BYTES) -> Entry:
+    """The entry of a blob.
+
+    Args:
+        digest: The key's 64 hex digits.
+        blob: What was kept.
+        largest_bytes: What is larger when inflated is refused.
+
+    Raises:
+        StoreCorruptError: The blob is damaged, belongs to another key, or is not one of ours.
+        NewerStoreError: A newer version of this package wrote it.
+    """
+    text, skeleton, content = _unpack(digest, blob, largest_bytes)
+    try:
+        if content["v"] > ANSWER_SCHEMA:
+            raise NewerStoreError(
+                f"The entry {digest[:10]} was written by a newer version; it was left untouched.",
+                "Update or_cache_magic.",
+            )
+        created_s, expires_s = content["created"], content.get("expires")
+        tags, notebook = tuple(content.get("tags", ())), content.get("notebook", "")
+        check(NUMBERS, created_s, created_s if expires_s is None else expires_s)
+        bought_by = content.get("by", "")
+        check(STRINGS, notebook, bought_by, *tags)
+        if "text" in content:
+            content["answer"]["choices"][0]["message"]["content"] = text.decode("utf-8", "surrogatepass")
+        return Entry(
+            RequestKey(digest, skeleton),
+            answer_from(content["answer"]),
+            created_s,
+            expires_s,
+            tags,
+            notebook,
+            bought_by,
+        )
+    except (LookupError, TypeError, ValueError, AttributeError, InvalidOperation) as exc:
+        raise _damaged(digest, "not an entry") from exc
+
+
+def encode_request(digest: str, body: Any, prompt: str) -> bytes:
+    """A request's body as a blob, the fields in their order; ``prompt`` is what a listing shows of it.
+
+    Raises:
+        StoreError: As `encode_entry`.
+    """
+    return _pack(digest, prompt[:HEAD_CHARS], b"", body)
+
+
+def decode_request(digest: str, blob: object) -> dict[str, Any]:
+    """The body of a request's blob.
+
+    Raises:
+        StoreCorruptError: As `decode_entry`.
+    """
+    _, _, body = _unpack(digest, blob)
+    if type(body) is not dict:
+        raise _damaged(digest, "not a request")
+    return body
+
+
+def parts(digest: str, blob: object) -> Iterator[bytes]:
+    """The text of a blob, then the skeleton and the JSON in one; hardly more is inflated than is asked for.
+
+    Nothing is checked: for a search, which has to `check_blob` what it finds, and needs no check of the rest.
+
+    Raises:
+        StoreCorruptError: It can't be inflated, or is not one of ours.
+    """
+    try:
+        if type(blob) is not bytes or len(blob) < _START_BYTES:
+            raise _damaged(digest, "not a blob")
+        inflate = zlib.decompressobj(-15, _DICTIONARY)
+        stored, more = blob[_START_BYTES:], blob[0] == _DEFLATED
+        payload = inflate.decompress(stored, _SMALL_BYTES) if more else stored
+        size, _ = _FRAME.unpack_from(payload)
+        end = _FRAME_BYTES + size
+        if more and end > len(payload):
+            limit = min(end, _LARGEST_BYTES) - len(payload)
+            payload += inflate.decompress(inflate.unconsumed_tail, limit)
+        yield payload[_FRAME_BYTES:end]
+        rest = payload[end:]
+        if more and not inflate.eof:
+            rest += inflate.decompress(inflate.unconsumed_tail, _LARGEST_BYTES)
+        yield rest
+    except (struct.error, zlib.error) as exc:
+        raise _damaged(digest, "it can't be decoded") from exc
+
+
+def check_blob(digest: str, blob: object) -> None:
+    """Does nothing for a blob whose checksum holds.
+
+    Raises:
+        StoreCorruptError: As `decode_entry`.
+    """
+    _stored(digest, blob)
+
+
+def json_text(text: str) -> str:
+    """A text as it stands in the JSON of a blob, without the quotes around it."""
+    return _to_json.encode(text)[1:-1]
+
+
+def read_head(digest: str, blob: object) -> str:
+    """The first `HEAD_CHARS` characters of the answer or the prompt, without inflating the rest.
+
+    Raises:
+        StoreCorruptError: As `decode_entry`.
+    """
+    try:
+        deflated, stored = _stored(digest, blob)
+        inflate = zlib.decompressobj(-15, _DICTIONARY)
+        start = (
+            inflate.decompress(stored, _FRAME_BYTES + HEAD_CHARS)
+            if deflated
+            else stored[: _FRAME_BYTES + HEAD_CHARS * _UTF8_BYTES]
+        )
+        size, _ = _FRAME.unpack_from(start)
+        text = start[_FRAME_BYTES : _FRAME_BYTES + size]
+        # Mostly a byte is a character: to inflate four for each at once would take twice as long.
+        if deflated and len(text) < size and not text.isascii():
+            more = inflate.decompress(inflate.unconsumed_tail, HEAD_CHARS * (_UTF8_BYTES - 1))
+            text = (text + more)[:size]
+        # A cut may go through a character, but only behind the last one that is shown.
+        whole = "surrogatepass" if len(text) == size else "ignore"
+        return str(text, "utf-8", whole)[:HEAD_CHARS]
+    except (struct.error, zlib.error, ValueError) as exc:
+        raise _damaged(digest, "no head") from exc
+
+
+def _pack(digest: str, text: str, skeleton: bytes, content: Any) -> bytes:
+    head = text.encode("utf-8", "surrogatepass")
+    try:
+        # A lone surrogate of a model's answer must come back as it came.
+        rest = _to_json.encode(content).encode("utf-8", "surrogatepass")
+    except (TypeError, ValueError) as exc:
+        raise StoreError(f"The answer can't be kept: {exc}.") from exc
+    payload = b"".join((_FRAME.pack(len(head), len(skeleton)), head, skeleton, rest))
+    if len(payload) > _LARGEST_BYTES:
+        raise StoreError(f"The answer can't be kept: {len(payload) >> 20} MiB are too many.")
+    form = _PLAIN
+    if len(payload) > _DEFLATE_OVER_BYTES:
+        deflate = zlib.compressobj(_LEVEL, zlib.DEFLATED, -15, 9, zlib.Z_DEFAULT_STRATEGY, _DICTIONARY)
+        deflated = deflate.compress(payload) + deflate.flush()
+        if len(deflated) < len(payload):
+            form, payload = _DEFLATED, deflated
+    return _START.pack(form, _checksum(digest, form, payload)) + payload
+
+
+def _checksum(digest: str, form: int, stored: bytes) -> int:
+    # With the key in it, an answer that a damaged index finds under another key fails too.
+    return zlib.crc32(stored, zlib.crc32(digest.encode(), form))
+
+
+def _stored(digest: str, blob: object) -> tuple[bool, bytes]:
+    """Whether the payload of a blob is deflated, and its bytes as stored; its checksum holds."""
+    if type(blob) is not bytes or len(blob) < _START_BYTES:
+        raise _damaged(digest, "not a blob")
+    form, checksum = _START.unpack_from(blob)
+    stored = blob[_START_BYTES:]  # of a few kilobytes a copy is made faster than a view
+    if checksum != _checksum(digest, form, stored):
+        raise _damaged(digest, "its checksum differs")
+    if form == _DEFLATED:
+        return True, stored
+    if form == _PLAIN:
+        return False, stored
+    raise _damaged(digest, f"format {form} is unknown")
+
+
+def _payload(digest: str, blob: object, largest_bytes: int) -> bytes:
+    """The payload of a blob, or its first bytes; its checksum holds."""
+    deflated, stored = _stored(digest, blob)
+    if not deflated:
+        return stored
+    return zlib.decompressobj(-15, _DICTIONARY).decompress(stored, largest_bytes)
+
+
+def _unpack(digest: str, blob: object, largest_bytes: int = _LARGEST_BYTES) -> tuple[bytes, bytes, Any]:
+    """The text, the skeleton and the JSON value of a blob."""
+    try:
+        payload = _payload(digest, blob, largest_bytes)
+        text_bytes, skeleton_bytes = _FRAME.unpack_from(payload)
+        middle = _FRAME_BYTES + text_bytes
+        end = middle + skeleton_bytes
+        form = payload[end:].decode("utf-8", "surrogatepass")
+        content, parsed = _from_json(form)
+    except (struct.error, zlib.error, ValueError, RecursionError) as exc:
+        raise _damaged(digest, "it can't be decoded") from exc
+    if parsed != len(form):
+        raise _damaged(digest, "more follows its JSON")
+    return payload[_FRAME_BYTES:middle], payload[middle:end], content
+
+
+def _damaged(digest: str, why: str) -> StoreCorruptError:
+    return StoreCorruptError(
+        f"The entry {digest[:10]} of the completion cache is damaged: {why}. It was not served.",
+        f"Ask again, or remove it: %openrouter_purge {digest[:10]}",
+    )

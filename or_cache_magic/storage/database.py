@@ -1,0 +1,301 @@
+"""`Database`: one cache.db for all threads of this kernel, beside other kernels with the same file.
+
+Nothing is created or opened before it is needed: constructing does no I/O, and reading makes no file.
+Reads never need the write lock. Before each use a stat notices that the file was deleted or replaced
+(a git checkout); a fork begins with connections of its own.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sqlite3
+import threading
+import time
+import weakref
+from contextlib import contextmanager, nullcontext, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from or_cache_magic.errors import StoreCorruptError, StoreError
+from or_cache_magic.storage.connections import FileId, OpenFile, SqlValue, file_id
+from or_cache_magic.storage.network import network_file_system
+from or_cache_magic.storage.schema import LAYOUT, Layout
+from or_cache_magic.storage.sqlite import store_error
+from or_cache_magic.storage.trouble import Trouble
+from or_cache_magic.storage.upgrade import Upgrade
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from or_cache_magic.storage.diskcache_adapter import StrictCache
+    from or_cache_magic.storage.upgrade import Rekey
+
+FILE_NAME: Final = "cache.db"
+
+# Closing a parent's connection in a forked child would touch the parent's log ("How To Corrupt An SQLite
+# Database File", "Carrying an open database across a fork"): they are kept here, alive and unused.
+_OF_PARENTS: Final[list[OpenFile]] = []
+
+
+class _Own(threading.local):
+    """What belongs to one thread."""
+
+    file: OpenFile | None = None
+
+
+class Database:
+    """The file ``cache.db`` in a folder. Thread-safe, and safe to use after a fork.
+
+    Args:
+        directory: The cache folder; made at the first write, mode 0700, with a ``.gitignore`` of ``*``.
+        timeout_s: The longest that a write waits for another's lock.
+        layout: The layout that is read and written; others than the usual are for tests of older files.
+    """
+
+    def __init__(
+        self, directory: str | os.PathLike[str], *, timeout_s: float = 5.0, layout: Layout = LAYOUT
+    ) -> None:
+        self.directory = Path(directory).absolute()
+        self.path = self.directory / FILE_NAME
+        self.timeout_s = timeout_s
+        self._path_text = os.fspath(self.path)
+        self._functions: dict[str, tuple[int, Callable[..., SqlValue]]] = {}
+        self._trouble = Trouble(timeout_s)
+        self._upgrade = Upgrade(layout, self._trouble.tell)
+        self._file = self._not_open(None)
+        self._switching = threading.Lock()
+        self._own = _Own()
+        self._at_exit: Callable[[], None] | None = None
+        self._located = False
+        self._writes = 0
+
+    def __repr__(self) -> str:
+        return f"Database({os.fspath(self.directory)!r})"
+
+    def exists(self) -> bool:
+        """Whether there is a file."""
+        return self.path.exists()
+
+    def select(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
+        """The rows of a SELECT, as tuples; none when there is no file or it is still empty.
+
+        Inside a transaction of this thread it sees what the transaction wrote.
+
+        Raises:
+            StoreError: The file can't be read, is damaged, unsafe or newer.
+        """
+        try:
+            file = self._in_transaction() or self._current()
+            return [] if file is None else file.select(sql, parameters)
+        except (sqlite3.Error, OSError, UnicodeEncodeError) as exc:
+            raise store_error(exc, self.path) from exc
+
+    def add_function(self, name: str, arguments: int, function: Callable[..., SqlValue]) -> None:
+        """Let SQL call a pure function that never raises; to be said before the first use."""
+        self._functions[name] = (arguments, function)
+
+    def give_keys(self, rekey: Rekey) -> None:
+        """Let older files be re-keyed when they are opened; to be said before the first use."""
+        self._upgrade.rekey = rekey
+
+    @contextmanager
+    def transaction(self, *, wait_s: float | None = None) -> Iterator[sqlite3.Connection]:
+        """A write transaction, kept whole or not at all; makes the folder and the file when there is none.
+
+        Reentrant in a thread: an inner one that raises undoes what it did itself, and the outer one may go
+        on. Other threads wait.
+
+        Args:
+            wait_s: How long to wait for another's lock; None is `patience_s`.
+
+        Raises:
+            StoreBusyError: Locked for longer than that.
+            StoreUnavailableError: Read-only, full, or gone.
+            StoreError: As `select`. A damaged file is set aside before the next transaction, and a new
+                one is begun. Each kind of fault is told once (`pop_notices`).
+        """
+        inside = self._in_transaction()
+        if inside is not None:
+            with inside.transaction(wait_s) as connection:
+                yield connection
+            return
+        wait_s = self.patience_s if wait_s is None else wait_s
+        try:
+            file = self._writable(wait_s)
+            with file.transaction(wait_s) as connection:
+                self._own.file = file
+                yield connection
+        except StoreError as exc:
+            self._trouble.met(exc, wait_s)
+            raise
+        else:
+            self._writes += 1
+            self._trouble.over()
+        finally:
+            self._own.file = None
+
+    @property
+    def patience_s(self) -> float:
+        """The longest that a write waits now: ``timeout_s``, or hardly at all after it waited in vain."""
+        return self._trouble.patience_s
+
+    def cache(self) -> StrictCache:
+        """Diskcache on the transaction's connection; only inside a `transaction`."""
+        file = self._in_transaction()
+        assert file is not None  # noqa: S101 - said above
+        return file.cache()
+
+    def version(self) -> object:
+        """What is another once something was written, by this kernel or another; two stats, about 4 µs."""
+        return self._writes, *map(_stamp, (self._path_text, f"{self._path_text}-wal"))
+
+    def checkpoint(self) -> bool:
+        """Move the log into ``cache.db``, so that a copy of the file has everything; whether all of it was.
+
+        Waits at most a tenth of a second for other kernels; never raises.
+        """
+        return self._file.pid != os.getpid() or self._file.checkpoint()
+
+    def close(self) -> None:
+        """Checkpoint and close every connection; the next use opens again."""
+        self.checkpoint()
+        self._leave(self._file)
+        self._file = self._not_open(None)
+        if self._at_exit is not None:
+            atexit.unregister(self._at_exit)
+            self._at_exit = None
+
+    def tell(self, notice: str) -> None:
+        """Keep a line for `pop_notices`."""
+        self._trouble.tell(notice)
+
+    def pop_notices(self) -> tuple[str, ...]:
+        """What happened to the file that the user should be told, once (``"… damaged: set aside as …"``)."""
+        return self._trouble.pop_notices()
+
+    def _not_open(self, of: FileId | None) -> OpenFile:
+        return OpenFile(self.path, of, self._functions, self._upgrade, self.timeout_s)
+
+    def _in_transaction(self) -> OpenFile | None:
+        """The file of this thread's transaction, which ends where it began though the path names another."""
+        file = self._own.file
+        return file if file is not None and file.pid == os.getpid() else None
+
+    def _current(self) -> OpenFile | None:
+        """The connections to the file that the path names now; None when it names none."""
+        file = self._file
+        now = file_id(self._path_text)
+        if now == file.file_id and file.pid == os.getpid() and not _is_suspect(file):
+            return file if now else None
+        return self._switch(now)
+
+    def _switch(self, now: FileId | None) -> OpenFile | None:
+        # In a forked child the parent's lock may be held by a thread that does not exist here.
+        with self._switching if self._file.pid == os.getpid() else nullcontext():
+            file = self._file
+            if file.pid == os.getpid():
+                same = file.file_id == now
+                if same and not _is_suspect(file):  # another thread was first
+                    return file if now else None
+                if now and not same and file.log_id and file.log_id == file_id(f"{self._path_text}-wal"):
+                    # The log of the file that was replaced would be laid over the new one.
+                    self._remove_log()
+            else:
+                self._switching = threading.Lock()
+            self._leave(file)
+            self._file = self._not_open(now)
+            self._close_at_exit()
+            return self._file if now else None
+
+    @staticmethod
+    def _leave(file: OpenFile) -> None:
+        if file.pid == os.getpid():
+            file.close()
+        else:
+            _OF_PARENTS.append(file)
+
+    def _remove_log(self) -> None:
+        for suffix in ("-wal", "-shm"):
+            with suppress(OSError):
+                os.unlink(self._path_text + suffix)
+
+    def _writable(self, wait_s: float) -> OpenFile:
+        """The connections to a file that can be written: made when missing, set aside when damaged."""
+        self._warn_of_network()
+        try:
+            file = self._current() or self._create()
+            if not file.damaged:
+                with suppress(StoreCorruptError):
+                    file.open_writer(wait_s)
+                    return file
+            self._set_aside(file)
+            file = self._current() or self._create()
+            file.open_writer(wait_s)
+        except OSError as exc:
+            raise store_error(exc, self.path) from exc
+        return file
+
+    def _create(self) -> OpenFile:
+        if not self.directory.is_dir():
+            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with suppress(FileExistsError), (self.directory / ".gitignore").open("x") as ignore:
+                ignore.write("*\n")
+        # Prompts are plain text: for the user's eyes only, also in a folder that was there before.
+        os.close(os.open(self._path_text, os.O_RDWR | os.O_CREAT, 0o600))
+        file = self._current()
+        if file is None:
+            raise FileNotFoundError(self._path_text)
+        return file
+
+    def _warn_of_network(self) -> None:
+        if self._located:
+            return
+        self._located = True
+        kind = network_file_system(self.directory)
+        if kind is not None:
+            self._trouble.tell(
+                f"The completion cache {self.path} is on a network file system ({kind}), where two programs"
+                " that write at once can damage it. Set OR_CACHE_DIR to a folder on this machine."
+            )
+
+    def _set_aside(self, file: OpenFile) -> None:
+        """Rename a damaged file, with its log, so that nothing is lost; unless another kernel just did."""
+        if file_id(self._path_text) != file.file_id:
+            return
+        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+        aside = self.path.with_name(f"{FILE_NAME}.corrupt-{stamp}")
+        number = 1
+        while aside.exists():
+            number += 1
+            aside = self.path.with_name(f"{FILE_NAME}.corrupt-{stamp}-{number}")
+        self.path.rename(aside)
+        for suffix in ("-wal", "-shm"):
+            with suppress(FileNotFoundError):
+                Path(self._path_text + suffix).rename(f"{aside}{suffix}")
+        self._trouble.tell(f"{self.path} was damaged: set aside as {aside.name}, and a new one was begun")
+
+    def _close_at_exit(self) -> None:
+        if self._at_exit is None:
+            this = weakref.ref(self)
+
+            def close() -> None:
+                database = this()
+                if database is not None:
+                    database.close()
+
+            self._at_exit = close
+            atexit.register(close)
+
+
+def _stamp(path: str) -> tuple[int, int, int] | None:
+    """Where a file is, when it was written and its size; None when it is empty (a log just begun) or none."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return (found.st_ino, found.st_mtime_ns, found.st_size) if found.st_size else None
+
+
+def _is_suspect(file: OpenFile) -> bool:
+    return file.suspect and not file.damaged

@@ -1,0 +1,147 @@
+"""`DiskLeases`: leases in cache.db, for the kernels and programs with the same cache folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from or_cache_magic.errors import StoreBusyError
+from or_cache_magic.storage.lease import Held, Lease
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from or_cache_magic.storage.database import Database
+
+__all__ = ["DiskLeases"]
+
+_LOOK: Final = "SELECT host, pid, started, deadline, failure FROM or_lease WHERE key = ?"
+_TELL: Final = "UPDATE or_lease SET failure = ?, deadline = ? WHERE key = ? AND token = ?"
+_RENEW: Final = "UPDATE or_lease SET deadline = ? WHERE key = ? AND token = ? AND failure IS NULL"
+
+_PATIENCE_S: Final = 1.0
+"""How long a lease is tried for while the file is locked; the ask then goes on without."""
+
+_LOOK_AGAIN_S: Final = 0.1
+"""How often to look meanwhile: the lock may be held by one who is just taking the same lease."""
+
+_TOLD_FOR_S: Final = 5.0
+"""How long a failure is kept for those who wait. They look five times a second, but may be held up."""
+
+
+class DiskLeases:
+    """The leases of one `Database`. Thread-safe. Looking never needs the write lock.
+
+    A lease ends when it is given back, at its deadline, or when its owner is gone: at once where that can be
+    seen (the same machine), else at the deadline. What the rows say is not trusted: a deadline further away
+    than a lease can last holds nobody up.
+
+    Args:
+        database: Where the leases are.
+        clock: UTC epoch seconds.
+    """
+
+    def __init__(self, database: Database, clock: Callable[[], float] = time.time) -> None:
+        self._database = database
+        self._clock = clock
+
+    def acquire(self, digest: str, ttl_s: float, *, after: Held | None = None) -> Lease | Held:
+        """See `Leases.acquire`.
+
+        Raises:
+            StoreError: The file can't be written, or stays locked for a second.
+        """
+        give_up_s = time.monotonic() + min(_PATIENCE_S, self._database.patience_s)
+        while True:
+            held = self._held(self._database.select(_LOOK, (digest,)), ttl_s, after)
+            if held is not None:
+                return held
+            try:
+                return self._take(digest, ttl_s, after)
+            except StoreBusyError:
+                if time.monotonic() >= give_up_s:
+                    raise
+
+    def renew(self, lease: Lease, ttl_s: float) -> bool:
+        """See `Leases.renew`."""
+        with self._database.transaction(wait_s=_PATIENCE_S) as connection:
+            renewed = connection.execute(_RENEW, (self._clock() + ttl_s, lease.digest, lease.token))
+            return renewed.rowcount == 1
+
+    def release(self, lease: Lease, failure: Mapping[str, Any] | None = None) -> None:
+        """See `Leases.release`."""
+        with self._database.transaction(wait_s=_PATIENCE_S) as connection:
+            if failure is None:
+                connection.execute("DELETE FROM or_lease WHERE key = ? AND token = ?", lease)
+            else:
+                told_until_s = self._clock() + _TOLD_FOR_S
+                connection.execute(_TELL, (json.dumps(failure), told_until_s, *lease))
+
+    def _take(self, digest: str, ttl_s: float, after: Held | None) -> Lease | Held:
+        with self._database.transaction(wait_s=_LOOK_AGAIN_S) as connection:
+            held = self._held(connection.execute(_LOOK, (digest,)).fetchall(), ttl_s, after)
+            if held is not None:
+                return held
+            lease, now_s = Lease(digest, os.urandom(16).hex()), self._clock()
+            # What nobody came back for goes too; there are never more rows than asks at one time.
+            connection.execute("DELETE FROM or_lease WHERE deadline < ? OR key = ?", (now_s, digest))
+            connection.execute(
+                "INSERT INTO or_lease VALUES (?, ?, ?, ?, ?, ?, NULL)",
+                (*lease, _host(), os.getpid(), now_s, now_s + ttl_s),
+            )
+            return lease
+
+    def _held(self, rows: Sequence[Any], ttl_s: float, after: Held | None) -> Held | None:
+        """Who holds the lease, or how the flight `after` failed; None when it is free."""
+        if not rows:
+            return None
+        ((host, pid, started_s, deadline_s, told),) = rows
+        if (str, int, float, float) != tuple(map(type, (host, pid, started_s, deadline_s))):
+            return None
+        now_s = self._clock()
+        # A clock that was set back may make a deadline look further away than it is, but not for long.
+        if not now_s < deadline_s <= now_s + 2 * ttl_s:
+            return None
+        owner = f"pid {pid} on {host.partition(' ')[0]}"
+        if told is None:
+            return None if _is_gone(host, pid) else Held(owner, started_s, deadline_s)
+        if after is None or (owner, started_s) != (after.owner, after.since_s):
+            return None
+        failure = _json_object(told)
+        return None if failure is None else Held(owner, started_s, deadline_s, failure)
+
+
+def _host() -> str:
+    """This machine and its process numbers: containers may share a name, and number processes anew."""
+    import socket
+
+    try:
+        namespace = f" {os.stat('/proc/self/ns/pid').st_ino}"
+    except OSError:
+        namespace = ""
+    return f"{socket.gethostname()}{namespace}"
+
+
+def _is_gone(host: str, pid: int) -> bool:
+    """Whether the owner is seen to have ended; False where that can't be seen from here."""
+    if os.name != "posix" or host != _host():
+        return False
+    if pid <= 0:
+        return True
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return True
+    except PermissionError:
+        pass  # another user's, and running
+    return False
+
+
+def _json_object(text: object) -> Mapping[str, Any] | None:
+    try:
+        form = json.loads(text) if isinstance(text, str) else None
+    except (ValueError, RecursionError):
+        return None
+    return form if isinstance(form, dict) else None

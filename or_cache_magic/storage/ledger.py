@@ -1,0 +1,265 @@
+"""`Ledger`: every ask's row, and the exact sums over them.
+
+What was paid is written at once. Hits are counted in memory, folded by key, and written together by
+`Ledger.flush`, with the entries' own hit counters in the same transaction: a hit costs a microsecond, not
+a write. The rows are never changed and outlive the entries; what is learnt later of an unknown cost stands
+beside them (`Settlements`), and is shown and added up as if the row had had it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any, Final
+
+from or_cache_magic.core.records import OPENROUTER_URL, AskKind, LedgerRow, Totals
+from or_cache_magic.errors import StoreError
+from or_cache_magic.storage.groups import Grouping, group_by, group_by_time
+from or_cache_magic.storage.hits import add_hits
+from or_cache_magic.storage.ledger_hits import AlikeHits, Hits, hit_counts, hits_row
+from or_cache_magic.storage.ledger_rows import SELECT_ROWS, Wanted, insert_rows, row_from
+from or_cache_magic.storage.spent import Spent, spent
+from or_cache_magic.storage.totals import Sums, amounts, select_sums
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from decimal import Decimal
+
+    from or_cache_magic.storage.database import Database
+
+__all__ = ["Ledger"]
+
+_FLUSH_WAIT_S: Final = 0.05
+_TWO_DAYS_S: Final = 1.5 * 86_400
+"""The second of two days begins sooner, the third later, also where a day has 23 or 25 hours."""
+
+_COUNTED_KINDS: Final = ("hit", "team", "miss")
+_COUNTED: Final = f"kind IN {_COUNTED_KINDS}"
+
+
+class Ledger:
+    """The ledger of one session in a `Database`. Thread-safe.
+
+    Args:
+        database: Where the rows are.
+        session: Id of this kernel's session.
+        clock: UTC epoch seconds, for the moment of a hit.
+    """
+
+    def __init__(self, database: Database, session: str, clock: Callable[[], float]) -> None:
+        self.session = session
+        self._database = database
+        self._clock = clock
+        # Who holds both takes the first one first: rows move from memory to the file only under it.
+        self._moving = threading.Lock()
+        self._lock = threading.Lock()
+        self._hits: dict[AlikeHits, Hits] = {}
+        self._unwritten: list[LedgerRow] = []
+
+    def record(self, row: LedgerRow) -> None:
+        """Write a row now, in this thread's transaction if one is open.
+
+        What is not known of it, and which generation can tell, is written with it; see `Settlements`.
+
+        Raises:
+            StoreError: It could not be written.
+        """
+        with self._database.transaction() as connection:
+            insert_rows(connection, (row,))
+
+    def remember(self, row: LedgerRow) -> None:
+        """Keep a row that could not be recorded in memory, for `totals` and until a `flush` can write it."""
+        with self._lock:
+            self._unwritten.append(row)
+
+    def count_hit(
+        self,
+        *,
+        key: str,
+        model: str,
+        kind: AskKind = "hit",
+        notebook: str = "",
+        tags: tuple[str, ...] = (),
+        value_usd: Decimal | None = None,
+        prompt_tokens: int | None = None,
+        completion_tokens: int | None = None,
+        seconds: float = 0.0,
+        generation_id: str | None = None,
+        base_url: str = OPENROUTER_URL,
+    ) -> None:
+        """Count an ask that was served without a call, in memory; `flush` writes it.
+
+        Args:
+            key: 64 hex digits.
+            model: The model that was asked for.
+            kind: What it counts as; only ``hit`` and ``team`` add to the entry's hits and savings.
+            notebook: Where it was asked from.
+            tags: Labels of the ask.
+            value_usd: The answer's original price; None is unknown.
+            prompt_tokens: Tokens of the answer that was served; None is unknown.
+            completion_tokens: The same.
+            seconds: What the ask took.
+            generation_id: Which generation can tell an unknown price; not kept with a known one.
+            base_url: Where.
+        """
+        told = (generation_id, base_url) if value_usd is None else ()
+        alike = AlikeHits(
+            key, model, kind, notebook, tags, value_usd, prompt_tokens, completion_tokens, *told
+        )
+        with self._lock:
+            hits = self._hits.get(alike)
+            if hits is None:
+                hits = self._hits[alike] = Hits()
+            hits.asks += 1
+            hits.seconds += seconds
+            hits.last_s = self._clock()
+
+    def flush(self) -> bool:
+        """Write what is in memory, and add the hits to their entries; whether nothing is left.
+
+        Never waits longer than a twentieth of a second for the file: with it locked, read-only or not there
+        (hits alone make no file) everything stays in memory for the next flush.
+        """
+        with self._moving:
+            return self._flush()
+
+    def rows(
+        self, *, session: str | None = None, since_s: float | None = None, limit: int | None = None
+    ) -> list[LedgerRow]:
+        """The rows, newest first, hits still in memory flushed before; with what was settled since."""
+        self.flush()
+        wanted = Wanted(session, since_s)
+        found = self._database.select(
+            f"{SELECT_ROWS} {wanted.where} ORDER BY at DESC, l.id DESC LIMIT ?",
+            (*wanted.parameters, -1 if limit is None else limit),
+        )
+        return [row_from(columns) for columns in found]
+
+    def totals(
+        self, by: str = "", *, session: str | None = None, since_s: float | None = None
+    ) -> list[Totals]:
+        """Exact sums over the rows, hits still in memory included; one of them, or one a group.
+
+        Args:
+            by: ``model``, ``day``, ``notebook`` or ``tag``, most asks first; empty is all in one. Days are
+                of the local time zone. An ask with several tags counts under each, one without under the
+                empty tag.
+            session: Only this session's; None is all.
+            since_s: Only rows at or after this time.
+
+        Raises:
+            OptionError: An unknown grouping.
+            StoreCorruptError: The ledger holds what this package never writes.
+        """
+        sums = self._sums(group_by(by), session, since_s)
+        if not by and not sums:
+            sums[""] = Sums()
+        totals = [parts.totals(group) for group, parts in sums.items()]
+        return sorted(totals, key=lambda t: (-t.calls, t.group))
+
+    def spent(self, *, session: str | None = None, since_s: float | None = None) -> Spent:
+        """What calls came to, those that could not be written yet included: what a budget is held against.
+
+        Args:
+            session: Only this session's; None is all.
+            since_s: Only calls at or after this time.
+
+        Raises:
+            StoreError: The ledger can't be read.
+        """
+        wanted = Wanted(session, since_s)
+        with self._moving:
+            return spent(self._database, wanted, self._waiting(wanted))
+
+    def timeline(self, session: str | None = None) -> list[tuple[float, Totals]]:
+        """The sums of each day that had asks, the oldest first, and when it began; of two days, of each hour.
+
+        The days are local, and begin at local midnight (given as UTC epoch seconds); the group is their name.
+        It is hours (``2026-11-23 14:00``) where all asks are of one day or of two that follow each other.
+
+        Args:
+            session: Only this session's; None is all.
+
+        Raises:
+            StoreCorruptError: The ledger holds what this package never writes.
+        """
+        sums = self._sums(group_by_time(hours=False), session)
+        starts_s = [span.starts_s for span in sums]
+        if starts_s and max(starts_s) - min(starts_s) < _TWO_DAYS_S:
+            sums = self._sums(group_by_time(hours=True), session)
+        return [(span.starts_s, parts.totals(span.name)) for span, parts in sorted(sums.items(), key=_first)]
+
+    def distinct_asks(self, session: str | None = None) -> int:
+        """How many different requests the hits and misses of `totals` were of.
+
+        No cache could have had a better hit rate than 1 less its share of them: each was new once.
+
+        Args:
+            session: Only this session's; None is all.
+        """
+        wanted = Wanted(session)
+        # A set of Python's is twice as fast as SQL's DISTINCT, and takes what is not written yet as well.
+        sql = f"SELECT key FROM or_ledger {wanted.where_also(_COUNTED)}"  # noqa: S608
+        with self._moving:
+            self._flush()
+            found = self._database.select(sql, wanted.parameters)
+            waiting = self._waiting(wanted)
+        keys = {key for (key,) in found}
+        keys.update(row.key for row in waiting if row.kind in _COUNTED_KINDS)
+        return len(keys)
+
+    def _sums(self, grouping: Grouping, session: str | None, since_s: float | None = None) -> dict[Any, Sums]:
+        wanted = Wanted(session, since_s)
+        with self._moving:
+            self._flush()
+            found = select_sums(self._database, grouping, wanted)
+            waiting = self._waiting(wanted)
+        rows = [*found, *((grouping.value(row), row.kind, *amounts(row)) for row in waiting)]
+        sums: defaultdict[Any, Sums] = defaultdict(Sums)
+        groups: dict[Any, list[Sums]] = {}
+        for value, kind, *columns in rows:
+            if value not in groups:
+                groups[value] = [sums[name] for name in grouping.names(value)]
+            for parts in groups[value]:
+                parts.add(kind, columns)
+        return sums
+
+    def _flush(self) -> bool:
+        with self._lock:
+            hits, self._hits = self._hits, {}
+            unwritten, self._unwritten = self._unwritten, []
+        if not hits and not unwritten:
+            return True
+        if unwritten or self._database.exists():
+            counted = self._rows_of(hits)
+            try:
+                with self._database.transaction(wait_s=_FLUSH_WAIT_S) as connection:
+                    insert_rows(connection, [*unwritten, *counted])
+                    add_hits(connection, hit_counts(counted))
+            except StoreError:
+                pass  # said where the answer could not be kept
+            else:
+                return True
+        self._put_back(hits, unwritten)
+        return False
+
+    def _waiting(self, wanted: Wanted) -> list[LedgerRow]:
+        """What could not be flushed: the file is locked or read-only, or there is none."""
+        with self._lock:
+            rows = [*self._unwritten, *self._rows_of(self._hits)]
+        return [row for row in rows if wanted.has(row)]
+
+    def _rows_of(self, counted: Mapping[AlikeHits, Hits]) -> list[LedgerRow]:
+        return [hits_row(alike, hits, self.session) for alike, hits in counted.items()]
+
+    def _put_back(self, counted: Mapping[AlikeHits, Hits], unwritten: list[LedgerRow]) -> None:
+        with self._lock:
+            self._unwritten[:0] = unwritten
+            for alike, hits in counted.items():
+                newer = self._hits.setdefault(alike, hits)
+                if newer is not hits:
+                    newer.add(hits)
+
+
+def _first(item: tuple[Any, Sums]) -> Any:
+    return item[0]

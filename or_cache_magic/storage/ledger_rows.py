@@ -1,0 +1,181 @@
+"""A `LedgerRow` as the columns of ``or_ledger`` and ``or_settlement``, and back."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from or_cache_magic.core.records import OPENROUTER_URL, UNKNOWN_COST, Cost, LedgerRow
+from or_cache_magic.storage.columns import COUNT, INTEGER, LABEL, REAL, TEXT, TIME, check_row
+from or_cache_magic.storage.pico import from_pico, to_pico
+from or_cache_magic.storage.tags import join_tags, split_tags
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Iterable, Sequence
+
+__all__ = [
+    "BOUGHT",
+    "SELECT_ROWS",
+    "base_url_column",
+    "discount_of",
+    "insert_rows",
+    "row_from",
+    "uses_prompt_cache",
+]
+
+BOUGHT: Final = frozenset({"miss", "refresh", "bypass", "failed"})
+"""The kinds of asks that made a call."""
+
+_COLUMNS: Final = (
+    "at, session, notebook, key, model, kind, asks, paid, paid_source, value, prompt_tokens,"
+    " completion_tokens, cached_tokens, cache_write_tokens, seconds, tags, generation_id"
+)
+_INSERT: Final = f"INSERT INTO or_ledger ({_COLUMNS}) VALUES ({', '.join('?' * 17)})"  # noqa: S608
+_INSERT_SETTLEMENT: Final = """
+INSERT INTO or_settlement (id, generation_id, base_url, cost, cost_source, discount, tries, next)
+VALUES (?, ?, ?, NULL, NULL, ?, 0, ?)
+"""
+SELECT_ROWS: Final = f"""
+SELECT {_COLUMNS.replace("generation_id", "l.generation_id")},
+    s.id, s.base_url, s.cost, s.cost_source, s.discount
+FROM or_ledger l LEFT JOIN or_settlement s ON s.id = l.id
+"""  # noqa: S608
+"""What `row_from` reads; the conditions are the caller's."""
+
+_TYPES: Final = (
+    *(TIME, TEXT, TEXT, TEXT, TEXT, TEXT, INTEGER, COUNT, TEXT, COUNT, COUNT),
+    *(COUNT, COUNT, COUNT, REAL, LABEL, LABEL),
+    *(COUNT, LABEL, COUNT, LABEL, COUNT),
+)
+_FIRST_TRY_AFTER_S: Final = 1.0
+"""``GET /generation`` may not know a call for a second or more after it ended."""
+
+
+class Wanted(NamedTuple):
+    """Which rows: every condition that is set must hold.
+
+    Attributes:
+        session: Those of this session.
+        since_s: Those at or after this time.
+    """
+
+    session: str | None = None
+    since_s: float | None = None
+
+    @property
+    def where(self) -> str:
+        """The WHERE of a SELECT with these `parameters`; empty when all rows are wanted."""
+        return self.where_also()
+
+    @property
+    def parameters(self) -> tuple[Any, ...]:
+        """What the ``?`` of `where` stand for."""
+        return tuple(value for value in self if value is not None)
+
+    def where_also(self, *others: str) -> str:
+        """The same with other conditions."""
+        session = [] if self.session is None else ["session = ?"]
+        since = [] if self.since_s is None else ["at >= ?"]
+        conditions = [*session, *since, *others]
+        return f"WHERE {' AND '.join(conditions)}" if conditions else ""
+
+    def has(self, row: LedgerRow) -> bool:
+        """Whether this row is."""
+        return self.session in (None, row.session) and (self.since_s is None or row.at_s >= self.since_s)
+
+
+def insert_rows(connection: sqlite3.Connection, rows: Iterable[LedgerRow]) -> None:
+    """Write rows, and what is to be settled of them, in an open transaction."""
+    for row in rows:
+        written = connection.execute(_INSERT, _row_columns(row))
+        settlement = _settlement_columns(row)
+        if settlement is not None:
+            connection.execute(_INSERT_SETTLEMENT, (written.lastrowid, *settlement))
+
+
+def uses_prompt_cache(row: LedgerRow) -> bool:
+    """Whether the provider read from its prompt cache, or wrote to it, as far as the reply told."""
+    return bool(row.cached_tokens or row.cache_write_tokens)
+
+
+def discount_of(row: LedgerRow) -> Decimal | None:
+    """What prompt caching took off, 0 where there was none; None is unknown."""
+    saved_usd = row.prompt_cache_saved_usd
+    return Decimal(0) if saved_usd is None and not uses_prompt_cache(row) else saved_usd
+
+
+def base_url_column(base_url: str) -> str | None:
+    """A base URL as it is kept; OpenRouter's is NULL."""
+    return None if base_url == OPENROUTER_URL else base_url
+
+
+def row_from(columns: Sequence[Any]) -> LedgerRow:
+    """The row of `SELECT_ROWS`, with what was settled of it since.
+
+    Raises:
+        StoreCorruptError: A column holds what this package never writes there.
+    """
+    check_row("a row of the ledger", _TYPES, columns, columns[0])
+    at_s, session, notebook, key, model, kind, asks, paid, source, value = columns[:10]
+    prompt_tokens, completion_tokens, cached_tokens, cache_write_tokens, seconds, tags = columns[10:16]
+    generation_id, settlement, base_url, cost, cost_source, discount = columns[16:]
+    if cost is not None and paid is None:
+        paid, source = cost, cost_source
+    if cost is not None and value is None:
+        value = cost * asks
+    return LedgerRow(
+        at_s=at_s,
+        session=session,
+        notebook=notebook,
+        key=key,
+        model=model,
+        kind=kind,
+        asks=asks,
+        paid=UNKNOWN_COST if paid is None else Cost(from_pico(paid), source),
+        value_usd=from_pico(value),
+        tags=split_tags(tags),
+        prompt_tokens=prompt_tokens,
+        completion_tokens=completion_tokens,
+        cached_tokens=cached_tokens,
+        cache_write_tokens=cache_write_tokens,
+        seconds=seconds,
+        generation_id=generation_id,
+        base_url=base_url or OPENROUTER_URL,
+        prompt_cache_saved_usd=Decimal(0) if settlement is None else from_pico(discount),
+    )
+
+
+def _row_columns(row: LedgerRow) -> tuple[Any, ...]:
+    return (
+        row.at_s,
+        row.session,
+        row.notebook,
+        row.key,
+        row.model,
+        row.kind,
+        row.asks,
+        to_pico(row.paid.usd),
+        row.paid.source,
+        to_pico(row.value_usd),
+        row.prompt_tokens,
+        row.completion_tokens,
+        row.cached_tokens,
+        row.cache_write_tokens,
+        row.seconds,
+        join_tags(row.tags),
+        row.generation_id,
+    )
+
+
+def _settlement_columns(row: LedgerRow) -> tuple[Any, ...] | None:
+    """What is kept besides of a row with something unknown in it or with a discount; None of all others."""
+    named = bool(row.generation_id)
+    unknown = row.paid.usd is None or row.value_usd is None
+    told_later = row.paid.source in ("generation", "estimated")  # which totals tell apart
+    if not ((unknown and named) or uses_prompt_cache(row) or told_later):
+        return None
+    discount = discount_of(row)
+    waits = named and (unknown or discount is None)
+    next_s = row.at_s + _FIRST_TRY_AFTER_S if waits else None
+    return row.generation_id or "", base_url_column(row.base_url), to_pico(discount), next_s

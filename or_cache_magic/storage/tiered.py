@@ -1,0 +1,161 @@
+"""`TieredStore`: the disk in front, the team's server behind it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from or_cache_magic.core.policy import why_not_served, why_not_stored
+from or_cache_magic.core.records import EntryFilter
+from or_cache_magic.errors import StoreError
+from or_cache_magic.storage.entries import DiskStore
+from or_cache_magic.storage.lease import Held, Lease, Leases
+
+if TYPE_CHECKING:
+    from or_cache_magic.core.records import Entry, Request, RequestKey
+    from or_cache_magic.storage.database import Database
+    from or_cache_magic.storage.shared.store import SharedStore
+
+__all__ = ["TieredLeases", "TieredStore"]
+
+
+class TieredStore(DiskStore):
+    """A `DiskStore` that looks on the team's server for what it lacks, and offers it what it gets.
+
+    Listing, counting and history are the disk's. Without a server it is a `DiskStore`. Thread-safe.
+
+    A cost that is told later (`settle`) is written to this disk alone: who is given the answer settles their
+    own copy by its generation, and to offer it anew could undo what a teammate refreshed since.
+
+    Args:
+        database: The first tier.
+        shared: Gives the second one, or None where there is none; asked at each use.
+        clock: Tells UTC epoch seconds.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        shared: Callable[[], SharedStore | None],
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        super().__init__(database)
+        self._shared = shared
+        self._clock = clock
+
+    def get(self, key: RequestKey, request: Request | None = None) -> Entry | None:
+        """The disk's entry while it may be served, else the team's, which is written to disk as it was.
+
+        Args:
+            key: Which.
+            request: What it answers, to keep the team's entry with; None looks on the disk alone.
+
+        Raises:
+            StoreError: The disk can't be read, and the team has nothing either.
+        """
+        try:
+            entry = super().get(key)
+        except StoreError:
+            found = self._team_entry(key, request)
+            if found is None:
+                raise
+            return found
+        if entry is not None and why_not_served(entry, self._clock()) is None:
+            return entry
+        return self._team_entry(key, request) or entry
+
+    def share(self, entry: Entry, request: Request) -> None:
+        """Keeps an entry for the team too; a server that can't take it is no failure."""
+        shared = self._shared()
+        if shared is not None:
+            shared.put(entry, request)
+
+    def purge(self, wanted: EntryFilter, *, everything: bool = False) -> int:
+        """See `DiskStore.purge`; removes them from the team's server first.
+
+        Raises:
+            StoreUnavailableError: The server can't be reached. Nothing was removed on disk, which alone may
+                know by which names the server has them.
+        """
+        # Making room on this disk is nothing to the team.
+        shared = self._shared() if wanted.to_fit_bytes is None else None
+        if shared is not None:
+            if wanted == EntryFilter() and not everything:
+                return super().purge(wanted)  # which refuses it
+            removed = shared.purge(wanted, self.digests(wanted))
+            if removed:
+                shared.link.tell(f"{shared.link} held {removed:,} of them, and they are removed for all.")
+        return super().purge(wanted, everything=everything)
+
+    def _team_entry(self, key: RequestKey, request: Request | None) -> Entry | None:
+        shared = None if request is None else self._shared()
+        if shared is None or request is None:
+            return None
+        entry = shared.get(key)
+        if entry is None or why_not_served(entry, self._clock()) is not None:
+            return None
+        # Who could write there could write anything: only what we would have kept ourselves is served.
+        if why_not_stored(request, entry.answer) is not None:
+            return None
+        with suppress(StoreError):  # a full disk takes no answer away
+            self.put(entry._replace(shared=False), request)
+        return entry
+
+
+class TieredLeases:
+    """Leases of a team's server and of the folder, both at once; see `lease.Leases`. Thread-safe.
+
+    With the server down, those of one folder still fly together; with the disk locked, the team does.
+
+    Args:
+        near: Those of the folder.
+        shared: Gives those of the team's server, or None where there is none.
+    """
+
+    def __init__(self, near: Leases, shared: Callable[[], Leases | None]) -> None:
+        self._near = near
+        self._shared = shared
+
+    def acquire(self, digest: str, ttl_s: float, *, after: Held | None = None) -> Lease | Held:
+        """See `lease.Leases.acquire`; while another machine asks, the disk is not written."""
+        shared = self._shared()
+        if shared is None:
+            return self._near.acquire(digest, ttl_s, after=after)
+        try:
+            far = shared.acquire(digest, ttl_s, after=after)
+        except StoreError:
+            return self._near.acquire(digest, ttl_s, after=after)
+        if isinstance(far, Held):
+            return far
+        try:
+            near = self._near.acquire(digest, ttl_s, after=after)
+        except StoreError:
+            return Lease(digest, f"{far.token} ")
+        if isinstance(near, Held):
+            with suppress(StoreError):
+                shared.release(far)
+            return near
+        return Lease(digest, f"{far.token} {near.token}")
+
+    def renew(self, lease: Lease, ttl_s: float) -> bool:
+        """See `lease.Leases.renew`; True while one of the two is held."""
+        held = False
+        for leases, part in self._parts(lease):
+            with suppress(StoreError):
+                held |= leases.renew(part, ttl_s)
+        return held
+
+    def release(self, lease: Lease, failure: Mapping[str, Any] | None = None) -> None:
+        """See `lease.Leases.release`."""
+        for leases, part in self._parts(lease):
+            with suppress(StoreError):
+                leases.release(part, failure)
+
+    def _parts(self, lease: Lease) -> list[tuple[Leases, Lease]]:
+        far, _, near = lease.token.rpartition(" ")
+        shared = self._shared()
+        parts = [(self._near, Lease(lease.digest, near))] if near else []
+        return [*parts, (shared, Lease(lease.digest, far))] if far and shared is not None else parts

@@ -1,0 +1,341 @@
+"""What may be looked up, served and stored, for how long, and the reasons given."""
+
+from __future__ import annotations
+
+import math
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from or_cache_magic.core.policy import (
+    FOREVER_S,
+    Policy,
+    lifetime_s,
+    notes_on,
+    parse_ttl,
+    volatility,
+    why_no_lookup,
+    why_not_served,
+    why_not_stored,
+)
+from or_cache_magic.core.records import Answer, Choice, Cost, Entry, Request, RequestKey, Usage
+
+PAID = Cost(Decimal("0.01"), "reported")
+
+
+def asked(content="Hi", **fields):
+    return Request({"model": "m/x", "messages": [{"role": "user", "content": content}], **fields})
+
+
+def said(content="Hello", finish="stop", *, used=10, **facts):
+    message = {"role": "assistant", "content": content, **facts.pop("message", {})}
+    return Answer((Choice(message, finish, finish),), usage=Usage(5, used), cost=PAID, **facts)
+
+
+def calls(arguments):
+    return {
+        "tool_calls": [{"id": "c", "type": "function", "function": {"name": "f", "arguments": arguments}}]
+    }
+
+
+def json_schema(schema):
+    return {"response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": schema}}}
+
+
+NAME = {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}
+JSON_OBJECT = {"response_format": {"type": "json_object"}}
+
+
+# -- stored -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fields", "answer"),
+    [
+        ({}, said()),
+        ({}, said([{"type": "text", "text": "Hi"}])),
+        ({}, said(None, "tool_calls", message=calls("{}"))),
+        ({}, said(None, "stop", message=calls(""))),
+        ({}, said(None, message={"images": [{}]})),
+        ({}, said(None, message={"audio": {"data": "x"}})),
+        ({"max_tokens": 10}, said(finish="length", used=10)),
+        ({"max_completion_tokens": 10}, said(finish="length", used=11)),
+        ({"max_completion_tokens": 10, "max_tokens": 20}, said(finish="length", used=10)),
+        (JSON_OBJECT, said('{"a": 1}')),
+        (json_schema(NAME), said('{"name": "x"}')),
+        (json_schema(NAME), said(None, "tool_calls", message=calls("{}"))),
+        ({"response_format": {"type": "text"}}, said("no json")),
+        ({"response_format": "odd"}, said("no json")),
+        ({"response_format": {"type": "json_schema", "json_schema": "odd"}}, said("{}")),
+    ],
+    ids=repr,
+)
+def test_why_not_stored__accepts_what_was_meant(fields, answer):
+    """Finished, whole, with something in it, in the form that was asked for; cut only where it was told to be."""
+    assert why_not_stored(asked(**fields), answer) is None
+
+
+@pytest.mark.parametrize(
+    ("fields", "answer", "reason"),
+    [
+        ({}, said(error={"message": "x"}), "holds an error"),
+        ({}, Answer((Choice({"content": "Hi"}, "stop", error={"message": "x"}),)), "holds an error"),
+        ({}, Answer(()), "is empty"),
+        ({}, said(complete=False), "cut off"),
+        ({}, said(finish=None), "did not finish"),
+        ({}, said(finish="error"), "did not finish"),
+        ({}, said(finish="something_new"), "did not finish"),
+        ({}, said(finish="content_filter"), "filtered"),
+        ({}, said(finish="length"), "the model's own limit"),
+        ({"max_tokens": 10}, said(finish="length", used=9), "before its limit of 10"),
+        ({"max_tokens": 10}, said(finish="length", used=None), "before its limit"),
+        ({"max_tokens": 10}, said(finish="length")._replace(usage=None), "before its limit"),
+        ({"max_tokens": True}, said(finish="length"), "own limit"),
+        ({}, said(""), "is empty"),
+        ({}, said(" \n"), "is empty"),
+        ({}, said(None), "is empty"),
+        ({}, said([]), "is empty"),
+        ({}, said(None, message={"reasoning": "long thoughts"}), "is empty"),
+        ({}, said("", message={"refusal": "I can't"}), "refused"),
+        ({}, said("Hi", "tool_calls"), "tool call that is not there"),
+        ({}, said(None, "tool_calls", message=calls('{"a": ')), "not JSON"),
+        (JSON_OBJECT, said("Sure! {}"), "not the JSON"),
+        (JSON_OBJECT, said('{"a": NaN}'), "not the JSON"),
+        (JSON_OBJECT, said("[" * 100_000), "not the JSON"),
+        (JSON_OBJECT, said([{"type": "text", "text": "{}"}]), "not the JSON"),
+        (json_schema(NAME), said('{"name": 7}'), "does not fit its JSON schema"),
+        (json_schema(NAME), said("{}"), "does not fit its JSON schema"),
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_why_not_stored__refuses(fields, answer, reason):
+    """What was not meant, not whole, or not in the asked form is never served again, and says why."""
+    assert reason in why_not_stored(asked(**fields), answer)
+
+
+def test_why_not_stored__looks_at_every_choice():
+    """One bad choice of several is enough; at a limit, nobody can tell which choice reached it."""
+    good, bad = Choice({"content": "Hi"}, "stop"), Choice({"content": "Hi"}, "content_filter")
+    assert why_not_stored(asked(n=2), Answer((good, bad))) is not None
+    cut = Choice({"content": "Hi"}, "length")
+    assert why_not_stored(asked(n=2, max_tokens=5), Answer((good, cut), usage=Usage(5, 10))) is not None
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"$ref": "#/nowhere"},
+        {"type": "sting"},
+        {"type": "object", "properties": {"name": {"pattern": "(?<x"}}},
+        {"$schema": 7},
+        {"properties": 7},
+    ],
+    ids=repr,
+)
+def test_why_not_stored__does_not_judge_by_a_schema_that_cannot(schema):
+    """A schema that no validator takes loses no paid answer."""
+    assert why_not_stored(asked(**json_schema(schema)), said('{"name": "x"}')) is None
+
+
+def test_why_not_stored__fetches_nothing_for_a_schema(canned, reply):
+    """A schema may come from a stranger: what it refers to elsewhere is not fetched, and not judged by."""
+    server = canned(reply('{"type": "integer"}', "application/json"))
+    request = asked(**json_schema({"$ref": f"{server.base_url}/schema.json"}))
+    assert why_not_stored(request, said('{"name": "x"}')) is None
+    assert server.received == []
+
+
+@pytest.mark.parametrize("calls", [["x"], [{"function": "x"}], [{"function": None}], "x", [None]])
+def test_why_not_stored__survives_tool_calls_of_no_form(calls):
+    """A strange message is judged, not stumbled over."""
+    why_not_stored(asked(), said(None, "tool_calls", message={"tool_calls": calls}))
+
+
+texts = st.sampled_from([None, "", " ", "\n", "Hi", "{}", "{", "7"])
+messages = st.fixed_dictionaries(
+    {"content": texts}, optional={"refusal": texts, "tool_calls": st.just([{}]), "reasoning": texts}
+)
+finishes = st.sampled_from(["stop", "tool_calls", "length", "content_filter", "error", None, "x"])
+choices = st.builds(
+    lambda message, finish, error: Choice(message, finish, None, error),
+    messages,
+    finishes,
+    st.sampled_from([None, {"code": 502}]),
+)
+answers = st.builds(
+    lambda choices, used, complete, error: Answer(
+        tuple(choices), usage=used and Usage(1, used), complete=complete, error=error
+    ),
+    st.lists(choices, max_size=3),
+    st.one_of(st.none(), st.integers(1, 50)),
+    st.booleans(),
+    st.sampled_from([None, {"message": "x"}]),
+)
+bodies = st.fixed_dictionaries(
+    {},
+    optional={"max_tokens": st.integers(1, 40), "response_format": st.sampled_from([*JSON_OBJECT.values()])},
+)
+
+
+@given(bodies, answers)
+def test_why_not_stored__never_accepts_the_unfit(body, answer):
+    """Whatever else holds: an accepted answer has no error, is whole, has a choice, and all of them finished."""
+    if why_not_stored(asked(**body), answer) is not None:
+        return
+    assert answer.error is None
+    assert answer.complete
+    assert answer.choices
+    for choice in answer.choices:
+        assert choice.error is None
+        assert choice.finish_reason in ("stop", "tool_calls", "length")
+        assert (choice.message.get("content") or "").strip() or choice.message.get("tool_calls")
+        if choice.finish_reason == "length":
+            assert answer.usage.completion_tokens >= body["max_tokens"]
+
+
+# -- looked up and served ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fields", "policy", "reason"),
+    [
+        ({"temperature": 0}, Policy(), None),
+        ({"temperature": 0.0}, Policy(), None),
+        ({"temperature": -0.0}, Policy(), None),
+        ({"temperature": 0.7}, Policy(), "temperature 0.7 (--sample 0 keeps it)"),
+        ({"temperature": 1}, Policy(), "temperature 1 (--sample 0 keeps it)"),
+        ({}, Policy(), "temperature not set (--sample 0 keeps it)"),
+        ({"temperature": None}, Policy(), "temperature not set (--sample 0 keeps it)"),
+        ({"temperature": False}, Policy(), "temperature False (--sample 0 keeps it)"),
+        ({"temperature": "hot"}, Policy(), "temperature hot (--sample 0 keeps it)"),
+        ({"temperature": 1}, Policy(sampled=True), None),
+        ({"temperature": 1}, Policy(cache_sampled=True), None),
+        ({"temperature": 0}, Policy(mode="bypass"), "not asked to be (--no-cache)"),
+        ({"temperature": 0}, Policy(mode="refresh"), None),
+    ],
+    ids=repr,
+)
+def test_why_no_lookup__keeps_samples_out(fields, policy, reason):
+    """Above temperature 0 another answer is wanted each time, unless the sample is named."""
+    assert why_no_lookup(asked(**fields), policy) == reason
+
+
+@pytest.mark.parametrize(
+    ("expires_s", "now_s", "served"), [(None, 9e9, True), (10, 9, True), (10, 10, False), (10, 11, False)]
+)
+def test_why_not_served__is_a_matter_of_age(expires_s, now_s, served):
+    """Only its age speaks against a stored entry; at its very end it is expired."""
+    entry = Entry(RequestKey("0" * 64, b""), said(), 0.0, expires_s)
+    assert (why_not_served(entry, now_s) is None) is served
+
+
+# -- lifetimes --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"model": "openrouter/auto"},
+        {"model": "openrouter/free"},
+        {"model": "~anthropic/claude-opus-latest"},
+        {"model": "@preset/mine"},
+        {"model": "openai/gpt-4o@preset/mine"},
+        {"model": "openai/gpt-4o:online"},
+        {"model": "m/x", "models": ["openrouter/auto"]},
+        {"model": None},
+        {"preset": "mine"},
+        {"plugins": [{"id": "web"}]},
+        {"web_search_options": {"search_context_size": "low"}},
+        {"tools": [{"type": "openrouter:datetime"}]},
+        {"tools": [{"type": "web_search_preview"}]},
+    ],
+    ids=repr,
+)
+def test_volatility__of_a_changing_world(fields):
+    """Routers, moving names, presets, searches and server tools may answer otherwise tomorrow."""
+    assert volatility(asked(**fields))
+
+
+IMAGE = {"type": "image_url", "image_url": {"url": "https://example.org/a.png"}}
+
+
+@pytest.mark.parametrize(
+    ("parts", "volatile"),
+    [
+        ([IMAGE], True),
+        ([{"type": "text", "text": "https://example.org"}, IMAGE], True),
+        ([{"type": "text", "text": "https://example.org"}], False),
+        ([{"type": "file", "file": {"filename": "a", "file_data": "http://example.org/a.pdf"}}], True),
+        ([{"type": "image_url", "image_url": "https://example.org/a.png"}], True),
+        ([{"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}], False),
+        (["odd", None, 7], False),
+        ("https://example.org", False),
+        (None, False),
+    ],
+    ids=repr,
+)
+def test_volatility__of_remote_media(parts, volatile):
+    """A remote file may change; a text that names an address does not, nor do bytes in the request."""
+    assert bool(volatility(asked(parts))) is volatile
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"model": "openai/gpt-4o-mini:nitro"},
+        {"models": ["m/y"]},
+        {"plugins": [{"id": "web", "enabled": False}]},
+        {"plugins": [{"id": "response-healing"}]},
+        {"plugins": "odd"},
+        {"tools": [{"type": "function", "function": {"name": "web_search"}}]},
+    ],
+    ids=repr,
+)
+def test_volatility__of_nothing_special(fields):
+    """An ordinary request lives for ever."""
+    assert volatility(asked(**fields)) is None
+
+
+def test_lifetime_s__says_what_it_grants():
+    """For ever by default, a day for the volatile, what was asked for where something was."""
+    volatile = asked(model="openrouter/auto")
+    assert lifetime_s(asked(), said(), Policy()) == (None, "")
+    assert lifetime_s(volatile, said(), Policy()) == (
+        86400.0,
+        "kept 24 h: openrouter/auto picks a model at each call",
+    )
+    assert lifetime_s(volatile, said(), Policy(ttl_s=60.0)) == (60.0, "")
+    assert lifetime_s(volatile, said(), Policy(ttl_s=FOREVER_S)) == (None, "")
+    assert lifetime_s(volatile, said(), Policy(volatile_ttl_s=FOREVER_S)) == (None, "")
+    assert lifetime_s(volatile, said(), Policy(volatile_ttl_s=3600.0))[0] == 3600.0
+    cited = said(message={"annotations": [{"type": "url_citation"}]})
+    assert lifetime_s(asked(), cited, Policy()) == (86400.0, "kept 24 h: it cites the web")
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("45s", 45), ("30m", 1800), ("24h", 86400), ("7d", 604800), ("2w", 1209600), ("1.5d", 129600), (" 1H ", 3600), ("never", math.inf)],
+)  # fmt: skip
+def test_parse_ttl__reads_lifetimes(text, seconds):
+    """A number and a unit, or never."""
+    assert parse_ttl(text) == seconds
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "7", "h", "0h", "-1h", "1x", "1xs", "1e3s", "1_0s", "inf d", "nans", "٣h", "1 h", "9" * 400 + "s"],
+)
+def test_parse_ttl__refuses_what_is_none(text):
+    """Anything else is refused, in words that say what would be taken."""
+    with pytest.raises(ValueError, match="write 30m, 24h, 7d or never"):
+        parse_ttl(text)
+
+
+def test_notes_on__tells_of_a_truncated_answer():
+    """Whoever reads an answer that was cut at its limit is told so, each time."""
+    assert notes_on(asked(max_tokens=4096), said(finish="length")) == ("truncated at 4,096 tokens",)
+    assert notes_on(asked(), said(finish="length")) == ("truncated",)
+    assert notes_on(asked(max_tokens=4096), said()) == ()

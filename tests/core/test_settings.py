@@ -1,0 +1,194 @@
+"""Where settings come from, which wins, and what is refused."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from or_cache_magic.core.records import OPENROUTER_URL
+from or_cache_magic.core.settings import (
+    ENVIRONMENT,
+    SETTINGS,
+    Project,
+    Settings,
+    find_pyproject,
+    load_settings,
+    parse_setting,
+)
+from or_cache_magic.errors import SettingError
+
+
+@pytest.fixture
+def project(tmp_path):
+    """``project(toml)`` writes the section of a pyproject.toml and is its `Project`, seen from below."""
+
+    def write(section, head="[tool.or_cache_magic]\n"):
+        (tmp_path / "pyproject.toml").write_text(head + section, encoding="utf-8")
+        below = tmp_path / "notebooks" / "deep"
+        below.mkdir(parents=True, exist_ok=True)
+        return Project(below)
+
+    return write
+
+
+def test_load_settings__has_defaults(tmp_path):
+    """Nothing said anywhere: OpenRouter, temperature 0, a limit, and no origins."""
+    settings = load_settings({}, Project(tmp_path), {})
+    assert settings == Settings()
+    assert (settings.base_url, settings.temperature, settings.max_tokens) == (OPENROUTER_URL, 0, 4096)
+    assert settings.origins == {}
+
+
+def test_load_settings__lets_the_later_win(project, tmp_path):
+    """Project, then environment, then configuration; each value knows where it came from."""
+    found = project('model = "p/m"\nmode = "refresh"\nttl = "7d"\n')
+    environ = {"OPENROUTER_MODEL": "e/m", "OR_CACHE_MODE": "offline", "OPENROUTER_BASE_URL": "http://x/v1/"}
+    settings = load_settings(environ, found, {"model": "c/m", "ttl": None})
+    assert (settings.model, settings.mode, settings.ttl, settings.base_url) == (
+        "c/m",
+        "offline",
+        604800.0,
+        "http://x/v1",
+    )
+    assert settings.origins == {
+        "model": "configuration",
+        "mode": "OR_CACHE_MODE",
+        "ttl": str(tmp_path / "pyproject.toml"),
+        "base_url": "OPENROUTER_BASE_URL",
+    }
+
+
+@pytest.mark.parametrize("variable", sorted(ENVIRONMENT))
+def test_load_settings__takes_an_empty_variable_for_none(tmp_path, variable):
+    """A variable that is empty or blank says nothing."""
+    assert load_settings({variable: "  "}, Project(tmp_path), {}) == Settings()
+
+
+def test_load_settings__lets_no_project_choose_where_the_key_goes(project):
+    """A stranger's pyproject.toml comes with the notebook: it may not set the address."""
+    with pytest.raises(SettingError, match="base_url") as caught:
+        load_settings({}, project('base_url = "https://evil.example/v1"\n'), {})
+    assert "your API key" in caught.value.hint
+
+
+def test_load_settings__resolves_a_projects_folder_from_its_file(project, tmp_path):
+    """A relative folder is beside the file that names it, wherever the notebook runs."""
+    settings = load_settings({}, project('cache_dir = "answers"\n'), {})
+    assert settings.cache_dir == str(tmp_path / "answers")
+
+
+@pytest.mark.parametrize(
+    ("section", "head"),
+    [
+        ("model = ", "[tool.or_cache_magic]\n"),
+        ("or_cache_magic = 7\n", "[tool]\n"),
+        ("or_cache_magic = 'x'\n", "[tool]\n"),
+        ('modell = "x"\n', "[tool.or_cache_magic]\n"),
+        ("temperature = 3\n", "[tool.or_cache_magic]\n"),
+    ],
+)  # fmt: skip
+def test_load_settings__refuses_a_projects_mistake(project, section, head):
+    """What isn't TOML, no table, unknown or out of range is said, in two lines, naming the file."""
+    with pytest.raises(SettingError, match=r"pyproject\.toml") as caught:
+        load_settings({}, project(section, head), {})
+    assert len(str(caught.value).splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("section", "head"),
+    [
+        ("", ""),
+        ("tool = 7 # or_cache_magic\n", ""),
+        ("x = 1\n", "[tool.other]\n"),
+        ("broken = ", "[tool.other]\n"),
+    ],
+)
+def test_load_settings__minds_its_own_section_only(project, section, head):
+    """A file that says nothing to us is none of our business, broken or not."""
+    assert load_settings({}, project(section, head), {}) == Settings()
+
+
+def test_project__is_read_again_when_its_file_changes(project):
+    """An edit counts at the next ask, and a file that goes as well."""
+    found = project('model = "one/m"\n')
+    assert load_settings({}, found, {}).model == "one/m"
+    project('model = "another/m"\n')
+    assert load_settings({}, found, {}).model == "another/m"
+    find_pyproject(found.folder).unlink()
+    assert load_settings({}, found, {}).model is None
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("model", "none", None),
+        ("model", "openai/gpt-4o", "openai/gpt-4o"),
+        ("temperature", "0.7", 0.7),
+        ("temperature", "None", None),
+        ("max_tokens", "100", 100),
+        ("max_tokens", 100, 100),
+        ("max_tokens", "none", None),
+        ("stream", "off", False),
+        ("stream", True, True),
+        ("stream", " Yes ", True),
+        ("ttl", "24h", 86400.0),
+        ("ttl", 3600, 3600.0),
+        ("ttl", 3600.5, 3600.5),
+        ("ttl", "never", math.inf),
+        ("ttl", math.inf, math.inf),
+        ("ttl", "none", None),
+        ("volatile_ttl", "1h", 3600.0),
+        ("base_url", " http://127.0.0.1:8000/api/v1/ ", "http://127.0.0.1:8000/api/v1"),
+        (
+            "aliases",
+            "fast:openai/gpt-4o-mini, free:m/x:free",
+            {"fast": "openai/gpt-4o-mini", "free": "m/x:free"},
+        ),
+        ("aliases", {"fast": "m/x"}, {"fast": "m/x"}),
+        ("mode", "offline", "offline"),
+        ("timeout_s", "2.5", 2.5),
+    ],
+    ids=str,
+)
+def test_parse_setting__reads_text_and_toml(name, text, value):
+    """The same setting from a variable, a file or the configuration."""
+    assert parse_setting(name, text, "here") == value
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("model", ""), ("model", 7), ("temperature", "hot"), ("temperature", 2.1), ("temperature", True),
+        ("temperature", "nan"), ("max_tokens", 0), ("max_tokens", 1.5), ("max_tokens", True), ("max_tokens", "-3"),
+        ("stream", "perhaps"), ("stream", 2), ("mode", "fast"), ("mode", []), ("ttl", "soon"), ("ttl", 0),
+        ("ttl", -1.0), ("ttl", math.nan), ("ttl", True), ("volatile_ttl", "none"), ("base_url", "openrouter.ai"),
+        ("base_url", "ftp://x/"), ("base_url", "http://"), ("base_url", "http://["), ("base_url", "http://x:port/"),
+        ("aliases", "fast"), ("aliases", "fast:"), ("aliases", {"a": 7}), ("aliases", 7), ("timeout_s", 0),
+        ("timeout_s", "inf"), ("format", "html"), ("receipt", "loud"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_parse_setting__refuses_what_it_does_not_take(name, value):
+    """Two lines: which value, from where; what it would take."""
+    with pytest.raises(SettingError, match="from here") as caught:
+        parse_setting(name, value, "here")
+    assert caught.value.hint.startswith(f"{name}: ")
+    assert len(str(caught.value).splitlines()) == 2
+
+
+def test_parse_setting__names_a_near_match():
+    """A typo is told what it may have meant."""
+    with pytest.raises(SettingError) as caught:
+        parse_setting("temprature", 1, "here")
+    assert caught.value.hint == "did you mean temperature?"
+    with pytest.raises(SettingError) as caught:
+        parse_setting("xyzzy", 1, "here")
+    assert all(name in caught.value.hint for name in SETTINGS)
+
+
+def test_model_id__resolves_aliases():
+    """An alias stands for its model; any other name for itself."""
+    settings = Settings(aliases={"fast": "openai/gpt-4o-mini"})
+    assert settings.model_id("fast") == "openai/gpt-4o-mini"
+    assert settings.model_id("openai/gpt-4o") == "openai/gpt-4o"

@@ -1,0 +1,167 @@
+"""Answers and accounts in one transaction: both or neither, and no cost forgotten."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from decimal import Decimal
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from or_cache_magic.core.cost import FREE
+from or_cache_magic.core.key import request_key
+from or_cache_magic.core.policy import Policy
+from or_cache_magic.core.records import UNKNOWN_COST, Answer, Choice, Cost, Outcome, Request, Usage
+from or_cache_magic.engine.recorder import Books, paid_for
+from or_cache_magic.errors import UpstreamError
+from or_cache_magic.storage.database import Database
+from or_cache_magic.storage.entries import DiskStore
+from or_cache_magic.storage.ledger import Ledger
+
+REQUEST = Request({"model": "m/x", "messages": [{"role": "user", "content": "Hi"}], "temperature": 0})
+KEY = request_key(REQUEST)
+
+
+def answer(usd="0.0042", **facts):
+    cost = UNKNOWN_COST if usd is None else Cost(Decimal(usd), "reported")
+    choice = Choice({"role": "assistant", "content": "Hello"}, "stop")
+    return Answer((choice,), "m/x", "P", Usage(3, 4), cost, "gen-1", 1.0, 2.0)._replace(**facts)
+
+
+@pytest.fixture
+def database(folder):
+    opened = Database(folder, timeout_s=0.05)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def books(database, clock):
+    return Books(
+        DiskStore(database),
+        Ledger(database, "s", clock),
+        database.transaction,
+        notebook="n.ipynb",
+        clock=clock,
+    )
+
+
+def test_paid_for__is_nothing_for_a_repeated_answer():
+    """What OpenRouter served from its own response cache was not charged; unknown stays unknown."""
+    assert paid_for(answer(None, response_cache_hit=True)) == FREE
+    assert paid_for(answer(None)) == UNKNOWN_COST
+    assert paid_for(answer()).usd == Decimal("0.0042")
+
+
+def test_keep__stores_and_accounts(books, clock):
+    """The entry and the row are there together, with the labels and the place of the ask."""
+    not_stored, note = books.keep("miss", KEY, REQUEST, Policy(ttl_s=60.0, tags=("t",)), answer())
+    assert (not_stored, note) == ("", "")
+    entry = books.store.get(KEY)
+    assert (entry.answer, entry.created_s, entry.expires_s) == (answer(), clock.now_s, clock.now_s + 60)
+    assert (entry.tags, entry.notebook) == (("t",), "n.ipynb")
+    (row,) = books.ledger.rows()
+    assert (row.kind, row.asks, row.key, row.model, row.notebook) == ("miss", 1, KEY.digest, "m/x", "n.ipynb")
+    assert (row.paid.usd, row.value_usd, row.tags) == (Decimal("0.0042"), Decimal("0.0042"), ("t",))
+    assert (row.prompt_tokens, row.completion_tokens, row.seconds, row.generation_id) == (3, 4, 2.0, "gen-1")
+
+
+def test_keep__is_all_or_nothing(books):
+    """An answer that can't be stored leaves no half of it behind, and its cost is remembered."""
+    broken = answer(error={"x": float("nan")})
+    not_stored, _ = books.keep("miss", KEY, REQUEST, Policy(), broken)
+    assert not_stored
+    assert books.store.get(KEY) is None
+    assert books.ledger.totals()[0].paid_usd == Decimal("0.0042")
+    assert len(books.ledger.rows()) == 1
+
+
+@pytest.mark.parametrize("way", ["keep", "set_aside", "account", "account_failure"])
+def test_books__remember_what_a_locked_file_refuses(books, database, folder, way):
+    """While another process holds the file, no cost is lost: the next flush writes it, once."""
+    books.account("miss", KEY, REQUEST, Policy(), answer("1"))
+    calls = {
+        "keep": lambda: books.keep("miss", KEY, REQUEST, Policy(), answer()),
+        "set_aside": lambda: books.set_aside("failed", KEY, REQUEST, Policy(), answer(), "broken"),
+        "account": lambda: books.account("bypass", KEY, REQUEST, Policy(), answer()),
+        "account_failure": lambda: books.account_failure(
+            KEY, REQUEST, Policy(), UpstreamError("x", cost_usd=Decimal("0.0042"))
+        ),
+    }
+    with closing(sqlite3.connect(folder / "cache.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        calls[way]()
+        assert books.ledger.totals()[0].paid_usd == Decimal("1.0042")
+        other.execute("ROLLBACK")
+    assert books.ledger.flush()
+    assert books.ledger.flush()
+    assert sorted(row.paid.usd for row in books.ledger.rows()) == [Decimal("0.0042"), Decimal(1)]
+
+
+def test_set_aside__keeps_what_was_paid_for(books):
+    """A partial is kept with its reason and cost, and never found by a look-up."""
+    books.set_aside("failed", KEY, REQUEST, Policy(), answer(), "the answer was cut off")
+    (aside,) = books.store.unserved(KEY.digest)
+    assert (aside.reason, aside.answer, aside.request) == ("the answer was cut off", answer(), REQUEST.body)
+    assert books.store.get(KEY) is None
+    assert [row.kind for row in books.ledger.rows()] == ["failed"]
+
+
+@pytest.mark.parametrize(("usd", "unpriced"), [(None, 1), (Decimal(0), 0), (Decimal("0.5"), 0)])
+def test_account_failure__knows_unknown_from_free(books, usd, unpriced):
+    """A failed call of unknown cost counts as unpriced; one that was free does not."""
+    books.account_failure(KEY, REQUEST, Policy(), UpstreamError("x", cost_usd=usd, generation_id="gen-9"))
+    (row,) = books.ledger.rows()
+    assert (row.kind, row.paid.usd, row.generation_id) == ("failed", usd, "gen-9")
+    assert books.ledger.totals()[0].unpriced == unpriced
+
+
+@pytest.mark.parametrize("kind", ["hit", "replay", "coalesced", "stale", "miss", "refresh", "bypass"])
+def test_count__counts_asks_that_made_no_call(books, kind):
+    """Calls are accounted for where they are made; only the others are counted here."""
+    books.account("miss", KEY, REQUEST, Policy(), answer())
+    books.count(Outcome(kind, KEY, answer()), REQUEST, Policy())
+    assert books.ledger.totals()[0].calls == (1 if kind in ("miss", "refresh", "bypass") else 2)
+
+
+amounts = st.one_of(st.none(), st.decimals(0, 100, places=12))
+asks = st.lists(
+    st.tuples(
+        st.sampled_from(["miss", "refresh", "bypass", "failed", "hit", "coalesced", "replay"]), amounts
+    ),
+    max_size=12,
+)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(asks)
+def test_books__sums_are_those_of_their_rows(tmp_path_factory, made):
+    """Whatever was asked in whatever order, the totals are the exact sums of the rows."""
+    database = Database(tmp_path_factory.mktemp("books"))
+    books = Books(DiskStore(database), Ledger(database, "s", lambda: 1.0), database.transaction)
+    made = [("miss", Decimal(1)), *made]  # hits alone make no file
+    for kind, usd in made:
+        bought = answer(None if usd is None else str(usd))
+        if kind in ("hit", "coalesced", "replay"):
+            books.count(Outcome(kind, KEY, bought), REQUEST, Policy())
+        else:
+            books.account(kind, KEY, REQUEST, Policy(), bought)
+    (totals,) = books.ledger.totals()
+    rows = books.ledger.rows()
+    database.close()
+
+    def total(kinds):
+        return sum((usd or Decimal(0) for kind, usd in made if kind in kinds), Decimal(0))
+
+    assert totals.calls == len(made) == sum(row.asks for row in rows)
+    assert (
+        totals.paid_usd
+        == total({"miss", "refresh", "bypass", "failed"})
+        == sum(r.paid.usd or 0 for r in rows)
+    )
+    assert totals.saved_usd == total({"hit"})
+    assert totals.coalesced_usd == total({"coalesced"})
+    assert totals.replayed_usd == total({"replay"})
+    assert totals.unpriced == sum(usd is None for _, usd in made)

@@ -1,0 +1,171 @@
+"""OpenRouter's lists: what is read of them, and that no list is too odd to read."""
+
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from or_cache_magic.money.listings import (
+    ModelListing,
+    Name,
+    Offer,
+    find_model,
+    read_models,
+    read_offers,
+    trimmed,
+)
+from or_cache_magic.money.price import Price
+
+MODEL = {
+    "id": "anthropic/claude-sonnet-4.6",
+    "canonical_slug": "anthropic/claude-4.6-sonnet-20260217",
+    "name": "Anthropic: Claude Sonnet 4.6",
+    "created": 1771342990,
+    "description": "A long text. " * 50,
+    "context_length": 1000000,
+    "architecture": {
+        "input_modalities": ["text", "image"],
+        "output_modalities": ["text"],
+        "tokenizer": "Claude",
+    },
+    "pricing": {"prompt": "0.000003", "completion": "0.000015", "input_cache_write_1h": "0.000006"},
+    "top_provider": {"context_length": 900000, "max_completion_tokens": 128000, "is_moderated": True},
+    "supported_parameters": ["max_tokens", "tools"],
+    "expiration_date": "2027-05-01",
+    "alias_target": {"slug": "anthropic/claude-sonnet-4.6", "name": "x"},
+    "benchmarks": {"x": [1, 2, 3]},
+}
+ENDPOINT = {
+    "provider_name": "OpenAI",
+    "tag": "openai/priority",
+    "quantization": "fp8",
+    "context_length": "400000",
+    "max_completion_tokens": 128000.0,
+    "supported_parameters": ["max_tokens"],
+    "supports_implicit_caching": True,
+    "pricing": {"prompt": "0.000001", "completion": "0.000002"},
+    "uptime_last_30m": 99.9,
+}
+
+
+def test_read_models__has_what_a_model_tells():
+    """Every field that is used, and nothing else."""
+    (model,) = read_models([MODEL])
+    price = Price(Decimal("0.000003"), Decimal("0.000015"), input_cache_write_1h=Decimal("0.000006"))
+    assert model == ModelListing(
+        "anthropic/claude-sonnet-4.6", "anthropic/claude-4.6-sonnet-20260217", "Anthropic: Claude Sonnet 4.6",
+        price, 1_000_000, 128_000, ("max_tokens", "tools"), ("text", "image"), ("text",),
+        "anthropic/claude-sonnet-4.6", "2027-05-01", 1_771_342_990,
+    )  # fmt: skip
+    assert read_models(MODEL) == (model,)
+
+
+def test_read_models__leaves_out_what_is_broken():
+    """A model without an id is skipped, a field of another form is as if it were not there."""
+    odd = {"id": "a/b", "name": 5, "context_length": "many", "architecture": [], "top_provider": None, "pricing": "free",
+           "supported_parameters": ["x", 3, ""], "created": True, "alias_target": "c/d"}  # fmt: skip
+    models = read_models(
+        [None, 3, {}, {"id": ""}, {"id": 7}, {"id": "x" * 501}, {"id": "a/\x1b[31m"}, {"id": "\ud800"}, odd]
+    )
+    unpriced = Price(unknown=frozenset(["prompt", "completion"]))
+    assert models == (ModelListing("a/b", price=unpriced, supported_parameters=("x",)),)
+
+
+@pytest.mark.parametrize("data", [None, 1, "x", {}, [], {"data": []}, {"endpoints": 3}], ids=repr)
+def test_read__of_nothing_is_nothing(data):
+    """What is no list has no models and no offers."""
+    assert read_models(data) == read_offers(data) == ()
+
+
+def test_read_offers__has_what_an_endpoint_tells():
+    """The tier is told by its field, else by the tag; numbers may be texts."""
+    plain = {"tag": "deepinfra/fp8", "pricing": {"prompt": "0", "completion": "0"}}
+    ultra = {"tag": "x", "service_tier": "ultrafast"}
+    offers = read_offers({"endpoints": [ENDPOINT, plain, ultra, {}, None, {"pricing": {}}]})
+    price = Price(Decimal("0.000001"), Decimal("0.000002"))
+    assert offers[0] == Offer(
+        "OpenAI", "openai/priority", price, "priority", "fp8", 400_000, 128_000, ("max_tokens",), True
+    )
+    assert offers[1] == Offer("", "deepinfra/fp8", Price(Decimal(0), Decimal(0)))
+    assert (offers[2].tier, offers[2].price.unknown, len(offers)) == (
+        "ultrafast",
+        {"prompt", "completion"},
+        3,
+    )
+
+
+@pytest.mark.parametrize(
+    ("asked", "base", "variants"),
+    [
+        ("openai/gpt-5-mini", "openai/gpt-5-mini", set()),
+        ("openai/gpt-5-mini:nitro", "openai/gpt-5-mini", {"nitro"}),
+        ("a/b:free", "a/b:free", set()),
+        ("a/b:extended:floor", "a/b:extended", {"floor"}),
+        ("a/b:free:online", "a/b:free", {"online"}),
+        ("~anthropic/claude-opus-latest:exacto", "~anthropic/claude-opus-latest", {"exacto"}),
+    ],
+)
+def test_name__is_taken_apart(asked, base, variants):
+    """Variants that are listed stay in the id; those that any model has are wishes."""
+    assert Name.of(asked) == (base, variants)
+    assert Name.of(asked).is_id
+
+
+@pytest.mark.parametrize(
+    "asked",
+    ["", "gpt-4o", "@preset/mine", "a/b@preset/mine", "a/b/../key", "a/b?x=1", "a/b c", "é/b", "a/b\n"],
+)
+def test_name__that_is_no_id(asked):
+    """A preset, a path or other text is no model's id, so that it is never asked for."""
+    assert not Name.of(asked).is_id
+
+
+def test_find_model__by_id_then_by_slug():
+    """A canonical slug, which variants share, names the model without a variant."""
+    free, paid = ModelListing("a/b:free", "a/b-2026"), ModelListing("a/b", "a/b-2026")
+    assert [find_model([free, paid], name) for name in ("a/b:free", "a/b", "a/b-2026", "a/c")] == [
+        free,
+        paid,
+        paid,
+        None,
+    ]
+    assert find_model([free], "a/b-2026") is free
+
+
+def test_trimmed__is_small_and_reads_the_same():
+    """What is kept of a list is what is read of it."""
+    assert "description" not in trimmed([MODEL])[0]
+    assert read_models(trimmed([MODEL])) == read_models([MODEL])
+    assert read_offers(trimmed({"endpoints": [ENDPOINT], "id": "x"})) == read_offers(
+        {"endpoints": [ENDPOINT]}
+    )
+
+
+fields = st.sampled_from(
+    [*MODEL, *ENDPOINT, "prompt", "completion", "discount", "overrides", "utc_days", "endpoints", "slug"]
+)
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.decimals() | st.text(max_size=8) | st.sampled_from(["1", "a/b"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(fields, inner, max_size=6),
+    max_leaves=30,
+)  # fmt: skip
+
+
+@given(
+    json_values
+    | st.lists(
+        st.fixed_dictionaries({"id": json_values, "pricing": json_values, "top_provider": json_values}),
+        max_size=3,
+    )
+)
+def test_trimmed__law(data):
+    """Law: any JSON can be read and trimmed, what is kept is JSON, and reads as the whole did."""
+    kept = json.loads(json.dumps(trimmed(data), allow_nan=False))
+    if isinstance(data, dict) and "endpoints" in data:
+        assert read_offers(kept) == read_offers(data)
+    else:
+        assert read_models(kept) == read_models(data)

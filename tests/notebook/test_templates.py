@@ -1,0 +1,402 @@
+"""Filling ``{{ name }}``: what is filled, what is text, what is refused."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections import defaultdict
+from types import SimpleNamespace
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from or_cache_magic.errors import TemplateError
+from or_cache_magic.notebook.template_values import MAX_COLUMNS, MAX_ITEMS, MAX_ROWS
+from or_cache_magic.notebook.templates import names_used, render
+
+
+class Answer(str):
+    """A text with a repr of its own, as a Completion is."""
+
+    __slots__ = ()
+
+    def __repr__(self):
+        return "<Answer>"
+
+
+class Tripwire:
+    """Fails the test when anything of it is called, indexed, compared or computed with."""
+
+    def _fail(self, *args, **kwargs):
+        raise AssertionError("code ran")
+
+    __call__ = __getitem__ = __add__ = __eq__ = __iter__ = __len__ = _fail
+    __hash__ = None
+
+
+class Row(NamedTuple):
+    """A row as `DataFrame.itertuples` gives it."""
+
+    body: str
+    items_: int
+
+
+def refusal(template: str, **namespace) -> TemplateError:
+    with pytest.raises(TemplateError) as caught:
+        render(template, namespace)
+    assert len(str(caught.value).splitlines()) == 2
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        r"Simplify \frac{x}{y} + \mathbf{X}_{i}",
+        '{"a": {"b": {}}, "n": [1, {"c": 2}]}',
+        "f'{name!r:>{width}}' and {} and { x }",
+        'fn main() { println!("{}", n); }',
+        ".card { color: red }",
+        "{x for x in xs if x}",
+        "costs $5 and $name and ${HOME}",
+        "}} alone, { { apart } }",
+        "",
+    ],
+)
+def test_render__single_braces_are_text(prompt: str):
+    """JSON, LaTeX, f-strings, Rust, CSS and dollars stay as they are, with every name in them defined."""
+    assert render(prompt, {"x": 1, "X": 2, "y": 3, "i": 4, "name": "n", "n": 5, "xs": []}) == prompt
+
+
+@pytest.mark.parametrize(
+    ("template", "text"),
+    [
+        ("{{ name }}", "Ada"),
+        ("{{name}}", "Ada"),
+        ("{{\n  name\n}}", "Ada"),
+        ("<{{ name }}|{{ name }}>", "<Ada|Ada>"),
+        ("{{ row.body }}", "hello"),
+        ("{{ rows[0] }}{{ rows[-1] }}", "ac"),
+        ("{{ config['k'].deep }}", "7"),
+        ('{{ config["k"] . deep }}', "7"),
+        ("{{ config.k.deep }}", "7"),
+        ("{{ config.items }}", "mine"),
+        ("{{ config['}}'] }}", "braces"),
+        ("{{ config['{{'] }}", "more"),
+        ("{{ größe }}", "1"),
+        ("{{ _ }}", "last"),
+        ("{{{{ name }}", None),
+    ],
+)
+def test_render__paths(template: str, text: str | None):
+    """Names, attributes, literal indexes; a mapping's key comes before its attribute."""
+    namespace = {
+        "name": "Ada",
+        "row": Row("hello", 1),
+        "rows": ["a", "b", "c"],
+        "config": {"k": SimpleNamespace(deep=7), "items": "mine", "}}": "braces", "{{": "more"},
+        "größe": 1,
+        "_": "last",
+    }
+    if text is None:
+        refusal(template, **namespace)
+    else:
+        assert render(template, namespace) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("as {it} is\n", "as {it} is\n"),
+        (Answer("**hi**"), "**hi**"),
+        (3, "3"),
+        (0.1, "0.1"),
+        (1e22, "1e+22"),
+        (np.float64(0.1), "0.1"),
+        (np.int64(3), "3"),
+        (None, "None"),
+        (True, "True"),
+        (pd.Timestamp("2024-01-02"), "2024-01-02 00:00:00"),
+        (["é", 1, None, True], '["é", 1, null, true]'),
+        (("a", float("nan")), '["a", null]'),
+        ({"b": 1, "a": {2, 1}, 3: "x"}, '{"b": 1, "a": [1, 2], "3": "x"}'),
+        ({"z", "y", "x"}, '["x", "y", "z"]'),
+        (frozenset({2.5, 1}), "[1, 2.5]"),
+        (np.arange(6).reshape(2, 3), "[[0, 1, 2], [3, 4, 5]]"),
+        ([np.float64(1.5), np.bool_(True), pd.Timestamp("2024-01-02")], '[1.5, true, "2024-01-02 00:00:00"]'),
+        (pd.Index(["a", "b"]), '["a", "b"]'),
+    ],
+)
+def test_render__values(value: object, text: str):
+    """Texts as they are, floats in full, containers as JSON with letters unescaped and sets sorted."""
+    assert render("{{ value }}", {"value": value}) == text
+
+
+def test_render__frame_is_a_compact_table():
+    """A DataFrame is its shape and a Markdown table: bars escaped, line ends marked, missing cells empty."""
+    frame = pd.DataFrame({"a": [1, 2], "b": ["x|y", "p\nq"], "c": [0.1, None]})
+
+    table = "|a|b|c|\n|---|---|---|\n|1|x\\|y|0.1|\n|2|p<br>q||"
+    assert render("{{ df }}", {"df": frame}) == "2 rows x 3 columns\n\n" + table
+
+
+def test_render__frame_with_an_index_that_says_something():
+    """A named or labelled index, of several levels too, becomes the first columns."""
+    frame = pd.DataFrame({"k": ["u", "v"], "j": [1, 2], "n": [3, 4]})
+
+    shown = render("{{ a }}\n{{ b }}", {"a": frame.set_index("k"), "b": frame.set_index(["k", "j"])})
+    assert "|k|j|n|\n|---|---|---|\n|u|1|3|" in shown
+    assert shown.count("|k|j|n|") == 2
+    series = pd.Series([2.5, 1.0], index=["mean", "std"], name="x")
+    assert render("{{ s }}", {"s": series}) == "2 rows x 1 column\n\n||x|\n|---|---|\n|mean|2.5|\n|std|1.0|"
+
+
+def test_render__large_frame_is_refused_unless_cut():
+    """More rows than the limit need a head or tail; the shape line then says what is missing."""
+    rows = MAX_ROWS + 1
+    frame = pd.DataFrame({"n": range(rows)})
+
+    error = refusal("{{ df }}", df=frame)
+    assert f"{rows} rows are many (at most {MAX_ROWS}" in error.args[0]
+    assert "| head 20" in error.hint
+    assert (
+        render("{{ df | head 2 }}", {"df": frame}) == f"2 of {rows} rows x 1 column\n\n|n|\n|---|\n|0|\n|1|"
+    )
+    assert render("{{ df|tail 1|json }}", {"df": frame}) == '[{"n": 50}]'
+    assert render(f"{{{{ df | head {rows} }}}}", {"df": frame}).count("\n") == rows + 3
+    for form in ("csv", "json", "lines"):
+        assert "rows are many" in str(refusal(f"{{{{ s | {form} }}}}", s=frame["n"]))
+
+
+def test_render__wide_frame_and_long_array_are_refused():
+    """Columns can't be cut here, so they are chosen above; an array is cut by its first axis."""
+    wide = pd.DataFrame([range(MAX_COLUMNS + 1)])
+
+    assert "columns are many" in str(refusal("{{ df | head 1 }}", df=wide))
+    assert "numbers are many" in str(refusal("{{ a }}", a=np.zeros(MAX_ITEMS + 1)))
+    assert render("{{ a | head 2 }}", {"a": np.zeros(MAX_ITEMS + 1)}) == "[0.0, 0.0]"
+    assert render("{{ df }}", {"df": wide.iloc[:, :-1]}).startswith("1 row x 20 columns")
+
+
+@pytest.mark.parametrize(
+    ("template", "text"),
+    [
+        ("{{ xs | head 2 }}", "[1, 2]"),
+        ("{{ xs | tail 2 | lines }}", "6\n7"),
+        ("{{ xs | head }}", "[1, 2, 3, 4, 5]"),
+        ("{{ xs | tail 99 | head 1 }}", "[1]"),
+        ("{{ xs | head 0 }}", "[]"),
+        ("{{ xs | tail 0 }}", "[]"),
+        ("{{ text | tail 2 }}", "b\nc"),
+        ("{{ text | json }}", '"a\\nb\\nc"'),
+        ("{{ map | head 1 }}", '{"p": 1}'),
+        ("{{ set | head 1 | lines }}", "x"),
+        ("{{ df | csv }}", 'n,s\n1,"a,b"\n2,'),
+        ("{{ df | json }}", '[{"n": 1, "s": "a,b"}, {"n": 2, "s": null}]'),
+        ("{{ df.n | lines }}", "1\n2"),
+        ("{{ df.n | json }}", "[1, 2]"),
+        ("{{ row | json }}", '{"n": 1, "s": "a,b"}'),
+        ("{{ one | head 1 }}", '["{{ text }}"]'),
+    ],
+)
+def test_render__filters(template: str, text: str):
+    """Head and tail cut, json, csv and lines write; filters follow one another."""
+    frame = pd.DataFrame({"n": [1, 2], "s": ["a,b", None]})
+    namespace = {
+        "xs": [1, 2, 3, 4, 5, 6, 7],
+        "text": "a\nb\nc",
+        "map": {"p": 1, "q": 2},
+        "set": {"y", "x"},
+        "df": frame,
+        "row": frame.iloc[0],
+        "one": ["{{ text }}"],
+    }
+    assert render(template, namespace) == text
+
+
+@pytest.mark.parametrize(
+    ("template", "message", "hint"),
+    [
+        ("{{ pprice }}", "pprice is not defined", "did you mean price?"),
+        ("{{ zzz }}", "zzz is not defined", "--raw"),
+        ("{{ row.bdy }}", "row has no 'bdy'", "did you mean body?"),
+        ("{{ config['kee'] }}", "config has no 'kee'", "did you mean key?"),
+        ("{{ rows[9] }}", "rows has no 9", ""),
+        ("{{ price.x.y }}", "price has no 'x'", ""),
+        ("{{ price[0] }}", "price has no 0", ""),
+        ("one\ntwo {{ x + 1 }}", "line 2: {{ x + 1 }} is not a name", "--raw"),
+        ("{{ f(1) }}", "is not a name", "compute it in a cell above"),
+        ("{{ rows | head(3) }}", "is not a name", "| head 20"),
+        ("{{ rows[0:2] }}", "is not a name", "filters"),
+        ("{{ }}", "is not a name", ""),
+        ("{{{ price }}}", "is not a name", ""),
+        ("{{ config[key] }}", "is not a name", ""),
+        ("{{ price", "a {{ has no }}", "--raw"),
+        ("{{ price }", "a {{ has no }}", "--raw"),
+        ("{{ rows | hed }}", "there is no filter hed", "head, tail"),
+        ("{{ rows | json 3 }}", "only head and tail take a number", ""),
+        ("{{ price | head }}", "can't be cut", ""),
+        ("{{ price | csv }}", "is no table", ""),
+        ("{{ price | lines }}", "has no items", ""),
+        ("{{ row.__class__ }}", "private", ""),
+        ("{{ row._fields }}", "private", ""),
+        ("{{ __builtins__ }}", "private", ""),
+        ("{{ f }}", "a function has no text of its own", "cell above"),
+        ("{{ rows.append }}", "has no text of its own", "cell above"),
+        ("{{ builtin }}", "has no text of its own", ""),
+        ("{{ kind }}", "has no text of its own", ""),
+        ("{{ module }}", "has no text of its own", ""),
+        ("{{ thing }}", "has no text of its own", ""),
+        ("{{ deep }}", "has no text of its own", ""),
+        ("{{ data }}", "bytes are no text", "decode"),
+        ("{{ mixed }}", "no order", "list"),
+        ("{{ nested }}", "no order", "list"),
+        ("{{ loop }}", "can't be written as JSON", ""),
+        ("{{ price" + "[9" + "9" * 30 + "] }}", "is not a name", ""),
+    ],
+)
+def test_render__refused_with_its_reason(template: str, message: str, hint: str):
+    """Whatever can't be filled in names the expression, says why, and that nothing was sent."""
+    loop: list[object] = []
+    loop.append(loop)
+    namespace = {
+        "price": 3,
+        "row": Row("b", 1),
+        "rows": [1, 2],
+        "config": {"key": 1},
+        "f": lambda x: x,
+        "kind": int,
+        "builtin": len,
+        "module": sys,
+        "thing": object(),
+        "deep": [object()],
+        "data": b"x",
+        "mixed": {1, "a"},
+        "nested": {frozenset({1}), frozenset({2})},
+        "loop": loop,
+        "__builtins__": {},
+    }
+    error = refusal(template, **namespace)
+
+    assert message in error.args[0]
+    assert "nothing was sent" in error.args[0]
+    assert hint in error.hint
+
+
+def test_render__values_are_not_rendered_again():
+    """A template inside a value is text: data can't reach other variables."""
+    assert render("{{ row }}", {"row": "{{ secret }}", "secret": "sk-or-1"}) == "{{ secret }}"
+
+
+def test_render__literal_braces_from_a_variable():
+    """The hint's way to write braces beside names works."""
+    assert (
+        render("{{ open }} x }} is Jinja; {{ n }} is ours", {"open": "{{", "n": 1})
+        == "{{ x }} is Jinja; 1 is ours"
+    )
+
+
+def test_render__looking_up_does_not_make_items():
+    """Asking a defaultdict for what it lacks does not add it."""
+    counts: defaultdict[str, int] = defaultdict(int)
+
+    assert "has no 'k'" in str(refusal("{{ counts['k'] }}", counts=counts))
+    assert not counts
+
+
+def test_render__same_text_in_every_process():
+    """Sets of texts read the same whatever the process's hash seed."""
+    code = (
+        "from or_cache_magic.notebook.templates import render;"
+        "print(render('{{ s }}{{ d }}', {'s': set('abcdefgh'), 'd': {'k': frozenset('xyz')}}), end='')"
+    )
+    texts = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env={"PYTHONHASHSEED": seed},
+            capture_output=True,
+            check=True,
+            text=True,
+        ).stdout
+        for seed in ("1", "2", "3")
+    }
+    assert texts == {'["a", "b", "c", "d", "e", "f", "g", "h"]{"k": ["x", "y", "z"]}'}
+
+
+def test_render__imports_no_pandas():
+    """Filling in plain values loads neither pandas nor numpy nor IPython."""
+    code = (
+        "import sys; from or_cache_magic.notebook.templates import render;"
+        "render('{{ a }} {{ b | head 1 }}', {'a': 1, 'b': [1]});"
+        "sys.exit(bool({'pandas', 'numpy', 'IPython'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@given(st.text())
+def test_render__text_without_templates_is_itself(prompt: str):
+    """Where no ``{{`` stands, nothing changes."""
+    text = prompt.replace("{{", "{ {")
+
+    assert render(text, {}) == text
+
+
+@given(st.text(), st.text(), st.text())
+def test_render__one_pass(before: str, value: str, after: str):
+    """A value arrives whole, whatever is in it and around it."""
+    before, after = before.replace("{", "("), after.replace("{", "(")
+
+    assert render(f"{before}{{{{ v }}}}{after}", {"v": value}) == before + value + after
+
+
+_FRAGMENTS = st.sampled_from(
+    [
+        "{{",
+        "}}",
+        "{",
+        " ",
+        "x",
+        "w",
+        ".",
+        "[0]",
+        "['k']",
+        "(",
+        ")",
+        "+",
+        "|",
+        " head 2",
+        "json",
+        "__class__",
+        "_a",
+        "\n",
+    ]
+)
+
+
+@given(st.lists(_FRAGMENTS, max_size=12).map("".join))
+def test_render__never_runs_code(template: str):
+    """Any mixture of the grammar's pieces and of Python's gives a text or a `TemplateError`; nothing is called."""
+    try:
+        text = render(template, {"x": {"k": [1, "a"], 0: "zero"}, "w": lambda: 1 / 0})
+    except TemplateError:
+        return
+    assert isinstance(text, str)
+    assert all(name in ("x", "w") for name in names_used(template))
+
+
+@pytest.mark.parametrize("expression", ["w()", "w[0]", "w + w", "w == w", "w | lines", "w | json", "w | csv"])
+def test_render__tripwire(expression: str):
+    """No expression but an index reaches an object's own code, and that one's error is not hidden."""
+    with pytest.raises(AssertionError if expression == "w[0]" else TemplateError):
+        render(f"{{{{ {expression} }}}}", {"w": Tripwire()})
+
+
+def test_names_used__roots_once_in_order():
+    """The variables a prompt needs, for planning; a malformed one raises."""
+    assert names_used("{{ b.x }} {{ a | head 2 }} {{ b[0] }} {c}") == ("b", "a")
+    assert names_used("none") == ()
+    with pytest.raises(TemplateError):
+        names_used("{{ 1 }}")

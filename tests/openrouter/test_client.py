@@ -1,0 +1,422 @@
+"""What leaves, what is tried again, and what each failure on the wire is told as."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from decimal import Decimal
+
+import pytest
+
+from or_cache_magic.core.records import Request
+from or_cache_magic.errors import ConnectionLostError, MissingKeyError, UpstreamError
+from or_cache_magic.openrouter.client import Gateway
+from or_cache_magic.openrouter.reply import Draft
+from or_cache_magic.simulator import scenario
+
+BODY = {
+    "model": "openai/gpt-4o-mini",
+    "messages": [{"role": "user", "content": "What is caching?"}],
+    "temperature": 0,
+}
+GOOD = 'data: {"id":"gen-1","choices":[{"index":0,"delta":{"content":"Hi"},"finish_reason":"stop"}]}\n\ndata: [DONE]\n\n'
+
+
+@pytest.fixture
+def naps():
+    """Seconds that the gateway wanted to wait, in order."""
+    return []
+
+
+@pytest.fixture
+def gateway(naps):
+    made = Gateway(lambda: "sk-or-v1-test", sleep=naps.append, timeout_s=lambda: 5.0)
+    yield made
+    made.close()
+
+
+def request_to(server, *, stream=True, **fields):
+    return Request({**BODY, **fields}, stream=stream, base_url=server.base_url)
+
+
+def send(gateway, server, **fields):
+    return gateway.send(request_to(server, **fields), Draft())
+
+
+def refusal(status, **error):
+    return json.dumps({"error": {"code": status, "message": "no", **error}})
+
+
+# -- what leaves ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_gateway__sends_the_body_and_nothing_else(gateway, sim, stream):
+    """What is sent equals the body plus ``stream``: unknown fields, nulls inside and order of values included."""
+    fields = {
+        "provider": {"order": ["b", "a"], "x": None},
+        "max_tokens": 7,
+        "brand_new": [1, {"deep": True}],
+        "seed": 2**60,
+        "stop": "END",
+    }
+    send(gateway, sim, stream=stream, **fields)
+    (received,) = sim.requests
+    assert received.body == {**BODY, **fields, "stream": stream}
+    assert received.headers["authorization"] == "Bearer sk-or-v1-test"
+
+
+def test_gateway__keeps_openai_secrets_at_home(gateway, sim, monkeypatch):
+    """Nothing that OpenAI's variables hold is in any header, and no header that isn't ours leaves."""
+    secrets = {
+        "OPENAI_API_KEY": "sk-secret-1",
+        "OPENAI_ADMIN_KEY": "sk-secret-2",
+        "OPENAI_ORG_ID": "org-secret",
+        "OPENAI_PROJECT_ID": "proj-secret",
+        "OPENAI_WEBHOOK_SECRET": "wh-secret",
+        "OPENAI_BASE_URL": "http://127.0.0.1:9/secret",
+        "OPENAI_CUSTOM_HEADERS": "Authorization: Bearer sk-secret-3\nX-Api-Key: sk-secret-4",
+    }
+    for name, value in secrets.items():
+        monkeypatch.setenv(name, value)
+    send(gateway, sim)
+    (received,) = sim.requests
+    assert received.headers["authorization"] == "Bearer sk-or-v1-test"
+    assert "secret" not in repr(dict(received.headers))
+    assert set(received.headers) <= {
+        "host", "accept", "accept-encoding", "connection", "content-type", "content-length", "user-agent",
+        "authorization", "http-referer", "x-openrouter-title", "x-stainless-raw-response",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("key", [None, "", "  \n"])
+def test_gateway__sends_nothing_without_an_openrouter_key(sim, monkeypatch, key):
+    """OpenAI's key is no substitute."""
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+    with pytest.raises(MissingKeyError, match="nothing was sent"):
+        send(Gateway(lambda: key), sim)
+    assert sim.requests == ()
+
+
+@pytest.mark.parametrize("key", ["sk-or-secret\nx: y", "sk-or-secret ключ", "sk-or-secret two"])
+def test_gateway__never_shows_a_key_that_cannot_be_one(sim, key):
+    """A key that no header can hold is refused here, without showing it."""
+    with pytest.raises(MissingKeyError) as caught:
+        send(Gateway(lambda: key), sim)
+    assert "secret" not in str(caught.value)
+    assert sim.requests == ()
+
+
+@pytest.mark.parametrize("attribution", [True, False])
+def test_gateway__tells_which_tool_asks_unless_told_not_to(sim, attribution):
+    """Attribution is on by default and off with the setting."""
+    gateway = Gateway(lambda: "sk-or-v1-test", attribution=lambda: attribution)
+    send(gateway, sim)
+    gateway.close()
+    headers = sim.requests[0].headers
+    assert ("http-referer" in headers) is ("x-openrouter-title" in headers) is attribution
+
+
+@pytest.mark.parametrize("fresh", [True, False])
+def test_gateway__forbids_repeated_answers_only_where_told(gateway, sim, fresh):
+    """OpenRouter's own response caching is forbidden for a fresh answer, and else left as it is."""
+    gateway.send(request_to(sim), Draft(), fresh=fresh)
+    assert sim.requests[0].headers.get("x-openrouter-cache") == ("false" if fresh else None)
+
+
+def test_gateway__follows_changes_of_key_and_address(sim, canned, reply):
+    """The key and the address are those of the moment of the request."""
+    keys = iter(["sk-or-v1-one", "sk-or-v1-two", "sk-or-v1-three"])
+    gateway = Gateway(lambda: next(keys))
+    other = canned(reply(GOOD))
+    send(gateway, sim)
+    send(gateway, sim)
+    assert send(gateway, other).text == "Hi"
+    gateway.close()
+    assert [r.headers["authorization"] for r in sim.requests] == [
+        "Bearer sk-or-v1-one",
+        "Bearer sk-or-v1-two",
+    ]
+    assert b"Bearer sk-or-v1-three" in other.received[0]
+
+
+# -- what is tried again ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [429, 500, 502, 503, 529])
+def test_gateway__tries_again_what_cost_nothing(gateway, canned, reply, naps, status):
+    """Two failures that billed nothing, then the answer: three attempts, each after a longer wait."""
+    failed = reply(refusal(status), "application/json", f"{status} X")
+    server = canned(failed, failed, reply(GOOD))
+    assert send(gateway, server).text == "Hi"
+    assert len(server.received) == 3
+    assert naps == [0.5, 1.0]
+
+
+def test_gateway__gives_up_after_three_attempts(gateway, canned, reply, naps):
+    """The error says how many requests were sent, and that they cost nothing."""
+    server = canned(reply(refusal(503), "application/json", "503 X"))
+    with pytest.raises(UpstreamError) as caught:
+        send(gateway, server)
+    assert (caught.value.attempts, len(server.received), len(naps)) == (3, 3, 2)
+    assert caught.value.cost_usd == 0
+
+
+@pytest.mark.parametrize("status", [400, 401, 402, 403, 404, 408, 409, 412, 413, 422, 499, 504, 524])
+def test_gateway__never_repeats_what_will_not_help_or_may_be_billed(gateway, canned, reply, naps, status):
+    """Refusals stay refusals, and after a time-out the first call may already be on the bill."""
+    server = canned(reply(refusal(status), "application/json", f"{status} X"))
+    with pytest.raises(UpstreamError) as caught:
+        send(gateway, server)
+    assert (caught.value.status, caught.value.retryable) == (status, False)
+    assert (len(server.received), naps) == (1, [])
+    assert caught.value.cost_usd == (None if status in (408, 499, 504, 524) else 0)
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("headers", "error", "waited"),
+    [
+        ({"Retry_After": "7"}, {}, [7.0]),
+        ({"Retry_After": "0"}, {}, [0.0]),
+        ({}, {"availability": {"retry_after": 4}}, [4.0]),
+        ({"Retry_After": "60"}, {}, [60.0]),
+        ({"Retry_After": "61"}, {}, []),
+        ({"Retry_After": "inf"}, {}, []),
+        ({"Retry_After": "soon"}, {}, [0.5]),
+        ({"Retry_After": "-3"}, {}, [0.5]),
+        ({}, {"availability": {"retryable": False}}, []),
+        ({}, {"message": "Rate limit exceeded: free-models-per-day. "}, []),
+        ({}, {"message": "Rate limit exceeded: free-models-per-min. "}, [0.5]),
+    ],
+    ids=str,
+)
+def test_gateway__waits_as_long_as_the_server_asks(gateway, canned, reply, naps, headers, error, waited):
+    """Retry-After is honoured up to a minute; a daily cap or a plain "don't" is not tried again."""
+    server = canned(reply(refusal(429, **error), "application/json", "429 X", **headers), reply(GOOD))
+    if waited:
+        assert send(gateway, server).text == "Hi"
+    else:
+        with pytest.raises(UpstreamError):
+            send(gateway, server)
+    assert naps == waited
+    assert len(server.received) == 1 + len(waited)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"plugins": [{"id": "web"}]},
+        {"web_search_options": {"search_context_size": "low"}},
+        {"tools": [{"type": "openrouter:web_search"}]},
+        {"model": "openai/gpt-4o-mini:online"},
+    ],
+    ids=str,
+)
+def test_gateway__does_not_repeat_a_failure_that_ordered_searches(gateway, canned, reply, naps, fields):
+    """Searches and files are billed apart, also when the model then failed."""
+    server = canned(reply(refusal(502), "application/json", "502 X"))
+    with pytest.raises(UpstreamError, match="may have been billed") as caught:
+        send(gateway, server, **fields)
+    assert caught.value.cost_usd is None
+    assert len(server.received) == 1
+
+
+def test_gateway__repeats_a_failure_with_functions_of_the_caller(gateway, canned, reply):
+    """Functions are run by the caller: they bill nothing."""
+    server = canned(reply(refusal(502), "application/json", "502 X"), reply(GOOD))
+    assert send(gateway, server, tools=[{"type": "function", "function": {"name": "f"}}]).text == "Hi"
+
+
+def test_gateway__tries_a_refused_connection_again(gateway, naps):
+    """Nothing listens: nothing was sent, nothing was paid, and there were three attempts."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        request = Request(BODY, base_url=f"http://127.0.0.1:{taken.getsockname()[1]}/api/v1")
+        with pytest.raises(ConnectionLostError, match="nothing was sent") as caught:
+            gateway.send(request, Draft())
+    assert (caught.value.attempts, len(naps), caught.value.cost_usd) == (3, 2, 0)
+
+
+def test_gateway__never_repeats_after_text(gateway, sim, naps):
+    """An error after any text is not tried again: the answer comes back as far as it got."""
+    sim.script(scenario("broken_off", code=502))
+    answer = send(gateway, sim)
+    assert answer.text
+    assert answer.error["code"] == 502
+    assert (sim.completion_count, naps) == (1, [])
+
+
+def test_gateway__tries_an_error_inside_a_200_again(gateway, sim, naps):
+    """Before any text a 502 inside an HTTP 200 is a 502."""
+    sim.script(scenario("error_in_200"))
+    assert send(gateway, sim, stream=False).complete
+    assert (sim.completion_count, naps) == (2, [0.5])
+
+
+def test_gateway__lets_no_attempt_vouch_for_the_next(gateway, canned, reply):
+    """The end marker of a failed attempt does not prove the next answer whole."""
+    first = 'data: {"error":{"code":502,"message":"down"}}\n\ndata: [DONE]\n\n'
+    server = canned(reply(first, X_Generation_Id="gen-0"), reply(GOOD.replace("data: [DONE]\n\n", "")))
+    answer = send(gateway, server)
+    assert len(server.received) == 2
+    assert (answer.text, answer.complete, answer.generation_id) == ("Hi", False, "gen-1")
+
+
+def test_gateway__believes_the_cost_that_an_error_reports(gateway, canned, reply):
+    """An error that reports what it cost is not free, and so not tried again."""
+    usage = '"usage":{"prompt_tokens":9,"cost":0.0042}'
+    server = canned(reply('data: {"id":"gen-7","error":{"code":502,"message":"down"},' + usage + "}\n\n"))
+    with pytest.raises(UpstreamError, match=r"it cost \$0\.0042") as caught:
+        send(gateway, server)
+    assert caught.value.cost_usd == Decimal("0.0042")
+    assert (caught.value.generation_id, caught.value.retryable) == ("gen-7", False)
+
+
+def test_gateway__does_not_call_searches_free_inside_a_200(gateway, canned, reply):
+    """A 4xx inside an HTTP 200 came after the request was taken: its searches may be on the bill."""
+    server = canned(reply(refusal(429), "application/json"))
+    with pytest.raises(UpstreamError) as caught:
+        send(gateway, server, plugins=[{"id": "web"}])
+    assert caught.value.cost_usd is None
+    assert len(server.received) == 1
+
+
+# -- what comes instead of an answer ----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type"),
+    [
+        ("<html>hello</html>", "text/html"),
+        ("", "application/json"),
+        (" \n\n ", "application/json"),
+        (": OPENROUTER PROCESSING\n\n", "application/json"),
+        ("[1]", "application/json"),
+        (b"\xff\xfe", "application/json"),
+        ("data: {nonsense\n\n", "text/event-stream"),
+        ("data: [1]\n\n", "text/event-stream"),
+    ],
+    ids=str,
+)
+def test_gateway__says_when_a_200_is_no_answer(gateway, canned, reply, naps, body, content_type):
+    """A 200 that isn't a completion is an error in two lines, of unknown cost, not tried again."""
+    server = canned(reply(body, content_type, X_Generation_Id="gen-5"))
+    with pytest.raises(UpstreamError, match="may have been billed") as caught:
+        send(gateway, server)
+    assert (caught.value.status, caught.value.cost_usd, caught.value.generation_id) == (None, None, "gen-5")
+    assert len(str(caught.value).splitlines()) == 2
+    assert naps == []
+
+
+def test_gateway__tells_html_from_the_edge(gateway, sim):
+    """A 524 is a page of HTML, of which nothing is shown."""
+    sim.script(scenario("edge_timeout"))
+    with pytest.raises(UpstreamError, match="HTML page from the network's edge") as caught:
+        send(gateway, sim)
+    assert (caught.value.status, caught.value.cost_usd) == (524, None)
+    assert "<" not in str(caught.value)
+
+
+def test_gateway__brings_back_a_clean_end_without_proof(gateway, sim):
+    """The connection ends without an end marker: what came is there, and not whole."""
+    for how in ("eof", "eof_after_finish", "reset"):
+        sim.script(scenario("cut", how=how))
+        answer = send(gateway, sim)
+        assert answer.text, how
+        assert not answer.complete, how
+    assert sim.completion_count == 3
+
+
+def test_gateway__names_the_generation_of_a_lost_connection(gateway, canned, reply):
+    """A connection that breaks before any text still has the id by which its cost can be found out."""
+    whole = reply(GOOD, X_Generation_Id="gen-6", Content_Length=500)
+    with pytest.raises(ConnectionLostError, match="may have been billed") as caught:
+        send(gateway, canned(whole.partition(b"\r\n\r\n")[0] + b"\r\n\r\n"))
+    assert (caught.value.generation_id, caught.value.cost_usd, caught.value.attempts) == ("gen-6", None, 1)
+
+
+def test_gateway__never_repeats_a_timeout(sim):
+    """A server that goes silent is given up after the time set, once; the connection is closed."""
+    gateway = Gateway(lambda: "sk-or-v1-test", timeout_s=lambda: 0.2)
+    sim.script(scenario("stalled", after_pieces=0))
+    with pytest.raises(ConnectionLostError) as caught:
+        send(gateway, sim)
+    gateway.close()
+    assert (caught.value.attempts, caught.value.cost_usd) == (1, None)
+    assert sim.wait_for(lambda rows: rows[-1].cancelled)
+    assert sim.completion_count == 1
+
+
+def test_gateway__reads_text_with_unicode_line_ends(gateway, canned, reply):
+    """U+2028 stands raw in a chunk, and the chunk is not torn there."""
+    server = canned(reply(GOOD.replace("Hi", "a\u2028b\u0085c")))
+    assert send(gateway, server).text == "a\u2028b\u0085c"
+
+
+def test_gateway__reads_crlf(gateway, canned, reply):
+    """Lines may end as Windows ends them."""
+    assert send(gateway, canned(reply(GOOD.replace("\n", "\r\n")))).complete
+
+
+@pytest.mark.parametrize(
+    ("script", "fields"),
+    [
+        ({}, {}),
+        ({}, {"tools": [{"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}],
+              "tool_choice": "required"}),
+        ({"name": "reasoning"}, {}),
+        ({"name": "web_search"}, {}),
+        ({}, {"model": "google/gemini-2.5-flash-image", "modalities": ["image", "text"]}),
+        ({"name": "usage_shape", "shape": "a"}, {}),
+        ({"name": "usage_shape", "shape": "c"}, {}),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_gateway__assembles_what_a_whole_reply_has(gateway, sim, script, fields):
+    """The message of a stream equals that of the whole reply to the same request."""
+    answers = []
+    for stream in (True, False):
+        if script:
+            sim.script(scenario(script.get("name"), **{k: v for k, v in script.items() if k != "name"}))
+        answers.append(send(gateway, sim, stream=stream, **fields))
+    streamed, whole = answers
+    assert streamed.choices == whole.choices
+    assert streamed.complete
+    assert whole.complete
+    assert (streamed.usage.completion_tokens, streamed.cost) == (whole.usage.completion_tokens, whole.cost)
+    assert streamed.model == whole.model
+
+
+def test_gateway__closes_the_connection_when_interrupted(sim):
+    """An interrupt while text comes passes as it is, and the server sees the client go."""
+    gateway = Gateway(lambda: "sk-or-v1-test")
+
+    def interrupt(_text):
+        raise KeyboardInterrupt
+
+    sim.script(scenario("slow", delay_s=0, chunk_delay_s=0.05))
+    draft = Draft(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        gateway.send(request_to(sim), draft)
+    assert sim.wait_for(lambda rows: rows[-1].cancelled)
+    assert draft.answer().text
+    gateway.close()
+
+
+def test_gateway__serves_many_threads(gateway, sim):
+    """One gateway, many threads: each has its own answer."""
+    answers = {}
+
+    def ask(number):
+        messages = [{"role": "user", "content": f"Say number {number}"}]
+        answers[number] = send(gateway, sim, messages=messages)
+
+    threads = [threading.Thread(target=ask, args=(n,)) for n in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(answer.complete for answer in answers.values())
+    assert len({answer.generation_id for answer in answers.values()}) == 16

@@ -1,0 +1,82 @@
+"""Entries as they are bought, and a store, a ledger and a database in a folder of their own."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import pytest
+
+from or_cache_magic.core.key import request_key
+from or_cache_magic.core.records import Answer, Choice, Cost, Entry, Request, Usage
+from or_cache_magic.storage.database import Database
+from or_cache_magic.storage.entries import DiskStore
+from or_cache_magic.storage.ledger import Ledger
+
+
+class Clock:
+    """Time that goes by when told to."""
+
+    def __init__(self, now_s: float = 1_700_000_000.0) -> None:
+        self.now_s = now_s
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def make_request(prompt="Hello", *, model="openai/gpt-4o-mini", system=None, **fields):
+    messages = [{"role": "user", "content": prompt}]
+    if system is not None:
+        messages.insert(0, {"role": "system", "content": system})
+    return Request({"model": model, "messages": messages, "temperature": 0, **fields})
+
+
+def make_entry(request, text="Hi", *, cost="0.000123", served=None, created_s=1_700_000_000.0, **fields):
+    answer = Answer(
+        (Choice({"role": "assistant", "content": text}, "stop", "stop"),),
+        served or request.body["model"],
+        "OpenAI",
+        Usage(10, 20, 3, None, 1),
+        Cost(None, "unknown") if cost is None else Cost(Decimal(cost), "reported"),
+        "gen-1",
+        created_s,
+        1.5,
+    )
+    return Entry(request_key(request), answer, created_s, **fields)
+
+
+@pytest.fixture
+def make():
+    """``make(prompt, text, …)`` is an (entry, request) pair."""
+
+    def pair(prompt="Hello", text="Hi", *, model="openai/gpt-4o-mini", system=None, **fields):
+        request = make_request(prompt, model=model, system=system)
+        return make_entry(request, text, **fields), request
+
+    return pair
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / ".or_cache"
+
+
+@pytest.fixture
+def database(folder):
+    opened = Database(folder, timeout_s=0.2)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def store(database):
+    return DiskStore(database)
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def ledger(database, clock):
+    return Ledger(database, "session-1", clock)

@@ -1,0 +1,62 @@
+"""The contract of all stores, kept by those with a team's server behind them."""
+
+from __future__ import annotations
+
+import pytest
+
+from or_cache_magic.storage.tiered import TieredStore
+
+from ..conftest import database, folder  # noqa: F401
+from ..contract import StoreContract
+
+
+class Sharing(TieredStore):
+    """Shares what it keeps, as the engine does outside the transaction."""
+
+    def put(self, entry, request, *, replaced_reason=None):
+        super().put(entry, request, replaced_reason=replaced_reason)
+        self.share(entry, request)
+
+
+class _OnServer(StoreContract):
+    @pytest.fixture
+    def store(self, database, tier):  # noqa: F811
+        return Sharing(database, lambda: tier)
+
+
+class TestOnRedis(_OnServer):
+    """Disk in front of Redis."""
+
+    @pytest.fixture
+    def tier(self, open_tier, redis_server):
+        return open_tier(redis_server.url)
+
+
+class TestOnMemcached(_OnServer):
+    """Disk in front of Memcached."""
+
+    @pytest.fixture
+    def tier(self, open_tier, memcached_server):
+        return open_tier(memcached_server.url)
+
+
+class TestWithoutServer(StoreContract):
+    """Disk with no server set."""
+
+    @pytest.fixture
+    def store(self, database):  # noqa: F811
+        return TieredStore(database, lambda: None)
+
+
+class TestServerDown(_OnServer):
+    """Disk in front of a server that is not there."""
+
+    @pytest.fixture
+    def tier(self, open_tier):
+        return open_tier("redis://127.0.0.1:1")
+
+    # What a purge can't reach it does not remove; `test_faults` says how.
+    test_empty__has_nothing = None
+    test_purge__removes_what_matches = None
+    test_purge__by_key = None
+    test_purge__all_must_be_said = None

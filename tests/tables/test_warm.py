@@ -1,0 +1,311 @@
+"""`warm`: filling the completion cache from a list, several at a time, each on its own."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from decimal import Decimal
+
+import pandas as pd
+import pytest
+
+from or_cache_magic.cache.cache import CompletionCache
+from or_cache_magic.errors import OptionError, OrCacheError, RequestError
+from or_cache_magic.simulator import Simulator, scenario
+from or_cache_magic.tables.batch import COLUMNS
+
+PROMPTS = [f"What is {n}?" for n in range(12)]
+
+
+@pytest.fixture
+def warm(cache):
+    """``warm(source, …)`` is the table and the summary."""
+
+    def run(source, **options):
+        told = []
+        frame = cache.warm(source, tell=told.append, **{"progress": False, **options})
+        (summary,) = told
+        return frame, summary
+
+    return run
+
+
+def spent(cache):
+    return cache.totals()[0].paid_usd
+
+
+def test_warm__buys_each_once(warm, cache, sim):
+    """Every prompt is asked and kept; the table has a row for each, and asking later is free."""
+    frame, summary = warm(PROMPTS)
+    assert tuple(frame.columns) == COLUMNS
+    assert list(frame["kind"]) == ["miss"] * 12
+    assert sim.completion_count == 12
+    assert [cache.ask(prompt).key for prompt in PROMPTS] == list(frame["key"])
+    assert sim.completion_count == 12
+    assert math.isclose(frame["cost_usd"].sum(), float(sim.total_cost))
+    assert summary.startswith("12 prompts · 0 cached · 12 bought for $0.00")
+
+
+def test_warm__goes_on_for_free(warm, cache, sim):
+    """What is there already is a hit: the same list again costs nothing, a longer one what is new."""
+    warm(PROMPTS[:5])
+    before = spent(cache)
+    frame, summary = warm(PROMPTS[:5])
+    assert (set(frame["kind"]), sim.completion_count, spent(cache)) == ({"hit"}, 5, before)
+    assert summary == "5 prompts · 5 cached · 0 bought"
+    frame, _ = warm(PROMPTS[:7])
+    assert list(frame["kind"]) == ["hit"] * 5 + ["miss"] * 2
+
+
+def test_warm__asks_the_same_once(warm, sim):
+    """A prompt that is in the list many times is one request."""
+    frame, _ = warm(["same"] * 20)
+    assert sim.completion_count == 1
+    assert len(set(frame["key"])) == 1
+    assert list(frame["kind"]).count("miss") == 1
+
+
+def test_warm__asks_so_many_at_a_time(cache, sim):
+    """No more than `workers` are under way together, and that many are."""
+    with sim.hold():
+        thread = threading.Thread(
+            target=cache.warm, args=(PROMPTS,), kwargs={"workers": 3, "progress": False}
+        )
+        thread.start()
+        assert sim.wait_for(lambda rows: sum(row.held for row in rows) == 3)
+    thread.join(20)
+    assert sim.completion_count == 12
+
+
+def test_warm__reports_what_fails_and_goes_on(warm, cache, sim):
+    """A failing prompt is a row with its error; the others are asked, and running again asks only the failed."""
+    sim.script(
+        scenario("bad_gateway"), times=3, match=lambda body: body["messages"][-1]["content"] == PROMPTS[4]
+    )
+    frame, summary = warm([*PROMPTS[:5], " ", 3 * "x"], max_tokens=50)
+    assert list(frame["kind"]) == ["miss"] * 4 + ["failed", "failed", "miss"]
+    assert "502" in frame["error"][4]
+    assert "empty" in frame["error"][5]
+    assert list(frame["cost_usd"][4:6]) == [0, 0]
+    assert summary.endswith(" · 2 failed")
+    frame, _ = warm(PROMPTS[:5], max_tokens=50)
+    assert list(frame["kind"]) == ["hit"] * 4 + ["miss"]
+
+
+def test_warm__stops_sending_when_the_account_is_refused(warm, sim):
+    """Without credits or with a refused key the rest isn't sent: it would be refused as well."""
+    warm(PROMPTS[:1])
+    sim.clear()
+    sim.script(scenario("insufficient_credits"), times=99)
+    frame, _ = warm(PROMPTS, workers=1)
+    assert list(frame["kind"]) == ["hit"] + ["failed"] * 11
+    assert sim.completion_count == 1
+    assert frame["error"].str.startswith("not sent").sum() == 10
+
+
+def test_warm__says_what_is_not_stored(warm, sim):
+    """An answer that was paid for and can't be served again is told."""
+    sim.script(scenario("content_filter"), times=1)
+    frame, summary = warm(PROMPTS[:2], workers=1)
+    assert list(frame["kind"]) == ["miss", "miss"]
+    assert frame["error"][0].startswith("not stored: ")
+    assert frame["error"][1] == ""
+    assert "1 of them not stored" in summary
+
+
+def test_warm__sends_nothing_that_would_not_be_stored(warm, sim):
+    """Above temperature 0 without a sample nothing would be kept, so nothing is bought."""
+    frame, _ = warm(PROMPTS[:3], temperature=1)
+    assert list(frame["kind"]) == ["failed"] * 3
+    assert frame["error"].str.contains("nothing was sent").all()
+    frame, _ = warm(PROMPTS[:3], temperature=1, sample=0)
+    assert list(frame["kind"]) == ["miss"] * 3
+    assert sim.completion_count == 3
+
+
+def test_warm__lets_a_budget_refuse(warm, sim):
+    """`before_send` sees what is about to be sent, not what is cached; what it refuses isn't sent."""
+    warm(PROMPTS[:3])
+    seen = []
+
+    def budget(request):
+        seen.append(request.body["messages"][-1]["content"])
+        if len(seen) > 2:
+            raise OrCacheError("over budget")
+
+    frame, _ = warm(PROMPTS[:8], workers=1, before_send=budget)
+    assert list(frame["kind"]) == ["hit"] * 3 + ["miss"] * 2 + ["failed"] * 3
+    assert seen == PROMPTS[3:8]
+    assert list(frame["error"][5:]) == ["over budget"] * 3
+    assert sim.completion_count == 5
+
+
+def test_warm__keeps_a_tables_index(warm, sim):
+    """A Series or a DataFrame can be joined with what comes back."""
+    frame = pd.DataFrame({"prompt": PROMPTS[:3], "label": ["a", "b", "c"]}, index=[7, 3, 5])
+    joined = frame.join(warm(frame)[0])
+    assert list(joined.index) == [7, 3, 5]
+    assert joined["key"].notna().all()
+    again, _ = warm(frame["prompt"])
+    assert (list(again["kind"]), list(again.index)) == (["hit"] * 3, [7, 3, 5])
+
+
+# -- sources ----------------------------------------------------------------------------------
+
+
+def sent(sim):
+    return [row.body for row in sim.requests if row.is_completion]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("p.txt", "\ufeffone\r\n\r\n  two\n"),
+        ("p.jsonl", '"one"\n\n{"prompt": "  two"}\n'),
+        ("p.csv", 'id,prompt\n1,one\n2,"  two"\n'),
+    ],
+)
+def test_source__is_a_file(warm, sim, tmp_path, name, text):
+    """Text, JSON lines and CSV give the same requests; other columns aren't sent."""
+    path = tmp_path / name
+    path.write_text(text, encoding="utf-8", newline="")
+    warm(str(path), workers=1)
+    assert [body["messages"] for body in sent(sim)] == [
+        [{"role": "user", "content": "one"}],
+        [{"role": "user", "content": "  two"}],
+    ]
+
+
+def test_source__has_whole_requests(warm, cache, sim):
+    """An item may have its own model, system prompt, parameters and options; they come before the list's."""
+    messages = [
+        {"role": "user", "content": "a"},
+        {"role": "assistant", "content": "b"},
+        {"role": "user", "content": "c"},
+    ]
+    warm(
+        [
+            messages,
+            {"messages": messages, "temperature": 0.5, "sample": 1, "max_tokens": None, "tag": ["x", "y"]},
+            {"prompt": "d", "model": "openai/gpt-4o", "system": "Be brief."},
+        ],
+        workers=1,
+        system="",
+        tag="all",
+    )
+    plain, own, other = sent(sim)
+    assert (plain["messages"], plain["max_tokens"]) == (messages, 4096)
+    assert (own["messages"], own["temperature"], own.get("max_tokens")) == (messages, 0.5, None)
+    assert other["model"] == "openai/gpt-4o"
+    assert other["messages"][0] == {"role": "system", "content": "Be brief."}
+    assert set(cache.entries()["tags"]) == {"all", "x, y"}
+
+
+@pytest.mark.parametrize(
+    ("source", "error", "says"),
+    [
+        ("missing.txt", OptionError, "can't be read"),
+        ("list.pdf", OptionError, "no list of prompts"),
+        ({"prompt": "x"}, OptionError, "a dict is no list"),
+        (7, OptionError, "a int is no list"),
+        (["fine", 3], RequestError, "item 1 is no prompt: 3"),
+        (["fine", float("nan")], RequestError, "item 1 is no prompt: nan"),
+        ([{"prompt": "a", "messages": []}], RequestError, "item 0 is no prompt"),
+        ([{"prompt": "a", "sample": "first"}], RequestError, "sample can't be 'first'"),
+        ([{"prompt": "a", "sample": True}], RequestError, "sample can't be True"),
+        (pd.DataFrame({"text": ["a"]}), OptionError, "no column prompt"),
+        (pd.DataFrame({"prompt": ["a", None]}), RequestError, "row 1 is no prompt"),
+    ],
+)
+def test_source__is_refused_before_anything_is_sent(cache, sim, tmp_path, monkeypatch, source, error, says):
+    """What can't be read is an error that names the place, and costs nothing."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(error, match=says):
+        cache.warm(source)
+    assert sim.completion_count == 0
+
+
+@pytest.mark.parametrize("text", ['{"prompt": "a"}\n{"prompt"', '{"prompt": "a"}\n[]'])
+def test_source__names_the_line(cache, sim, tmp_path, text):
+    """A line that is no prompt is named by its number."""
+    (tmp_path / "p.jsonl").write_text(text, encoding="utf-8")
+    with pytest.raises(RequestError, match="line 2"):
+        cache.warm(tmp_path / "p.jsonl")
+    assert sim.completion_count == 0
+
+
+@pytest.mark.parametrize("workers", [0, -1, 1.5, True, "8"])
+def test_warm__refuses_wrong_workers(cache, workers):
+    """It takes a whole number from 1 up."""
+    with pytest.raises(OptionError, match="workers"):
+        cache.warm(["a"], workers=workers)
+
+
+def test_warm__of_nothing_is_an_empty_table(warm):
+    """An empty list is no error, and its table has the types of any other."""
+    frame, summary = warm([])
+    assert (len(frame), frame["cost_usd"].dtype, summary) == (0, "float64", "0 prompts · 0 cached · 0 bought")
+
+
+# -- the bar, and interrupts ------------------------------------------------------------------
+
+
+def test_warm__is_quiet_where_no_bar_can_be_shown(cache, capsys):
+    """Without a terminal there is no bar, only the summary; without `progress` nothing at all."""
+    cache.warm(PROMPTS[:2])
+    written = capsys.readouterr()
+    assert written.err == ""
+    assert written.out.startswith("2 prompts")
+    cache.warm(PROMPTS[:2], progress=False)
+    assert "".join(capsys.readouterr()) == ""
+
+
+def test_warm__stops_at_an_interrupt(tmp_path):
+    """Ctrl-C ends it at once, says how far it came, keeps what was bought; running again buys the rest."""
+    code = (
+        "import sys, or_cache_magic as orc\n"
+        "orc.warm([f'{n}?' for n in range(20)], workers=2, model='openai/gpt-4o-mini')\n"
+    )
+    with Simulator() as sim:
+        sim.script(
+            scenario("stalled"), times=2, match=lambda body: body["messages"][-1]["content"] in ("6?", "7?")
+        )
+        environ = {
+            **os.environ,
+            "OPENROUTER_BASE_URL": sim.base_url,
+            "OPENROUTER_API_KEY": sim.api_key,
+            "OR_CACHE_DIR": str(tmp_path / "c"),
+        }
+        process = subprocess.Popen(
+            [sys.executable, "-c", code],
+            env=environ,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            assert sim.wait_for(lambda rows: sum(row.is_completion for row in rows) == 8, 30.0)
+            began_s = time.monotonic()
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=20)
+        finally:
+            process.kill()
+            process.wait()
+        assert time.monotonic() - began_s < 5
+        assert "KeyboardInterrupt" in err
+        assert out.startswith("20 prompts · 0 cached · 6 bought for $")
+        assert out.endswith("14 not asked: run it again\n")
+        assert sim.wait_for(lambda rows: sum(row.cancelled for row in rows) == 2)
+        again = subprocess.run(
+            [sys.executable, "-c", code], env=environ, capture_output=True, text=True, check=True
+        )
+        assert again.stdout.startswith("20 prompts · 6 cached · 14 bought")
+        assert sim.completion_count == 8 + 14
+    with CompletionCache(tmp_path / "c") as cache:
+        assert (cache.totals()[0].failed, cache.totals()[0].misses) == (2, 20)
+        assert spent(cache) > Decimal(0)
