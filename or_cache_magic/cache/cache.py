@@ -18,9 +18,9 @@ from or_cache_magic.core.records import Answer, EntryFilter, EntryRow, Outcome, 
 from or_cache_magic.core.settings import Project, Settings, load_settings
 from or_cache_magic.engine.engine import Engine
 from or_cache_magic.engine.recorder import Books
+from or_cache_magic.storage.database import open_database
 from or_cache_magic.storage.leases import DiskLeases
 from or_cache_magic.storage.ledger import Ledger
-from or_cache_magic.storage.memory import open_database
 from or_cache_magic.storage.team import Team
 from or_cache_magic.storage.tiered import TieredLeases, TieredStore
 

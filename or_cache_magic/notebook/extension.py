@@ -154,7 +154,7 @@ class Extension:
         """Adds the magics, their completion, their hooks and their configuration."""
         from IPython.core.completer import context_matcher
 
-        from or_cache_magic.notebook import questions
+        from or_cache_magic.notebook.questions import install
 
         shell = self.shell
         register: Any = shell.register_magic_function
@@ -164,7 +164,7 @@ class Extension:
         shell.configurables.append(self.config)
         shell.events.register("post_run_cell", self._after_cell)
         shell.input_transformers_cleanup.extend(TRANSFORMERS)
-        questions.install(shell)
+        install(shell)
 
         @context_matcher(identifier="or_cache_magic")  # type: ignore[untyped-decorator]
         def matcher(context: CompletionContext) -> Any:
@@ -176,7 +176,7 @@ class Extension:
 
     def uninstall(self) -> None:
         """Takes out what `install` added, and closes the cache."""
-        from or_cache_magic.notebook import questions
+        from or_cache_magic.notebook.questions import remove
 
         shell = self.shell
         for name in MAGICS:
@@ -187,7 +187,7 @@ class Extension:
         shell.events.unregister("post_run_cell", self._after_cell)
         for transformer in TRANSFORMERS:
             shell.input_transformers_cleanup.remove(transformer)
-        questions.remove(shell)
+        remove(shell)
         shell.Completer.custom_matchers.remove(self._matcher)
         atexit.unregister(self.close)
         self.close()

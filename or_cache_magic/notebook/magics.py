@@ -49,13 +49,13 @@ class Magics:
             from or_cache_magic.notebook.warming import warm
 
             return warm(self.session, line, variables)
-        from or_cache_magic.notebook import upkeep
+        from or_cache_magic.notebook.upkeep import HANDLERS, configure, purge
 
         if name == "openrouter_config":
-            return upkeep.configure(self.session, self._config, line)
+            return configure(self.session, self._config, line)
         if name == "openrouter_purge":
-            return upkeep.purge(self.session, line, variables)
-        return upkeep.HANDLERS[name](self.session, line)
+            return purge(self.session, line, variables)
+        return HANDLERS[name](self.session, line)
 
     def model_names(self) -> Sequence[str]:
         """The model ids and aliases that completion offers: those set, and those asked before."""

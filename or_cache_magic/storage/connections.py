@@ -9,6 +9,7 @@ import time
 from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final, Union
 
+from or_cache_magic.core.settings import MEMORY
 from or_cache_magic.errors import StoreBusyError, StoreUnavailableError
 from or_cache_magic.storage.sqlite import (
     Reader,
@@ -39,6 +40,10 @@ _READER_WAIT_S: Final = 1.0
 _RETRY_GAP_S: Final = 0.005
 _UNREADABLE_FOR_S: Final = 10.0
 """How long the ways to read that failed are not waited for again."""
+
+_LARGEST_STAND_IN_BYTES: Final = 1 << 29
+_STAND_IN_WAIT_S: Final = 60.0
+_SIZE = "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size"
 
 
 class OpenFile:
@@ -135,8 +140,6 @@ class OpenFile:
                 try:
                     self.open_writer(min(self._timeout_s, _READER_WAIT_S))
                 except StoreUnavailableError:
-                    from or_cache_magic.storage.memory import StandIn
-
                     self._stand_in = StandIn(self.path, source, self._functions, self._upgrade)
             return self._stand_in
 
@@ -319,3 +322,73 @@ def file_id(path: str) -> FileId | None:
     except FileNotFoundError:
         return None
     return (stat.st_dev, stat.st_ino)
+
+
+class MemoryFile(OpenFile):
+    """One connection to tables in memory, which threads read and write in turn."""
+
+    def __init__(
+        self,
+        path: Path,
+        functions: Mapping[str, tuple[int, Callable[..., SqlValue]]],
+        upgrade: Upgrade,
+        timeout_s: float,
+    ) -> None:
+        super().__init__(path, None, functions, upgrade, timeout_s)
+
+    def select(self, sql: str, parameters: Sequence[Any]) -> list[Any]:
+        """See `Database.select`."""
+        with self._locked(self._timeout_s):
+            rows = self.writer.execute(sql, parameters).fetchall() if self.is_open else []
+            if self._closed:  # while this thread had it
+                self.close()
+            return rows
+
+    def checkpoint(self) -> bool:
+        """There is no log."""
+        return True
+
+    def _connect(self, wait_s: float) -> sqlite3.Connection:  # noqa: ARG002 - nobody else has it
+        return sqlite3.connect(MEMORY, isolation_level=None, check_same_thread=False, cached_statements=64)
+
+
+class StandIn(MemoryFile):
+    """A copy of an older file, brought up to date in memory: the file is read-only, locked or the disk full.
+
+    Args:
+        path: The file's, for messages.
+        source: A reading connection to the file.
+        functions: As for `OpenFile`.
+        upgrade: The same.
+
+    Raises:
+        StoreUnavailableError: The file is too large to be copied into memory.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        source: sqlite3.Connection,
+        functions: Mapping[str, tuple[int, Callable[..., SqlValue]]],
+        upgrade: Upgrade,
+    ) -> None:
+        super().__init__(path, functions, upgrade.of_a_copy(), _STAND_IN_WAIT_S)
+        self._source = source
+        self.open_writer(_STAND_IN_WAIT_S)
+        self.writer.execute("PRAGMA query_only=ON")
+        upgrade.say(
+            f"the completion cache {path} is of an older version and can't be written now:"
+            " its answers are served from a copy in memory"
+        )
+
+    def _connect(self, wait_s: float) -> sqlite3.Connection:
+        (size_bytes,) = self._source.execute(_SIZE).fetchone()
+        if size_bytes > _LARGEST_STAND_IN_BYTES:
+            raise StoreUnavailableError(
+                f"The completion cache {self.path} is of an older version, can't be written now, and is too"
+                f" large ({size_bytes / 1e9:.1f} GB) to be brought up to date in memory.",
+                "Copy its folder to where it can be written, and point OR_CACHE_DIR there.",
+            )
+        connection = super()._connect(wait_s)
+        self._source.backup(connection)
+        return connection

@@ -17,8 +17,9 @@ from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from or_cache_magic.core.settings import MEMORY
 from or_cache_magic.errors import StoreCorruptError, StoreError
-from or_cache_magic.storage.connections import FileId, OpenFile, SqlValue, file_id
+from or_cache_magic.storage.connections import FileId, MemoryFile, OpenFile, SqlValue, file_id
 from or_cache_magic.storage.network import network_file_system
 from or_cache_magic.storage.schema import LAYOUT, Layout
 from or_cache_magic.storage.sqlite import store_error
@@ -299,3 +300,42 @@ def _stamp(path: str) -> tuple[int, int, int] | None:
 
 def _is_suspect(file: OpenFile) -> bool:
     return file.suspect and not file.damaged
+
+
+def open_database(directory: str | os.PathLike[str]) -> Database:
+    """The database in a folder, or one in memory when the folder is called `MEMORY`."""
+    return MemoryDatabase() if os.fspath(directory) == MEMORY else Database(directory)
+
+
+class MemoryDatabase(Database):
+    """A `Database` that writes nothing to disk, shared by the threads of this process.
+
+    Closing it forgets everything. A forked child begins with an empty one: SQLite forbids it its parent's.
+    """
+
+    def __init__(self, *, timeout_s: float = 5.0, layout: Layout = LAYOUT) -> None:
+        super().__init__(MEMORY, timeout_s=timeout_s, layout=layout)
+        self.directory = self.path = Path(MEMORY)
+
+    def __repr__(self) -> str:
+        return "MemoryDatabase()"
+
+    def exists(self) -> bool:
+        """Whether anything was written."""
+        file = self._file
+        return file.pid == os.getpid() and file.is_open
+
+    def _not_open(self, of: FileId | None) -> OpenFile:  # noqa: ARG002 - there is one only
+        return MemoryFile(Path(MEMORY), self._functions, self._upgrade, self.timeout_s)
+
+    def _current(self) -> OpenFile:
+        if self._file.pid != os.getpid():
+            self._leave(self._file)
+            self._file = self._not_open(None)
+        return self._file
+
+    def _writable(self, wait_s: float) -> OpenFile:
+        file = self._current()
+        file.open_writer(wait_s)
+        self._close_at_exit()
+        return file

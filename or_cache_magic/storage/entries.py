@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from or_cache_magic.core.chat import asked_model, last_prompt
 from or_cache_magic.core.records import Answer, Cost, Entry, EntryFilter, Request, RequestKey
 from or_cache_magic.errors import OptionError, StoreCorruptError, UnsafeStoreError
-from or_cache_magic.storage import filters
 from or_cache_magic.storage.codec import decode_entry, decode_request, encode_entry, encode_request
+from or_cache_magic.storage.filters import filter_sql
 from or_cache_magic.storage.hits import HitCount, add_hits
 from or_cache_magic.storage.index import PUT_INDEX, index_columns
 from or_cache_magic.storage.listing import Catalogue
@@ -175,7 +175,7 @@ class DiskStore(Catalogue):
         Raises:
             OptionError: A filter without conditions, and ``everything`` was not said.
         """
-        where, parameters = filters.where(wanted)
+        where, parameters = filter_sql(wanted)
         if not where and not everything:
             raise OptionError(
                 "Nothing was purged: no condition was given.", "To remove all entries say --all."

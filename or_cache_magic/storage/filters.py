@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from or_cache_magic.core.records import EntryFilter
 
-__all__ = ["DROP_ORDER", "system_id", "where"]
+__all__ = ["DROP_ORDER", "filter_sql", "system_id"]
 
 _Term = tuple[str, "Sequence[Any]"]  # a condition and its parameters
 
@@ -41,7 +41,7 @@ _TO_FIT = (
 )
 
 
-def where(wanted: EntryFilter) -> tuple[str, list[Any]]:
+def filter_sql(wanted: EntryFilter) -> tuple[str, list[Any]]:
     """The WHERE clause of a filter (with the word, or empty when it matches all) and its parameters.
 
     Uses the SQL functions ``or_has_text`` and ``or_begins`` of `DiskStore`.

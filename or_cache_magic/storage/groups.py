@@ -52,9 +52,9 @@ def group_by(by: str) -> Grouping:
 
 def group_by_time(*, hours: bool) -> Grouping:
     """By local day, or by hour; the groups are `days.Span`."""
-    from or_cache_magic.storage import days
+    from or_cache_magic.storage.days import day_span, local_calendar
 
-    calendar = days.local_calendar()
+    calendar = local_calendar()
     if hours:
         return Grouping(
             calendar.hour_sql,
@@ -62,9 +62,7 @@ def group_by_time(*, hours: bool) -> Grouping:
             lambda hour: (calendar.hour_span(hour),),
             True,
         )
-    return Grouping(
-        calendar.day_sql, lambda row: calendar.day(row.at_s), lambda day: (days.day_span(day),), True
-    )
+    return Grouping(calendar.day_sql, lambda row: calendar.day(row.at_s), lambda day: (day_span(day),), True)
 
 
 def _text(value: Any) -> tuple[str]:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, Final
 from or_cache_magic.core.chat import system_prompt
 from or_cache_magic.core.records import Cost, Entry, EntryRow, Request
 from or_cache_magic.errors import StoreCorruptError
-from or_cache_magic.storage import filters
 from or_cache_magic.storage.codec import read_head
 from or_cache_magic.storage.columns import ANY, COUNT, INTEGER, LABEL, MAYBE_TIME, TEXT, TIME, check_row
+from or_cache_magic.storage.filters import system_id
 from or_cache_magic.storage.pico import from_pico, to_pico
 from or_cache_magic.storage.tags import join_tags, split_tags
 
@@ -74,7 +74,7 @@ def index_columns(entry: Entry, request: Request, model: str, size_bytes: int) -
         size_bytes,
         join_tags(entry.tags),
         entry.notebook or None,
-        None if system is None else filters.system_id(system),
+        None if system is None else system_id(system),
     )
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from or_cache_magic.core.records import EntryFilter
 from or_cache_magic.errors import OptionError
-from or_cache_magic.storage import filters
+from or_cache_magic.storage.filters import filter_sql
 from or_cache_magic.storage.index import IDS, ORDERS, entry_row, rows_sql
 from or_cache_magic.storage.pico import from_pico
 from or_cache_magic.storage.search import begins, has_text
@@ -107,7 +107,7 @@ class Catalogue:
     def _ids(self, wanted: EntryFilter, order: str, descending: bool, limit: int, offset: int) -> list[int]:
         if order not in ORDERS:
             raise OptionError(f"Entries can't be ordered by {order!r}.", f"Choose from: {', '.join(ORDERS)}.")
-        where, parameters = filters.where(wanted)
+        where, parameters = filter_sql(wanted)
         sql = IDS.format(where=where, order=ORDERS[order], way="DESC" if descending else "ASC")
         return [row_id for (row_id,) in self._database.select(sql, [*parameters, limit, offset])]
 
@@ -117,14 +117,14 @@ class Catalogue:
 
     def weigh(self, wanted: EntryFilter) -> Weight:
         """What the entries that match come to."""
-        where, parameters = filters.where(wanted)
+        where, parameters = filter_sql(wanted)
         rows = self._database.select(_COUNT.format(where=where), parameters)
         entries, cost, unpriced, size_bytes = rows[0] if rows else (0, 0, 0, 0)
         return Weight(entries, from_pico(cost), unpriced, size_bytes)
 
     def size_bytes(self, wanted: EntryFilter = EntryFilter()) -> int:  # noqa: B008 - frozen
         """The bytes of the entries that match, as stored; that of all is what a quota is held against."""
-        where, parameters = filters.where(wanted)
+        where, parameters = filter_sql(wanted)
         rows = self._database.select(_SIZE.format(where=where), parameters)
         return int(rows[0][0]) if rows else 0
 
@@ -159,5 +159,5 @@ class Catalogue:
 
     def digests(self, wanted: EntryFilter) -> list[str]:
         """The digests of the entries that match, sorted."""
-        where, parameters = filters.where(wanted)
+        where, parameters = filter_sql(wanted)
         return [key for (key,) in self._database.select(_DIGESTS.format(where=where), parameters)]

@@ -20,7 +20,7 @@ from or_cache_magic.money.catalog import FRESH_S, PriceBook
 from or_cache_magic.openrouter.client import Gateway
 from or_cache_magic.openrouter.reply import Draft
 from or_cache_magic.simulator import Simulator, scenario
-from or_cache_magic.storage.memory import open_database
+from or_cache_magic.storage.database import open_database
 
 MINI, SONNET, NIGHTLY = "openai/gpt-4o-mini", "anthropic/claude-sonnet-4.6", "deepseek/deepseek-chat-v3.1"
 SYSTEM = "The archive keeps every letter that was ever sent to it. " * 250

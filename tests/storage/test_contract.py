@@ -12,10 +12,9 @@ import pytest
 from or_cache_magic.cache.cache import CompletionCache
 from or_cache_magic.core.settings import Project, Settings, load_settings
 from or_cache_magic.simulator import Simulator
-from or_cache_magic.storage.database import Database
+from or_cache_magic.storage.database import Database, MemoryDatabase, open_database
 from or_cache_magic.storage.entries import DiskStore
 from or_cache_magic.storage.ledger import Ledger
-from or_cache_magic.storage.memory import MemoryDatabase, open_database
 
 from .contract import StoreContract
 
