@@ -27,7 +27,7 @@ from or_cache_magic.core.key import request_key
 from or_cache_magic.core.policy import Policy
 from or_cache_magic.core.records import Answer, Choice, Cost, Request, Usage
 from or_cache_magic.core.settings import Settings
-from or_cache_magic.engine.recorder import Books
+from or_cache_magic.engine.recorder import Recorder
 from or_cache_magic.errors import OrCacheError, StoreError, UpstreamError
 from or_cache_magic.storage.database import Database
 from or_cache_magic.storage.entries import DiskStore
@@ -144,22 +144,22 @@ def _ask(cache: CompletionCache, prompt: str, **options: Any) -> None:
         _say(kind=outcome.kind, text=str(said), not_stored=outcome.not_stored, notices=notices)
 
 
-def _books(folder: str) -> tuple[Database, Books]:
+def _recorder(folder: str) -> tuple[Database, Recorder]:
     database = Database(folder)
     ledger = Ledger(database, os.urandom(6).hex(), time.time)
-    return database, Books(DiskStore(database), ledger, database.transaction)
+    return database, Recorder(DiskStore(database), ledger, database.transaction)
 
 
-def _keep(books: Books, number: int) -> str:
+def _keep(recorder: Recorder, number: int) -> str:
     request = request_for(number)
-    return books.keep("miss", request_key(request), request, Policy(), answer_to(number))[0]
+    return recorder.keep("miss", request_key(request), request, Policy(), answer_to(number))[0]
 
 
 def _write(folder: str, start: int) -> None:
     """Keeps answers for ever, and says each number when it is kept."""
-    database, books = _books(folder)
+    database, recorder = _recorder(folder)
     for number in range(start, start + 1_000_000):
-        trouble = _keep(books, number)
+        trouble = _keep(recorder, number)
         _say(trouble=trouble) if trouble else _say(kept=number)
         if number % 7 == 0:
             database.checkpoint()
@@ -167,7 +167,7 @@ def _write(folder: str, start: int) -> None:
 
 def _load(folder: str, start: int, seconds: float, shared: int, *, counting: bool, buying: bool) -> None:
     """Reads and writes as fast as it can; says what it did, and what went wrong."""
-    database, books = _books(folder)
+    database, recorder = _recorder(folder)
     dice = random.Random(start)
     known = [request_key(request_for(number)) for number in range(shared)]
     kept: list[int] = []
@@ -178,31 +178,31 @@ def _load(folder: str, start: int, seconds: float, shared: int, *, counting: boo
     while (now_s := time.monotonic()) < end_s:
         try:
             if buying and dice.randrange(10) < _BOUGHT_IN_TEN:
-                trouble = _keep(books, start + len(kept))
+                trouble = _keep(recorder, start + len(kept))
                 errors += [trouble] if trouble else []
                 kept += [] if trouble else [start + len(kept)]
                 continue
             key = dice.choice(known)
-            entry = books.store.get(key)
+            entry = recorder.store.get(key)
             if entry is None:
                 errors.append("a stored answer is gone")
                 continue
             hits += 1
             if counting:
-                books.ledger.count_hit(key=key.digest, model=MODEL, value_usd=entry.answer.cost.usd)
+                recorder.ledger.count_hit(key=key.digest, model=MODEL, value_usd=entry.answer.cost.usd)
                 if now_s > flush_s:
-                    books.ledger.flush()
+                    recorder.ledger.flush()
                     flush_s = now_s + _FLUSH_EVERY_S
         except StoreError as exc:
             errors.append(str(exc.args[0]))
-    unwritten = 0 if books.ledger.flush() or _flushed(books) else 1
+    unwritten = 0 if recorder.ledger.flush() or _flushed(recorder) else 1
     database.close()
     _say(hits=hits, kept=kept, errors=errors, unwritten=unwritten)
 
 
-def _flushed(books: Books) -> bool:
+def _flushed(recorder: Recorder) -> bool:
     """Tries again for a while: all the others flush at the same moment."""
-    return any(books.ledger.flush() for _ in range(200))
+    return any(recorder.ledger.flush() for _ in range(200))
 
 
 def _orders() -> Iterator[dict[str, Any]]:

@@ -197,8 +197,10 @@ def panel() -> Shown:
 
 
 def warm(source: Any, **options: Any) -> pd.DataFrame:
-    """Fills the completion cache from a list or a file of prompts; see `CompletionCache.warm`."""
-    return _cache().warm(source, **options)
+    """Fills the completion cache from a list or a file of prompts; see `tables.batch.warm`."""
+    from or_cache_magic.tables.batch import warm as warm_cache
+
+    return warm_cache(_cache(), source, **options)
 
 
 def open_cache(directory: str | os.PathLike[str]) -> CompletionCache:

@@ -154,7 +154,7 @@ class CacheMissError(OrCacheError):
 
 
 class FormatError(OrCacheError):
-    """The answer can't be read in the form that its asker wants (``-f json``, ``-f df``). It is kept."""
+    """The answer can't be read in the form that its caller wants (``-f json``, ``-f df``). It is kept."""
 
 
 class UpstreamError(OrCacheError):

@@ -30,7 +30,7 @@ from or_cache_magic.display import frames
 from or_cache_magic.notebook.options import COMMANDS
 from or_cache_magic.simulator import SCENARIOS
 from or_cache_magic.simulator.cases import BUILDERS
-from or_cache_magic.storage.shared.secrecy import SECRET_VARIABLE
+from or_cache_magic.storage.shared.store import SECRET_VARIABLE
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])

@@ -32,7 +32,7 @@ class Completion(str):
     _data: Any
 
     def __new__(cls, outcome: Outcome, request: Request, data: Any = None) -> Self:
-        """The completion of an outcome; `data` is the answer in parsed form, where its asker parsed it."""
+        """The completion of an outcome; `data` is the answer in parsed form, where the caller parsed it."""
         self = super().__new__(cls, outcome.answer.text)
         self.outcome = outcome
         self.request = request
@@ -104,7 +104,7 @@ class Completion(str):
         return self._data
 
     def attach(self, data: Any) -> None:
-        """Sets what `data` gives: the answer as its asker parsed it."""
+        """Sets what `data` gives: the answer as the caller parsed it."""
         self._data = data
 
     @property

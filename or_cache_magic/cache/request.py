@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from typing import Any
 
 from or_cache_magic.core.policy import MODES, Mode, Policy, parse_ttl
 from or_cache_magic.core.settings import Settings
+from or_cache_magic.core.units import parse_usd
 from or_cache_magic.errors import OptionError, RequestError
 
-__all__ = ["chat_body", "policy_for"]
+__all__ = ["Usd", "chat_body", "parse_limit", "policy_for"]
+
+Usd = Decimal | float | str
+"""An amount of US dollars as a user gives it."""
 
 
 def chat_body(
@@ -110,3 +115,15 @@ def policy_for(
         stale_if_error=settings.stale_if_error,
         volatile_ttl_s=settings.volatile_ttl,
     )
+
+
+def parse_limit(max_cost_usd: Usd | None) -> Decimal | None:
+    """Return the limit in US dollars that a user gave; None is none.
+
+    Raises:
+        OptionError: It is no amount.
+    """
+    try:
+        return None if max_cost_usd is None else parse_usd(max_cost_usd)
+    except ValueError as exc:
+        raise OptionError(f"max_cost_usd: {exc} (nothing was sent)", "write US dollars: 0.05") from None

@@ -19,14 +19,13 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from or_cache_magic.core.cost import format_usd
 from or_cache_magic.core.records import EntryFilter, EntryRow, Totals
+from or_cache_magic.core.units import format_usd
 from or_cache_magic.display.escape import one_line
 from or_cache_magic.display.receipt import format_age
 from or_cache_magic.errors import OptionError, OrCacheError
-from or_cache_magic.notebook.options import ENTRIES, PURGE, STATS, WARM
+from or_cache_magic.notebook.options import ENTRIES, PURGE, STATS, WARM, purge_conditions
 from or_cache_magic.notebook.parser import HELP, Command, Option
-from or_cache_magic.notebook.upkeep_arguments import purge_conditions
 from or_cache_magic.notebook.values import hex_key, read_text_argument, whole
 
 if TYPE_CHECKING:
@@ -185,7 +184,7 @@ def _entries(options: argparse.Namespace) -> None:
     text = " ".join(options.words)
     with _open(options) as cache:
         if _A_KEY.fullmatch(text.lower()):
-            from or_cache_magic.notebook.cards import entry_card
+            from or_cache_magic.notebook.status import entry_card
 
             print(entry_card(cache, text.lower())[0])
             return
@@ -228,7 +227,7 @@ def _entries_table(rows: Iterable[EntryRow], now_s: float) -> str:
 
 
 def _purge(options: argparse.Namespace) -> None:
-    from or_cache_magic.notebook.cards import purge_line
+    from or_cache_magic.notebook.status import purge_line
 
     system = options.system
     if system is not None:
@@ -263,7 +262,8 @@ def _confirmed(question: str) -> bool:
 
 
 def _warm(options: argparse.Namespace) -> None:
-    from or_cache_magic.notebook.listing import warm_text
+    from or_cache_magic.notebook.status import warm_text
+    from or_cache_magic.tables.batch import warm
 
     system = options.system
     if system is not None:
@@ -271,7 +271,8 @@ def _warm(options: argparse.Namespace) -> None:
     given = {name: getattr(options, name) for name in ("temperature", "max_tokens", "top_p", "seed")}
     params = {name: None if value == "none" else value for name, value in given.items() if value is not None}
     with _open(options) as cache:
-        frame = cache.warm(
+        frame = warm(
+            cache,
             options.file,
             model=options.model,
             system=system,

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from or_cache_magic.cache.cache import CompletionCache
-from or_cache_magic.core.cost import format_usd
+from or_cache_magic.core.units import format_usd
 from or_cache_magic.errors import OptionError, OrCacheError
 from or_cache_magic.notebook.location import FOLDER
 

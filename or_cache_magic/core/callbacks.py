@@ -2,13 +2,70 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
-from or_cache_magic.core.cancel import Cancel
 from or_cache_magic.core.records import Request
 
-__all__ = ["Asker", "OnText", "OnWait", "Show"]
+__all__ = ["Callbacks", "Cancel", "Cancelled", "OnText", "OnWait", "Show"]
+
+
+class Cancelled(BaseException):
+    """The work was called off. Like an interrupt it is no error: nothing that handles errors stops it."""
+
+
+class Cancel:
+    """Says whether work is still wanted, and wakes it when it isn't. Thread-safe; once set, it stays set."""
+
+    def __init__(self) -> None:
+        self._set = threading.Event()
+        self._lock = threading.Lock()
+        self._wakers: list[Callable[[], None]] = []
+
+    @property
+    def is_set(self) -> bool:
+        """Whether the work was called off."""
+        return self._set.is_set()
+
+    def set(self) -> None:
+        """Calls the work off, and wakes it where it is blocked; returns at once."""
+        with self._lock:
+            self._set.set()
+            for wake in self._wakers:
+                wake()
+
+    def check(self) -> None:
+        """Raises `Cancelled` if the work was called off."""
+        if self._set.is_set():
+            raise Cancelled
+
+    def sleep(self, seconds: float) -> None:
+        """Sleeps; raises `Cancelled` as soon as the work is called off."""
+        if self._set.wait(seconds):
+            raise Cancelled
+
+    @contextmanager
+    def waking(self, wake: Callable[[], None]) -> Iterator[None]:
+        """While the block lasts, `wake` is what wakes the work.
+
+        Args:
+            wake: Called once, from another thread; neither waits nor raises. It is never called after the
+                block, when what it would wake may be at other work.
+
+        Raises:
+            Cancelled: The work was called off before.
+        """
+        with self._lock:
+            self.check()
+            self._wakers.append(wake)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._wakers.remove(wake)
+
 
 OnText = Callable[[str], None]
 """Takes each piece of text as it comes from upstream, on the thread that asks."""
@@ -17,7 +74,7 @@ OnWait = Callable[[str], None]
 """Takes one line that says what is being waited for."""
 
 
-class Asker(NamedTuple):
+class Callbacks(NamedTuple):
     """The caller's side of an ask.
 
     Attributes:

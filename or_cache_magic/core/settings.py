@@ -16,12 +16,11 @@ from decimal import Decimal
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, Literal, NamedTuple
+from urllib.parse import unquote, urlsplit
 
-from or_cache_magic.core.cost import parse_usd
 from or_cache_magic.core.policy import MODES, VOLATILE_TTL_S, Mode, parse_ttl
 from or_cache_magic.core.records import OPENROUTER_URL
-from or_cache_magic.core.shared_url import SharedUrl, parse_shared_url
-from or_cache_magic.core.units import parse_size
+from or_cache_magic.core.units import parse_size, parse_usd
 from or_cache_magic.errors import SettingError
 
 __all__ = [
@@ -30,10 +29,81 @@ __all__ = [
     "SETTINGS",
     "Setting",
     "Settings",
+    "SharedUrl",
     "find_pyproject",
     "load_settings",
     "parse_setting",
+    "parse_shared_url",
+    "save_settings",
 ]
+
+_PORTS: Final = {"redis": 6379, "rediss": 6379, "memcached": 11211}
+
+
+class SharedUrl:
+    """The URL of a shared server; equal to another with the same text.
+
+    Shown, formatted or logged it is `shown`, without user, password and options. What connects asks for
+    `reveal`.
+    """
+
+    __slots__ = ("_password", "_url", "host", "port", "scheme", "shown")
+
+    def __init__(self, url: str, scheme: str, host: str, port: int, path: str, password: str) -> None:
+        self._url = url
+        self._password = password
+        self.scheme = scheme
+        self.host = host
+        self.port = port
+        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        self.shown = f"{scheme}://{address}{path}"
+
+    def reveal(self) -> str:
+        """The whole URL, password included."""
+        return self._url
+
+    def hide(self, text: str) -> str:
+        """`text` without the URL's password, for messages of libraries and servers."""
+        return text.replace(self._password, "…") if self._password else text
+
+    def __repr__(self) -> str:
+        return f"'{self.shown}'"
+
+    def __str__(self) -> str:
+        return self.shown
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, SharedUrl) and other._url == self._url
+
+    def __hash__(self) -> int:
+        return hash(self._url)
+
+
+def parse_shared_url(text: object) -> SharedUrl:
+    """The URL ``redis://…``, ``rediss://…`` (TLS) or ``memcached://host:port``.
+
+    Raises:
+        ValueError: It is none of these. The message does not repeat it.
+    """
+    if isinstance(text, SharedUrl):
+        return text
+    url = text.strip() if isinstance(text, str) else ""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        raise ValueError("takes a URL with a port from 1 to 65535") from None
+    if parts.scheme not in _PORTS or not parts.hostname or port == 0:
+        raise ValueError("takes redis://host:port, rediss://host:port (TLS) or memcached://host:port")
+    if parts.scheme == "memcached" and (parts.username or parts.password or parts.path.strip("/")):
+        raise ValueError(
+            "takes memcached://host:port and nothing else: Memcached knows no user and no database"
+        )
+    password = unquote(parts.password or "")
+    return SharedUrl(
+        url, parts.scheme, parts.hostname, port or _PORTS[parts.scheme], parts.path.rstrip("/"), password
+    )
+
 
 FORMATS: Final = ("auto", "markdown", "text", "json", "code", "df", "none")
 RECEIPTS: Final = ("live", "stable", "off")
@@ -375,3 +445,40 @@ def load_settings(environ: Mapping[str, str], project: Project, config: Mapping[
 
 
 assert set(Settings._fields) - {"origins"} == SETTINGS.keys()  # noqa: S101 - one table, two spellings
+
+
+def save_settings(folder: Path, changes: Mapping[str, str]) -> Path:
+    """Writes `changes` (text, checked before) under ``[tool.or_cache_magic]``; the file that was written.
+
+    The file is the nearest ``pyproject.toml`` at or above `folder`, or a new one in it.
+
+    Raises:
+        SettingError: A setting that no project may set, or a file that can't be read or written.
+    """
+    for name in changes:
+        if name in NEVER_FROM_A_PROJECT:
+            raise SettingError(f"{name} is not saved; nothing was changed", NEVER_FROM_A_PROJECT[name])
+    import tomlkit
+
+    path = find_pyproject(folder) or folder / "pyproject.toml"
+    try:
+        document = tomlkit.parse(path.read_text(encoding="utf-8") if path.exists() else "")
+        tool = document.setdefault("tool", tomlkit.table(is_super_table=True))
+        section = tool.setdefault("or_cache_magic", tomlkit.table())
+        section.update({name: _as_toml(name, text) for name, text in changes.items()})
+        path.write_text(tomlkit.dumps(document), encoding="utf-8")
+    except (OSError, UnicodeDecodeError, tomlkit.exceptions.TOMLKitError) as exc:
+        raise SettingError(f"{path} can't be changed: {exc}", "mend it, or set it without --save") from exc
+    return path
+
+
+def _as_toml(name: str, text: str) -> Any:
+    """`text` as a number or a truth value where it stands for one, as people write TOML; else as it is."""
+    import tomlkit
+
+    try:
+        value = tomlkit.value(text).unwrap()
+        same: bool = parse_setting(name, value, "") == parse_setting(name, text, "")
+    except (tomlkit.exceptions.TOMLKitError, SettingError):
+        return text
+    return value if same else text

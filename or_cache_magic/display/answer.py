@@ -2,13 +2,133 @@
 
 from __future__ import annotations
 
+import io
 import json
-from typing import Any, Final, Literal, get_args
+import re
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 from or_cache_magic.display.escape import fenced, printable
 from or_cache_magic.display.markdown import safe_markdown
 
-__all__ = ["FORMATS", "Format", "answer_bundle"]
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["FORMATS", "Format", "answer_bundle", "first_code", "parse_json", "parse_table"]
+
+_FENCE: Final = re.compile(
+    r"^[ \t]*(?P<rail>`{3,}|~{3,})[ \t]*(?P<language>[^\s`]*)[^\n`]*\n"
+    r"(?P<code>.*?)(?:^[ \t]*(?P=rail)[`~]*[ \t]*$|\Z)",
+    re.MULTILINE | re.DOTALL,
+)
+_TABLE: Final = re.compile(
+    r"^[ \t]*(?P<head>\|?[^\n]*\|[^\n]*)\n"
+    r"[ \t]*\|?[ \t]*:?-+:?[ \t]*(?:\|[ \t]*:?-+:?[ \t]*)*\|?[ \t]*(?:\n|\Z)"
+    r"(?P<rows>(?:[^\n]*\|[^\n]*(?:\n|\Z))*)",
+    re.MULTILINE,
+)
+_CELL_EDGE: Final = re.compile(r"(?<!\\)\|")
+_SEPARATORS: Final = {"csv": ",", "tsv": "\t", "": ","}
+
+
+def first_code(text: str) -> tuple[str, str] | None:
+    """Returns the language (may be empty) and the code of the first fenced block; None without one."""
+    fence = _FENCE.search(text)
+    return (fence["language"], fence["code"].rstrip("\n")) if fence else None
+
+
+def parse_json(text: str) -> Any:
+    """Returns the JSON value of a text: bare, or in its one fenced block.
+
+    Raises:
+        ValueError: Where it stops being JSON (line and column), or that there are several blocks.
+    """
+    blocks = list(_FENCE.finditer(text))
+    bare = text.strip()
+    if not blocks or bare[:1] in tuple('{["'):
+        return _loads(bare)
+    if len(blocks) > 1:
+        raise ValueError(f"expected one fenced block of JSON, found {len(blocks)}")
+    return _loads(blocks[0]["code"].strip())
+
+
+def parse_table(text: str) -> pd.DataFrame:
+    """Returns the table of a text as a DataFrame; columns of numbers are numbers.
+
+    It may be JSON (a list of objects, an object of lists, or an object whose only value is one of
+    these), a fenced block of CSV or TSV, or a Markdown table.
+
+    Raises:
+        ValueError: It is none of these, or a damaged one.
+    """
+    try:
+        value = parse_json(text)
+    except ValueError as exc:
+        not_json = exc
+    else:
+        return _frame_of(value)
+    fence = _FENCE.search(text)
+    if fence and fence["language"].lower() in _SEPARATORS:
+        return _frame_of_csv(fence["code"], _SEPARATORS[fence["language"].lower()])
+    table = _TABLE.search(text)
+    if table:
+        return _frame_of_markdown(table)
+    raise ValueError(
+        f"no table: neither a Markdown table, nor fenced CSV, nor JSON ({not_json})"
+    ) from not_json
+
+
+def _loads(text: str) -> Any:
+    return json.loads(text, parse_constant=_no_constant)
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _frame_of(value: Any) -> pd.DataFrame:
+    import pandas as pd
+
+    if isinstance(value, dict) and len(value) == 1:
+        inner = next(iter(value.values()))
+        if isinstance(inner, dict) or (isinstance(inner, list) and inner and isinstance(inner[0], dict)):
+            value = inner
+    rows = isinstance(value, list) and all(isinstance(row, dict) for row in value)
+    columns = isinstance(value, dict) and value and all(isinstance(cell, list) for cell in value.values())
+    if not (rows or columns):
+        raise ValueError("the JSON is no table: expected a list of objects, or an object of lists")
+    frame: pd.DataFrame = pd.DataFrame(value)
+    return frame
+
+
+def _frame_of_csv(text: str, separator: str) -> pd.DataFrame:
+    import pandas as pd
+
+    # EmptyDataError and ParserError are ValueErrors already.
+    frame: pd.DataFrame = pd.read_csv(io.StringIO(text), sep=separator, skipinitialspace=True)
+    return frame
+
+
+def _frame_of_markdown(table: re.Match[str]) -> pd.DataFrame:
+    import pandas as pd
+
+    columns = _cells(table["head"])
+    rows = [_cells(line) for line in table["rows"].splitlines()]
+    # GFM: short rows are filled up, what is too much is dropped.
+    filled = [(row + [""] * len(columns))[: len(columns)] for row in rows]
+    frame: pd.DataFrame = pd.DataFrame(filled, columns=columns)
+    for at in range(len(columns)):
+        try:
+            frame.isetitem(at, pd.to_numeric(frame.iloc[:, at]).to_numpy())
+        except ValueError:
+            continue  # a column of text stays text
+    return frame
+
+
+def _cells(line: str) -> list[str]:
+    line = line.strip().removeprefix("|")
+    line = line[:-1] if line.endswith("|") and not line.endswith("\\|") else line
+    return [cell.strip().replace("\\|", "|") for cell in _CELL_EDGE.split(line)]
+
 
 Format = Literal["auto", "markdown", "text", "json", "code", "df", "none"]
 """How an answer is shown; ``auto`` is Markdown in a notebook and text in a terminal."""
@@ -38,14 +158,12 @@ def answer_bundle(text: str, format: Format = "markdown") -> dict[str, Any]:  # 
 
 
 def _json(text: str) -> dict[str, Any]:
-    from or_cache_magic.display.formats import parse_json  # few answers are asked for in a form
 
     pretty = printable(json.dumps(parse_json(text), indent=2, ensure_ascii=False))
     return {"text/plain": pretty, "text/markdown": fenced(pretty, "json")}
 
 
 def _code(text: str) -> dict[str, Any] | None:
-    from or_cache_magic.display.formats import first_code
 
     found = first_code(text)
     if found is None:
@@ -55,7 +173,6 @@ def _code(text: str) -> dict[str, Any] | None:
 
 
 def _table(text: str) -> dict[str, Any]:
-    from or_cache_magic.display.formats import parse_table
 
     frame = parse_table(printable(text))
     return {"text/plain": repr(frame), "text/html": frame.to_html(notebook=True, escape=True)}

@@ -19,9 +19,245 @@ characters become their pictures (``␛``), ``\(…\)`` and ``\[…\]`` become `
 
 from __future__ import annotations
 
-from or_cache_magic.display.escape import SPECIAL, escape_html, escape_markdown, fenced, one_line, printable
+import re
+from typing import Final
 
-__all__ = ["escape_html", "escape_markdown", "fenced", "one_line", "printable", "safe_markdown"]
+from or_cache_magic.display.escape import (
+    SPECIAL,
+    TICKS,
+    entity,
+    escape_html,
+    escape_markdown,
+    fenced,
+    one_line,
+    printable,
+)
+
+__all__ = [
+    "escape_html",
+    "escape_markdown",
+    "fenced",
+    "neutralised",
+    "one_line",
+    "printable",
+    "safe_markdown",
+]
+
+_FENCE_OPENS: Final = re.compile(
+    r"^(?P<prefix>[ \t>]*(?:(?:[-+*]|\d{1,9}[.)])[ \t][ \t>]*)*)"
+    r"(?P<fence>`{3,}(?=[^`\n]*$)|~{3,})(?P<info>[^\n]*)$",
+    re.MULTILINE,
+)
+_FENCE_RUN: Final = re.compile("`{3,}|~{3,}")
+_BLANK_LINE_NEXT: Final = re.compile(r"\n?[ \t]*(?:\n|\Z)")
+
+# JupyterLab's own pattern for code spans (latex.ts): what it sees as code, we see as code.
+_CODE_SPAN: Final = re.compile(
+    r"(?P<before>^|[^\\])(?P<ticks>`+)(?P<code>[^\n]*?[^`\n])(?P=ticks)(?!`)", re.MULTILINE
+)
+
+#: What may not stand in code that is left as it is.
+_DANGER: Final = re.compile(r"<[A-Za-z/!?]|!\[|\][(:]|\$|\\(?:begin|end)\{|\\\\[()\[\]]")
+
+_PUNCTUATION: Final = re.compile(r"[!-+/:<-@\[-`{-~\n\t]")
+_ENCODED: Final = r"(?:[^!-+/:<-@\[-`{-~\n\t]|&#\d+;)*"
+_INERT_HTML: Final = (
+    rf"<(?:pre><code>{_ENCODED}</code></pre>|code>{_ENCODED}</code>|span>&#\d+;</span>|br ?/?>|/?su[bp]>)"
+)
+
+_PATH: Final = r"(?:[^\s<>()\"`$\\]|\([^\s<>()\"`$\\]*\)){0,2000}"
+_TARGET: Final = rf"(?:(?i:https?://|mailto:){_PATH}|[^\s<>():&\"`$\\/?#~]*(?:[/?#]{_PATH})?)"
+_LINK_REST: Final = rf" ?{_TARGET}(?:[ \t]+\"[^\"`$\\\n]*\")? ?\)"
+_DEFINITION_REST: Final = rf"\s*(?=\S){_TARGET}(?=\s|\Z)"
+
+_MACRO: Final = (
+    r"(?:href|url|require|style|class|cssId|data|html\w*|unicode|mmlToken|includegraphics)(?![A-Za-z])"
+)
+_TEX: Final = r"(?:[^$`\"\\\n]|\\[^\n`\"]|\n(?![ \t]*\n))"
+_TEX_LINE: Final = r"(?:[^$`\"\\\n]|\\[^\n`\"()])"
+_TEX_BRACKET: Final = r"(?:[^$`\"\\\n]|\\\\\[?|\\[^\n`\"\[\]\\]|\n(?![ \t]*\n))"
+
+_TOKEN: Final = re.compile(
+    rf"(?P<inert>{_INERT_HTML})"
+    r"|(?<!!)<(?P<autolink>(?i:https?://|mailto:)[^\s<>()\[\]\"`$\\]+)>"
+    r"|(?<!!)<(?P<email>[\w.+-]+@[\w-]+(?:\.[\w-]+)+)>"
+    rf"|(?P<tag>\\*(?!{_INERT_HTML})<(?=[A-Za-z/!?]))"
+    r"|(?P<image>(?<!!)!\[(?=[^\[\]\n]*\]\())"
+    r"|(?P<bang>\\*!\[)"
+    rf"|(?P<link>\]\((?!{_LINK_REST}))"
+    rf"|(?P<definition>\]:(?!{_DEFINITION_REST}))"
+    rf"|\$\$(?P<display>{_TEX}+?)(?<!\\)\$\$(?!\$)"
+    rf"|\$(?=[^\s$])(?P<inline>{_TEX_LINE}+?)(?<![\s\\])\$(?![\d$])"
+    rf"|\\\[(?P<bracket>{_TEX_BRACKET}+?)\\\](?!\()"
+    rf"|\\\((?P<paren>{_TEX_LINE}+?)\\\)"
+    rf"|\\begin\{{(?P<env>[A-Za-z]*\*?)\}}(?P<body>{_TEX}{{0,4000}}?)\\end\{{(?P=env)\}}"
+    rf"|(?P<command>\\+(?=(?:begin|end)\{{|{_MACRO}))"
+    r"|(?P<latex>\\{2,}(?=[()\[\]]))"
+    r"|(?P<dollar>\\*\$)"
+    r"|(?P<fence>~{3,})"
+)
+_UNSAFE_TEX: Final = re.compile(rf"\\{_MACRO}|&#")
+_NO_BRACE: Final = re.compile(r"\\(?:begin|end)\{[a-z]*\*?\}|\\[{}]|[^{}]+", re.IGNORECASE)
+_TEX_GAP: Final = re.compile(r"<(?=[A-Za-z/!?])|!(?=\[)|\](?=[(:])")
+
+
+def neutralised(text: str) -> str:
+    """Returns printable text with what could run, load or hide made harmless; see the package."""
+    many_dollars = text.count("$") > 1 or ("$" in text and ("\\(" in text or "\\[" in text))
+    out: list[str] = []
+    pos = 0
+    while opening := _FENCE_OPENS.search(text, pos):
+        out.append(_prose(text[pos : opening.start()], many_dollars=many_dollars))
+        fence = opening["fence"]
+        margin = " {0,3}" if not opening["prefix"] else "[ \t>]*"
+        closes = re.compile(rf"^({margin}){fence[0]}{{{len(fence)},}}[ \t]*$", re.MULTILINE)
+        closing = closes.search(text, opening.end())
+        code = text[opening.end() + 1 : closing.start() if closing else len(text)]
+        pos = closing.end() if closing else len(text)
+        if opening["prefix"]:
+            source = text[opening.start() : pos]
+            out.append(_contained_fence(opening, code, closing[1] if closing else None, source))
+            continue
+        line_before = text[text.rfind("\n", 0, max(opening.start() - 1, 0)) + 1 : opening.start()]
+        if line_before.strip(" \t\n"):
+            out.append("\n")
+        out.append(fenced(code, opening["info"], ticks=len(fence) if fence[0] == "`" else 3))
+        if not _BLANK_LINE_NEXT.match(text, pos + 1) and pos < len(text):
+            out.append("\n")
+    out.append(_prose(text[pos:], many_dollars=many_dollars))
+    return "".join(out)
+
+
+def _encoded(code: str) -> str:
+    return _PUNCTUATION.sub(entity, code)
+
+
+def _contained_fence(opening: re.Match[str], code: str, closing_prefix: str | None, source: str) -> str:
+    """A fence in a list item or quotation: as it is when all parsers must agree on it and it is harmless."""
+    prefix = re.sub(r"[^>\s]", " ", opening["prefix"])
+    lines = code.splitlines()
+    agreed = (
+        closing_prefix == prefix
+        and "\t" not in prefix
+        and all(line.startswith(prefix) or line.rstrip() == prefix.rstrip() for line in lines)
+        and not _FENCE_RUN.search(code)
+        and re.fullmatch(r" ?[\w+#.-]*", opening["info"])
+    )
+    if agreed and not _DANGER.search(code):
+        return source
+    shown = "".join(_unindented(line, prefix) + "\n" for line in code.split("\n")[: len(lines)])
+    return f"{opening['prefix']}<pre><code>{_encoded(shown)}</code></pre>"
+
+
+def _unindented(line: str, prefix: str) -> str:
+    if line.startswith(prefix):
+        return line[len(prefix) :]
+    kept = line[: len(prefix)].lstrip(" \t>" if ">" in prefix else " \t")
+    return kept + line[len(prefix) :]
+
+
+def _prose(text: str, *, many_dollars: bool) -> str:
+    out: list[str] = []
+    pos = 0
+    if "`" in text:
+        # Runs of three are no fence here, and must not become one; without them the search is linear.
+        text = TICKS.sub(lambda run: _encoded(run[0]), text)
+        for span in _CODE_SPAN.finditer(text):
+            start = span.start("ticks")
+            out += (_plain(text[pos:start], many_dollars=many_dollars), _code_span(span))
+            pos = span.end()
+    out.append(_plain(text[pos:], many_dollars=many_dollars))
+    return "".join(out)
+
+
+def _code_span(span: re.Match[str]) -> str:
+    code = span["code"]
+    if not _DANGER.search(code):
+        return span[0][len(span["before"]) :]
+    if len(code) > 1 and code[0] == code[-1] == " " and code.strip():
+        code = code[1:-1]
+    line_start = span.string.rfind("\n", 0, span.start("ticks")) + 1
+    if span.string[line_start:].lstrip(" ").startswith("|"):
+        code = code.replace("\\|", "|")  # in a table's row the backslash is the table's, not the code's
+    return f"<code>{_encoded(code)}</code>"
+
+
+def _plain(text: str, *, many_dollars: bool) -> str:
+    out: list[str] = []
+    pos = 0
+    math_end = -1
+    while found := SPECIAL.search(text, pos):
+        start = found.start()
+        out.append(text[pos:start])
+        token = _TOKEN.match(text, start)
+        if token is None:
+            pos = found.end()
+            out.append(found[0])
+            continue
+        if start == math_end:
+            out.append(" ")  # "$a$" and "$b$" side by side would read as "$a", "$$", "b$"
+        new, pos = _rewritten(token, many_dollars=many_dollars)
+        math_end = pos if new.endswith("$") else -1
+        out.append(new)
+    out.append(text[pos:])
+    return "".join(out)
+
+
+def _rewritten(token: re.Match[str], *, many_dollars: bool) -> tuple[str, int]:
+    """What is written for a token, and where to read on."""
+    kind, whole = token.lastgroup or "", token[0]
+    end = token.end()
+    if kind in _FIXED:
+        return _FIXED[kind], end
+    if kind in {"display", "inline", "bracket", "paren", "body"}:
+        return _mathematics(token, kind)
+    if kind in {"autolink", "email"}:
+        address = token[kind]
+        return f"[{_encoded(address)}]({'mailto:' if kind == 'email' else ''}{address})", end
+    if kind == "inert" or (kind == "dollar" and not many_dollars):
+        return whole, end
+    if kind == "fence":
+        return _encoded(whole), end
+    backslashes = len(whole) - len(whole.lstrip("\\"))
+    if kind in {"command", "latex"}:
+        return _apart("\\") * ((backslashes + 1) // 2), end
+    escaped = "\\" * (backslashes - backslashes % 2)
+    return escaped + {"tag": "&lt;", "bang": "&#33;[", "dollar": _apart("$")}[kind], end
+
+
+_FIXED: Final = {"image": "[image: ", "link": "]&#40;", "definition": "]&#58;"}
+
+
+def _apart(char: str) -> str:
+    """A character in an element of its own: MathJax does not look for delimiters across elements."""
+    return f"<span>&#{ord(char)};</span>"
+
+
+def _mathematics(token: re.Match[str], kind: str) -> tuple[str, int]:
+    tex = token[kind]
+    if not _is_sound(tex):
+        # Its first delimiter is text; what follows is read again.
+        opening = 1 if kind == "inline" else 2
+        literal = {"inline": _apart("$"), "display": _apart("$") * 2, "body": _apart("\\")}
+        if kind == "body":
+            return literal[kind], token.start() + 1
+        return literal.get(kind, token[0][:opening]), token.start() + opening
+    tex = _TEX_GAP.sub(r"\g<0> ", tex)
+    if kind == "body":
+        return f"\\begin{{{token['env']}}}{tex}\\end{{{token['env']}}}", token.end()
+    if kind in {"inline", "paren"}:
+        return f"${tex.strip()}$", token.end()
+    return f"$${tex}$$", token.end()
+
+
+def _is_sound(tex: str) -> bool:
+    """Whether JupyterLab would end this mathematics where we do (braces balanced), and it sets no links."""
+    if not tex.strip() or _UNSAFE_TEX.search(tex):
+        return False
+    depth = 0
+    for brace in _NO_BRACE.sub("", tex) if "{" in tex or "}" in tex else "":
+        depth += 1 if brace == "{" else -1 if depth else 0
+    return depth == 0
 
 
 def safe_markdown(text: str) -> str:
@@ -36,8 +272,5 @@ def safe_markdown(text: str) -> str:
     text = printable(text)
     if not (SPECIAL.search(text) or "`" in text):
         return text
-    from or_cache_magic.display.untrusted import (
-        neutralised,  # its patterns take 4 ms to compile, and plain prose needs none
-    )
 
     return neutralised(text)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Literal
 
-from or_cache_magic.core.cost import format_usd
+from or_cache_magic.core.units import format_usd
 from or_cache_magic.display.escape import escape_markdown, one_line
 
 if TYPE_CHECKING:

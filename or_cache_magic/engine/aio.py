@@ -12,10 +12,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Final, Generic, TypeVar
 
-from or_cache_magic.core.cancel import Cancel
+from or_cache_magic.core.callbacks import Cancel
 from or_cache_magic.engine.single_flight import Flight, SingleFlight
 
-__all__ = ["SIZE", "Crew"]
+__all__ = ["SIZE", "AsyncFlights"]
 
 T = TypeVar("T")
 
@@ -27,7 +27,7 @@ _FAREWELL_S: Final = 1.0
 the system itself is connecting, which nothing ends; then the thread goes on to the end without the task."""
 
 
-class Crew(Generic[T]):
+class AsyncFlights(Generic[T]):
     """Does `flight.SingleFlight.do` for tasks. Thread-safe; several event loops may share one.
 
     A thread is only ever taken by who leads a flight, and a leader waits for no other flight of this process:
@@ -58,7 +58,7 @@ class Crew(Generic[T]):
 
         Raises:
             Exception: What `work` raised.
-            asyncio.CancelledError: This task was cancelled, or the crew was closed.
+            asyncio.CancelledError: This task was cancelled, or the async_flights was closed.
         """
         while True:
             cancel = Cancel()
@@ -78,7 +78,7 @@ class Crew(Generic[T]):
         await asyncio.to_thread(work)
 
     def close(self) -> None:
-        """Calls off what is in the air and waits for its end. The crew can be used again."""
+        """Calls off what is in the air and waits for its end. The async_flights can be used again."""
         with self._lock:
             executor, self._executor = self._executor, None
             aloft = list(self._aloft)

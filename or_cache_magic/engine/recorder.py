@@ -8,7 +8,6 @@ from contextlib import AbstractContextManager
 from decimal import Decimal
 from typing import Final
 
-from or_cache_magic.core.cost import FREE
 from or_cache_magic.core.policy import Policy, lifetime_s
 from or_cache_magic.core.records import (
     UNKNOWN_COST,
@@ -22,11 +21,12 @@ from or_cache_magic.core.records import (
     RequestKey,
     Usage,
 )
+from or_cache_magic.core.units import FREE
 from or_cache_magic.errors import StoreCorruptError, StoreError, UpstreamError
 from or_cache_magic.storage.entries import DiskStore
 from or_cache_magic.storage.ledger import Ledger
 
-__all__ = ["Books", "paid_for"]
+__all__ = ["Recorder", "paid_for"]
 
 _NO_USAGE: Final = Usage()
 _ZERO: Final = Decimal(0)
@@ -41,7 +41,7 @@ def _unknown(_request: Request, _answer: Answer) -> Decimal | None:
     return None
 
 
-class Books:
+class Recorder:
     """The store and the ledger, written together. Thread-safe.
 
     Args:

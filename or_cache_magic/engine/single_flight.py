@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from typing import Final, Generic, TypeVar
 
-from or_cache_magic.core.cancel import Cancel
+from or_cache_magic.core.callbacks import Cancel
 
 __all__ = ["Flight", "SingleFlight"]
 
@@ -70,7 +70,7 @@ class SingleFlight(Generic[T]):
     when it has landed: remembering is the store's job, so the leader must look there again before it works.
 
     `do` is for a thread that works and waits itself. `board`, `lead`, `watch` and `leave` are its parts, for
-    those who wait otherwise (`crew.Crew`).
+    those who wait otherwise (`async_flights.AsyncFlights`).
     """
 
     def __init__(self) -> None:

@@ -9,26 +9,71 @@ from __future__ import annotations
 
 import heapq
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from or_cache_magic.core.callbacks import Asker
-from or_cache_magic.core.cost import FREE, format_usd
+from or_cache_magic.core.callbacks import Callbacks
 from or_cache_magic.core.records import UNKNOWN_COST, Cost, Request
+from or_cache_magic.core.units import FREE, decimal_usd, format_usd
 from or_cache_magic.errors import BudgetError, StoreError
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
     from or_cache_magic.money.estimate import Estimate
-    from or_cache_magic.storage.spent import Spent
+    from or_cache_magic.storage.totals import Spent
 
-__all__ = ["Limit", "Purse", "Watch"]
+__all__ = ["BudgetGuard", "BudgetTracker", "KeyLimits", "Limit", "read_key_limits"]
 
 
-class Purse:
-    """What was spent on one purpose, and what is reserved for calls under way. Not thread-safe: see `Watch`.
+class KeyLimits(NamedTuple):
+    """The limits of a key, in US dollars.
+
+    Attributes:
+        limit_usd: The most that it may spend; None is no limit.
+        remaining_usd: What is left of that; None without a limit.
+        resets: When the limit begins anew: ``daily``, ``weekly``, ``monthly``; empty is never.
+        used_usd: What it has spent in all; None is not told.
+        used_this_month_usd: What of that in this month, in UTC; None is not told.
+        is_free_tier: Whether nothing was ever paid into its account.
+    """
+
+    limit_usd: Decimal | None
+    remaining_usd: Decimal | None
+    resets: str
+    used_usd: Decimal | None
+    used_this_month_usd: Decimal | None
+    is_free_tier: bool
+
+
+def read_key_limits(told: Any) -> KeyLimits | None:
+    """The limits in a reply of ``GET /key``; None when it tells none."""
+    data = told.get("data") if isinstance(told, Mapping) else None
+    if not isinstance(data, Mapping):
+        return None
+    resets = data.get("limit_reset")
+    return KeyLimits(
+        limit_usd=decimal_usd(data.get("limit")),
+        remaining_usd=_signed(data.get("limit_remaining")),
+        resets=resets if isinstance(resets, str) else "",
+        used_usd=decimal_usd(data.get("usage")),
+        used_this_month_usd=decimal_usd(data.get("usage_monthly")),
+        is_free_tier=data.get("is_free_tier") is True,
+    )
+
+
+def _signed(value: Any) -> Decimal | None:
+    """An amount that may be below 0: calls under way when the limit was reached are still charged."""
+    below = isinstance(value, (Decimal, int, float)) and not isinstance(value, bool) and value < 0
+    usd = decimal_usd(-value if below else value)
+    return -usd if below and usd is not None else usd
+
+
+class BudgetTracker:
+    """What was spent on one purpose, and what is reserved for calls under way.
+
+    Not thread-safe: see `BudgetGuard`.
 
     Args:
         spent: Tells what was spent by the ledger, and how many calls' cost is unknown there; None counts
@@ -75,19 +120,19 @@ class Limit(NamedTuple):
     Attributes:
         name: What set it, as the error names it: ``--max-cost``, ``this session's max_cost_usd``.
         usd: The most.
-        purse: What was spent on it.
+        tracker: What was spent on it.
     """
 
     name: str
     usd: Decimal
-    purse: Purse
+    tracker: BudgetTracker
 
 
 _purses: Final = threading.Lock()
-"""Held while limits are compared and reservations made: a purse may be in several watches."""
+"""Held while limits are compared and reservations made: a tracker may be in several guards."""
 
 
-class Watch:
+class BudgetGuard:
     """One ask's money: `check` it before it is sent, and say in `paid` what it came to.
 
     A context manager: what an error tells of the cost is taken from it.
@@ -111,18 +156,18 @@ class Watch:
             self.paid = _paid_in_vain(exc)
         with _purses:
             for limit in self._limits:
-                limit.purse.settle(id(self), self.paid)
+                limit.tracker.settle(id(self), self.paid)
 
-    def over(self, asker: Asker) -> Asker:
-        """The asker, whose ask is checked before it is sent, after its own say."""
-        own = asker.before_send
+    def over(self, callbacks: Callbacks) -> Callbacks:
+        """The callbacks of an ask, which is checked before it is sent, after its own say."""
+        own = callbacks.before_send
 
         def before_send(request: Request) -> None:
             if own is not None:
                 own(request)
             self.check(request)
 
-        return asker._replace(before_send=before_send)
+        return callbacks._replace(before_send=before_send)
 
     def check(self, request: Request) -> None:
         """Reserves the most that a request can cost.
@@ -135,13 +180,13 @@ class Watch:
             for limit in self._limits:
                 _hold(limit, estimate)
             for limit in self._limits:
-                limit.purse.reserve(id(self), estimate.high_usd or Decimal(0))
+                limit.tracker.reserve(id(self), estimate.high_usd or Decimal(0))
 
 
 def _hold(limit: Limit, estimate: Estimate) -> None:
     """Raises unless the limit holds with the most that this call can cost."""
     try:
-        spent_usd, high_usd = limit.purse.at_most(), estimate.high_usd
+        spent_usd, high_usd = limit.tracker.at_most(), estimate.high_usd
     except StoreError as exc:
         raise BudgetError(
             f"what was spent can't be read, so the {format_usd(limit.usd)} of {limit.name} can't be held"

@@ -11,16 +11,15 @@ from decimal import Decimal
 from itertools import product
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from or_cache_magic.core.cost import billed_apart
-from or_cache_magic.money.estimate import BILLED_WITHIN_S, asked_models, why_more_than_tokens
-from or_cache_magic.money.serving import may_serve
+from or_cache_magic.core.units import billed_apart
+from or_cache_magic.money.estimate import BILLED_WITHIN_S, asked_models, may_serve, why_more_than_tokens
 
 if TYPE_CHECKING:
     from or_cache_magic.core.records import Usage
-    from or_cache_magic.money.listings import Listed
+    from or_cache_magic.money.listings import ModelPricing
     from or_cache_magic.money.price import Price
 
-__all__ = ["Made", "prompt_cache_saved", "tokens_cost"]
+__all__ = ["CompletedCall", "prompt_cache_saved", "tokens_cost"]
 
 _SAME_LIST_S: Final = 86_400
 """A list that is further from a call than this tells nothing of what it cost."""
@@ -28,7 +27,7 @@ _SAME_LIST_S: Final = 86_400
 _NOTHING: Final = Decimal(0)
 
 
-class Made(NamedTuple):
+class CompletedCall(NamedTuple):
     """A call that was made.
 
     Attributes:
@@ -41,14 +40,14 @@ class Made(NamedTuple):
     """
 
     usage: Usage
-    listed: Listed
+    listed: ModelPricing
     body: Mapping[str, Any]
     at_s: float
     provider: str | None = None
     written_1h: bool | None = None
 
 
-def tokens_cost(call: Made) -> Decimal | None:
+def tokens_cost(call: CompletedCall) -> Decimal | None:
     """What a call cost by its tokens (source ``estimated``), in US dollars; None when that isn't certain."""
     usage, listed, body = call.usage, call.listed, call.body
     if usage.prompt_tokens is None or usage.completion_tokens is None or listed.listed_s is None:
@@ -62,7 +61,7 @@ def tokens_cost(call: Made) -> Decimal | None:
     return amounts.pop() if len(amounts) == 1 else None
 
 
-def prompt_cache_saved(call: Made, prompt_cost_usd: Decimal | None = None) -> Decimal | None:
+def prompt_cache_saved(call: CompletedCall, prompt_cost_usd: Decimal | None = None) -> Decimal | None:
     """What the provider's prompt caching took off a call, in US dollars; None when that isn't certain.
 
     The cached tokens times what reading them is cheaper, less the written ones times what writing them is
@@ -90,7 +89,7 @@ def prompt_cache_saved(call: Made, prompt_cost_usd: Decimal | None = None) -> De
     return amounts.pop() if len(amounts) == 1 else None
 
 
-def _readings(call: Made) -> Iterator[tuple[Price, bool]]:
+def _readings(call: CompletedCall) -> Iterator[tuple[Price, bool]]:
     """Every price that a call may have been billed at, and whether what it wrote is kept for an hour."""
     tokens = call.usage.prompt_tokens or 0
     unsure = call.written_1h is None and call.usage.cache_write_tokens

@@ -7,15 +7,17 @@ sharing data, plugins that are on by default) no list tells, and it is not in th
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from or_cache_magic.core.cost import billed_apart
-from or_cache_magic.money.serving import may_serve, why_elsewhere
+from or_cache_magic.core.units import billed_apart, decimal_usd
+from or_cache_magic.money.listings import Name
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+
     from or_cache_magic.core.tokens import TokenRange
-    from or_cache_magic.money.listings import Listed, Offer
+    from or_cache_magic.money.listings import Endpoint, ModelPricing
     from or_cache_magic.money.price import Price
 
 __all__ = [
@@ -24,9 +26,105 @@ __all__ = [
     "asked_models",
     "estimate",
     "hides",
+    "may_serve",
+    "why_elsewhere",
     "why_more_than_tokens",
     "writes_for_1h",
 ]
+
+_USUAL: Final = frozenset({"auto", "default"})
+_TIERS: Final[Mapping[str, str]] = {"flex": "flex", "priority": "priority", "fast": "priority"}
+_ADMITTED: Final[Mapping[str, str]] = {"floor": "flex", "nitro": "priority"}
+"""The tiers that variants admit besides the usual one."""
+
+
+def may_serve(offers: Iterable[Endpoint], model: str, body: Mapping[str, Any]) -> tuple[Endpoint, ...]:
+    """The offers of a model that may serve this request; none when the request's preferences admit none.
+
+    Honoured are ``provider``'s ``only``, ``ignore``, ``order`` without fallbacks, ``max_price`` and
+    ``quantizations``, the service tier, and the variants that admit another tier. What else narrows the
+    choice is not, so that this may be too many and never too few.
+
+    Args:
+        offers: All of the model's.
+        model: The model as it was asked for, with its variants.
+        body: The request.
+    """
+    preferences = body.get("provider")
+    admitted = [offer for offer in offers if _admits(preferences, offer)]
+    usual = [offer for offer in admitted if offer.tier == "default"]
+    tier = _TIERS.get(str(body.get("service_tier")), "")
+    tiered = [offer for offer in admitted if offer.tier == tier]
+    if tier == "flex" and tiered:
+        return tuple(tiered)  # full, it is refused: there is no other
+    variants = Name.of(model).variants
+    more = {tier} | {other for variant, other in _ADMITTED.items() if variant in variants}
+    return tuple(usual + [offer for offer in admitted if offer.tier in more])
+
+
+def why_elsewhere(offers: Iterable[Endpoint], model: str, body: Mapping[str, Any]) -> str:
+    """Why something that is not among these offers may serve the request; empty when nothing may."""
+    tier = str(body.get("service_tier") or "default")
+    if tier not in _USUAL and tier not in _TIERS:
+        return f"the service tier {tier[:20]!r} is not known here"
+    fast = tier in ("fast", "priority") or "nitro" in Name.of(model).variants
+    if fast and "anthropic/" in model and not any(offer.tier == "priority" for offer in offers):
+        return f"a dearer, faster sibling of {model} may answer"
+    reasoning = body.get("reasoning")
+    if isinstance(reasoning, Mapping) and reasoning.get("mode") == "pro":
+        return f"a dearer sibling of {model} reasons in mode pro"
+    return ""
+
+
+def _admits(preferences: Any, offer: Endpoint) -> bool:
+    if not isinstance(preferences, Mapping):
+        return True
+    only, ignored, order = (_texts(preferences.get(name)) for name in ("only", "ignore", "order"))
+    if only and not _named(offer, only):
+        return False
+    # A provider's slug does not ignore its offers of other tiers.
+    if offer.tag.lower() in ignored or (offer.tier == "default" and _named(offer, ignored)):
+        return False
+    if preferences.get("allow_fallbacks") is False and order and not _named(offer, order):
+        return False
+    quantizations = _texts(preferences.get("quantizations"))
+    if quantizations and offer.quantization not in quantizations:
+        return False
+    return not _too_dear(preferences.get("max_price"), offer.price)
+
+
+def _named(offer: Endpoint, slugs: Collection[str]) -> bool:
+    """Whether a provider's slug or display name means this offer: its whole tag, or any of the provider's."""
+    return any(name.lower() in slugs for name in (offer.tag, offer.tag.partition("/")[0], offer.provider))
+
+
+def _texts(value: Any) -> frozenset[str]:
+    items = value if isinstance(value, (list, tuple)) else ()
+    return frozenset(item.lower() for item in items if isinstance(item, str))
+
+
+def _too_dear(most: Any, price: Price) -> bool:
+    """Whether it is over ``max_price`` at every hour: US dollars for a million tokens, or for a request."""
+    if not isinstance(most, Mapping):
+        return False
+    for name, units in _MAX_PRICE_UNITS.items():
+        limit = decimal_usd(_number(most.get(name)))
+        rates = [getattr(price, name), *(override.rates.get(name) for override in price.overrides)]
+        known = [usd for usd in rates if usd is not None]
+        if limit is not None and known and min(known) * (1 - price.discount) * units > limit:
+            return True
+    return False
+
+
+_MAX_PRICE_UNITS: Final[Mapping[str, int]] = {"prompt": 1_000_000, "completion": 1_000_000, "request": 1}
+
+
+def _number(value: Any) -> Any:
+    try:
+        return Decimal(value) if isinstance(value, str) else value
+    except InvalidOperation:
+        return None
+
 
 BILLED_WITHIN_S: Final = 600
 """How long after it was sent a call may be billed, perhaps at the next hour's rate: then it is given up."""
@@ -69,7 +167,7 @@ def asked_models(body: Mapping[str, Any]) -> tuple[str, ...]:
 def estimate(
     body: Mapping[str, Any],
     tokens: TokenRange,
-    listed: Sequence[Listed],
+    listed: Sequence[ModelPricing],
     at_s: float,
     *,
     prompt_cache: str = "",
@@ -104,7 +202,7 @@ def estimate(
     )
 
 
-def why_more_than_tokens(listed: Listed, body: Mapping[str, Any]) -> str:
+def why_more_than_tokens(listed: ModelPricing, body: Mapping[str, Any]) -> str:
     """Why a model's answer may cost more than tokens at the prices of its offers; empty when it can't."""
     model, outputs = listed.model, listed.listing.outputs if listed.listing else ()
     asked = body.get("modalities")
@@ -130,7 +228,7 @@ def writes_for_1h(body: Mapping[str, Any], prompt_cache: str = "") -> bool | Non
     return times.pop() if len(times) == 1 else None
 
 
-def hides(listed: Listed, tokens: TokenRange, at_s: float) -> bool:
+def hides(listed: ModelPricing, tokens: TokenRange, at_s: float) -> bool:
     """Whether a list that was fetched at another hour leaves a price untold that one of now may tell."""
     return any(
         offer.price.between(tokens.low, tokens.high, at_s, at_s + BILLED_WITHIN_S)[1].unknown
@@ -170,7 +268,7 @@ class _Span(NamedTuple):
     why: str = ""
 
 
-def _span(listed: Listed, terms: _Terms) -> _Span:
+def _span(listed: ModelPricing, terms: _Terms) -> _Span:
     """What one model may cost, whoever serves it."""
     offers = may_serve(listed.offers, listed.model, terms.body)
     if not offers:
@@ -192,7 +290,7 @@ def _span(listed: Listed, terms: _Terms) -> _Span:
     )
 
 
-def _offer_span(offer: Offer, listed: Listed, terms: _Terms) -> _Span:
+def _offer_span(offer: Endpoint, listed: ModelPricing, terms: _Terms) -> _Span:
     """What one offer may cost."""
     tokens = terms.tokens
     lowest, highest = offer.price.between(tokens.low, tokens.high, terms.at_s, terms.at_s + BILLED_WITHIN_S)
@@ -235,7 +333,7 @@ def _dearest_input(price: Price, *, reads: bool, writes: bool, for_1h: bool) -> 
     return max(usd for usd in rates if usd is not None)
 
 
-def _longest(offer: Offer, listed: Listed, terms: _Terms) -> int | None:
+def _longest(offer: Endpoint, listed: ModelPricing, terms: _Terms) -> int | None:
     """The most tokens that may come back, reasoning included; None when nothing limits them."""
     heeded = not offer.supported_parameters or any(name in offer.supported_parameters for name in _LIMITS)
     if terms.limit is not None and heeded:  # a provider that does not know the limit goes without it

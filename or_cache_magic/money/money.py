@@ -8,19 +8,19 @@ from collections.abc import Callable, Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
-from or_cache_magic.money.budget import Limit, Purse, Watch
+from or_cache_magic.money.budget import BudgetGuard, BudgetTracker, Limit
 
 if TYPE_CHECKING:
     from or_cache_magic.core.records import Answer, Outcome, Request
     from or_cache_magic.core.settings import Settings
-    from or_cache_magic.money.catalog import PriceBook
+    from or_cache_magic.money.budget import KeyLimits
+    from or_cache_magic.money.catalog import PriceCatalog
     from or_cache_magic.money.estimate import Estimate
-    from or_cache_magic.money.key_limits import KeyLimits
-    from or_cache_magic.money.reconciliation import Settled, Settler
+    from or_cache_magic.money.reconciliation import Reconciler, Settled
     from or_cache_magic.storage.database import Database
     from or_cache_magic.storage.ledger import Ledger
-    from or_cache_magic.storage.spent import Spent
     from or_cache_magic.storage.tiered import TieredStore
+    from or_cache_magic.storage.totals import Spent
 
 __all__ = ["Money"]
 
@@ -65,20 +65,20 @@ class Money:
         self._settings = settings
         self._clock = clock
         self._lock = threading.Lock()
-        self._prices: PriceBook | None = None
-        self._settler: Settler | None = None
+        self._prices: PriceCatalog | None = None
+        self._settler: Reconciler | None = None
         self._round: threading.Thread | None = None
-        self._session = Purse(self._spent_in_session)
-        self._day = Purse(self._spent_today)
+        self._session = BudgetTracker(self._spent_in_session)
+        self._day = BudgetTracker(self._spent_today)
 
     @property
-    def prices(self) -> PriceBook:
+    def prices(self) -> PriceCatalog:
         """What OpenRouter lists."""
         with self._lock:
             if self._prices is None:
-                from or_cache_magic.money.catalog import PriceBook
+                from or_cache_magic.money.catalog import PriceCatalog
 
-                self._prices = PriceBook(self._database, self._fetch, self._clock)
+                self._prices = PriceCatalog(self._database, self._fetch, self._clock)
             return self._prices
 
     def estimate(self, request: Request) -> Estimate:
@@ -86,7 +86,7 @@ class Money:
         may_fetch = self._settings().mode != "offline"
         return self.prices.estimate(request, self._clock(), may_fetch=may_fetch)
 
-    def watch(self, max_cost_usd: Decimal | None, more: Sequence[Limit] = ()) -> Watch:
+    def watch(self, max_cost_usd: Decimal | None, more: Sequence[Limit] = ()) -> BudgetGuard:
         """Watches over what an ask may cost.
 
         Args:
@@ -96,12 +96,12 @@ class Money:
         settings = self._settings()
         limits = list(more)
         if max_cost_usd is not None:
-            limits.append(Limit("--max-cost", max_cost_usd, Purse()))
+            limits.append(Limit("--max-cost", max_cost_usd, BudgetTracker()))
         if settings.max_cost_usd is not None:
             limits.append(Limit("this session's max_cost_usd", settings.max_cost_usd, self._session))
         if settings.max_cost_per_day_usd is not None:
             limits.append(Limit("a day's max_cost_per_day_usd", settings.max_cost_per_day_usd, self._day))
-        return Watch(limits, self.estimate)
+        return BudgetGuard(limits, self.estimate)
 
     def prompt_cache_saved(self, request: Request, answer: Answer) -> Decimal | None:
         """What prompt caching took off a call, by the prices that are known now; None when they aren't.
@@ -160,7 +160,7 @@ class Money:
         """
         if self._settings().mode == "offline":
             return None
-        from or_cache_magic.money.key_limits import read_key_limits
+        from or_cache_magic.money.budget import read_key_limits
 
         told = self._fetch("/key", base_url=self._settings().base_url, timeout_s=_KEY_TIMEOUT_S)
         return read_key_limits(told)
@@ -178,13 +178,13 @@ class Money:
         if self._round is not None:
             self._round.join(_CLOSING_S)
 
-    def _open_settler(self) -> Settler:
+    def _open_settler(self) -> Reconciler:
         prices = self.prices
         with self._lock:
             if self._settler is None:
-                from or_cache_magic.money.reconciliation import Settler, count_tokens
+                from or_cache_magic.money.reconciliation import Reconciler, count_tokens
 
-                self._settler = Settler(
+                self._settler = Reconciler(
                     self._database,
                     self._store,
                     self._fetch,

@@ -13,18 +13,18 @@ from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol
 
-from or_cache_magic.core.cost import cost_reported
 from or_cache_magic.core.records import Cost, LedgerRow, Request
+from or_cache_magic.core.units import cost_reported
 from or_cache_magic.errors import OrCacheError, StoreError, UpstreamError
-from or_cache_magic.storage.settlements import Settlements, Waiting
+from or_cache_magic.storage.ledger_rows import Settlements, Waiting
 
 if TYPE_CHECKING:
     from or_cache_magic.core.records import Answer
-    from or_cache_magic.money.catalog import PriceBook
+    from or_cache_magic.money.catalog import PriceCatalog
     from or_cache_magic.storage.database import Database
     from or_cache_magic.storage.entries import DiskStore
 
-__all__ = ["NOTHING_SETTLED", "Settled", "Settler", "count_tokens"]
+__all__ = ["NOTHING_SETTLED", "Reconciler", "Settled", "count_tokens"]
 
 _LONGEST_FETCH_S: Final = 10.0
 _MOST_USD: Final = 1_000_000
@@ -58,7 +58,7 @@ class Settled(NamedTuple):
 NOTHING_SETTLED: Final = Settled()
 
 
-class Told(NamedTuple):
+class GenerationCost(NamedTuple):
     """What ``GET /generation`` told.
 
     Attributes:
@@ -84,8 +84,8 @@ class EntryKeeper(Protocol):
         """Give the answer that this generation made its cost, in the open transaction."""
 
 
-def count_tokens(store: DiskStore, prices: PriceBook) -> Callable[[LedgerRow], Decimal | None]:
-    """For `Settler`: what a call cost by the tokens of its kept answer; None where there is any doubt."""
+def count_tokens(store: DiskStore, prices: PriceCatalog) -> Callable[[LedgerRow], Decimal | None]:
+    """For `Reconciler`: what a call cost by the tokens of its kept answer; None where there is any doubt."""
 
     def estimated(row: LedgerRow) -> Decimal | None:
         # For how long something was written to a prompt cache is not kept, and has its price.
@@ -99,7 +99,7 @@ def count_tokens(store: DiskStore, prices: PriceBook) -> Callable[[LedgerRow], D
     return estimated
 
 
-class Settler:
+class Reconciler:
     """Settles the ledger of one `Database`, and the entries with it. Thread-safe; of several kernels too.
 
     Args:
@@ -197,12 +197,12 @@ class Settler:
                 usd = None if call is None else self._estimated(call)
                 if usd is None:
                     return "given up"
-                told = Told(Cost(usd, "estimated"), None)
+                told = GenerationCost(Cost(usd, "estimated"), None)
             for digest in settlements.settle(generation_id, told.cost, told.discount_usd):
                 self._store.settle(digest, generation_id, told.cost)
         return "settled"
 
-    def _ask(self, base_url: str, generation_id: str, timeout_s: float) -> Told | None:
+    def _ask(self, base_url: str, generation_id: str, timeout_s: float) -> GenerationCost | None:
         """What is told of a generation; None is nothing (yet). Raises `OrCacheError` when nobody answers."""
         try:
             data = self._generation(base_url, generation_id, timeout_s)
@@ -238,7 +238,7 @@ def _due(waiting: list[Waiting], now_s: float) -> list[str]:
     return [generation_id for generation_id, next_s in waiting if next_s <= now_s]
 
 
-def _told(data: Mapping[str, Any]) -> Told | None:
+def _told(data: Mapping[str, Any]) -> GenerationCost | None:
     """What ``/generation`` tells; None while a part of the cost is missing. The rule is that of ``usage``."""
     cost = cost_reported(
         {
@@ -249,7 +249,7 @@ def _told(data: Mapping[str, Any]) -> Told | None:
     )
     if cost.usd is None or cost.usd > _MOST_USD:
         return None
-    return Told(Cost(cost.usd, "generation"), _discount(data))
+    return GenerationCost(Cost(cost.usd, "generation"), _discount(data))
 
 
 def _discount(data: Mapping[str, Any]) -> Decimal | None:

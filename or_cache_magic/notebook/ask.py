@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import dis
+import sys
+import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
+from or_cache_magic.core.units import format_usd
+from or_cache_magic.display.receipt import format_age
 from or_cache_magic.errors import FormatError, RequestError
-from or_cache_magic.notebook.arguments import AskOptions, parse_ask_cell, parse_ask_line
-from or_cache_magic.notebook.caller import deliver, keeps_result
-from or_cache_magic.notebook.cards import say
-from or_cache_magic.notebook.options import CELL, LINE
+from or_cache_magic.notebook.options import CELL, LINE, AskOptions, parse_ask_cell, parse_ask_line
 from or_cache_magic.notebook.parser import help_text
+from or_cache_magic.notebook.status import say
 
 if TYPE_CHECKING:
     from decimal import Decimal
+    from types import FrameType
+
+    from IPython.core.interactiveshell import InteractiveShell
 
     from or_cache_magic.cache.cache import CompletionCache
     from or_cache_magic.cache.completion import Completion
@@ -21,9 +27,82 @@ if TYPE_CHECKING:
     from or_cache_magic.core.records import Outcome, Request
     from or_cache_magic.core.settings import Settings
     from or_cache_magic.display.screen import Screen
+    from or_cache_magic.money.estimate import Estimate
     from or_cache_magic.notebook.session import Session
 
-__all__ = ["ask_cell", "ask_line", "request_params"]
+__all__ = [
+    "ask_cell",
+    "ask_line",
+    "deliver",
+    "estimate_text",
+    "keeps_result",
+    "preview_line",
+    "request_params",
+]
+
+_SHOWN = 10
+"""Hex digits of a key that are shown."""
+
+
+def preview_line(cache: CompletionCache, request: Request, policy: Policy) -> str:
+    """Whether a request would hit, or what asking it may cost. Sends no prompt; prices may be looked up."""
+    key, row, why = cache.peek(request, policy)
+    where = f"{request.body['model']} · key {key[:_SHOWN]}"
+    if row is None:
+        estimate = cache.money.estimate(request)
+        return f"would ask {where} · {why} · {estimate_text(estimate)} · nothing sent"
+    age = format_age(time.time() - row.created_s)
+    return f"would hit {where} · cached {age} · bought for {format_usd(row.cost.usd)} · nothing sent"
+
+
+def estimate_text(estimate: Estimate) -> str:
+    """What a call may cost: ``$0.0000021 to $0.0025 (≈ 14 → at most 4,096 tokens, prices of 2026-11-23)``."""
+    tokens, most = estimate.prompt_tokens, estimate.completion_tokens[1]
+    limit = "no limit known" if most is None else f"at most {most:,}"
+    counted = f"≈ {tokens.likely:,} → {limit} tokens"
+    if estimate.high_usd is None:
+        low = f"at least {format_usd(estimate.low_usd)}, " if estimate.low_usd else ""
+        return f"{low}upper cost unknown: {estimate.unknown_why} ({counted})"
+    dated = ""
+    if estimate.listed_s is not None:
+        dated = f", prices of {time.strftime('%Y-%m-%d', time.localtime(estimate.listed_s))}"
+    low, high = format_usd(estimate.low_usd), format_usd(estimate.high_usd)
+    return f"{low if low == high else f'{low} to {high}'} ({counted}{dated})"
+
+
+_RUNNERS: Final = ("run_line_magic", "run_cell_magic")
+_PRINT: Final = 1
+"""The argument of ``CALL_INTRINSIC_1`` that shows an expression's value (Python 3.12 and later)."""
+
+
+def keeps_result() -> bool:
+    """Whether the code that runs the magic goes on with its value: binds, passes or returns it.
+
+    False where the value ends: an expression that stands alone, in a cell, a loop, a function, below
+    ``%%time``.
+    """
+    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - its documented use: who called
+    while frame is not None and frame.f_code.co_name not in _RUNNERS:
+        frame = frame.f_back
+    caller = frame and frame.f_back
+    if caller is None:
+        return True
+    code, at = caller.f_code.co_code, caller.f_lasti + 2
+    while dis.opname[code[at]] == "CACHE":
+        at += 2
+    following = dis.opname[code[at]]
+    if following == "RETURN_VALUE":
+        # Only an expression compiled on its own returns from a module: that of %time, which hands it on.
+        return caller.f_code.co_name != "<module>"
+    shown = following == "CALL_INTRINSIC_1" and code[at + 1] == _PRINT
+    return not shown and following not in ("POP_TOP", "PRINT_EXPR")
+
+
+def deliver(shell: InteractiveShell, value: object) -> None:
+    """Makes a value that is on the screen already `_` and ``Out[n]``, as showing it would."""
+    hook: Any = shell.displayhook
+    hook.update_user_ns(value)
+    hook.fill_exec_result(value)
 
 
 def ask_cell(session: Session, line: str, cell: str, variables: Mapping[str, Any]) -> Completion | None:
@@ -66,8 +145,6 @@ def _ask(
     settings, cache = session.settings(), session.cache()
     request, policy = _asked(session, settings, options, prompt, variables)
     if options.dry_run:
-        from or_cache_magic.notebook.preview import preview_line
-
         say(session.shell, preview_line(cache, request, policy))
         return None
     return _shown(session, settings, options, request, policy)
@@ -165,26 +242,26 @@ def _run(
     cache: CompletionCache, request: Request, policy: Policy, screen: Screen, max_cost_usd: Decimal | None
 ) -> Outcome:
     """Asks; what had arrived when it is interrupted or breaks stays on the screen."""
-    from or_cache_magic.core.callbacks import Asker
+    from or_cache_magic.core.callbacks import Callbacks
 
     screen.begin()
     try:
-        asker = Asker(screen.feed if request.stream else None, screen.wait)
-        return cache.run(request, policy, asker, max_cost_usd=max_cost_usd)
+        callbacks = Callbacks(screen.feed if request.stream else None, screen.wait)
+        return cache.run(request, policy, callbacks, max_cost_usd=max_cost_usd)
     except BaseException:
         screen.finish()
         raise
 
 
 def _parse(completion: Completion, form: str) -> None:
-    """Parses the answer where its asker wants data of it.
+    """Parses the answer where its caller wants data of it.
 
     Raises:
         FormatError: It is not in that form. It is kept, bound and shown all the same.
     """
     if form not in ("json", "df"):
         return
-    from or_cache_magic.display.formats import parse_json, parse_table
+    from or_cache_magic.display.answer import parse_json, parse_table
 
     try:
         completion.attach(parse_json(completion) if form == "json" else parse_table(completion))

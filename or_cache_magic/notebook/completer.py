@@ -12,8 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from or_cache_magic.notebook.options import COMMANDS
-from or_cache_magic.notebook.parser import Command, Option
-from or_cache_magic.notebook.words import Word, split
+from or_cache_magic.notebook.parser import Command, Option, Word, split
 
 if TYPE_CHECKING:
     from IPython.core.completer import CompletionContext, SimpleMatcherResult

@@ -8,21 +8,97 @@ shell as it was; IPython has no call for that, so each thing that was added is t
 from __future__ import annotations
 
 import atexit
+import tokenize
 from typing import TYPE_CHECKING, Any, Final
 
+from IPython.core.inputtransformer2 import EscapedCommand, HelpEnd, MagicAssign, TokenTransformBase
 from traitlets import Any as AnyValue
 from traitlets import TraitError, validate
 from traitlets.config import Configurable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from IPython.core.completer import CompletionContext
     from IPython.core.interactiveshell import InteractiveShell
 
     from or_cache_magic.notebook.magics import Magics
 
-__all__ = ["MAGICS", "SETTING_NAMES", "Extension", "OpenRouterMagics", "load", "loaded", "unload"]
+__all__ = [
+    "MAGICS",
+    "SETTING_NAMES",
+    "Extension",
+    "MagicWithWords",
+    "OpenRouterMagics",
+    "install_help_marks",
+    "load",
+    "loaded",
+    "remove_help_marks",
+    "unload",
+]
+
+_NAME = "openrouter"
+_Tokens = list[tokenize.TokenInfo]
+
+
+class MagicWithWords(TokenTransformBase):
+    """``%openrouter words…`` or ``name = %openrouter words…``, whatever the words end in."""
+
+    #: Before the reading as a request for help, where both match.
+    priority = HelpEnd.priority - 1
+
+    def __init__(self, line_start: tuple[int, int], magic: TokenTransformBase) -> None:
+        # The request for help begins where the line does, so this has to, though its % may come later.
+        super().__init__(line_start)  # type: ignore[no-untyped-call]
+        self._magic = magic
+
+    @classmethod
+    def find(cls, tokens_by_line: Sequence[_Tokens]) -> MagicWithWords | None:
+        """The first such line of a cell, or None; `tokens_by_line` holds a list for each logical line."""
+        for line in tokens_by_line:
+            magic = EscapedCommand.find([line]) or MagicAssign.find([line])  # type: ignore[no-untyped-call]
+            if magic is not None and _has_words(line, magic):
+                first = next(t for t in line if t.type not in (tokenize.INDENT, tokenize.DEDENT))
+                return cls(first.start, magic)
+        return None
+
+    def transform(self, lines: list[str]) -> list[str]:
+        """`lines` with this one turned into a call of the magic, as IPython would without the ``?``."""
+        call: list[str] = self._magic.transform(lines)
+        return call
+
+
+def _has_words(line: _Tokens, magic: TokenTransformBase) -> bool:
+    start = (magic.start_line + 1, magic.start_col)
+    # A DEDENT begins where the % does, so the place alone does not find it.
+    at = next((i for i, token in enumerate(line) if token.start == start and token.string == "%"), None)
+    if at is None or len(line) < at + 3:
+        return False
+    name, following = line[at + 1 : at + 3]
+    if name.string != _NAME and not name.string.startswith(f"{_NAME}_"):
+        return False
+    # ``%openrouter?`` and ``%openrouter.x?`` have no space; before Python 3.12 a space can be a token.
+    return not following.string.strip() or following.start > name.end
+
+
+def install_help_marks(shell: InteractiveShell) -> None:
+    """Let prompts end in ``?``; a second time changes nothing."""
+    transformers = _transformers(shell)
+    if MagicWithWords not in transformers:
+        transformers.append(MagicWithWords)
+
+
+def remove_help_marks(shell: InteractiveShell) -> None:
+    """Undo `install_help_marks`; without one it changes nothing."""
+    transformers = _transformers(shell)
+    if MagicWithWords in transformers:
+        transformers.remove(MagicWithWords)
+
+
+def _transformers(shell: InteractiveShell) -> list[Any]:
+    transformers: list[Any] = shell.input_transformer_manager.token_transformers
+    return transformers
+
 
 MAGICS: Final = (
     "openrouter",
@@ -154,8 +230,6 @@ class Extension:
         """Adds the magics, their completion, their hooks and their configuration."""
         from IPython.core.completer import context_matcher
 
-        from or_cache_magic.notebook.questions import install
-
         shell = self.shell
         register: Any = shell.register_magic_function
         for name in MAGICS:
@@ -164,7 +238,7 @@ class Extension:
         shell.configurables.append(self.config)
         shell.events.register("post_run_cell", self._after_cell)
         shell.input_transformers_cleanup.extend(TRANSFORMERS)
-        install(shell)
+        install_help_marks(shell)
 
         @context_matcher(identifier="or_cache_magic")  # type: ignore[untyped-decorator]
         def matcher(context: CompletionContext) -> Any:
@@ -176,8 +250,6 @@ class Extension:
 
     def uninstall(self) -> None:
         """Takes out what `install` added, and closes the cache."""
-        from or_cache_magic.notebook.questions import remove
-
         shell = self.shell
         for name in MAGICS:
             for kind in ("line", "cell"):
@@ -187,7 +259,7 @@ class Extension:
         shell.events.unregister("post_run_cell", self._after_cell)
         for transformer in TRANSFORMERS:
             shell.input_transformers_cleanup.remove(transformer)
-        remove(shell)
+        remove_help_marks(shell)
         shell.Completer.custom_matchers.remove(self._matcher)
         atexit.unregister(self.close)
         self.close()

@@ -46,10 +46,10 @@ class Magics:
                 return ask_line(self.session, line, variables)
             return ask_cell(self.session, line, cell, variables)
         if name == "openrouter_warm":
-            from or_cache_magic.notebook.warming import warm
+            from or_cache_magic.notebook.maintenance import warm
 
             return warm(self.session, line, variables)
-        from or_cache_magic.notebook.upkeep import HANDLERS, configure, purge
+        from or_cache_magic.notebook.maintenance import HANDLERS, configure, purge
 
         if name == "openrouter_config":
             return configure(self.session, self._config, line)

@@ -14,12 +14,12 @@ from decimal import Decimal
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
-from or_cache_magic.core.cancel import Cancel
+from or_cache_magic.core.callbacks import Cancel
 from or_cache_magic.core.records import Answer, Request
 from or_cache_magic.errors import MissingKeyError, UpstreamError
-from or_cache_magic.openrouter.connections import Lanes, Way
+from or_cache_magic.openrouter.connections import ConnectionPool, Way
 from or_cache_magic.openrouter.failures import connection_lost, nothing_told, upstream_error
-from or_cache_magic.openrouter.reply import Draft, MalformedReplyError, lines_of
+from or_cache_magic.openrouter.reply import MalformedReplyError, ReplyReader, lines_of
 
 if TYPE_CHECKING:
     from openai import OpenAI
@@ -61,16 +61,16 @@ class Gateway:
         self._attribution = attribution
         self._timeout_s = timeout_s
         self._sleep = sleep
-        self._lanes = Lanes()
+        self._pool = ConnectionPool()
 
     def send(
-        self, request: Request, draft: Draft, *, fresh: bool = False, cancel: Cancel | None = None
+        self, request: Request, reader: ReplyReader, *, fresh: bool = False, cancel: Cancel | None = None
     ) -> Answer:
         """The answer, which may be cut or hold an error (see `policy.why_not_stored`).
 
         Args:
             request: What to ask.
-            draft: Collects the reply, and still holds what had arrived when this raises.
+            reader: Collects the reply, and still holds what had arrived when this raises.
             fresh: Forbids OpenRouter to answer from its own response cache.
             cancel: Calls the request off: the connection is closed at once. None leaves that to an interrupt.
 
@@ -86,13 +86,13 @@ class Gateway:
         for attempt in range(1, ATTEMPTS + 1):
             way = self._way(request.base_url)
             try:
-                with self._lanes.use(way) as lane, cancel.waking(lane.shut):
+                with self._pool.use(way) as lane, cancel.waking(lane.shut):
                     return _send_once(
-                        lane.client, request, draft, fresh=fresh, attempt=attempt, cancel=cancel
+                        lane.client, request, reader, fresh=fresh, attempt=attempt, cancel=cancel
                     )
             except UpstreamError as exc:
                 wait_s = exc.retry_after_s if exc.retry_after_s is not None else 0.5 * 2 ** (attempt - 1)
-                if not exc.retryable or draft.started or attempt == ATTEMPTS or wait_s > LONGEST_WAIT_S:
+                if not exc.retryable or reader.started or attempt == ATTEMPTS or wait_s > LONGEST_WAIT_S:
                     raise
                 sleep(wait_s)
         raise AssertionError("unreachable")  # pragma: no cover - the last attempt returns or raises
@@ -124,7 +124,7 @@ class Gateway:
         key = self.require_key() if needs_key or self._api_key() else ""
         way = Way(key, base_url, self._attribution(), self._timeout_s())
         try:
-            with self._lanes.use(way) as lane:
+            with self._pool.use(way) as lane:
                 body = lane.client.get(
                     path, cast_to=bytes, options={"params": dict(params), "timeout": timeout_s}
                 )
@@ -138,7 +138,7 @@ class Gateway:
 
     def close(self) -> None:
         """Closes idle connections."""
-        self._lanes.close()
+        self._pool.close()
 
     def require_key(self) -> str:
         """The key that the next request would be sent with.
@@ -165,10 +165,10 @@ class Gateway:
 
 
 def _send_once(
-    client: OpenAI, request: Request, draft: Draft, *, fresh: bool, attempt: int, cancel: Cancel
+    client: OpenAI, request: Request, reader: ReplyReader, *, fresh: bool, attempt: int, cancel: Cancel
 ) -> Answer:
     body = {**_sent_body(request), "stream": request.stream}
-    draft.restart()
+    reader.restart()
     headers: Mapping[str, str] = {}
     try:
         # The body is sent whole through `extra_body`, which overrides the client's own arguments,
@@ -181,24 +181,24 @@ def _send_once(
             extra_headers={"X-OpenRouter-Cache": "false"} if fresh else None,
         ) as response:
             headers = response.headers
-            draft.read_headers(headers)
+            reader.read_headers(headers)
             if "text/event-stream" in headers.get("content-type", ""):
                 chunks = _while_wanted(response.iter_bytes(), cancel)
-                any(map(draft.read_line, lines_of(chunks)))  # as far as the end marker
+                any(map(reader.read_line, lines_of(chunks)))  # as far as the end marker
             else:
-                draft.read_body(response.read())
+                reader.read_body(response.read())
     except Exception as exc:
         cancel.check()  # it failed because it was called off
-        failure = _failure(exc, request, draft, headers=headers, attempt=attempt)
+        failure = _failure(exc, request, reader, headers=headers, attempt=attempt)
         if failure is None:
             raise
-        if not draft.started:
+        if not reader.started:
             raise failure from None
-    answer = draft.answer()
+    answer = reader.answer()
     if not answer.complete:
         cancel.check()
-    if draft.error is not None and not draft.started:
-        raise _refusal(draft.error, request, draft, headers=headers, attempt=attempt)
+    if reader.error is not None and not reader.started:
+        raise _refusal(reader.error, request, reader, headers=headers, attempt=attempt)
     return answer
 
 
@@ -218,7 +218,7 @@ def _while_wanted(chunks: Iterator[bytes], cancel: Cancel) -> Iterator[bytes]:
 
 
 def _failure(
-    exc: Exception, request: Request, draft: Draft, *, headers: Mapping[str, str], attempt: int
+    exc: Exception, request: Request, reader: ReplyReader, *, headers: Mapping[str, str], attempt: int
 ) -> UpstreamError | None:
     """The error that `exc` stands for; None when it isn't the wire's doing."""
     import openai
@@ -233,7 +233,7 @@ def _failure(
         )
     if isinstance(exc, MalformedReplyError):
         return _refusal(
-            f"a reply that is no completion ({exc})", request, draft, headers=headers, attempt=attempt
+            f"a reply that is no completion ({exc})", request, reader, headers=headers, attempt=attempt
         )
     if _is_transport_failure(exc):
         cause = exc.__cause__ or exc
@@ -242,7 +242,7 @@ def _failure(
             sent=bool(headers) or type(cause).__name__ not in _NEVER_SENT,
             attempts=attempt,
             base_url=request.base_url,
-            generation_id=draft.generation_id,
+            generation_id=reader.generation_id,
         )
     return None
 
@@ -250,7 +250,7 @@ def _failure(
 def _refusal(
     error: Mapping[str, Any] | str,
     request: Request,
-    draft: Draft,
+    reader: ReplyReader,
     *,
     headers: Mapping[str, str],
     attempt: int,
@@ -262,8 +262,8 @@ def _refusal(
         body=request.body,
         headers=headers,
         attempts=attempt,
-        generation_id=draft.generation_id,
-        reported=draft.cost,
+        generation_id=reader.generation_id,
+        reported=reader.cost,
     )
 
 

@@ -1,4 +1,4 @@
-"""`Lanes`: clients of the ``openai`` library, each with one connection that another thread can end."""
+"""`ConnectionPool`: ``openai`` clients, each with one connection that another thread can end."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 if TYPE_CHECKING:
     import ssl
 
-__all__ = ["Lane", "Lanes", "Way"]
+__all__ = ["Connection", "ConnectionPool", "Way"]
 
 _ATTRIBUTION: Final = {
     # A localhost URL needs a title, and then counts (OpenRouter: "App attribution").
@@ -46,7 +46,7 @@ class Way(NamedTuple):
     timeout_s: float
 
 
-class Lane:
+class Connection:
     """A client with one connection of its own, used by one call at a time.
 
     Sharing a pool, nobody could tell which connection a call is on before its reply begins, which is when a
@@ -102,17 +102,17 @@ class Lane:
             socket.socket.shutdown(self._stream.get_extra_info("socket"), socket.SHUT_RDWR)
 
 
-class Lanes:
+class ConnectionPool:
     """As many lanes as there are calls at one time. Thread-safe; the last one used is used next."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._way: Way | None = None
-        self._free: list[Lane] = []
+        self._free: list[Connection] = []
         self._tls: ssl.SSLContext | None = None
 
     @contextmanager
-    def use(self, way: Way) -> Iterator[Lane]:
+    def use(self, way: Way) -> Iterator[Connection]:
         """A lane, for as long as the block lasts."""
         lane = self._lane(way)
         try:
@@ -129,14 +129,14 @@ class Lanes:
         """Closes the lanes that are free now, and the others when they become so."""
         self._change_to(None)
 
-    def _lane(self, way: Way) -> Lane:
+    def _lane(self, way: Way) -> Connection:
         self._change_to(way)
         with self._lock:
             if self._free:
                 return self._free.pop()
             if self._tls is None:
                 self._tls = _trusted()
-        return Lane(way, self._tls)
+        return Connection(way, self._tls)
 
     def _change_to(self, way: Way | None) -> None:
         with self._lock:

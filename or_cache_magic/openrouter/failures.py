@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from or_cache_magic.core.cost import FREE, cost_of_failure
 from or_cache_magic.core.records import UNKNOWN_COST, Cost
+from or_cache_magic.core.units import FREE, cost_of_failure
 from or_cache_magic.errors import ConnectionLostError, UpstreamError
 
 __all__ = ["connection_lost", "nothing_told", "upstream_error"]

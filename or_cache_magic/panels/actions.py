@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import ipywidgets as w
 
-from or_cache_magic.core.cells import format_sum
-from or_cache_magic.core.units import format_size
+from or_cache_magic.core.units import format_size, format_sum
 from or_cache_magic.panels.markup import count_entries, escape
 
 if TYPE_CHECKING:
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
 
     from or_cache_magic.core.records import EntryRow
     from or_cache_magic.panels.makers import Makers
-    from or_cache_magic.storage.listing import Weight
+    from or_cache_magic.storage.listing import EntryTotals
 
 __all__ = ["NAMED", "Actions"]
 
@@ -56,7 +55,7 @@ class Actions:
         self.clear.disabled = self.export.disabled = self.purge.disabled = not selected
         self.purge.description = f"Purge {selected:,} selected"
 
-    def ask(self, weight: Weight, some: Sequence[EntryRow], *, team: bool) -> None:
+    def ask(self, weight: EntryTotals, some: Sequence[EntryRow], *, team: bool) -> None:
         """Asks whether entries are to be removed; nothing is until `yes` is pressed."""
         self.question.value = _question(weight, some[:NAMED], team=team)
         self.confirm.layout.display = "flex"
@@ -75,7 +74,7 @@ class Actions:
         return name if name.lower().endswith(".csv") else f"{name}.csv"
 
 
-def _question(weight: Weight, some: Sequence[EntryRow], *, team: bool) -> str:
+def _question(weight: EntryTotals, some: Sequence[EntryRow], *, team: bool) -> str:
     what = f"{count_entries(weight.entries)} ({format_size(weight.size_bytes)})"
     price = format_sum(weight.cost_usd, unpriced=weight.unpriced)
     unknown = f" ({weight.unpriced:,} of unknown cost)" if weight.unpriced else ""

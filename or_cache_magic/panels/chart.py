@@ -10,7 +10,7 @@ from decimal import Decimal
 from itertools import accumulate
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from or_cache_magic.core.cost import format_usd
+from or_cache_magic.core.units import format_usd
 from or_cache_magic.panels.markup import escape
 
 if TYPE_CHECKING:

@@ -6,10 +6,9 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from or_cache_magic.core.cost import format_usd
 from or_cache_magic.core.policy import why_not_served
 from or_cache_magic.core.records import EntryFilter
-from or_cache_magic.core.units import format_size
+from or_cache_magic.core.units import format_size, format_usd
 from or_cache_magic.display.receipt import format_duration
 from or_cache_magic.errors import StoreError
 from or_cache_magic.panels.markup import answer_html, cost_text, escape, exact_time, pre, until
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 
     from or_cache_magic.cache.cache import CompletionCache
     from or_cache_magic.core.records import Answer, EntryRow
-    from or_cache_magic.storage.unserved import Unserved
+    from or_cache_magic.storage.entries import HistoryEntry
 
 __all__ = ["detail_html"]
 
@@ -132,7 +131,7 @@ def _answer(answer: Answer) -> Iterator[str]:
             yield f"<details><summary>what else it holds</summary>{pre(_pretty(rest))}</details>"
 
 
-def _earlier(kept: Unserved) -> str:
+def _earlier(kept: HistoryEntry) -> str:
     said = f"{exact_time(kept.at_s)}: {kept.reason} · {cost_text(kept.answer.cost)}"
     return (
         f"<details><summary>not served, kept {escape(said, 400)}</summary>"

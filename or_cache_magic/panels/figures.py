@@ -8,11 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from or_cache_magic.core.cells import format_share, format_sum
-from or_cache_magic.core.cost import format_usd
 from or_cache_magic.core.records import EntryFilter
-from or_cache_magic.core.units import format_size
-from or_cache_magic.display.notes import ceiling
+from or_cache_magic.core.units import format_share, format_size, format_sum, format_usd
+from or_cache_magic.display.tables import ceiling
 
 if TYPE_CHECKING:
     from decimal import Decimal

@@ -10,8 +10,7 @@ from datetime import datetime, timezone
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
-from or_cache_magic.core.cells import format_moment, format_source, format_time
-from or_cache_magic.core.cost import format_usd
+from or_cache_magic.core.units import format_moment, format_source, format_time, format_usd
 from or_cache_magic.display.escape import escape_html, one_line
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from or_cache_magic.core.cost import format_usd
+from or_cache_magic.core.units import format_usd
 from or_cache_magic.panels.markup import cost_text, escape, exact_time, labelled, short_time, until
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from operator import add
 from typing import TYPE_CHECKING, Final
 
 from or_cache_magic.core.records import EntryFilter
-from or_cache_magic.storage.listing import Weight
+from or_cache_magic.storage.listing import EntryTotals
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -45,11 +45,11 @@ class Selection:
         store = self._cache.store
         self.keys = {key for some in self._filters() for key in store.digests(some)}
 
-    def weigh(self) -> Weight:
+    def weigh(self) -> EntryTotals:
         """What the entries come to."""
-        total = Weight(0, Decimal(0), 0, 0)
+        total = EntryTotals(0, Decimal(0), 0, 0)
         for some in self._filters():
-            total = Weight(*map(add, total, self._cache.store.weigh(some)))
+            total = EntryTotals(*map(add, total, self._cache.store.weigh(some)))
         return total
 
     def rows(self, limit: int | None = None) -> list[EntryRow]:

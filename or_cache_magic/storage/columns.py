@@ -2,15 +2,106 @@
 
 from __future__ import annotations
 
+from decimal import ROUND_HALF_EVEN, Context, Decimal
 from operator import contains
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, overload
 
 from or_cache_magic.errors import StoreCorruptError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    import sqlite3
+    from collections.abc import Mapping, Sequence
 
 __all__ = ["ANY", "COUNT", "INTEGER", "LABEL", "MAYBE_TIME", "REAL", "TEXT", "TIME", "check_row"]
+
+# What is worth more by now than when it was served was settled meanwhile: a reported cost never was unknown.
+_ADD = """
+UPDATE or_entry
+SET hits = hits + ?, last_hit = max(coalesce(last_hit, ?), ?),
+    saved = saved + ? + ? * CASE cost_source WHEN 'reported' THEN 0 ELSE coalesce(cost, 0) END
+WHERE id = (SELECT rowid FROM Cache WHERE key = ? AND raw = 1)
+"""
+
+
+class HitCount(NamedTuple):
+    """Hits of one entry that are not yet in the index.
+
+    Attributes:
+        hits: How many avoided a call.
+        last_s: When the last one was.
+        saved_pico: What they saved, in pico-dollars; hits of unknown price add nothing.
+        unpriced: How many of them were of unknown price.
+    """
+
+    hits: int
+    last_s: float
+    saved_pico: int
+    unpriced: int = 0
+
+
+def add_hits(connection: sqlite3.Connection, counts: Mapping[str, HitCount]) -> None:
+    """Add hits to the entries of these digests; a digest that is not stored any more is skipped.
+
+    Those of unknown price have the entry's, where it was settled since (`DiskStore.settle`).
+    """
+    connection.executemany(
+        _ADD, ((c.hits, c.last_s, c.last_s, c.saved_pico, c.unpriced, digest) for digest, c in counts.items())
+    )
+
+
+_END: Final = "\x1f"  # ASCII's unit separator: nobody types it in a label
+
+
+def join_tags(tags: Sequence[str]) -> str | None:
+    """Labels as a column's text; None when there are none."""
+    return f"{_END}{_END.join(tags)}{_END}" if tags else None
+
+
+def split_tags(column: str | None) -> tuple[str, ...]:
+    """The labels of `join_tags`."""
+    return tuple(column[1:-1].split(_END)) if column else ()
+
+
+def tag_mark(tag: str) -> str:
+    """What a column of `join_tags` contains exactly when this label is one of its own."""
+    return f"{_END}{tag}{_END}"
+
+
+# The caller's decimal context may round or trap; ours never loses a digit of a 64-bit sum.
+_EXACT = Context(prec=60, rounding=ROUND_HALF_EVEN)
+_PICO_DIGITS = 12
+_PICO: Final = 10**_PICO_DIGITS
+
+
+@overload
+def to_pico(usd: Decimal) -> int: ...
+@overload
+def to_pico(usd: None) -> None: ...
+def to_pico(usd: Decimal | None) -> int | None:
+    """An amount of US dollars as integer pico-dollars; None (unknown) stays None.
+
+    Raises:
+        ValueError: The amount is NaN or infinite.
+    """
+    if usd is None:
+        return None
+    if not usd.is_finite():
+        raise ValueError(f"{usd} is not an amount of money")
+    return int(usd.scaleb(_PICO_DIGITS, _EXACT).to_integral_value(context=_EXACT))
+
+
+@overload
+def from_pico(pico: int) -> Decimal: ...
+@overload
+def from_pico(pico: None) -> None: ...
+def from_pico(pico: int | None) -> Decimal | None:
+    """Integer pico-dollars as US dollars without trailing zeros; None (unknown) stays None."""
+    if pico is None:
+        return None
+    whole, part = divmod(pico, _PICO)
+    # normalize() would write ten dollars as 1E+1; people read 10.
+    return Decimal(pico).scaleb(-_PICO_DIGITS, _EXACT).normalize(_EXACT) if part else Decimal(whole)
+
 
 _NONE: Final = type(None)
 

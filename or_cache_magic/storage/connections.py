@@ -1,4 +1,4 @@
-"""`OpenFile`: the connections to one cache.db, as long as it stays the same file."""
+"""`ConnectionPool`: the connections to one cache.db, as long as it stays the same file."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _STAND_IN_WAIT_S: Final = 60.0
 _SIZE = "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size"
 
 
-class OpenFile:
+class ConnectionPool:
     """A pool of readers and one writer under a lock. Thread-safe; belongs to the process that made it.
 
     Args:
@@ -72,7 +72,7 @@ class OpenFile:
         self._functions = functions
         self._upgrade = upgrade
         self._upgrading = threading.Lock()
-        self._stand_in: OpenFile | None = None
+        self._stand_in: ConnectionPool | None = None
         self._timeout_s = timeout_s
         self._readers: list[Reader] = []
         self._lock = threading.RLock()
@@ -133,14 +133,14 @@ class OpenFile:
         self.log_id = self.log_id or file_id(f"{self.path}-wal")
         return reader
 
-    def _upgraded(self, reader: Reader) -> OpenFile | None:
+    def _upgraded(self, reader: Reader) -> ConnectionPool | None:
         """Bring an older file up to date, once; what to read from instead when it can't be written."""
         with self._upgrading, closing(reader.connection) as source:
             if self._stand_in is None:
                 try:
                     self.open_writer(min(self._timeout_s, _READER_WAIT_S))
                 except StoreUnavailableError:
-                    self._stand_in = StandIn(self.path, source, self._functions, self._upgrade)
+                    self._stand_in = InMemoryCopy(self.path, source, self._functions, self._upgrade)
             return self._stand_in
 
     def _teach(self, connection: sqlite3.Connection) -> None:
@@ -324,7 +324,7 @@ def file_id(path: str) -> FileId | None:
     return (stat.st_dev, stat.st_ino)
 
 
-class MemoryFile(OpenFile):
+class MemoryFile(ConnectionPool):
     """One connection to tables in memory, which threads read and write in turn."""
 
     def __init__(
@@ -352,13 +352,13 @@ class MemoryFile(OpenFile):
         return sqlite3.connect(MEMORY, isolation_level=None, check_same_thread=False, cached_statements=64)
 
 
-class StandIn(MemoryFile):
+class InMemoryCopy(MemoryFile):
     """A copy of an older file, brought up to date in memory: the file is read-only, locked or the disk full.
 
     Args:
         path: The file's, for messages.
         source: A reading connection to the file.
-        functions: As for `OpenFile`.
+        functions: As for `ConnectionPool`.
         upgrade: The same.
 
     Raises:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import re
 import sqlite3
 import threading
 import time
@@ -18,12 +19,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from or_cache_magic.core.settings import MEMORY
-from or_cache_magic.errors import StoreCorruptError, StoreError
-from or_cache_magic.storage.connections import FileId, MemoryFile, OpenFile, SqlValue, file_id
-from or_cache_magic.storage.network import network_file_system
+from or_cache_magic.errors import StoreBusyError, StoreCorruptError, StoreError
+from or_cache_magic.storage.connections import ConnectionPool, FileId, MemoryFile, SqlValue, file_id
 from or_cache_magic.storage.schema import LAYOUT, Layout
 from or_cache_magic.storage.sqlite import store_error
-from or_cache_magic.storage.trouble import Trouble
 from or_cache_magic.storage.upgrade import Upgrade
 
 if TYPE_CHECKING:
@@ -32,17 +31,121 @@ if TYPE_CHECKING:
     from or_cache_magic.storage.diskcache_adapter import StrictCache
     from or_cache_magic.storage.upgrade import Rekey
 
+__all__ = ["FaultLog", "network_file_system"]
+
+_MOUNTS: Final = Path("/proc/self/mountinfo")
+
+_REMOTE: Final = re.compile(
+    "9p|afs|beegfs|ceph|cifs|davfs|glusterfs|gpfs|lustre|ncpfs|nfs4?|panfs|smb3|smbfs|vboxsf"
+    # A plain "fuse" is how Colab mounts Google Drive.
+    r"|fuse(\.(blobfuse2|ceph|davfs2|gcsfuse|glusterfs|goofys|juicefs|mount-s3|rclone|s3fs|sshfs))?"
+)
+
+
+def network_file_system(path: str | os.PathLike[str], mounts: str | None = None) -> str | None:
+    """The type of the network file system that a folder is on; None when it is local, or nobody can tell.
+
+    Linux tells in its mount table, Windows in the path. On other systems the answer is None.
+
+    Args:
+        path: The folder; it need not exist yet.
+        mounts: A mount table in the form of ``/proc/self/mountinfo``; None reads the system's.
+    """
+    real = os.path.realpath(path)
+    if real.startswith("\\\\"):
+        return "a network share"
+    if mounts is None:
+        try:
+            mounts = _MOUNTS.read_text(encoding="utf-8", errors="surrogateescape")
+        except OSError:
+            return None
+    found, found_at = "", ""
+    for line in mounts.splitlines():
+        # See proc(5): the number of fields before the dash varies.
+        before, _, after = line.partition(" - ")
+        fields, kinds = before.split(" "), after.split(" ")
+        if len(fields) < 5:  # noqa: PLR2004 - the mount point is the fifth
+            continue
+        point = _unescaped(fields[4])
+        inside = real == point or real.startswith(point.rstrip("/") + "/")
+        # Of two mounts on one point the later one covers the earlier.
+        if inside and len(point) >= len(found_at):
+            found, found_at = kinds[0], point
+    return found if _REMOTE.fullmatch(found) else None
+
+
+def _unescaped(field: str) -> str:
+    for escape, char in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
+        field = field.replace(escape, char)
+    return field
+
+
+_BUSY_FOR_S: Final = 30.0
+"""How long a lock that was waited for in vain is taken to be still held, unless a write succeeds."""
+
+_SHORT_WAIT_S: Final = 0.05
+
+
+class FaultLog:
+    """The faults of one database, as one kernel met them. Thread-safe: it only remembers.
+
+    Args:
+        patience_s: The longest that a write waits for another's lock.
+    """
+
+    def __init__(self, patience_s: float) -> None:
+        self._patience_s = patience_s
+        self._busy_until_s = 0.0
+        self._told: set[str] = set()
+        self._notices: list[str] = []
+
+    @property
+    def patience_s(self) -> float:
+        """How long a write may wait now: a lock that did not come free just before won't cost it twice."""
+        if time.monotonic() < self._busy_until_s:
+            return min(_SHORT_WAIT_S, self._patience_s)
+        return self._patience_s
+
+    def met(self, failure: StoreError, waited_s: float) -> None:
+        """Takes note of a failed write; ``waited_s`` is how long it would have waited for a lock."""
+        if isinstance(failure, StoreCorruptError):
+            return  # the next write sets the file aside, and tells
+        if isinstance(failure, StoreBusyError):
+            if waited_s < self._patience_s:
+                return  # it gave up early on purpose
+            self._busy_until_s = time.monotonic() + _BUSY_FOR_S
+        message = str(failure.args[0])
+        self.tell(f"{message} {failure.hint}", about=message.partition(" (")[0])
+
+    def over(self) -> None:
+        """Takes note of a write that succeeded."""
+        self._busy_until_s = 0.0
+
+    def tell(self, notice: str, *, about: str = "") -> None:
+        """Keeps a notice for the user; what it is about is told only once."""
+        if about:
+            if about in self._told:
+                return
+            self._told.add(about)
+        self._notices.append(notice)
+
+    def pop_notices(self) -> tuple[str, ...]:
+        """What the user should be told, once."""
+        notices, self._notices = tuple(self._notices), []
+        return notices
+
+
 FILE_NAME: Final = "cache.db"
 
 # Closing a parent's connection in a forked child would touch the parent's log ("How To Corrupt An SQLite
 # Database File", "Carrying an open database across a fork"): they are kept here, alive and unused.
-_OF_PARENTS: Final[list[OpenFile]] = []
+_OF_PARENTS: Final[list[ConnectionPool]] = []
 
 
 class _Own(threading.local):
     """What belongs to one thread."""
 
-    file: OpenFile | None = None
+    file: ConnectionPool | None = None
 
 
 class Database:
@@ -62,7 +165,7 @@ class Database:
         self.timeout_s = timeout_s
         self._path_text = os.fspath(self.path)
         self._functions: dict[str, tuple[int, Callable[..., SqlValue]]] = {}
-        self._trouble = Trouble(timeout_s)
+        self._trouble = FaultLog(timeout_s)
         self._upgrade = Upgrade(layout, self._trouble.tell)
         self._file = self._not_open(None)
         self._switching = threading.Lock()
@@ -175,15 +278,15 @@ class Database:
         """What happened to the file that the user should be told, once (``"… damaged: set aside as …"``)."""
         return self._trouble.pop_notices()
 
-    def _not_open(self, of: FileId | None) -> OpenFile:
-        return OpenFile(self.path, of, self._functions, self._upgrade, self.timeout_s)
+    def _not_open(self, of: FileId | None) -> ConnectionPool:
+        return ConnectionPool(self.path, of, self._functions, self._upgrade, self.timeout_s)
 
-    def _in_transaction(self) -> OpenFile | None:
+    def _in_transaction(self) -> ConnectionPool | None:
         """The file of this thread's transaction, which ends where it began though the path names another."""
         file = self._own.file
         return file if file is not None and file.pid == os.getpid() else None
 
-    def _current(self) -> OpenFile | None:
+    def _current(self) -> ConnectionPool | None:
         """The connections to the file that the path names now; None when it names none."""
         file = self._file
         now = file_id(self._path_text)
@@ -191,7 +294,7 @@ class Database:
             return file if now else None
         return self._switch(now)
 
-    def _switch(self, now: FileId | None) -> OpenFile | None:
+    def _switch(self, now: FileId | None) -> ConnectionPool | None:
         # In a forked child the parent's lock may be held by a thread that does not exist here.
         with self._switching if self._file.pid == os.getpid() else nullcontext():
             file = self._file
@@ -210,7 +313,7 @@ class Database:
             return self._file if now else None
 
     @staticmethod
-    def _leave(file: OpenFile) -> None:
+    def _leave(file: ConnectionPool) -> None:
         if file.pid == os.getpid():
             file.close()
         else:
@@ -221,7 +324,7 @@ class Database:
             with suppress(OSError):
                 os.unlink(self._path_text + suffix)
 
-    def _writable(self, wait_s: float) -> OpenFile:
+    def _writable(self, wait_s: float) -> ConnectionPool:
         """The connections to a file that can be written: made when missing, set aside when damaged."""
         self._warn_of_network()
         try:
@@ -237,7 +340,7 @@ class Database:
             raise store_error(exc, self.path) from exc
         return file
 
-    def _create(self) -> OpenFile:
+    def _create(self) -> ConnectionPool:
         if not self.directory.is_dir():
             self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             with suppress(FileExistsError), (self.directory / ".gitignore").open("x") as ignore:
@@ -260,7 +363,7 @@ class Database:
                 " that write at once can damage it. Set OR_CACHE_DIR to a folder on this machine."
             )
 
-    def _set_aside(self, file: OpenFile) -> None:
+    def _set_aside(self, file: ConnectionPool) -> None:
         """Rename a damaged file, with its log, so that nothing is lost; unless another kernel just did."""
         if file_id(self._path_text) != file.file_id:
             return
@@ -298,7 +401,7 @@ def _stamp(path: str) -> tuple[int, int, int] | None:
     return (found.st_ino, found.st_mtime_ns, found.st_size) if found.st_size else None
 
 
-def _is_suspect(file: OpenFile) -> bool:
+def _is_suspect(file: ConnectionPool) -> bool:
     return file.suspect and not file.damaged
 
 
@@ -325,16 +428,16 @@ class MemoryDatabase(Database):
         file = self._file
         return file.pid == os.getpid() and file.is_open
 
-    def _not_open(self, of: FileId | None) -> OpenFile:  # noqa: ARG002 - there is one only
+    def _not_open(self, of: FileId | None) -> ConnectionPool:  # noqa: ARG002 - there is one only
         return MemoryFile(Path(MEMORY), self._functions, self._upgrade, self.timeout_s)
 
-    def _current(self) -> OpenFile:
+    def _current(self) -> ConnectionPool:
         if self._file.pid != os.getpid():
             self._leave(self._file)
             self._file = self._not_open(None)
         return self._file
 
-    def _writable(self, wait_s: float) -> OpenFile:
+    def _writable(self, wait_s: float) -> ConnectionPool:
         file = self._current()
         file.open_writer(wait_s)
         self._close_at_exit()

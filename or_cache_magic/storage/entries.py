@@ -3,35 +3,145 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from or_cache_magic.core.chat import asked_model, last_prompt
 from or_cache_magic.core.records import Answer, Cost, Entry, EntryFilter, Request, RequestKey
-from or_cache_magic.errors import OptionError, StoreCorruptError, UnsafeStoreError
+from or_cache_magic.errors import OptionError, StoreCorruptError, StoreError, UnsafeStoreError
 from or_cache_magic.storage.codec import decode_entry, decode_request, encode_entry, encode_request
-from or_cache_magic.storage.filters import filter_sql
-from or_cache_magic.storage.hits import HitCount, add_hits
-from or_cache_magic.storage.index import PUT_INDEX, index_columns
-from or_cache_magic.storage.listing import Catalogue
-from or_cache_magic.storage.pico import to_pico
-from or_cache_magic.storage.rekey import REQUEST_COLUMNS, StoredRequests, request_columns
-from or_cache_magic.storage.settled import settle_entry, settle_unserved
-from or_cache_magic.storage.unserved import (
-    FIND_UNSERVED,
-    Unserved,
-    insert_unserved,
-    keep_replaced,
-    read_unserved,
-)
+from or_cache_magic.storage.columns import HitCount, add_hits, to_pico
+from or_cache_magic.storage.listing import PUT_INDEX, EntryIndex, filter_sql, index_columns
+from or_cache_magic.storage.upgrade import REQUEST_COLUMNS, StoredRequests, request_columns
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
+    from or_cache_magic.core.records import Answer, Cost, Entry
     from or_cache_magic.storage.database import Database
     from or_cache_magic.storage.upgrade import Rekey
 
-__all__ = ["DiskStore", "Unserved"]
+__all__ = [
+    "FIND_UNSERVED",
+    "DiskStore",
+    "HistoryEntry",
+    "insert_unserved",
+    "keep_replaced",
+    "read_unserved",
+    "settle_entry",
+    "settle_unserved",
+]
+
+_UNPRICED_ENTRY: Final = """
+SELECT c.rowid, c.value FROM Cache c JOIN or_entry e ON e.id = c.rowid
+WHERE c.key = ? AND c.raw = 1 AND c.mode = 1 AND c.filename IS NULL AND e.cost IS NULL
+"""
+# Hits add their value when they are counted, and these had none: with nothing saved yet, all hits were of
+# unknown price, or free. Where some were of an earlier answer with a price, the sum is left a lower bound.
+_PRICE_ENTRY: Final = """
+UPDATE or_entry SET cost = :cost, cost_source = :source, size = size + :growth,
+    saved = CASE saved WHEN 0 THEN hits * :cost ELSE saved END
+WHERE id = :id
+"""
+_UNPRICED_UNSERVED: Final = "SELECT id, answer FROM or_unserved WHERE key = ? AND cost IS NULL"
+_PRICE_UNSERVED: Final = "UPDATE or_unserved SET answer = ?, cost = ?, cost_source = ? WHERE id = ?"
+
+
+def settle_entry(connection: sqlite3.Connection, digest: str, generation_id: str, cost: Cost) -> bool:
+    """Price an entry whose answer a generation made, in its blob and in the index; whether there was one."""
+    for row_id, blob in connection.execute(_UNPRICED_ENTRY, (digest,)).fetchall():
+        priced = _priced(digest, blob, generation_id, cost)
+        if priced is not None:
+            connection.execute("UPDATE Cache SET value = ? WHERE rowid = ?", (priced, row_id))
+            told = {"cost": to_pico(cost.usd), "source": cost.source, "growth": len(priced) - len(blob)}
+            connection.execute(_PRICE_ENTRY, {**told, "id": row_id})
+            return True
+    return False
+
+
+def settle_unserved(connection: sqlite3.Connection, digest: str, generation_id: str, cost: Cost) -> bool:
+    """The same for the answers to a request that are kept and never served."""
+    settled = False
+    for row_id, blob in connection.execute(_UNPRICED_UNSERVED, (digest,)).fetchall():
+        priced = _priced(digest, blob, generation_id, cost)
+        if priced is not None:
+            connection.execute(_PRICE_UNSERVED, (priced, to_pico(cost.usd), cost.source, row_id))
+            settled = True
+    return settled
+
+
+def _priced(digest: str, blob: object, generation_id: str, cost: Cost) -> bytes | None:
+    """The blob with this cost; None for another generation's, for one with a cost, and for a damaged one."""
+    with suppress(StoreError):  # which can't keep the ledger from being settled
+        entry = decode_entry(digest, blob)
+        answer = entry.answer
+        if answer.cost.usd is None and _paid_generation(answer) == generation_id:
+            return encode_entry(entry._replace(answer=answer._replace(cost=cost)))
+    return None
+
+
+def _paid_generation(answer: Answer) -> str | None:
+    """The generation that an answer's price is of."""
+    return answer.source_generation_id if answer.response_cache_hit else answer.generation_id
+
+
+_INSERT: Final = f"""
+INSERT INTO or_unserved (key, at, reason, model, cost, cost_source, answer, request, {REQUEST_COLUMNS})
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+"""  # noqa: S608
+FIND_UNSERVED: Final = """
+SELECT at, reason, answer, request FROM or_unserved WHERE key = ? ORDER BY at DESC, id DESC
+"""
+_REPLACED: Final = """
+SELECT c.value, c.tag, e.cost, e.cost_source, r.body, coalesce(r.sample, 0), coalesce(r.stream, 1), r.base_url
+FROM Cache c JOIN or_entry e ON e.id = c.rowid LEFT JOIN or_request r ON r.id = c.rowid
+WHERE c.key = ? AND c.raw = 1
+"""
+
+
+class HistoryEntry(NamedTuple):
+    """An answer that is kept and never served: replaced by a newer one, or not fit to be served.
+
+    Attributes:
+        at_s: When it was replaced or kept.
+        reason: Why it is not served.
+        answer: The answer, with its cost.
+        request: The request's body; None when it could not be read.
+    """
+
+    at_s: float
+    reason: str
+    answer: Answer
+    request: Mapping[str, Any] | None
+
+
+def read_unserved(digest: str, rows: Iterable[Sequence[Any]]) -> list[HistoryEntry]:
+    """The answers of rows of `FIND_UNSERVED`; damaged ones are left out."""
+    found = []
+    for at_s, reason, value, body in rows:
+        with suppress(StoreCorruptError):
+            request = None if body is None else decode_request(digest, body)
+            found.append(HistoryEntry(at_s, reason, decode_entry(digest, value).answer, request))
+    return found
+
+
+def keep_replaced(connection: sqlite3.Connection, entry: Entry, reason: str) -> None:
+    """Move the stored answer of a key to the unserved ones, unless the new one says the same."""
+    digest = entry.key.digest
+    for value, model, cost, source, body, *columns in connection.execute(_REPLACED, (digest,)).fetchall():
+        with suppress(StoreError):  # what is damaged can't be shown as history either
+            if decode_entry(digest, value).answer.choices != entry.answer.choices:
+                old = (digest, entry.created_s, reason, model, cost, source, value, body)
+                insert_unserved(connection, old, columns)
+
+
+def insert_unserved(
+    connection: sqlite3.Connection, answer: tuple[Any, ...], request_columns: Sequence[Any]
+) -> None:
+    """Write a row: key, at, reason, model, cost in pico-dollars, its source, the two blobs; the rest."""
+    connection.execute(_INSERT, (*answer, *request_columns))
+
 
 _RAW_MODE = 1  # diskcache's mode of an inline value
 _KEYS = "SELECT c.rowid, c.key FROM or_entry e JOIN Cache c ON c.rowid = e.id {where} ORDER BY c.key"
@@ -39,7 +149,7 @@ _PUT_REQUEST = f"INSERT OR REPLACE INTO or_request (id, body, {REQUEST_COLUMNS})
 _GET = "SELECT value, mode, filename FROM Cache WHERE key = ? AND raw = 1"
 
 
-class DiskStore(Catalogue):
+class DiskStore(EntryIndex):
     """The entries of one `Database`. Thread-safe. Every method may raise `StoreError`.
 
     Args:
@@ -159,7 +269,7 @@ class DiskStore(Catalogue):
         )
         return decode_request(digest, rows[0][0]) if rows else None
 
-    def unserved(self, digest: str) -> list[Unserved]:
+    def unserved(self, digest: str) -> list[HistoryEntry]:
         """The answers to a request that are kept and never served, newest first; damaged ones left out."""
         return read_unserved(digest, self._database.select(FIND_UNSERVED, (digest,)))
 

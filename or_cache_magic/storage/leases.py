@@ -5,17 +5,70 @@ from __future__ import annotations
 import json
 import os
 import time
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from or_cache_magic.errors import StoreBusyError
-from or_cache_magic.storage.lease import Held, Lease
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from or_cache_magic.storage.database import Database
 
-__all__ = ["DiskLeases"]
+__all__ = ["DiskLeases", "Held", "Lease", "Leases"]
+
+
+class Lease(NamedTuple):
+    """The right to ask for one key, held by this process.
+
+    Attributes:
+        digest: Whose answer is being asked for, 64 hex digits.
+        token: Random; only who has it can renew or give back the lease.
+    """
+
+    digest: str
+    token: str
+
+
+class Held(NamedTuple):
+    """Somebody else's lease, or what came of it.
+
+    Attributes:
+        owner: Who holds it, for people (``"pid 4711 on host"``).
+        since_s: When it was taken, UTC epoch seconds. With ``owner`` it tells one flight from the next.
+        until_s: When it runs out unless it is renewed.
+        failure: How the owner's call failed, as JSON; None while it is at it. Kept for a short while,
+            so that those who waited get the failure instead of each asking anew.
+    """
+
+    owner: str
+    since_s: float
+    until_s: float
+    failure: Mapping[str, Any] | None = None
+
+
+class Leases(Protocol):
+    """Hands out leases. Thread-safe. Every method may raise `StoreError`; the ask then goes on without."""
+
+    def acquire(self, digest: str, ttl_s: float, *, after: Held | None = None) -> Lease | Held:
+        """The lease, or who holds it (or how their call just failed). Never waits for its owner.
+
+        Those who wait call it again and again, so finding it held must be cheap.
+
+        Args:
+            digest: Whose answer is to be asked for.
+            ttl_s: How long it is held unless it is renewed.
+            after: Whose flight the caller has been waiting for. Only that one's failure is told; one that
+                the caller did not wait for is none of its business, and gives the lease at once: a cell
+                that is run again asks again.
+        """
+
+    def renew(self, lease: Lease, ttl_s: float) -> bool:
+        """Holds it for `ttl_s` from now; False when it was lost to another."""
+
+    def release(self, lease: Lease, failure: Mapping[str, Any] | None = None) -> None:
+        """Gives it back, leaving a failure for those who wait; without the token it does nothing."""
+
 
 _LOOK: Final = "SELECT host, pid, started, deadline, failure FROM or_lease WHERE key = ?"
 _TELL: Final = "UPDATE or_lease SET failure = ?, deadline = ? WHERE key = ? AND token = ?"

@@ -10,24 +10,105 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from or_cache_magic.core.records import OPENROUTER_URL, AskKind, LedgerRow, Totals
+from or_cache_magic.core.records import OPENROUTER_URL, AskKind, Cost, LedgerRow, Totals
 from or_cache_magic.errors import StoreError
-from or_cache_magic.storage.groups import Grouping, group_by, group_by_time
-from or_cache_magic.storage.hits import add_hits
-from or_cache_magic.storage.ledger_hits import AlikeHits, Hits, hit_counts, hits_row
+from or_cache_magic.storage.columns import HitCount, add_hits, from_pico, to_pico
 from or_cache_magic.storage.ledger_rows import SELECT_ROWS, Wanted, insert_rows, row_from
-from or_cache_magic.storage.spent import Spent, spent
-from or_cache_magic.storage.totals import Sums, amounts, select_sums
+from or_cache_magic.storage.totals import (
+    Grouping,
+    Spent,
+    Sums,
+    amounts,
+    group_by,
+    group_by_time,
+    select_sums,
+    spent,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from decimal import Decimal
 
     from or_cache_magic.storage.database import Database
 
-__all__ = ["Ledger"]
+__all__ = ["AlikeHits", "Hits", "Ledger", "hit_counts", "hits_row"]
+
+_FREE: Final = Cost(from_pico(0), "reported")
+
+
+class AlikeHits(NamedTuple):
+    """What hits have in common that become one row; see `Ledger.count_hit`."""
+
+    key: str
+    model: str
+    kind: AskKind
+    notebook: str
+    tags: tuple[str, ...]
+    value_usd: Decimal | None
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    generation_id: str | None = None
+    base_url: str = OPENROUTER_URL
+
+
+class Hits:
+    """How many there were of them."""
+
+    __slots__ = ("asks", "last_s", "seconds")
+
+    def __init__(self) -> None:
+        self.asks = 0
+        self.last_s = 0.0
+        self.seconds = 0.0
+
+    def add(self, other: Hits) -> None:
+        """Adds others of the same."""
+        self.asks += other.asks
+        self.seconds += other.seconds
+        self.last_s = max(self.last_s, other.last_s)
+
+
+def hits_row(of: AlikeHits, hits: Hits, session: str) -> LedgerRow:
+    """The row that hits become."""
+    return LedgerRow(
+        at_s=hits.last_s,
+        session=session,
+        notebook=of.notebook,
+        key=of.key,
+        model=of.model,
+        kind=of.kind,
+        asks=hits.asks,
+        paid=_FREE,
+        value_usd=from_pico(_times(to_pico(of.value_usd), hits.asks)),
+        tags=of.tags,
+        prompt_tokens=_times(of.prompt_tokens, hits.asks),
+        completion_tokens=_times(of.completion_tokens, hits.asks),
+        seconds=hits.seconds,
+        generation_id=of.generation_id,
+        base_url=of.base_url,
+    )
+
+
+def hit_counts(rows: Iterable[LedgerRow]) -> dict[str, HitCount]:
+    """What rows add to the entries: asks that avoided a call, not those that were merely served."""
+    counts: dict[str, HitCount] = {}
+    for row in rows:
+        if row.kind in ("hit", "team"):
+            hits, last_s, saved, unpriced = counts.get(row.key, HitCount(0, 0.0, 0))
+            counts[row.key] = HitCount(
+                hits + row.asks,
+                max(last_s, row.at_s),
+                saved + (to_pico(row.value_usd) or 0),
+                unpriced + (row.asks if row.value_usd is None else 0),
+            )
+    return counts
+
+
+def _times(count: int | None, asks: int) -> int | None:
+    return None if count is None else count * asks
+
 
 _FLUSH_WAIT_S: Final = 0.05
 _TWO_DAYS_S: Final = 1.5 * 86_400

@@ -1,25 +1,339 @@
-"""`Catalogue`: browsing the entries of a database: which match, what they say, what they come to."""
+"""`EntryIndex`: browsing the entries of a database: which match, what they say, what they come to."""
 
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import TYPE_CHECKING, NamedTuple
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from or_cache_magic.core.records import EntryFilter
-from or_cache_magic.errors import OptionError
-from or_cache_magic.storage.filters import filter_sql
-from or_cache_magic.storage.index import IDS, ORDERS, entry_row, rows_sql
-from or_cache_magic.storage.pico import from_pico
-from or_cache_magic.storage.search import begins, has_text
-from or_cache_magic.storage.tags import split_tags
+from or_cache_magic.core.chat import last_prompt, system_prompt
+from or_cache_magic.core.key import system_digest
+from or_cache_magic.core.records import Cost, Entry, EntryFilter, EntryRow, Request
+from or_cache_magic.errors import OptionError, StoreCorruptError, StoreError
+from or_cache_magic.storage.codec import (
+    HEAD_CHARS,
+    check_blob,
+    decode_entry,
+    decode_request,
+    json_text,
+    parts,
+    read_head,
+)
+from or_cache_magic.storage.columns import (
+    ANY,
+    COUNT,
+    INTEGER,
+    LABEL,
+    MAYBE_TIME,
+    TEXT,
+    TIME,
+    check_row,
+    from_pico,
+    join_tags,
+    split_tags,
+    tag_mark,
+    to_pico,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from or_cache_magic.core.records import EntryRow
+    from or_cache_magic.core.records import EntryFilter, EntryRow
     from or_cache_magic.storage.database import Database
 
-__all__ = ["Catalogue", "Weight"]
+__all__ = [
+    "DROP_ORDER",
+    "IDS",
+    "ORDERS",
+    "PUT_INDEX",
+    "EntryIndex",
+    "EntryTotals",
+    "begins",
+    "entry_row",
+    "filter_sql",
+    "has_text",
+    "index_columns",
+    "rows_sql",
+    "system_id",
+]
+
+
+class _Needle(NamedTuple):
+    """What is searched for: a case-folded text, and its bytes when it is ASCII."""
+
+    folded: str
+    plain: bytes | None
+
+    def is_in(self, text: bytes) -> bool:
+        """Whether a text in UTF-8 contains it, whatever the case of either."""
+        if self.plain is not None and self.plain in text.lower():
+            return True
+        # Folding leaves ASCII what it is; but a ligature may fold to it, and so may the Kelvin sign.
+        return not text.isascii() and self.folded in str(text, "utf-8", "replace").casefold()
+
+
+@lru_cache(maxsize=4)
+def _needles(folded: str) -> tuple[_Needle, _Needle]:
+    """What to look for in a text, and in JSON."""
+    # What JSON escapes has no upper case, so that escaping and folding may change places.
+    plain, escaped = (
+        _Needle(text, text.encode() if text.isascii() else None) for text in (folded, json_text(folded))
+    )
+    return plain, escaped
+
+
+def has_text(key: str, value: bytes, body: bytes, folded: str) -> bool:
+    """Whether the whole answer or prompt contains a case-folded text; a damaged one contains none."""
+    return _answer_has(key, value, folded) or _prompt_has(key, body, folded)
+
+
+def _answer_has(key: str, value: bytes, folded: str) -> bool:
+    try:
+        text = next(parts(key, value))
+        if _needles(folded)[0].is_in(text):
+            check_blob(key, value)
+            return True
+        return _may_go_on(text) and folded in decode_entry(key, value).answer.text.casefold()
+    except (StoreError, ValueError):
+        return False
+
+
+def _prompt_has(key: str, body: bytes, folded: str) -> bool:
+    plain, escaped = _needles(folded)
+    try:
+        unfolding = parts(key, body)
+        text = next(unfolding)
+        if plain.is_in(text):
+            check_blob(key, body)
+            return True
+        if not _may_go_on(text) or not escaped.is_in(next(unfolding)):
+            return False
+        return folded in last_prompt(decode_request(key, body)).casefold()
+    except (StoreError, ValueError):
+        return False
+
+
+def _may_go_on(text: bytes) -> bool:
+    """Whether a blob's text may be the beginning of a longer one, which stands in the JSON."""
+    # Cut are those of more characters than a listing shows, to as many exactly.
+    return len(text) >= HEAD_CHARS and len(str(text, "utf-8", "surrogatepass")) == HEAD_CHARS
+
+
+def begins(key: str, body: bytes, prefix: str) -> bool:
+    """Whether the prompt begins with a text."""
+    try:
+        head = read_head(key, body)
+        if not head.startswith(prefix) and not prefix.startswith(head):
+            return False
+        return last_prompt(decode_request(key, body)).startswith(prefix)
+    except StoreError:
+        return False
+
+
+_Term = tuple[str, "Sequence[Any]"]  # a condition and its parameters
+
+_SHORTEST_PREFIX = 4
+_KEY_DIGITS = 64
+_BLOBS = "EXISTS (SELECT 1 FROM Cache c JOIN or_request r ON r.id = c.rowid WHERE c.rowid = e.id AND {})"
+
+_HALVED_AFTER_S = 30 * 86400.0
+_USE = f"e.hits / (1.0 + max(0.0, ? - coalesce(e.last_hit, e.created)) / {_HALVED_AFTER_S})"
+DROP_ORDER = (
+    f"coalesce(e.expires <= ?, 0) DESC, e.cost IS NULL, e.cost * (1.0 + {_USE}) / max(e.size, 1), {_USE},"
+    " coalesce(e.last_hit, e.created), e.id"
+)
+"""What goes first when space is wanted: the least loss.
+
+First expired entries, which are not served any more; then by the dollars that a byte keeps,
+``cost * (1 + use) / size``, the fewest first; last the entries whose cost is unknown, which may be dear.
+``use`` is the number of hits, worth half when the last one is 30 days old, a third after 60. Among equals the
+less used go first, then those not used for longest.
+"""
+_TO_FIT = (
+    "WHERE e.id IN (SELECT id FROM (SELECT e.id, sum(e.size) OVER"  # noqa: S608
+    f" (ORDER BY {DROP_ORDER} ROWS UNBOUNDED PRECEDING) - e.size AS before FROM or_entry e {{where}})"
+    " WHERE before < (SELECT coalesce(sum(size), 0) FROM or_entry) - ?)"
+)
+
+
+def filter_sql(wanted: EntryFilter) -> tuple[str, list[Any]]:
+    """The WHERE clause of a filter (with the word, or empty when it matches all) and its parameters.
+
+    Uses the SQL functions ``or_has_text`` and ``or_begins`` of `DiskStore`.
+
+    Raises:
+        OptionError: A key prefix that is too short or not hexadecimal.
+    """
+    terms = [*_named(wanted), *_dated(wanted), *_written(wanted)]
+    clause = " AND ".join(f"({condition})" for condition, _ in terms)
+    parameters = [value for _, values in terms for value in values]
+    if clause:
+        clause = f"WHERE {clause}"
+    if wanted.to_fit_bytes is None:
+        return clause, parameters
+    now_s = wanted.to_fit_at_s
+    return _TO_FIT.format(where=clause), [now_s, now_s, now_s, *parameters, wanted.to_fit_bytes]
+
+
+def _named(wanted: EntryFilter) -> Iterator[_Term]:
+    if wanted.keys:
+        yield _keys(wanted.keys)
+    if wanted.model:
+        yield _model(wanted.model)
+    if wanted.system is not None:
+        yield "e.system = ?", (system_id(wanted.system),)
+    if wanted.tag:
+        yield "instr(e.tags, ?)", (tag_mark(wanted.tag),)
+
+
+def _dated(wanted: EntryFilter) -> Iterator[_Term]:
+    if wanted.created_after_s is not None:
+        yield "e.created >= ?", (wanted.created_after_s,)
+    if wanted.created_before_s is not None:
+        yield "e.created < ?", (wanted.created_before_s,)
+    if wanted.expired_at_s is not None:
+        yield "e.expires <= ?", (wanted.expired_at_s,)
+    if wanted.served_at_s is not None:
+        yield "coalesce(e.expires > ?, 1)", (wanted.served_at_s,)
+
+
+def _written(wanted: EntryFilter) -> Iterator[_Term]:
+    # These inflate and read every entry that the conditions before them leave.
+    if wanted.prefix:
+        yield _BLOBS.format("or_begins(c.key, r.body, ?)"), (wanted.prefix,)
+    if wanted.text:
+        yield _BLOBS.format("or_has_text(c.key, c.value, r.body, ?)"), (wanted.text.casefold(),)
+
+
+def _keys(prefixes: Sequence[str]) -> _Term:
+    bounds: list[str] = []
+    for prefix in prefixes:
+        low = prefix.strip().lower()
+        if len(low) < _SHORTEST_PREFIX or len(low) > _KEY_DIGITS or low.strip("0123456789abcdef"):
+            raise OptionError(
+                f"{prefix!r} is not the beginning of a key.",
+                f"Give at least {_SHORTEST_PREFIX} hexadecimal digits, as %openrouter_entries shows them.",
+            )
+        bounds += (low, low + "g")  # the first text after every key that begins so
+    ranges = " OR ".join("key >= ? AND key < ?" for _ in prefixes)
+    return f"e.id IN (SELECT rowid FROM Cache WHERE {ranges})", bounds  # noqa: S608
+
+
+def _model(pattern: str) -> _Term:
+    like = "="
+    if any(sign in pattern for sign in "*?"):
+        # In GLOB a bracket opens a set; in a model's name it is a character.
+        like, pattern = "GLOB", pattern.replace("[", "[[]")
+    asked = f"SELECT rowid FROM Cache WHERE tag {like} ?"  # noqa: S608
+    return f"e.id IN ({asked}) OR e.served_model {like} ?", (pattern, pattern)
+
+
+def system_id(text: str) -> bytes:
+    """How the index finds a system prompt, whole and exact: 16 bytes of its digest."""
+    return bytes.fromhex(system_digest(text))[:16]
+
+
+ORDERS: Final[Mapping[str, str]] = {
+    "created": "e.created",
+    "model": "(SELECT tag FROM Cache WHERE rowid = e.id)",
+    "provider": "e.provider",
+    "prompt_tokens": "e.prompt_tokens",
+    "completion_tokens": "e.completion_tokens",
+    "cost_usd": "e.cost",
+    "hits": "e.hits",
+    "saved_usd": "e.saved",
+    "last_hit": "e.last_hit",
+    "expires": "e.expires",
+    "size_bytes": "e.size",
+    "notebook": "e.notebook",
+}
+"""What `EntryIndex.find` can order by."""
+
+PUT_INDEX: Final = """
+INSERT INTO or_entry (id, created, expires, served_model, provider, prompt_tokens, completion_tokens,
+    cost, cost_source, size, tags, notebook, system)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (id) DO UPDATE SET created = excluded.created, expires = excluded.expires,
+    served_model = excluded.served_model, provider = excluded.provider,
+    prompt_tokens = excluded.prompt_tokens, completion_tokens = excluded.completion_tokens,
+    cost = excluded.cost, cost_source = excluded.cost_source, size = excluded.size,
+    tags = excluded.tags, notebook = excluded.notebook, system = excluded.system
+"""
+IDS: Final = "SELECT e.id FROM or_entry e {where} ORDER BY {order} {way}, e.id {way} LIMIT ? OFFSET ?"
+_ROWS: Final = """
+SELECT e.id, c.key, c.tag, c.value, r.body, e.created, e.provider, e.prompt_tokens, e.completion_tokens,
+    e.cost, e.cost_source, e.hits, e.saved, e.last_hit, e.expires, e.tags, e.size, e.notebook
+FROM or_entry e JOIN Cache c ON c.rowid = e.id LEFT JOIN or_request r ON r.id = e.id
+WHERE e.id IN ({marks})
+"""
+
+_COLUMNS: Final = (
+    *(INTEGER, TEXT, TEXT, ANY, ANY, TIME, LABEL, COUNT, COUNT, COUNT),
+    *(TEXT, INTEGER, INTEGER, MAYBE_TIME, MAYBE_TIME, LABEL, INTEGER, LABEL),
+)
+
+
+def index_columns(entry: Entry, request: Request, model: str, size_bytes: int) -> tuple[Any, ...]:
+    """The parameters of `PUT_INDEX` after the id."""
+    answer, usage = entry.answer, entry.answer.usage
+    system = system_prompt(request.body)
+    return (
+        entry.created_s,
+        entry.expires_s,
+        answer.model if answer.model != model else None,
+        answer.provider,
+        usage and usage.prompt_tokens,
+        usage and usage.completion_tokens,
+        to_pico(answer.cost.usd),
+        answer.cost.source,
+        size_bytes,
+        join_tags(entry.tags),
+        entry.notebook or None,
+        None if system is None else system_id(system),
+    )
+
+
+def rows_sql(count: int) -> str:
+    """A SELECT of so many entries by their ids; each row begins with its id."""
+    return _ROWS.format(marks=",".join("?" * count))
+
+
+def entry_row(columns: Sequence[Any]) -> EntryRow | None:
+    """The entry of a row of `rows_sql`, its texts cut to what a listing shows; None when it is damaged."""
+    _, key, model, value, body, created_s, provider, prompt_tokens, completion_tokens, cost, *rest = columns
+    cost_source, hits, saved, last_hit_s, expires_s, tags, size_bytes, notebook = rest
+    try:
+        check_row("an entry", _COLUMNS, columns, created_s, last_hit_s)
+    except StoreCorruptError:
+        return None
+    return EntryRow(
+        key,
+        created_s,
+        model,
+        provider or "",
+        _head(key, body),
+        _head(key, value),
+        prompt_tokens,
+        completion_tokens,
+        Cost(from_pico(cost), cost_source),
+        hits,
+        # Hits of an entry without a price saved an unknown amount.
+        None if cost is None and not saved else from_pico(saved),
+        last_hit_s,
+        expires_s,
+        split_tags(tags),
+        size_bytes,
+        notebook or "",
+    )
+
+
+def _head(key: str, blob: bytes | None) -> str:
+    """What a listing shows of a blob; a damaged one must not hide the others."""
+    try:
+        return read_head(key, blob)
+    except StoreCorruptError:
+        return ""
+
 
 _COUNT = (
     "SELECT count(*), coalesce(sum(e.cost), 0), count(*) - count(e.cost), coalesce(sum(e.size), 0)"
@@ -33,7 +347,7 @@ _TAGS = "SELECT DISTINCT tags FROM or_entry WHERE typeof(tags) = 'text'"
 _ROWS_AT_ONCE = 500  # SQLite before 3.32 takes 999 parameters
 
 
-class Weight(NamedTuple):
+class EntryTotals(NamedTuple):
     """What entries come to.
 
     Attributes:
@@ -49,7 +363,7 @@ class Weight(NamedTuple):
     size_bytes: int
 
 
-class Catalogue:
+class EntryIndex:
     """What is in a `Database`. Thread-safe. Every method may raise `StoreError`.
 
     Args:
@@ -115,12 +429,12 @@ class Catalogue:
         """How many entries match, the sum of their known costs in USD, and how many have an unknown one."""
         return self.weigh(wanted)[:3]
 
-    def weigh(self, wanted: EntryFilter) -> Weight:
+    def weigh(self, wanted: EntryFilter) -> EntryTotals:
         """What the entries that match come to."""
         where, parameters = filter_sql(wanted)
         rows = self._database.select(_COUNT.format(where=where), parameters)
         entries, cost, unpriced, size_bytes = rows[0] if rows else (0, 0, 0, 0)
-        return Weight(entries, from_pico(cost), unpriced, size_bytes)
+        return EntryTotals(entries, from_pico(cost), unpriced, size_bytes)
 
     def size_bytes(self, wanted: EntryFilter = EntryFilter()) -> int:  # noqa: B008 - frozen
         """The bytes of the entries that match, as stored; that of all is what a quota is held against."""

@@ -2,22 +2,289 @@
 
 from __future__ import annotations
 
+import time
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from datetime import date
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, get_args
 
 from or_cache_magic.core.records import AskKind, LedgerRow, Totals
-from or_cache_magic.storage.columns import INTEGER, check_row
+from or_cache_magic.errors import OptionError
+from or_cache_magic.storage.columns import (
+    COUNT,
+    INTEGER,
+    LABEL,
+    TEXT,
+    check_row,
+    from_pico,
+    join_tags,
+    split_tags,
+    to_pico,
+)
 from or_cache_magic.storage.ledger_rows import BOUGHT, discount_of, uses_prompt_cache
-from or_cache_magic.storage.pico import from_pico, to_pico
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from decimal import Decimal
 
+    from or_cache_magic.core.records import LedgerRow
     from or_cache_magic.storage.database import Database
-    from or_cache_magic.storage.groups import Grouping
     from or_cache_magic.storage.ledger_rows import Wanted
 
-__all__ = ["Amounts", "Sums", "amounts", "select_sums"]
+__all__ = [
+    "Amounts",
+    "Calendar",
+    "Grouping",
+    "Span",
+    "Spent",
+    "Sums",
+    "amounts",
+    "day_name",
+    "day_span",
+    "group_by",
+    "group_by_time",
+    "local_calendar",
+    "select_sums",
+    "spent",
+]
+
+_DAY_S: Final = 86_400
+_HOUR_S: Final = 3_600
+_WEEK_S: Final = 7 * _DAY_S
+_LATER_S: Final = 52 * _WEEK_S
+"""How far behind this week the offsets are asked for: somebody's clock may be ahead."""
+
+_EPOCH: Final = date(1970, 1, 1).toordinal()
+_BIAS_DAYS: Final = 1_000
+"""Keeps what SQL divides above 0, where it would round up, in zones that were in 1969 as 1970 began."""
+
+
+class Calendar(NamedTuple):
+    """The offsets from UTC of one time zone.
+
+    Attributes:
+        since_s: When each offset began; the first one is taken for whatever was before.
+        offsets_s: Seconds to add to UTC, in the same order.
+    """
+
+    since_s: tuple[int, ...]
+    offsets_s: tuple[int, ...]
+
+    @property
+    def day_sql(self) -> str:
+        """SQL for the day of a column ``at``: the same as `day` for every moment from 1970 on."""
+        # From the latest back: most rows are young, and stop at the first.
+        offsets = list(zip(self.since_s, self.offsets_s, strict=True))
+        arms = " ".join(f"WHEN at >= {since_s} THEN {offset_s}" for since_s, offset_s in offsets[:0:-1])
+        offset = f"CASE {arms} ELSE {self.offsets_s[0]} END" if arms else str(self.offsets_s[0])
+        # Whole seconds first: a quotient of floats rounds the last microsecond of a day into the next one.
+        return f"(CAST(at AS INTEGER) + ({offset}) + {_BIAS_DAYS * _DAY_S}) / {_DAY_S} - {_BIAS_DAYS}"
+
+    @property
+    def hour_sql(self) -> str:
+        """SQL for the hour of a column ``at``: the same as `hour`."""
+        return f"(CAST(at AS INTEGER) + {self._shift_s}) / {_HOUR_S}"
+
+    def day(self, at_s: float) -> int:
+        """The local day of a moment, counted from 1970-01-01."""
+        place = max(0, bisect_right(self.since_s, at_s) - 1)
+        return int((at_s + self.offsets_s[place]) // _DAY_S)
+
+    def hour(self, at_s: float) -> int:
+        """The hour of a moment, counted through; it begins when the local clock's does.
+
+        In zones with half an hour it begins at half past (UTC). The hour that is lived twice when summer
+        ends is two.
+        """
+        return int((at_s + self._shift_s) // _HOUR_S)
+
+    def hour_span(self, hour: int) -> Span:
+        """An `hour`. Raises as `day_name`."""
+        _check_time(hour, _HOUR_S)
+        starts_s = float(hour * _HOUR_S - self._shift_s)
+        return Span(starts_s, time.strftime("%Y-%m-%d %H:%M", time.localtime(starts_s)))
+
+    @property
+    def _shift_s(self) -> int:
+        return self.offsets_s[-1] % _HOUR_S
+
+
+class Span(NamedTuple):
+    """An hour or a day.
+
+    Attributes:
+        starts_s: When it began, UTC epoch seconds.
+        name: ``2026-11-23`` or ``2026-11-23 14:00``, by the local clock.
+    """
+
+    starts_s: float
+    name: str
+
+
+def day_name(day: int) -> str:
+    """A day as ``2026-11-23``.
+
+    Raises:
+        StoreCorruptError: No row of ours has such a time.
+    """
+    _check_time(day, _DAY_S)
+    return date.fromordinal(day + _EPOCH).isoformat()
+
+
+def day_span(day: int) -> Span:
+    """A local day. Raises as `day_name`."""
+    name = day_name(day)
+    year, month, number = map(int, name.split("-"))
+    return Span(time.mktime((year, month, number, 0, 0, 0, 0, 0, -1)), name)
+
+
+def local_calendar() -> Calendar:
+    """The offsets of this machine's time zone, from 1970 to a year ahead."""
+    week = int(time.time()) // _WEEK_S
+    return _calendar(week, (time.tzname, time.timezone, time.altzone))
+
+
+@lru_cache(maxsize=4)
+def _calendar(week: int, zone: object) -> Calendar:  # noqa: ARG001 - another zone is another calendar
+    since_s, offsets_s = [0], [_offset_s(0)]
+    for after_s in range(_WEEK_S, week * _WEEK_S + _LATER_S, _WEEK_S):
+        now_s = _offset_s(after_s)
+        if now_s != offsets_s[-1]:
+            since_s.append(_changed_s(after_s - _WEEK_S, after_s))
+            offsets_s.append(now_s)
+    return Calendar(tuple(since_s), tuple(offsets_s))
+
+
+def _changed_s(before_s: int, after_s: int) -> int:
+    """The second from which the offset is the one of ``after_s``."""
+    offset_s = _offset_s(after_s)
+    while after_s - before_s > 1:
+        middle_s = (before_s + after_s) // 2
+        if _offset_s(middle_s) == offset_s:
+            after_s = middle_s
+        else:
+            before_s = middle_s
+    return after_s
+
+
+def _offset_s(at_s: int) -> int:
+    return time.localtime(at_s).tm_gmtoff
+
+
+def _check_time(count: int, seconds: int) -> None:
+    check_row("a row of the ledger", (INTEGER,), (count,))
+    check_row("a row of the ledger", (), (), float(count * seconds))
+
+
+_CALL_KINDS: Final = ("miss", "refresh", "bypass", "failed")
+_CALLS: Final = f"kind IN {_CALL_KINDS}"
+_SPENT: Final = """
+SELECT sum(paid), count(*) - count(paid) FROM or_ledger {calls}
+UNION ALL
+SELECT sum(cost), -count(cost) FROM or_settlement s JOIN or_ledger l ON l.id = s.id {settled}
+"""
+
+
+class Spent(NamedTuple):
+    """What calls came to: the sum of what is known, and how many calls' cost is not."""
+
+    usd: Decimal
+    unknown: int
+
+
+def spent(database: Database, wanted: Wanted, waiting: Iterable[LedgerRow]) -> Spent:
+    """What the calls came to among the rows that are wanted, settled ones included.
+
+    Reads 100,000 rows in about 10 ms, off their index; budgets ask before a call that takes longer.
+
+    Args:
+        database: Where the rows are.
+        wanted: Which.
+        waiting: Those of them that are not written yet.
+
+    Raises:
+        StoreError: The ledger can't be read.
+    """
+    usd = unknown = 0
+    sql = _SPENT.format(
+        calls=wanted.where_also(_CALLS), settled=wanted.where_also(f"{_CALLS} AND paid IS NULL")
+    )
+    for pico, calls in database.select(sql, wanted.parameters * 2):
+        check_row("a sum of the ledger", (COUNT, INTEGER), (pico, calls))
+        usd += pico or 0
+        unknown += calls
+    for row in waiting:
+        if row.kind in _CALL_KINDS:
+            usd += to_pico(row.paid.usd) or 0
+            unknown += row.paid.usd is None
+    return Spent(from_pico(usd), unknown)
+
+
+class Grouping(NamedTuple):
+    """A way to group rows.
+
+    Attributes:
+        sql: What SQL groups by.
+        value: The same, of a row that is not written yet.
+        names: The groups of such a value; raises `StoreCorruptError` for one that no row of ours has.
+        by_time: Whether groups are of time.
+    """
+
+    sql: str
+    value: Callable[[LedgerRow], Any]
+    names: Callable[[Any], Sequence[Any]]
+    by_time: bool = False
+
+
+def group_by(by: str) -> Grouping:
+    """The grouping of that name.
+
+    Raises:
+        OptionError: There is none.
+    """
+    if by == "day":
+        calendar = local_calendar()
+        return Grouping(
+            calendar.day_sql, lambda row: calendar.day(row.at_s), lambda day: (day_name(day),), True
+        )
+    if by not in _BY_TEXT:
+        known = ", ".join(filter(None, [*_BY_TEXT, "day"]))
+        raise OptionError(f"Totals can't be grouped by {by!r}.", f"Choose from: {known}.")
+    return _BY_TEXT[by]
+
+
+def group_by_time(*, hours: bool) -> Grouping:
+    """By local day, or by hour; the groups are `days.Span`."""
+    calendar = local_calendar()
+    if hours:
+        return Grouping(
+            calendar.hour_sql,
+            lambda row: calendar.hour(row.at_s),
+            lambda hour: (calendar.hour_span(hour),),
+            True,
+        )
+    return Grouping(calendar.day_sql, lambda row: calendar.day(row.at_s), lambda day: (day_span(day),), True)
+
+
+def _text(value: Any) -> tuple[str]:
+    check_row("a row of the ledger", (TEXT,), (value,))
+    return (value,)
+
+
+def _tags(value: Any) -> tuple[str, ...]:
+    check_row("a row of the ledger", (LABEL,), (value,))
+    return split_tags(value) or ("",)
+
+
+_BY_TEXT: Final = {
+    # An index has them in the order of models; their sums are added up afterwards.
+    "": Grouping("model", lambda row: row.model, lambda _model: ("",)),
+    "model": Grouping("model", lambda row: row.model, _text),
+    "notebook": Grouping("notebook", lambda row: row.notebook, _text),
+    "tag": Grouping("tags", lambda row: join_tags(row.tags), _tags),
+}
+
 
 _KINDS: Final = get_args(AskKind)
 

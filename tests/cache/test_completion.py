@@ -10,8 +10,8 @@ from decimal import Decimal
 import pytest
 
 from or_cache_magic.cache.completion import Completion
-from or_cache_magic.core.cost import FREE
 from or_cache_magic.core.records import Answer, Choice, Cost, Outcome, Request, RequestKey, Usage
+from or_cache_magic.core.units import FREE
 
 REQUEST = Request({"model": "m/x", "messages": [{"role": "user", "content": "Hi"}]})
 KEY = RequestKey("ab" * 32, b"")
@@ -92,7 +92,7 @@ def test_completion__parses_json_on_demand(content, data):
 
 
 def test_completion__keeps_data_that_was_attached():
-    """What its asker parsed goes before."""
+    """What its caller parsed goes before."""
     value = completion("1")
     value.attach({"parsed": True})
     assert value.data == {"parsed": True}

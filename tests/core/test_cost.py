@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from or_cache_magic.core.cost import FREE, cost_of_failure, cost_reported, decimal_usd
 from or_cache_magic.core.records import UNKNOWN_COST, Cost
+from or_cache_magic.core.units import FREE, cost_of_failure, cost_reported, decimal_usd
 
 
 @pytest.mark.parametrize(

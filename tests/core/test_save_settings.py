@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from or_cache_magic.core.saving import save_settings
-from or_cache_magic.core.settings import Project, load_settings
+from or_cache_magic.core.settings import Project, load_settings, save_settings
 from or_cache_magic.errors import SettingError
 
 FILE = """\

@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from nbconvert.filters import clean_html
 
-from or_cache_magic.core.cells import format_length, format_share
 from or_cache_magic.core.records import Cost, EntryRow, Totals
+from or_cache_magic.core.units import format_length, format_share
 from or_cache_magic.display.frames import ENTRY_COLUMNS, STAT_COLUMNS, entries_frame, stats_frame
-from or_cache_magic.display.notes import ceiling, stat_notes
+from or_cache_magic.display.tables import ceiling, stat_notes
 
 ROW = EntryRow("ab" * 32, 1_767_268_800.5, "m/x", "P", "prompt", "answer", 3, None, Cost(Decimal("0.01"), "reported"), 2,
                Decimal("0.02"), 1_767_268_900.0, 1_767_268_860.5, ("a", "b"), 99, "n.ipynb")  # fmt: skip

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from or_cache_magic.core.cost import format_usd
 from or_cache_magic.core.records import UNKNOWN_COST, Answer, Choice, Cost, Outcome, RequestKey, Usage
+from or_cache_magic.core.units import format_usd
 from or_cache_magic.display.receipt import (
     format_age,
     format_duration,

@@ -12,8 +12,7 @@ from IPython.core.displaypub import CapturingDisplayPublisher
 from IPython.core.interactiveshell import InteractiveShell
 
 from or_cache_magic.core.records import Answer, Choice, Cost, Outcome, RequestKey
-from or_cache_magic.display.answer import answer_bundle
-from or_cache_magic.display.formats import first_code, parse_json, parse_table
+from or_cache_magic.display.answer import answer_bundle, first_code, parse_json, parse_table
 from or_cache_magic.display.screen import NotebookScreen, SilentScreen, TerminalScreen, open_screen
 
 TEXT = "Use `List<String>`:\n\n```py\nx = 1\n```\n\nand $x$.\n" * 5

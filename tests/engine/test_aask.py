@@ -88,7 +88,7 @@ def test_aask__serves_a_hit_without_yielding(cache):
     with pytest.raises(StopIteration) as done:
         asking.send(None)  # as the loop starts it; the first thing that it waits for would come back here
     assert done.value.value.cached
-    assert cache._engine._crew is None or cache._engine._crew._executor is None
+    assert cache._engine._async_flights is None or cache._engine._async_flights._executor is None
 
 
 def test_aask__leaves_the_loop_free(cache, sim):

@@ -157,7 +157,7 @@ def test_ask__survives_a_display_that_fails(cache, sim):
 )  # fmt: skip
 @pytest.mark.parametrize("stream", [True, False])
 def test_ask__never_stores_what_is_unfit(cache, sim, script, fields, reason, stream):
-    """It is given to its asker, with the reason why it isn't kept; kept aside with its cost; asked again next time."""
+    """It is given to its caller, with the reason why it isn't kept; kept aside with its cost; asked again next time."""
     sim.script(script)
     answer = cache.ask(PROMPT, stream=stream, **fields)
     assert reason in answer.outcome.not_stored

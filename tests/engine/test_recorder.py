@@ -10,11 +10,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from or_cache_magic.core.cost import FREE
 from or_cache_magic.core.key import request_key
 from or_cache_magic.core.policy import Policy
 from or_cache_magic.core.records import UNKNOWN_COST, Answer, Choice, Cost, Outcome, Request, Usage
-from or_cache_magic.engine.recorder import Books, paid_for
+from or_cache_magic.core.units import FREE
+from or_cache_magic.engine.recorder import Recorder, paid_for
 from or_cache_magic.errors import UpstreamError
 from or_cache_magic.storage.database import Database
 from or_cache_magic.storage.entries import DiskStore
@@ -38,8 +38,8 @@ def database(folder):
 
 
 @pytest.fixture
-def books(database, clock):
-    return Books(
+def recorder(database, clock):
+    return Recorder(
         DiskStore(database),
         Ledger(database, "s", clock),
         database.transaction,
@@ -55,75 +55,75 @@ def test_paid_for__is_nothing_for_a_repeated_answer():
     assert paid_for(answer()).usd == Decimal("0.0042")
 
 
-def test_keep__stores_and_accounts(books, clock):
+def test_keep__stores_and_accounts(recorder, clock):
     """The entry and the row are there together, with the labels and the place of the ask."""
-    not_stored, note = books.keep("miss", KEY, REQUEST, Policy(ttl_s=60.0, tags=("t",)), answer())
+    not_stored, note = recorder.keep("miss", KEY, REQUEST, Policy(ttl_s=60.0, tags=("t",)), answer())
     assert (not_stored, note) == ("", "")
-    entry = books.store.get(KEY)
+    entry = recorder.store.get(KEY)
     assert (entry.answer, entry.created_s, entry.expires_s) == (answer(), clock.now_s, clock.now_s + 60)
     assert (entry.tags, entry.notebook) == (("t",), "n.ipynb")
-    (row,) = books.ledger.rows()
+    (row,) = recorder.ledger.rows()
     assert (row.kind, row.asks, row.key, row.model, row.notebook) == ("miss", 1, KEY.digest, "m/x", "n.ipynb")
     assert (row.paid.usd, row.value_usd, row.tags) == (Decimal("0.0042"), Decimal("0.0042"), ("t",))
     assert (row.prompt_tokens, row.completion_tokens, row.seconds, row.generation_id) == (3, 4, 2.0, "gen-1")
 
 
-def test_keep__is_all_or_nothing(books):
+def test_keep__is_all_or_nothing(recorder):
     """An answer that can't be stored leaves no half of it behind, and its cost is remembered."""
     broken = answer(error={"x": float("nan")})
-    not_stored, _ = books.keep("miss", KEY, REQUEST, Policy(), broken)
+    not_stored, _ = recorder.keep("miss", KEY, REQUEST, Policy(), broken)
     assert not_stored
-    assert books.store.get(KEY) is None
-    assert books.ledger.totals()[0].paid_usd == Decimal("0.0042")
-    assert len(books.ledger.rows()) == 1
+    assert recorder.store.get(KEY) is None
+    assert recorder.ledger.totals()[0].paid_usd == Decimal("0.0042")
+    assert len(recorder.ledger.rows()) == 1
 
 
 @pytest.mark.parametrize("way", ["keep", "set_aside", "account", "account_failure"])
-def test_books__remember_what_a_locked_file_refuses(books, database, folder, way):
+def test_books__remember_what_a_locked_file_refuses(recorder, database, folder, way):
     """While another process holds the file, no cost is lost: the next flush writes it, once."""
-    books.account("miss", KEY, REQUEST, Policy(), answer("1"))
+    recorder.account("miss", KEY, REQUEST, Policy(), answer("1"))
     calls = {
-        "keep": lambda: books.keep("miss", KEY, REQUEST, Policy(), answer()),
-        "set_aside": lambda: books.set_aside("failed", KEY, REQUEST, Policy(), answer(), "broken"),
-        "account": lambda: books.account("bypass", KEY, REQUEST, Policy(), answer()),
-        "account_failure": lambda: books.account_failure(
+        "keep": lambda: recorder.keep("miss", KEY, REQUEST, Policy(), answer()),
+        "set_aside": lambda: recorder.set_aside("failed", KEY, REQUEST, Policy(), answer(), "broken"),
+        "account": lambda: recorder.account("bypass", KEY, REQUEST, Policy(), answer()),
+        "account_failure": lambda: recorder.account_failure(
             KEY, REQUEST, Policy(), UpstreamError("x", cost_usd=Decimal("0.0042"))
         ),
     }
     with closing(sqlite3.connect(folder / "cache.db", isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         calls[way]()
-        assert books.ledger.totals()[0].paid_usd == Decimal("1.0042")
+        assert recorder.ledger.totals()[0].paid_usd == Decimal("1.0042")
         other.execute("ROLLBACK")
-    assert books.ledger.flush()
-    assert books.ledger.flush()
-    assert sorted(row.paid.usd for row in books.ledger.rows()) == [Decimal("0.0042"), Decimal(1)]
+    assert recorder.ledger.flush()
+    assert recorder.ledger.flush()
+    assert sorted(row.paid.usd for row in recorder.ledger.rows()) == [Decimal("0.0042"), Decimal(1)]
 
 
-def test_set_aside__keeps_what_was_paid_for(books):
+def test_set_aside__keeps_what_was_paid_for(recorder):
     """A partial is kept with its reason and cost, and never found by a look-up."""
-    books.set_aside("failed", KEY, REQUEST, Policy(), answer(), "the answer was cut off")
-    (aside,) = books.store.unserved(KEY.digest)
+    recorder.set_aside("failed", KEY, REQUEST, Policy(), answer(), "the answer was cut off")
+    (aside,) = recorder.store.unserved(KEY.digest)
     assert (aside.reason, aside.answer, aside.request) == ("the answer was cut off", answer(), REQUEST.body)
-    assert books.store.get(KEY) is None
-    assert [row.kind for row in books.ledger.rows()] == ["failed"]
+    assert recorder.store.get(KEY) is None
+    assert [row.kind for row in recorder.ledger.rows()] == ["failed"]
 
 
 @pytest.mark.parametrize(("usd", "unpriced"), [(None, 1), (Decimal(0), 0), (Decimal("0.5"), 0)])
-def test_account_failure__knows_unknown_from_free(books, usd, unpriced):
+def test_account_failure__knows_unknown_from_free(recorder, usd, unpriced):
     """A failed call of unknown cost counts as unpriced; one that was free does not."""
-    books.account_failure(KEY, REQUEST, Policy(), UpstreamError("x", cost_usd=usd, generation_id="gen-9"))
-    (row,) = books.ledger.rows()
+    recorder.account_failure(KEY, REQUEST, Policy(), UpstreamError("x", cost_usd=usd, generation_id="gen-9"))
+    (row,) = recorder.ledger.rows()
     assert (row.kind, row.paid.usd, row.generation_id) == ("failed", usd, "gen-9")
-    assert books.ledger.totals()[0].unpriced == unpriced
+    assert recorder.ledger.totals()[0].unpriced == unpriced
 
 
 @pytest.mark.parametrize("kind", ["hit", "replay", "coalesced", "stale", "miss", "refresh", "bypass"])
-def test_count__counts_asks_that_made_no_call(books, kind):
+def test_count__counts_asks_that_made_no_call(recorder, kind):
     """Calls are accounted for where they are made; only the others are counted here."""
-    books.account("miss", KEY, REQUEST, Policy(), answer())
-    books.count(Outcome(kind, KEY, answer()), REQUEST, Policy())
-    assert books.ledger.totals()[0].calls == (1 if kind in ("miss", "refresh", "bypass") else 2)
+    recorder.account("miss", KEY, REQUEST, Policy(), answer())
+    recorder.count(Outcome(kind, KEY, answer()), REQUEST, Policy())
+    assert recorder.ledger.totals()[0].calls == (1 if kind in ("miss", "refresh", "bypass") else 2)
 
 
 amounts = st.one_of(st.none(), st.decimals(0, 100, places=12))
@@ -139,17 +139,17 @@ asks = st.lists(
 @given(asks)
 def test_books__sums_are_those_of_their_rows(tmp_path_factory, made):
     """Whatever was asked in whatever order, the totals are the exact sums of the rows."""
-    database = Database(tmp_path_factory.mktemp("books"))
-    books = Books(DiskStore(database), Ledger(database, "s", lambda: 1.0), database.transaction)
+    database = Database(tmp_path_factory.mktemp("recorder"))
+    recorder = Recorder(DiskStore(database), Ledger(database, "s", lambda: 1.0), database.transaction)
     made = [("miss", Decimal(1)), *made]  # hits alone make no file
     for kind, usd in made:
         bought = answer(None if usd is None else str(usd))
         if kind in ("hit", "coalesced", "replay"):
-            books.count(Outcome(kind, KEY, bought), REQUEST, Policy())
+            recorder.count(Outcome(kind, KEY, bought), REQUEST, Policy())
         else:
-            books.account(kind, KEY, REQUEST, Policy(), bought)
-    (totals,) = books.ledger.totals()
-    rows = books.ledger.rows()
+            recorder.account(kind, KEY, REQUEST, Policy(), bought)
+    (totals,) = recorder.ledger.totals()
+    rows = recorder.ledger.rows()
     database.close()
 
     def total(kinds):

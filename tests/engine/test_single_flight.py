@@ -10,7 +10,7 @@ import pytest
 from or_cache_magic.engine.single_flight import SingleFlight
 
 
-class Crew:
+class AsyncFlights:
     """Threads that fly together; ``wait_for_followers`` returns when that many wait for the leader."""
 
     def __init__(self):
@@ -54,69 +54,69 @@ class Crew:
 
 
 @pytest.fixture
-def crew():
-    return Crew()
+def async_flights():
+    return AsyncFlights()
 
 
-def test_single_flight__lets_one_work(crew):
+def test_single_flight__lets_one_work(async_flights):
     """While one works, the others wait for the very result, and know that it was not theirs."""
-    crew.start(1)
-    assert crew.leading.wait(10)
-    crew.start(15)
-    crew.wait_for_followers(15)
-    crew.join()
-    assert crew.calls == 1
-    assert len({id(result) for result, _ in crew.outcomes}) == 1
-    assert sorted(led for _, led in crew.outcomes) == [False] * 15 + [True]
+    async_flights.start(1)
+    assert async_flights.leading.wait(10)
+    async_flights.start(15)
+    async_flights.wait_for_followers(15)
+    async_flights.join()
+    assert async_flights.calls == 1
+    assert len({id(result) for result, _ in async_flights.outcomes}) == 1
+    assert sorted(led for _, led in async_flights.outcomes) == [False] * 15 + [True]
 
 
-def test_single_flight__keeps_keys_apart(crew):
+def test_single_flight__keeps_keys_apart(async_flights):
     """Another key is another flight, at the same time."""
-    crew.start(1, "a")
-    assert crew.leading.wait(10)
-    assert crew.flights.do("b", lambda: 7) == (7, True)
-    crew.join()
+    async_flights.start(1, "a")
+    assert async_flights.leading.wait(10)
+    assert async_flights.flights.do("b", lambda: 7) == (7, True)
+    async_flights.join()
 
 
-def test_single_flight__forgets_what_has_landed(crew):
+def test_single_flight__forgets_what_has_landed(async_flights):
     """The next caller works anew: remembering is the store's job."""
-    assert crew.flights.do("k", lambda: 1) == (1, True)
-    assert crew.flights.do("k", lambda: 2) == (2, True)
+    assert async_flights.flights.do("k", lambda: 1) == (1, True)
+    assert async_flights.flights.do("k", lambda: 2) == (2, True)
 
 
-def test_single_flight__gives_followers_the_leaders_error(crew):
+def test_single_flight__gives_followers_the_leaders_error(async_flights):
     """A failed call is not tried anew by each of those who waited."""
 
     def fail():
-        crew.work()
+        async_flights.work()
         raise ValueError("boom")
 
-    crew.start(1, work=fail)
-    assert crew.leading.wait(10)
-    crew.start(5, work=fail)
-    crew.wait_for_followers(5)
-    crew.join()
-    assert crew.calls == 1
-    assert [str(exc) for exc in crew.outcomes] == ["boom"] * 6
-    assert crew.flights.do("k", lambda: 1) == (1, True)
+    async_flights.start(1, work=fail)
+    assert async_flights.leading.wait(10)
+    async_flights.start(5, work=fail)
+    async_flights.wait_for_followers(5)
+    async_flights.join()
+    assert async_flights.calls == 1
+    assert [str(exc) for exc in async_flights.outcomes] == ["boom"] * 6
+    assert async_flights.flights.do("k", lambda: 1) == (1, True)
 
 
-def test_single_flight__gives_each_its_own_error(crew):
+def test_single_flight__gives_each_its_own_error(async_flights):
     """The followers' errors are not one object, whose traceback they would all write into."""
 
     def fail():
-        crew.work()
+        async_flights.work()
         raise ValueError("boom")
 
-    crew.start(1, work=fail)
-    assert crew.leading.wait(10)
-    crew.start(3, work=fail)
-    crew.wait_for_followers(3)
-    crew.join()
-    assert len({id(exc) for exc in crew.outcomes}) == 4
+    async_flights.start(1, work=fail)
+    assert async_flights.leading.wait(10)
+    async_flights.start(3, work=fail)
+    async_flights.wait_for_followers(3)
+    async_flights.join()
+    assert len({id(exc) for exc in async_flights.outcomes}) == 4
 
 
-def test_single_flight__survives_an_error_that_cannot_be_copied(crew):
+def test_single_flight__survives_an_error_that_cannot_be_copied(async_flights):
     """An error of no copyable kind is passed on as it is."""
 
     class OddError(Exception):
@@ -124,35 +124,35 @@ def test_single_flight__survives_an_error_that_cannot_be_copied(crew):
             super().__init__("odd", fact)
 
     def fail():
-        crew.work()
+        async_flights.work()
         raise OddError(fact=1)
 
-    crew.start(1, work=fail)
-    assert crew.leading.wait(10)
-    crew.start(2, work=fail)
-    crew.wait_for_followers(2)
-    crew.join()
-    assert {type(exc) for exc in crew.outcomes} == {OddError}
+    async_flights.start(1, work=fail)
+    assert async_flights.leading.wait(10)
+    async_flights.start(2, work=fail)
+    async_flights.wait_for_followers(2)
+    async_flights.join()
+    assert {type(exc) for exc in async_flights.outcomes} == {OddError}
 
 
-def test_single_flight__lets_a_follower_take_over(crew):
+def test_single_flight__lets_a_follower_take_over(async_flights):
     """An interrupt of the leader is its own: a follower does the work, for all who still wait."""
     took_over = []
 
     def interrupted():
-        crew.work()
+        async_flights.work()
         raise KeyboardInterrupt
 
     def work():
         took_over.append(1)
         return "done"
 
-    crew.start(1, work=interrupted)
-    assert crew.leading.wait(10)
-    crew.start(5, work=work)
-    crew.wait_for_followers(5)
-    crew.join()
-    kinds = [o if isinstance(o, tuple) else type(o) for o in crew.outcomes]
+    async_flights.start(1, work=interrupted)
+    assert async_flights.leading.wait(10)
+    async_flights.start(5, work=work)
+    async_flights.wait_for_followers(5)
+    async_flights.join()
+    kinds = [o if isinstance(o, tuple) else type(o) for o in async_flights.outcomes]
     assert kinds.count(KeyboardInterrupt) == 1
     assert {result for result in kinds if result is not KeyboardInterrupt} <= {
         ("done", True),

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from or_cache_magic.core.callbacks import Asker
-from or_cache_magic.core.cost import FREE
+from or_cache_magic.core.callbacks import Callbacks
 from or_cache_magic.core.records import UNKNOWN_COST, Cost, Request
+from or_cache_magic.core.units import FREE
 from or_cache_magic.errors import BudgetError, OptionError, UpstreamError
-from or_cache_magic.money.budget import Limit, Purse, Watch
-from or_cache_magic.storage.spent import Spent
+from or_cache_magic.money.budget import BudgetGuard, BudgetTracker, Limit
+from or_cache_magic.storage.totals import Spent
 
 REQUEST = Request({"model": "m", "messages": []})
 
@@ -37,16 +37,16 @@ def bought(text) -> Cost:
     return Cost(usd(text), "reported")
 
 
-def watch(*limits, most="0.01", **estimate) -> Watch:
+def watch(*limits, most="0.01", **estimate) -> BudgetGuard:
     known = None if most is None else usd(most)
-    return Watch(limits, lambda _request: Estimated(known, **estimate))
+    return BudgetGuard(limits, lambda _request: Estimated(known, **estimate))
 
 
-def limit(most, purse=None, name="this test") -> Limit:
-    return Limit(name, usd(most), purse or Purse())
+def limit(most, tracker=None, name="this test") -> Limit:
+    return Limit(name, usd(most), tracker or BudgetTracker())
 
 
-def pay(watch: Watch, cost: Cost) -> None:
+def pay(watch: BudgetGuard, cost: Cost) -> None:
     with watch:
         watch.check(REQUEST)
         watch.paid = cost
@@ -84,7 +84,7 @@ def test_watch__refuses_what_nobody_can_tell():
 
 def test_watch__every_limit_must_hold_and_a_refusal_reserves_nothing():
     """A call refused by one limit takes nothing out of the others."""
-    wide, narrow = Purse(), Purse()
+    wide, narrow = BudgetTracker(), BudgetTracker()
     with pytest.raises(BudgetError, match="the narrow one"):
         watch(limit("1", wide), limit("0.001", narrow, "the narrow one")).check(REQUEST)
     assert (wide.at_most(), narrow.at_most()) == (0, 0)
@@ -92,26 +92,26 @@ def test_watch__every_limit_must_hold_and_a_refusal_reserves_nothing():
 
 def test_purse__counts_what_was_paid_not_what_was_reserved():
     """After a call what it did cost stands in the place of what it might have."""
-    purse = Purse()
+    tracker = BudgetTracker()
     for _ in range(9):
-        pay(watch(limit("0.10", purse), most="0.05"), bought("0.005"))
-    assert purse.at_most() == usd("0.045")
+        pay(watch(limit("0.10", tracker), most="0.05"), bought("0.005"))
+    assert tracker.at_most() == usd("0.045")
 
 
 def test_purse__a_free_outcome_gives_the_reservation_back():
     """Who was served by another's call, or refused, paid nothing."""
-    purse = Purse()
-    pay(watch(limit("0.01", purse)), FREE)
-    assert purse.at_most() == 0
+    tracker = BudgetTracker()
+    pay(watch(limit("0.01", tracker)), FREE)
+    assert tracker.at_most() == 0
 
 
 def test_purse__unknown_is_not_zero():
     """A call that never tells its cost keeps its reservation, and the next that would go over is refused."""
-    purse = Purse()
-    pay(watch(limit("0.015", purse)), UNKNOWN_COST)
-    assert purse.at_most() == usd("0.01")
+    tracker = BudgetTracker()
+    pay(watch(limit("0.015", tracker)), UNKNOWN_COST)
+    assert tracker.at_most() == usd("0.01")
     with pytest.raises(BudgetError) as caught:
-        watch(limit("0.015", purse)).check(REQUEST)
+        watch(limit("0.015", tracker)).check(REQUEST)
     assert caught.value.spent_usd == usd("0.01")
 
 
@@ -127,44 +127,44 @@ def test_purse__unknown_is_not_zero():
 )
 def test_watch__an_error_tells_what_was_paid(error, left):
     """What an error says of the cost counts; what it doesn't say may have cost all that was reserved."""
-    purse = Purse()
-    watching = watch(limit("1", purse))
+    tracker = BudgetTracker()
+    watching = watch(limit("1", tracker))
     watching.check(REQUEST)
     watching.__exit__(type(error), error, None)
-    assert purse.at_most() == usd(left)
+    assert tracker.at_most() == usd(left)
 
 
 def test_purse__settled_calls_give_way_to_the_ledger():
     """Where the ledger has learned the cost of one of two unknown calls, the dearer reservation stays."""
     ledger = Spent(usd("0.02"), 2)
-    purse = Purse(lambda: ledger)
+    tracker = BudgetTracker(lambda: ledger)
     for most in ("0.05", "0.03"):
-        pay(watch(limit("1", purse), most=most), UNKNOWN_COST)
-    assert purse.at_most() == usd("0.10")
+        pay(watch(limit("1", tracker), most=most), UNKNOWN_COST)
+    assert tracker.at_most() == usd("0.10")
     ledger = Spent(usd("0.024"), 1)
-    assert purse.at_most() == usd("0.074")
+    assert tracker.at_most() == usd("0.074")
     ledger = Spent(usd("0.028"), 0)
-    assert purse.at_most() == usd("0.028")
+    assert tracker.at_most() == usd("0.028")
 
 
 def test_watch__asks_its_asker_first():
     """Another's say before a call is sent is heard, and comes before the money."""
     heard: list[Request] = []
-    asker = watch(limit("1")).over(Asker(before_send=heard.append))
-    assert asker.before_send is not None
-    asker.before_send(REQUEST)
+    callbacks = watch(limit("1")).over(Callbacks(before_send=heard.append))
+    assert callbacks.before_send is not None
+    callbacks.before_send(REQUEST)
     assert heard == [REQUEST]
 
 
 def test_watch__many_at_once_never_overdraw():
-    """Of 40 threads with one purse only so many send as it holds at the highest price."""
-    purse, sent, lock = Purse(), [], threading.Lock()
+    """Of 40 threads with one tracker only so many send as it holds at the highest price."""
+    tracker, sent, lock = BudgetTracker(), [], threading.Lock()
     start = threading.Barrier(40)
 
     def ask() -> None:
         start.wait()
         try:
-            with watch(limit("0.10", purse), most="0.01") as watching:
+            with watch(limit("0.10", tracker), most="0.01") as watching:
                 watching.check(REQUEST)
                 with lock:
                     sent.append(1)
@@ -178,7 +178,7 @@ def test_watch__many_at_once_never_overdraw():
     for thread in threads:
         thread.join()
     assert len(sent) == 10
-    assert purse.at_most() == usd("0.10")
+    assert tracker.at_most() == usd("0.10")
 
 
 cents = st.integers(0, 50).map(lambda c: Decimal(c) / 100)
@@ -189,11 +189,11 @@ Steps = list[tuple[Decimal, "Decimal | None", bool]]
 @given(most=cents, steps=st.lists(st.tuples(cents, costs, st.booleans()), max_size=30))
 def test_purse__what_was_really_paid_never_exceeds_the_limit(most: Decimal, steps: Steps):
     """Whatever calls cost within their estimates, told or not, together they stay within the limit."""
-    purse, paid, refusals = Purse(), Decimal(0), list[Decimal]()
+    tracker, paid, refusals = BudgetTracker(), Decimal(0), list[Decimal]()
     for high, cost, told in steps:
         real = min(high, cost if cost is not None else high)
         try:
-            with Watch([Limit("law", most, purse)], _estimate(high)) as watching:
+            with BudgetGuard([Limit("law", most, tracker)], _estimate(high)) as watching:
                 watching.check(REQUEST)
                 paid += real
                 watching.paid = Cost(real, "reported") if told else UNKNOWN_COST
@@ -201,7 +201,7 @@ def test_purse__what_was_really_paid_never_exceeds_the_limit(most: Decimal, step
             spent = refused.spent_usd
             refusals.append(spent + high)
     assert all(total > most for total in refusals)
-    assert paid <= purse.at_most() <= most
+    assert paid <= tracker.at_most() <= most
 
 
 def _estimate(high: Decimal) -> Callable[[Request], Estimated]:

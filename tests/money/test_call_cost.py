@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from or_cache_magic.core.records import Usage
-from or_cache_magic.money.call_cost import Made, prompt_cache_saved, tokens_cost
-from or_cache_magic.money.listings import Listed, ModelListing, Offer
+from or_cache_magic.money.call_cost import CompletedCall, prompt_cache_saved, tokens_cost
+from or_cache_magic.money.listings import Endpoint, ModelListing, ModelPricing
 from or_cache_magic.money.price import Price, read_price
 from or_cache_magic.simulator.billing import TokenCounts, bill
 from or_cache_magic.simulator.catalog import Price as SimulatedPrice
@@ -24,12 +24,14 @@ BODY = {"model": "a/b", "messages": [{"role": "user", "content": "x"}]}
 
 
 def listed(*pricings, listed_s=NOW_S, names=("P", "Q", "R")):
-    offers = tuple(Offer(name, name.lower(), read_price(p)) for name, p in zip(names, pricings, strict=False))
-    return Listed("a/b", offers, ModelListing("a/b", outputs=("text",)), listed_s)
+    offers = tuple(
+        Endpoint(name, name.lower(), read_price(p)) for name, p in zip(names, pricings, strict=False)
+    )
+    return ModelPricing("a/b", offers, ModelListing("a/b", outputs=("text",)), listed_s)
 
 
 def cost(*pricings, usage=USAGE, body=BODY, at_s=NOW_S, **more):
-    return tokens_cost(Made(usage, listed(*pricings), body, at_s, **more))
+    return tokens_cost(CompletedCall(usage, listed(*pricings), body, at_s, **more))
 
 
 def test_tokens_cost__by_hand():
@@ -113,11 +115,11 @@ def test_tokens_cost__needs_a_list_of_the_time():
     assert cost(PLAIN, at_s=NOW_S + 86_400) == Decimal("0.0012")
     assert cost(PLAIN, at_s=NOW_S + 86_401) is None
     assert cost(PLAIN, at_s=NOW_S - 86_401) is None
-    assert tokens_cost(Made(USAGE, listed(PLAIN, listed_s=None), BODY, NOW_S)) is None
+    assert tokens_cost(CompletedCall(USAGE, listed(PLAIN, listed_s=None), BODY, NOW_S)) is None
 
 
 def saved(*pricings, usage, prompt_cost_usd=None, **more):
-    return prompt_cache_saved(Made(usage, listed(*pricings), BODY, NOW_S, **more), prompt_cost_usd)
+    return prompt_cache_saved(CompletedCall(usage, listed(*pricings), BODY, NOW_S, **more), prompt_cost_usd)
 
 
 def test_prompt_cache_saved__by_hand():
@@ -131,7 +133,7 @@ def test_prompt_cache_saved__by_hand():
 @pytest.mark.parametrize("usage", [USAGE, Usage(1000, 100), Usage()], ids=repr)
 def test_prompt_cache_saved__is_nothing_without_caching(usage):
     """What neither read nor wrote saved nothing, whatever the prices."""
-    assert prompt_cache_saved(Made(usage, Listed("a/b"), BODY, NOW_S)) == 0
+    assert prompt_cache_saved(CompletedCall(usage, ModelPricing("a/b"), BODY, NOW_S)) == 0
 
 
 def test_prompt_cache_saved__is_checked_against_the_reply():
@@ -177,7 +179,7 @@ def test_counted__is_what_the_simulator_bills(price, plain, cached, written, com
     ours = Price(price.prompt, price.completion, input_cache_read=price.cache_read,
                  input_cache_write=price.cache_write, input_cache_write_1h=price.cache_write_1h)  # fmt: skip
     usage = Usage(counts.prompt, completion, cached, written, 0)
-    offers = Listed("a/b", (Offer("P", "p", ours),), ModelListing("a/b", outputs=("text",)), NOW_S)
-    call = Made(usage, offers, BODY, NOW_S, written_1h=for_1h)
+    offers = ModelPricing("a/b", (Endpoint("P", "p", ours),), ModelListing("a/b", outputs=("text",)), NOW_S)
+    call = CompletedCall(usage, offers, BODY, NOW_S, written_1h=for_1h)
     assert tokens_cost(call) == billed.total_usd
     assert prompt_cache_saved(call, billed.prompt_usd) == billed.discount_usd

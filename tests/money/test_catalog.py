@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from or_cache_magic.core.records import Request
 from or_cache_magic.errors import UpstreamError
-from or_cache_magic.money.catalog import FRESH_S, PriceBook
+from or_cache_magic.money.catalog import FRESH_S, PriceCatalog
 from or_cache_magic.openrouter.client import Gateway
-from or_cache_magic.openrouter.reply import Draft
+from or_cache_magic.openrouter.reply import ReplyReader
 from or_cache_magic.simulator import Simulator, scenario
 from or_cache_magic.storage.database import open_database
 
@@ -50,7 +50,7 @@ def database(folder):
 
 @pytest.fixture
 def book(database, gateway, clock):
-    return PriceBook(database, gateway.fetch, clock)
+    return PriceCatalog(database, gateway.fetch, clock)
 
 
 def asked(sim) -> list[str]:
@@ -126,8 +126,8 @@ def test_models__follows_pages_and_lists_every_kind(database, gateway, sim, cloc
     def small_pages(path, *, params, **options):
         return gateway.fetch(path, params={"limit": "5", **params}, **options)
 
-    models, listed_s = PriceBook(database, small_pages, clock).models(sim.base_url)
-    whole = PriceBook(database, gateway.fetch, clock).models(sim.base_url, fresh_s=0).models
+    models, listed_s = PriceCatalog(database, small_pages, clock).models(sim.base_url)
+    whole = PriceCatalog(database, gateway.fetch, clock).models(sim.base_url, fresh_s=0).models
     assert (len(models), models, listed_s) == (len(sim_models()), whole, clock.now_s)
     assert {"google/gemini-2.5-flash-image", "openrouter/auto"} <= {model.id for model in models}
     assert next(m for m in models if m.id == "openrouter/auto").price.unknown >= {"prompt", "completion"}
@@ -150,7 +150,7 @@ def test_models__follows_no_link_to_elsewhere(database, clock, link):
         seen.append((path, base_url))
         return {"data": [{"id": "a/b"}], "links": {"next": link}}
 
-    models = PriceBook(database, endless, clock).models("http://here").models
+    models = PriceCatalog(database, endless, clock).models("http://here").models
     assert {model.id for model in models} == {"a/b"}
     assert set(seen) == {("/models", "http://here")}
     assert len(seen) <= 50
@@ -161,7 +161,7 @@ def test_models__follows_no_link_to_elsewhere(database, clock, link):
 )
 def test_models__of_a_server_that_tells_something_else(database, clock, reply):
     """What is no list is nothing, as if it could not be fetched."""
-    book = PriceBook(database, lambda path, **options: reply, clock)
+    book = PriceCatalog(database, lambda path, **options: reply, clock)
     assert book.models("http://here") is None
     assert book.listing("http://here", MINI) is None
     assert book.listed("http://here", MINI).why_not.endswith("none could be fetched")
@@ -187,7 +187,7 @@ def test_listed__outlives_the_process(book, database, gateway, sim, clock):
     first = book.listed(sim.base_url, NIGHTLY)
     models = book.models(sim.base_url)
     sim.clear()
-    another = PriceBook(database, gateway.fetch, clock)
+    another = PriceCatalog(database, gateway.fetch, clock)
     assert another.known(sim.base_url, NIGHTLY) == first
     assert another.models(sim.base_url) == models
     assert asked(sim) == []
@@ -197,7 +197,7 @@ def test_listed__is_taken_from_another_kernel_when_that_is_newer(book, database,
     """When a list is too old, the file is looked at before the network."""
     book.listed(sim.base_url, MINI)
     clock.now_s += FRESH_S
-    PriceBook(database, gateway.fetch, clock).listed(sim.base_url, MINI)
+    PriceCatalog(database, gateway.fetch, clock).listed(sim.base_url, MINI)
     sim.clear()
     assert book.listed(sim.base_url, MINI).listed_s == clock.now_s
     assert asked(sim) == []
@@ -222,7 +222,7 @@ def test_listed__tries_a_dead_network_once_a_minute(database, clock):
         attempts.append(path)
         raise UpstreamError("no network")
 
-    book = PriceBook(database, dead, clock)
+    book = PriceCatalog(database, dead, clock)
     for model in (MINI, SONNET, MINI):
         assert book.offers("http://here", model) is None
     assert len(attempts) == 1
@@ -261,7 +261,7 @@ def test_known__never_fetches(book, sim, clock):
 def test_listed__makes_no_folder(folder, gateway, sim, clock):
     """A folder is made for answers: while there is none, prices are in memory."""
     with closing(open_database(folder)) as database:
-        book = PriceBook(database, gateway.fetch, clock)
+        book = PriceCatalog(database, gateway.fetch, clock)
         assert book.listed(sim.base_url, MINI) == book.known(sim.base_url, MINI) != ()
     assert not folder.exists()
 
@@ -269,7 +269,7 @@ def test_listed__makes_no_folder(folder, gateway, sim, clock):
 def test_listed__in_memory(gateway, sim, clock):
     """A cache without a folder has prices too."""
     with closing(open_database(":memory:")) as database:
-        book = PriceBook(database, gateway.fetch, clock)
+        book = PriceCatalog(database, gateway.fetch, clock)
         book.listed(sim.base_url, MINI)
         book.listed(sim.base_url, MINI)
     assert len(asked(sim)) == 2
@@ -294,7 +294,7 @@ def test_listed__when_the_folder_is_read_only(book, database, folder, gateway, s
     folder.chmod(0o555)
     try:
         with closing(open_database(folder)) as read_only:
-            another = PriceBook(read_only, gateway.fetch, clock)
+            another = PriceCatalog(read_only, gateway.fetch, clock)
             assert another.known(sim.base_url, MINI) == first
             assert another.offers(sim.base_url, SONNET)
             if getattr(os, "geteuid", lambda: 0)():  # root writes anywhere
@@ -312,7 +312,7 @@ def test_listed__two_threads_fetch_once(database, gateway, sim, clock):
         assert go_on.wait(10)
         return gateway.fetch(path, **options)
 
-    book = PriceBook(database, slow, clock)
+    book = PriceCatalog(database, slow, clock)
     with ThreadPoolExecutor(8) as pool:
         waiting = [pool.submit(book.listed, sim.base_url, MINI) for _ in range(8)]
         assert entered.wait(10)
@@ -412,7 +412,7 @@ def test_estimate__fetches_anew_when_the_list_does_not_tell_the_hour(database, g
         return told
 
     clock.now_s += 8 * 3600  # 20:00 UTC
-    book = PriceBook(database, uncovered, clock)
+    book = PriceCatalog(database, uncovered, clock)
     request = Request(body(NIGHTLY), base_url=sim.base_url)
     cheap = book.estimate(request, clock.now_s)
     clock.now_s += 14 * 3600
@@ -483,7 +483,7 @@ def test_counted__is_what_calls_reported(  # noqa: PLR0917
     ]
     request = Request(asked_for, base_url=sim.base_url, prompt_cache=mark or "")
     book.listed(sim.base_url, model)
-    answer = gateway.send(request, Draft(lambda _text: None))
+    answer = gateway.send(request, ReplyReader(lambda _text: None))
     cost = book.tokens_cost(request, answer, clock.now_s)
     assert cost.usd in (answer.cost.usd, None)
     assert cost.source == ("unknown" if cost.usd is None else "estimated")
@@ -501,7 +501,7 @@ def test_prompt_cache_saved__of_writing_and_reading(book, gateway, sim, clock):
         asked_for = body(SONNET)
         asked_for["messages"] = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": question}]
         request = Request(asked_for, base_url=sim.base_url, prompt_cache="1h")
-        answer = gateway.send(request, Draft(lambda _text: None))
+        answer = gateway.send(request, ReplyReader(lambda _text: None))
         usage = answer.usage
         by_hand = (usage.cached_tokens * Decimal("0.0000027")) - (
             usage.cache_write_tokens * Decimal("0.000003")
@@ -515,7 +515,7 @@ def test_counted__of_a_fallback_is_the_model_that_answered(book, gateway, sim, c
     """Among fallbacks the one that served is told by the answer; without a list nothing is counted."""
     request = Request(body("openai/gpt-4o", models=[MINI]), base_url=sim.base_url)
     sim.script(scenario("plain"))
-    answer = gateway.send(request, Draft(lambda _text: None))
+    answer = gateway.send(request, ReplyReader(lambda _text: None))
     assert book.tokens_cost(request, answer, clock.now_s) == (None, "unknown")
     for model in ("openai/gpt-4o", MINI):
         book.listed(sim.base_url, model)

@@ -8,7 +8,7 @@ import pytest
 
 from or_cache_magic.core.tokens import TokenRange
 from or_cache_magic.money.estimate import asked_models, estimate, hides, writes_for_1h
-from or_cache_magic.money.listings import Listed, ModelListing, Offer
+from or_cache_magic.money.listings import Endpoint, ModelListing, ModelPricing
 from or_cache_magic.money.price import read_price
 
 NOW_S = 1_767_268_800.0  # 12:00 UTC
@@ -24,11 +24,11 @@ def per_million(prompt, completion, **more):
 
 
 def offer(price, tag="p", implicit=False, **more):
-    return Offer(tag.title(), tag, price, implicit_caching=implicit, **more)
+    return Endpoint(tag.title(), tag, price, implicit_caching=implicit, **more)
 
 
 def listed(*offers, model="a/b", listing=TEXT_ONLY, **more):
-    return Listed(model, offers, listing, NOW_S - 60, **more)
+    return ModelPricing(model, offers, listing, NOW_S - 60, **more)
 
 
 def usd(body, *offers, tokens=TOKENS, at_s=NOW_S, prompt_cache="", **more):
@@ -80,7 +80,7 @@ def test_estimate__spans_all_offers():
 def test_estimate__spans_all_fallbacks():
     """With fallbacks any of the models may answer; the list's date is the oldest."""
     body = {"model": "a/b", "models": ["c/d"], "max_tokens": 100}
-    other = Listed("c/d", (offer(MINI),), TEXT_ONLY._replace(id="c/d"), NOW_S - 3600)
+    other = ModelPricing("c/d", (offer(MINI),), TEXT_ONLY._replace(id="c/d"), NOW_S - 3600)
     told = estimate(body, TOKENS, [listed(offer(SONNET)), other], NOW_S)
     # 900 * $0.15/M; the other's most
     assert (told.low_usd, told.high_usd, told.listed_s) == (
@@ -88,7 +88,7 @@ def test_estimate__spans_all_fallbacks():
         Decimal("0.0048"),
         NOW_S - 3600,
     )
-    unknown = Listed("e/f", why_not="e/f is not listed")
+    unknown = ModelPricing("e/f", why_not="e/f is not listed")
     told = estimate(body, TOKENS, [listed(offer(SONNET)), unknown], NOW_S)
     assert (told.low_usd, told.high_usd, told.unknown_why) == (None, None, "e/f is not listed")
 
@@ -267,15 +267,15 @@ def test_estimate__of_an_unlimited_answer_has_no_most():
 @pytest.mark.parametrize(
     ("body", "listing", "why"),
     [
-        ({"model": "@preset/mine"}, Listed("@preset/mine"), "a preset decides what is asked of whom"),
-        ({"model": "a/b@preset/mine"}, Listed("a/b@preset/mine"), "a preset decides what is asked of whom"),
+        ({"model": "@preset/mine"}, ModelPricing("@preset/mine"), "a preset decides what is asked of whom"),
+        ({"model": "a/b@preset/mine"}, ModelPricing("a/b@preset/mine"), "a preset decides what is asked of whom"),
         ({"model": "a/b", "preset": "mine"}, listed(offer(SONNET)), "a preset decides what is asked of whom"),
         ({}, None, "no model is named, so that the account's default answers"),
         ({"model": "openrouter/auto"}, listed(offer(read_price({"prompt": "-1", "completion": "-1"})), model="openrouter/auto"),
          "openrouter/auto picks a model, at that one's price, when it is asked"),
         ({"model": "a/b"}, listed(offer(read_price({}))), "a/b has no listed price"),
         ({"model": "a/b"}, listed(offer(read_price({"prompt": "0.1", "completion": "0.1", "request": "-1"}))), "a/b has no listed price"),
-        ({"model": "a/b"}, Listed("a/b", why_not="a/b is not listed"), "a/b is not listed"),
+        ({"model": "a/b"}, ModelPricing("a/b", why_not="a/b is not listed"), "a/b is not listed"),
         ({"model": "a/b"}, listed(), "nobody is listed who offers a/b"),
         ({"model": "a/b", "provider": {"only": ["x"]}}, listed(offer(SONNET)), "no provider that is listed meets the request's preferences"),
         ({"model": "a/b", "service_tier": "ultrafast"}, listed(offer(SONNET)), "the service tier 'ultrafast' is not known here"),

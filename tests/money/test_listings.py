@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from or_cache_magic.money.listings import (
+    Endpoint,
     ModelListing,
     Name,
-    Offer,
     find_model,
     read_models,
     read_offers,
@@ -87,10 +87,10 @@ def test_read_offers__has_what_an_endpoint_tells():
     ultra = {"tag": "x", "service_tier": "ultrafast"}
     offers = read_offers({"endpoints": [ENDPOINT, plain, ultra, {}, None, {"pricing": {}}]})
     price = Price(Decimal("0.000001"), Decimal("0.000002"))
-    assert offers[0] == Offer(
+    assert offers[0] == Endpoint(
         "OpenAI", "openai/priority", price, "priority", "fp8", 400_000, 128_000, ("max_tokens",), True
     )
-    assert offers[1] == Offer("", "deepinfra/fp8", Price(Decimal(0), Decimal(0)))
+    assert offers[1] == Endpoint("", "deepinfra/fp8", Price(Decimal(0), Decimal(0)))
     assert (offers[2].tier, offers[2].price.unknown, len(offers)) == (
         "ultrafast",
         {"prompt", "completion"},

@@ -10,6 +10,7 @@ import pytest
 
 from or_cache_magic.errors import BudgetError, OptionError, StreamBrokenError, UpstreamError
 from or_cache_magic.simulator import scenario
+from or_cache_magic.tables.batch import warm
 
 MINI_PROMPT, MINI_COMPLETION = Decimal("0.00000015"), Decimal("0.00000060")
 
@@ -173,14 +174,14 @@ def test_budget__is_not_held_blindly(open_cache, sim, tmp_path):
 def test_list_budget__what_may_go_over_fails_unsent(open_cache, sim):
     """A list with a limit buys as many as it is sure to pay, and says of the others why not."""
     cache = open_cache(sim)
-    frame = cache.warm(
-        [f"What is a median? {n}" for n in range(8)], workers=4, progress=False, max_cost_usd="0.0026"
+    frame = warm(
+        cache, [f"What is a median? {n}" for n in range(8)], workers=4, progress=False, max_cost_usd="0.0026"
     )
     refused = frame[frame["error"] != ""]
     assert 0 < len(refused) < 8
     assert refused["error"].str.contains("this list").all()
     assert sim.total_cost <= usd("0.0026")
-    assert not cache.warm([f"What is a median? {n}" for n in range(8)], progress=False)["error"].any()
+    assert not warm(cache, [f"What is a median? {n}" for n in range(8)], progress=False)["error"].any()
 
 
 # -- estimates --------------------------------------------------------------------------------

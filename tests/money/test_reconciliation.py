@@ -17,14 +17,14 @@ import pytest
 
 from or_cache_magic.core.records import OPENROUTER_URL, UNKNOWN_COST, Cost, LedgerRow
 from or_cache_magic.errors import StreamBrokenError, UpstreamError
-from or_cache_magic.money.catalog import PriceBook
-from or_cache_magic.money.reconciliation import Settled, Settler, count_tokens
+from or_cache_magic.money.catalog import PriceCatalog
+from or_cache_magic.money.reconciliation import Reconciler, Settled, count_tokens
 from or_cache_magic.openrouter.client import Gateway
 from or_cache_magic.simulator import Simulator, scenario
 from or_cache_magic.storage.database import Database
 from or_cache_magic.storage.entries import DiskStore
 from or_cache_magic.storage.ledger import Ledger
-from or_cache_magic.storage.settlements import Settlements
+from or_cache_magic.storage.ledger_rows import Settlements
 
 PROMPT = "What is a median?"
 KEY = "ab" * 32
@@ -42,7 +42,7 @@ def settler_of(gateway):
 
     def make(cache, *, fetch=gateway.fetch, **options):
         options = {"base_url": lambda: cache.settings.base_url, "clock": cache.clock, **options}
-        return Settler(cache.database, cache.store, fetch, **options)
+        return Reconciler(cache.database, cache.store, fetch, **options)
 
     return make
 
@@ -66,7 +66,7 @@ def kept(tmp_path, clock):
             )  # fmt: skip
 
         def settler(self, fetch, base_url, **options):
-            return Settler(
+            return Reconciler(
                 self.database, self.store, fetch, base_url=lambda: base_url, clock=clock, **options
             )
 
@@ -297,7 +297,7 @@ def test_settle__then_counts_tokens_where_prices_leave_no_doubt(
     cache, sim, clock, settler_of, gateway, listed
 ):
     """Never told, but its tokens are known: the list's price is the bill to the digit; without a list, unknown."""
-    prices = PriceBook(cache.database, gateway.fetch, clock)
+    prices = PriceCatalog(cache.database, gateway.fetch, clock)
     sim.script(scenario("uncosted", misses=99))
     cache.ask(PROMPT)
     cache.money.close()
@@ -318,7 +318,7 @@ def test_settle__then_counts_tokens_where_prices_leave_no_doubt(
 
 def test_settle__a_damaged_answer_is_not_counted_and_stops_nothing(cache, sim, clock, settler_of, gateway):
     """Its tokens can't be read: the generation is given up, and the next one is asked for."""
-    prices = PriceBook(cache.database, gateway.fetch, clock)
+    prices = PriceCatalog(cache.database, gateway.fetch, clock)
     sim.script(scenario("uncosted", misses=99))
     cache.ask(PROMPT)
     cache.money.close()

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from or_cache_magic.money.listings import Offer, read_offers
+from or_cache_magic.money.estimate import may_serve, why_elsewhere
+from or_cache_magic.money.listings import Endpoint, read_offers
 from or_cache_magic.money.price import read_price
-from or_cache_magic.money.serving import may_serve, why_elsewhere
 from or_cache_magic.simulator.behaviour import Refusal, Scenario
 from or_cache_magic.simulator.catalog import find_model
 from or_cache_magic.simulator.routing import route
@@ -17,11 +17,11 @@ CHEAP, FAIR, DEAR = (
     read_price({"prompt": f"0.00000{n}", "completion": f"0.00000{n}", "request": "0"}) for n in (1, 2, 4)
 )
 OFFERS = (
-    Offer("DeepInfra", "deepinfra/fp8", CHEAP, quantization="fp8"),
-    Offer("Groq", "groq", FAIR, quantization="bf16"),
-    Offer("Amazon Bedrock", "amazon-bedrock", DEAR),
-    Offer("Groq", "groq/flex", CHEAP, "flex", quantization="bf16"),
-    Offer("Groq", "groq/priority", DEAR, "priority", quantization="bf16"),
+    Endpoint("DeepInfra", "deepinfra/fp8", CHEAP, quantization="fp8"),
+    Endpoint("Groq", "groq", FAIR, quantization="bf16"),
+    Endpoint("Amazon Bedrock", "amazon-bedrock", DEAR),
+    Endpoint("Groq", "groq/flex", CHEAP, "flex", quantization="bf16"),
+    Endpoint("Groq", "groq/priority", DEAR, "priority", quantization="bf16"),
 )
 
 
@@ -96,8 +96,8 @@ def test_may_serve__counts_the_cheapest_hour_for_max_price():
     nightly = read_price({"prompt": "0.000004", "completion": "0.000004",
                           "overrides": [{"utc_start": 0, "utc_end": 600, "prompt": "0.000001"}]})  # fmt: skip
     offers = (
-        Offer("A", "a", nightly),
-        Offer("B", "b", read_price({"prompt": "0.000004", "completion": "0", "discount": 0.5})),
+        Endpoint("A", "a", nightly),
+        Endpoint("B", "b", read_price({"prompt": "0.000004", "completion": "0", "discount": 0.5})),
     )
     assert may_serve(offers, "a/b", {"provider": {"max_price": {"prompt": 2}}}) == offers
     assert may_serve(offers, "a/b", {"provider": {"max_price": {"prompt": 1}}}) == offers[:1]

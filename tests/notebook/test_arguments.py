@@ -10,21 +10,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from or_cache_magic.errors import OptionError
-from or_cache_magic.notebook.arguments import AskOptions, parse_ask_cell, parse_ask_line
-from or_cache_magic.notebook.options import CELL, COMMANDS, KEY, LINE
-from or_cache_magic.notebook.parser import Command, Option, help_text, parse
-from or_cache_magic.notebook.upkeep_arguments import (
+from or_cache_magic.notebook.maintenance import parse_warm
+from or_cache_magic.notebook.options import (
+    CELL,
+    COMMANDS,
+    KEY,
+    LINE,
+    AskOptions,
     EntriesOptions,
     PurgeOptions,
     StatsOptions,
+    parse_ask_cell,
+    parse_ask_line,
     parse_config,
     parse_entries,
     parse_plain,
     parse_purge,
     parse_stats,
 )
-from or_cache_magic.notebook.warming import parse_warm
-from or_cache_magic.notebook.words import split
+from or_cache_magic.notebook.parser import Command, Option, help_text, parse, split
 
 
 def refusal(parse_line, line: str) -> OptionError:

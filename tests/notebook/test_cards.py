@@ -12,12 +12,19 @@ from typing import Any
 import pytest
 from markdown_it import MarkdownIt
 
-from or_cache_magic.cache.upkeep import Purge
+from or_cache_magic.cache.cache import Purge
 from or_cache_magic.core.records import EntryFilter
-from or_cache_magic.money.key_limits import KeyLimits
-from or_cache_magic.notebook.cards import entry_card, masked, purge_line, say
+from or_cache_magic.money.budget import KeyLimits
 from or_cache_magic.notebook.extension import loaded
-from or_cache_magic.notebook.status import limits_text, shown_folder, status_card
+from or_cache_magic.notebook.status import (
+    entry_card,
+    limits_text,
+    masked,
+    purge_line,
+    say,
+    shown_folder,
+    status_card,
+)
 from or_cache_magic.simulator import Scenario, Simulator, scenario
 
 HOSTILE = [

@@ -156,12 +156,12 @@ def test_option__offline(nb):
 
 def test_option__ttl_and_tags(nb):
     """``--ttl`` is the entry's lifetime, ``--tag`` labels it; neither makes another request of it."""
-    nb.run(f"{ASK} --ttl 24h --tag draft --tag chapter-1\nhi")
+    nb.run(f"{ASK} --ttl 24h --tag reader --tag chapter-1\nhi")
     nb.run(f"{ASK}\nhi")
     (row,) = orc.entries().to_dict("records")
 
     assert row["ttl_s"] == pytest.approx(86400)
-    assert set(row["tags"].split(", ")) == {"draft", "chapter-1"}
+    assert set(row["tags"].split(", ")) == {"reader", "chapter-1"}
     assert nb.sim.completion_count == 1
 
 

@@ -6,7 +6,7 @@ import pytest
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.core.magic import no_var_expand
 
-from or_cache_magic.notebook import questions
+from or_cache_magic.notebook import extension as questions
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from or_cache_magic.notebook.warming import parse_warm
+from or_cache_magic.notebook.maintenance import parse_warm
 
 
 @pytest.fixture

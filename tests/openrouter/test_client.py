@@ -12,7 +12,7 @@ import pytest
 from or_cache_magic.core.records import Request
 from or_cache_magic.errors import ConnectionLostError, MissingKeyError, UpstreamError
 from or_cache_magic.openrouter.client import Gateway
-from or_cache_magic.openrouter.reply import Draft
+from or_cache_magic.openrouter.reply import ReplyReader
 from or_cache_magic.simulator import scenario
 
 BODY = {
@@ -41,7 +41,7 @@ def request_to(server, *, stream=True, **fields):
 
 
 def send(gateway, server, **fields):
-    return gateway.send(request_to(server, **fields), Draft())
+    return gateway.send(request_to(server, **fields), ReplyReader())
 
 
 def refusal(status, **error):
@@ -121,7 +121,7 @@ def test_gateway__tells_which_tool_asks_unless_told_not_to(sim, attribution):
 @pytest.mark.parametrize("fresh", [True, False])
 def test_gateway__forbids_repeated_answers_only_where_told(gateway, sim, fresh):
     """OpenRouter's own response caching is forbidden for a fresh answer, and else left as it is."""
-    gateway.send(request_to(sim), Draft(), fresh=fresh)
+    gateway.send(request_to(sim), ReplyReader(), fresh=fresh)
     assert sim.requests[0].headers.get("x-openrouter-cache") == ("false" if fresh else None)
 
 
@@ -235,7 +235,7 @@ def test_gateway__tries_a_refused_connection_again(gateway, naps):
         taken.bind(("127.0.0.1", 0))
         request = Request(BODY, base_url=f"http://127.0.0.1:{taken.getsockname()[1]}/api/v1")
         with pytest.raises(ConnectionLostError, match="nothing was sent") as caught:
-            gateway.send(request, Draft())
+            gateway.send(request, ReplyReader())
     assert (caught.value.attempts, len(naps), caught.value.cost_usd) == (3, 2, 0)
 
 
@@ -397,11 +397,11 @@ def test_gateway__closes_the_connection_when_interrupted(sim):
         raise KeyboardInterrupt
 
     sim.script(scenario("slow", delay_s=0, chunk_delay_s=0.05))
-    draft = Draft(interrupt)
+    reader = ReplyReader(interrupt)
     with pytest.raises(KeyboardInterrupt):
-        gateway.send(request_to(sim), draft)
+        gateway.send(request_to(sim), reader)
     assert sim.wait_for(lambda rows: rows[-1].cancelled)
-    assert draft.answer().text
+    assert reader.answer().text
     gateway.close()
 
 

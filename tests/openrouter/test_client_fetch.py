@@ -10,7 +10,7 @@ import pytest
 from or_cache_magic.core.records import Request
 from or_cache_magic.errors import ConnectionLostError, MissingKeyError, UpstreamError
 from or_cache_magic.openrouter.client import Gateway
-from or_cache_magic.openrouter.reply import Draft
+from or_cache_magic.openrouter.reply import ReplyReader
 from or_cache_magic.simulator import Simulator
 
 
@@ -54,7 +54,7 @@ def test_fetch__amounts_keep_every_digit(openrouter, gateway):
         {"model": "openai/gpt-4o-mini", "messages": [{"role": "user", "content": "What is a median?"}]},
         base_url=openrouter.base_url,
     )
-    answer = gateway.send(request, Draft(lambda _text: None))
+    answer = gateway.send(request, ReplyReader(lambda _text: None))
     told = gateway.fetch("/generation", base_url=openrouter.base_url, params={"id": answer.generation_id})
     assert told["data"]["total_cost"] == answer.cost.usd
     assert isinstance(told["data"]["total_cost"], Decimal)

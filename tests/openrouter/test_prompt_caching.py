@@ -14,9 +14,8 @@ from or_cache_magic.core.key import request_key
 from or_cache_magic.core.records import Request
 from or_cache_magic.errors import OptionError
 from or_cache_magic.openrouter.client import Gateway
-from or_cache_magic.openrouter.prompt_caching import Mark, estimated_tokens, marked
-from or_cache_magic.openrouter.reply import Draft
-from or_cache_magic.openrouter.rules import rules_for
+from or_cache_magic.openrouter.prompt_caching import Mark, estimated_tokens, marked, rules_for
+from or_cache_magic.openrouter.reply import ReplyReader
 from or_cache_magic.simulator.prompt_cache import marks_problem
 
 SONNET = "anthropic/claude-sonnet-4.6"
@@ -446,7 +445,7 @@ def test_gateway__marks_as_it_sends(sim, stream, ttl):
     """What leaves is the marked body where marks are asked for, and the body itself where not."""
     body = conversation(turns=1)
     gateway = Gateway(lambda: "sk-or-v1-test")
-    gateway.send(Request(body, stream=stream, base_url=sim.base_url, prompt_cache=ttl), Draft())
+    gateway.send(Request(body, stream=stream, base_url=sim.base_url, prompt_cache=ttl), ReplyReader())
     gateway.close()
     (received,) = sim.requests
     wanted = marked(body, ttl).body if ttl else body

@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from or_cache_magic.core.records import UNKNOWN_COST, Cost, Usage
-from or_cache_magic.openrouter.assembly import mended
-from or_cache_magic.openrouter.reply import Draft, MalformedReplyError, lines_of
+from or_cache_magic.openrouter.reply import MalformedReplyError, ReplyReader, lines_of, mended
 
 USAGE = {
     "prompt_tokens": 17,
@@ -46,11 +45,11 @@ LAST = {
 
 
 def read(*lines, on_text=None):
-    draft = Draft(on_text) if on_text else Draft()
+    reader = ReplyReader(on_text) if on_text else ReplyReader()
     for line in lines:
-        if draft.read_line(line):
+        if reader.read_line(line):
             break
-    return draft
+    return reader
 
 
 @pytest.mark.parametrize("shape", "abc")
@@ -65,10 +64,10 @@ def test_draft__reads_each_shape_of_the_last_chunk(shape):
 
 def test_draft__reads_on_after_the_finish_reason():
     """A finish reason ends nothing: the usage comes after it."""
-    draft = read(text("Hello", "stop"))
-    assert draft.answer().usage is None
-    draft.read_line(LAST["b"])
-    assert draft.answer().usage is not None
+    reader = read(text("Hello", "stop"))
+    assert reader.answer().usage is None
+    reader.read_line(LAST["b"])
+    assert reader.answer().usage is not None
 
 
 @pytest.mark.parametrize(
@@ -119,8 +118,8 @@ def test_draft__reports_text_as_it_comes():
 def test_draft__joins_halves_of_a_character():
     """An emoji whose two escapes come in two chunks is one character, shown once and whole."""
     seen = []
-    draft = read(text("a\ud83d"), text("\ude00b", "stop"), DONE, on_text=seen.append)
-    assert draft.answer().text == "a\U0001f600b"
+    reader = read(text("a\ud83d"), text("\ude00b", "stop"), DONE, on_text=seen.append)
+    assert reader.answer().text == "a\U0001f600b"
     assert "".join(seen) == "a\U0001f600b"
     assert all(piece.encode() for piece in seen)
 
@@ -230,10 +229,10 @@ def test_draft__keeps_choices_apart():
 def test_draft__finds_an_error_in_mid_stream(code):
     """An error object in a chunk is the answer's error, whatever its code is; what came before is kept."""
     error = {"code": code, "message": "Provider disconnected"}
-    draft = read(text("Par"), text("", "error", error=error), DONE)
-    assert draft.answer().error == error
-    assert draft.answer().text == "Par"
-    assert draft.started
+    reader = read(text("Par"), text("", "error", error=error), DONE)
+    assert reader.answer().error == error
+    assert reader.answer().text == "Par"
+    assert reader.started
 
 
 @pytest.mark.parametrize(
@@ -247,9 +246,9 @@ def test_draft__finds_an_error_in_mid_stream(code):
 )
 def test_draft__finds_errors_at_every_level(line):
     """At the top or in a choice, as an object or as text."""
-    draft = read(line)
-    assert draft.error == {"message": "boom"}
-    assert not draft.started
+    reader = read(line)
+    assert reader.error == {"message": "boom"}
+    assert not reader.started
 
 
 def test_draft__takes_finish_reason_error_for_an_error():
@@ -296,7 +295,7 @@ def test_draft__refuses_what_is_no_chunk(data):
 def test_draft__refuses_what_is_no_reply(body):
     """The same for a whole reply; a body of padding only is none."""
     with pytest.raises(MalformedReplyError):
-        Draft().read_body(body)
+        ReplyReader().read_body(body)
 
 
 WHOLE = {
@@ -325,9 +324,9 @@ WHOLE = {
 def test_draft__passes_over_padding_of_a_whole_reply(padding, ascii_only):
     """Keep-alive before the JSON is passed over; text that looks like it is not."""
     seen = []
-    draft = Draft(seen.append)
-    draft.read_body((padding + json.dumps(WHOLE, ensure_ascii=ascii_only, indent=1)).encode())
-    answer = draft.answer()
+    reader = ReplyReader(seen.append)
+    reader.read_body((padding + json.dumps(WHOLE, ensure_ascii=ascii_only, indent=1)).encode())
+    answer = reader.answer()
     assert answer.text == "a\n: b\u2028: c"
     assert seen == [answer.text]
     assert answer.complete
@@ -344,37 +343,37 @@ def test_draft__reads_money_digit_for_digit():
         "12345678901234567890.5",
     ):
         body = json.dumps(WHOLE | {"usage": {"cost": "COST"}}).replace('"COST"', digits).encode()
-        draft = Draft()
-        draft.read_body(body)
-        assert str(draft.answer().cost.usd) == str(Decimal(digits))
+        reader = ReplyReader()
+        reader.read_body(body)
+        assert str(reader.answer().cost.usd) == str(Decimal(digits))
 
 
 def test_draft__takes_nothing_from_a_response_cache_hit():
     """A reply out of OpenRouter's own cache reports zeros, which are neither its usage nor its price."""
-    draft = Draft()
-    draft.read_headers(
+    reader = ReplyReader()
+    reader.read_headers(
         {
             "x-openrouter-cache-status": "HIT",
             "x-openrouter-cache-source-id": "gen-0",
             "x-generation-id": "gen-2",
         }
     )
-    draft.read_body(json.dumps(WHOLE | {"id": "gen-2", "usage": {"prompt_tokens": 0, "cost": 0}}).encode())
-    answer = draft.answer()
+    reader.read_body(json.dumps(WHOLE | {"id": "gen-2", "usage": {"prompt_tokens": 0, "cost": 0}}).encode())
+    answer = reader.answer()
     assert (answer.usage, answer.cost, answer.response_cache_hit) == (None, UNKNOWN_COST, True)
     assert (answer.generation_id, answer.source_generation_id) == ("gen-2", "gen-0")
 
 
 def test_draft__restart_forgets_everything():
     """What an attempt left behind must not prove, price or name the next one."""
-    draft = Draft(clock=lambda: 5.0)
-    draft.read_headers({"x-generation-id": "gen-1", "x-openrouter-cache-status": "HIT"})
+    reader = ReplyReader(clock=lambda: 5.0)
+    reader.read_headers({"x-generation-id": "gen-1", "x-openrouter-cache-status": "HIT"})
     read_error = text("", "error", error={"code": 502}, usage=USAGE)
-    draft.read_line(read_error)
-    draft.read_line(DONE)
-    draft.restart()
-    draft.read_line('data: {"choices": [{"index": 0, "delta": {"content": "Hi"}, "finish_reason": "stop"}]}')
-    answer = draft.answer()
+    reader.read_line(read_error)
+    reader.read_line(DONE)
+    reader.restart()
+    reader.read_line('data: {"choices": [{"index": 0, "delta": {"content": "Hi"}, "finish_reason": "stop"}]}')
+    answer = reader.answer()
     assert not answer.complete
     assert answer.error is None
     assert answer.usage is None

@@ -6,9 +6,8 @@ from decimal import Decimal
 
 import pytest
 
-from or_cache_magic.core.cost import format_usd
 from or_cache_magic.core.records import Totals
-from or_cache_magic.core.units import format_size
+from or_cache_magic.core.units import format_size, format_usd
 from or_cache_magic.panels import panel_text
 from or_cache_magic.panels.chart import chart_svg, sparkline
 from or_cache_magic.panels.figures import Figures, Moment, breakdown, complete, gather, tiles

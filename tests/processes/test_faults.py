@@ -12,7 +12,7 @@ from contextlib import closing
 
 import pytest
 
-from or_cache_magic.storage.network import network_file_system
+from or_cache_magic.storage.database import network_file_system
 
 pytestmark = pytest.mark.usefixtures("_no_cache_yet")
 ROOT = pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can mount")

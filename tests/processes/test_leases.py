@@ -6,8 +6,7 @@ import pytest
 
 from or_cache_magic.simulator import scenario
 from or_cache_magic.storage.database import Database
-from or_cache_magic.storage.lease import Held, Lease
-from or_cache_magic.storage.leases import DiskLeases
+from or_cache_magic.storage.leases import DiskLeases, Held, Lease
 
 
 def held(sim, count):

@@ -13,7 +13,7 @@ import pytest
 
 from or_cache_magic.core.records import Cost, EntryFilter, RequestKey
 from or_cache_magic.errors import OptionError, StoreCorruptError
-from or_cache_magic.storage.hits import HitCount
+from or_cache_magic.storage.columns import HitCount
 
 _ALL = EntryFilter()
 

@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from conftest import make_entry, make_request
 
 from or_cache_magic.core.records import LedgerRow, Request
-from or_cache_magic.money.catalog import PriceBook
+from or_cache_magic.money.catalog import PriceCatalog
 from or_cache_magic.storage.database import Database
 from or_cache_magic.storage.entries import DiskStore
 from or_cache_magic.storage.ledger import Ledger
@@ -101,7 +101,7 @@ def main() -> None:
     old = make_request("expired")
     store.put(make_entry(old, "of yesterday", created_s=AT_S - 9, expires_s=AT_S - 1), old)
     ledger.flush()
-    PriceBook(database, lambda path, **_: LISTED[path.partition("?")[0]], lambda: AT_S).estimate(
+    PriceCatalog(database, lambda path, **_: LISTED[path.partition("?")[0]], lambda: AT_S).estimate(
         request, AT_S
     )
     (totals,) = ledger.totals()

@@ -9,7 +9,7 @@ import pytest
 
 from or_cache_magic.core.records import Answer, Choice, Cost, EntryFilter, RequestKey
 from or_cache_magic.errors import OptionError, StoreCorruptError, StoreError
-from or_cache_magic.storage.hits import HitCount
+from or_cache_magic.storage.columns import HitCount
 
 
 def test_get__nothing_stored_makes_nothing(store, folder, make):

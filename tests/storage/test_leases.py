@@ -16,8 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from or_cache_magic.core.records import EntryFilter
-from or_cache_magic.engine.cross_process import Turn, take_turn
-from or_cache_magic.engine.failure import failure_from, failure_json
+from or_cache_magic.engine.cross_process import Turn, failure_from, failure_json, take_turn
 from or_cache_magic.errors import (
     ConnectionLostError,
     MissingKeyError,
@@ -27,8 +26,7 @@ from or_cache_magic.errors import (
     UpstreamError,
 )
 from or_cache_magic.storage.entries import DiskStore
-from or_cache_magic.storage.lease import Held, Lease
-from or_cache_magic.storage.leases import DiskLeases
+from or_cache_magic.storage.leases import DiskLeases, Held, Lease
 
 KEY = "ab" * 32
 TTL_S = 15.0

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 
 from or_cache_magic.core.records import OPENROUTER_URL, UNKNOWN_COST, Cost, LedgerRow
 from or_cache_magic.errors import OptionError, StoreUnavailableError
+from or_cache_magic.storage.columns import from_pico
 from or_cache_magic.storage.database import Database
 from or_cache_magic.storage.ledger import Ledger
-from or_cache_magic.storage.pico import from_pico
-from or_cache_magic.storage.settlements import Settlements
+from or_cache_magic.storage.ledger_rows import Settlements
 
 KEY = "ab" * 32
 ELSEWHERE = "http://127.0.0.1:1/api/v1"
@@ -471,7 +471,7 @@ def test_totals__never_see_half_of_a_settlement(ledger, folder):
     program = f"""
 from decimal import Decimal
 from or_cache_magic.storage.database import Database
-from or_cache_magic.storage.settlements import Settlements
+from or_cache_magic.storage.ledger_rows import Settlements
 from or_cache_magic.core.records import OPENROUTER_URL, Cost
 database = Database({os.fspath(folder)!r})
 settlements = Settlements(database, OPENROUTER_URL)

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from or_cache_magic.core.records import Cost, LedgerRow
 from or_cache_magic.errors import StoreCorruptError
 from or_cache_magic.storage.database import Database
-from or_cache_magic.storage.days import local_calendar
 from or_cache_magic.storage.ledger import Ledger
+from or_cache_magic.storage.totals import local_calendar
 
 HOUR_S, DAY_S = 3_600.0, 86_400.0
 KEY = "ab" * 32

@@ -17,10 +17,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from or_cache_magic.core.records import OPENROUTER_URL, UNKNOWN_COST, Cost, LedgerRow
+from or_cache_magic.storage.columns import from_pico
 from or_cache_magic.storage.database import Database
 from or_cache_magic.storage.ledger import Ledger
-from or_cache_magic.storage.pico import from_pico
-from or_cache_magic.storage.settlements import Settlements
+from or_cache_magic.storage.ledger_rows import Settlements
 
 BOUGHT = ("miss", "refresh", "bypass", "failed")
 SERVED = ("hit", "team", "coalesced", "replay", "stale")
@@ -263,7 +263,7 @@ KERNEL = """
 import sys
 from decimal import Decimal
 from or_cache_magic.storage.database import Database
-from or_cache_magic.storage.ledger import Ledger; from or_cache_magic.storage.settlements import Settlements
+from or_cache_magic.storage.ledger import Ledger; from or_cache_magic.storage.ledger_rows import Settlements
 from or_cache_magic.core.records import OPENROUTER_URL, UNKNOWN_COST, Cost, LedgerRow
 
 folder, name, other = sys.argv[1:]

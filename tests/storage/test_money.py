@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from or_cache_magic.storage.pico import from_pico, to_pico
+from or_cache_magic.storage.columns import from_pico, to_pico
 
 
 @given(st.integers(-(2**63), 2**63 - 1))

@@ -14,9 +14,9 @@ from or_cache_magic.core.records import EntryFilter
 from or_cache_magic.core.settings import SETTINGS, Project, Settings, load_settings
 from or_cache_magic.core.units import format_size, parse_size
 from or_cache_magic.errors import OptionError, SettingError
+from or_cache_magic.storage.columns import HitCount
 from or_cache_magic.storage.database import MemoryDatabase
 from or_cache_magic.storage.entries import DiskStore
-from or_cache_magic.storage.hits import HitCount
 
 NOW_S = 1_700_000_000.0
 DAY_S = 86400.0

@@ -26,12 +26,12 @@ from or_cache_magic.core.records import EntryFilter, Request, RequestKey
 from or_cache_magic.core.settings import Settings
 from or_cache_magic.errors import NewerStoreError, StoreBusyError, StoreError, UnsafeStoreError
 from or_cache_magic.simulator import Simulator
+from or_cache_magic.storage.columns import HitCount
 from or_cache_magic.storage.database import Database
 from or_cache_magic.storage.entries import DiskStore
-from or_cache_magic.storage.hits import HitCount
 from or_cache_magic.storage.ledger import Ledger
-from or_cache_magic.storage.rekey import StoredRequests
 from or_cache_magic.storage.schema import LAYOUT, OUR_TABLES, Earlier, Layout
+from or_cache_magic.storage.upgrade import StoredRequests
 
 FIXTURES = sorted((Path(__file__).parent / "fixtures").glob("schema*"))
 ROOT = pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="mounts need root")
@@ -174,7 +174,7 @@ def test_older_keys__killed_in_the_middle(folder, store, old_pairs, old_store):
         from or_cache_magic.storage.database import Database
         from or_cache_magic.core.key import KEY_VERSION, request_key
         from or_cache_magic.storage.entries import DiskStore
-        from or_cache_magic.storage.rekey import StoredRequests
+        from or_cache_magic.storage.upgrade import StoredRequests
         count = 0
         def key_of(request):
             global count
@@ -488,7 +488,7 @@ def test_stored_request__has_the_key_that_it_was_asked_with(fields, content, str
     body = {"model": "m", "messages": [{"role": "user", "content": content}], **fields}
     request = Request(body, stream, sample, base_url)
     from or_cache_magic.storage.codec import encode_request
-    from or_cache_magic.storage.rekey import request_columns, stored_request
+    from or_cache_magic.storage.upgrade import request_columns, stored_request
 
     blob = encode_request("a" * 64, body, "")
     again = stored_request("a" * 64, blob, request_columns(request))

@@ -17,6 +17,7 @@ import pytest
 from or_cache_magic.cache.cache import CompletionCache
 from or_cache_magic.errors import OptionError, OrCacheError, RequestError
 from or_cache_magic.simulator import Simulator, scenario
+from or_cache_magic.tables import batch
 from or_cache_magic.tables.batch import COLUMNS
 
 PROMPTS = [f"What is {n}?" for n in range(12)]
@@ -28,7 +29,7 @@ def warm(cache):
 
     def run(source, **options):
         told = []
-        frame = cache.warm(source, tell=told.append, **{"progress": False, **options})
+        frame = batch.warm(cache, source, tell=told.append, **{"progress": False, **options})
         (summary,) = told
         return frame, summary
 
@@ -226,7 +227,7 @@ def test_source__is_refused_before_anything_is_sent(cache, sim, tmp_path, monkey
     """What can't be read is an error that names the place, and costs nothing."""
     monkeypatch.chdir(tmp_path)
     with pytest.raises(error, match=says):
-        cache.warm(source)
+        batch.warm(cache, source)
     assert sim.completion_count == 0
 
 
@@ -235,7 +236,7 @@ def test_source__names_the_line(cache, sim, tmp_path, text):
     """A line that is no prompt is named by its number."""
     (tmp_path / "p.jsonl").write_text(text, encoding="utf-8")
     with pytest.raises(RequestError, match="line 2"):
-        cache.warm(tmp_path / "p.jsonl")
+        batch.warm(cache, tmp_path / "p.jsonl")
     assert sim.completion_count == 0
 
 
@@ -243,7 +244,7 @@ def test_source__names_the_line(cache, sim, tmp_path, text):
 def test_warm__refuses_wrong_workers(cache, workers):
     """It takes a whole number from 1 up."""
     with pytest.raises(OptionError, match="workers"):
-        cache.warm(["a"], workers=workers)
+        batch.warm(cache, ["a"], workers=workers)
 
 
 def test_warm__of_nothing_is_an_empty_table(warm):
@@ -257,11 +258,11 @@ def test_warm__of_nothing_is_an_empty_table(warm):
 
 def test_warm__is_quiet_where_no_bar_can_be_shown(cache, capsys):
     """Without a terminal there is no bar, only the summary; without `progress` nothing at all."""
-    cache.warm(PROMPTS[:2])
+    batch.warm(cache, PROMPTS[:2])
     written = capsys.readouterr()
     assert written.err == ""
     assert written.out.startswith("2 prompts")
-    cache.warm(PROMPTS[:2], progress=False)
+    batch.warm(cache, PROMPTS[:2], progress=False)
     assert "".join(capsys.readouterr()) == ""
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from or_cache_magic.errors import StoreUnavailableError
-from or_cache_magic.storage.lease import Held, Lease
+from or_cache_magic.storage.leases import Held, Lease
 from or_cache_magic.storage.shared.server import Foreign, Server
 from or_cache_magic.storage.shared.store import SharedStore
 
@@ -19,7 +19,7 @@ __all__ = ["SharedLeases"]
 
 _FAILURE_TTL_S: Final = 5.0
 _FAILED: Final = b"failed\n"
-_NOBODY: Final = "somebody"
+_NO_CALLBACKS: Final = "somebody"
 _PRIVATE: Final = frozenset({"body", "partial_text"})
 """Facts of a failure that stay on the machine; its message does too where the team has a secret."""
 _OWNER: Final = re.compile(r"([0-9]{1,10}) ([0-9a-f]{12})")
@@ -56,7 +56,7 @@ class SharedLeases:
         # A failure that the caller did not wait for is in its way.
         if self._ask(lambda server: server.swap(name, found, value, ttl_s)):
             return Lease(digest, token)
-        return Held(_NOBODY, held.since_s, held.until_s)
+        return Held(_NO_CALLBACKS, held.since_s, held.until_s)
 
     def renew(self, lease: Lease, ttl_s: float) -> bool:
         """See `lease.Leases.renew`."""
@@ -88,7 +88,7 @@ class SharedLeases:
             owner = self._owner(lines[1])
             failure = json.loads(lines[2]) if value.startswith(_FAILED) else None
         except (ValueError, IndexError, RecursionError):
-            return Held(_NOBODY, now_s, now_s + ttl_s)
+            return Held(_NO_CALLBACKS, now_s, now_s + ttl_s)
         if not math.isfinite(since_s):
             since_s = now_s
         return Held(owner, since_s, now_s + ttl_s, failure if isinstance(failure, dict) else None)
@@ -96,7 +96,7 @@ class SharedLeases:
     def _owner(self, line: str) -> str:
         found = _OWNER.fullmatch(line)
         if found is None:
-            return _NOBODY
+            return _NO_CALLBACKS
         pid, payer = found.groups()
         return f"pid {pid} here" if payer == self._shared.secrecy.payer() else f"a teammate, {payer}"
 

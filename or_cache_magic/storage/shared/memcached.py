@@ -23,7 +23,7 @@ from or_cache_magic.errors import SettingError
 from or_cache_magic.storage.shared.server import LARGEST_BYTES, LAYOUT, Foreign, Refused, TooLarge
 
 if TYPE_CHECKING:
-    from or_cache_magic.core.shared_url import SharedUrl
+    from or_cache_magic.core.settings import SharedUrl
 
 __all__ = ["MemcachedServer"]
 

@@ -2,28 +2,239 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
+import json
+import os
+import socket
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final, TypeVar
+from decimal import Decimal
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from or_cache_magic.core.chat import asked_model, last_prompt, system_prompt
+from or_cache_magic.core.key import system_digest
 from or_cache_magic.core.records import EntryFilter
-from or_cache_magic.errors import NewerStoreError, StoreCorruptError, StoreError
-from or_cache_magic.storage.codec import decode_entry, encode_entry
-from or_cache_magic.storage.shared.about import about, means
+from or_cache_magic.errors import NewerStoreError, SettingError, StoreCorruptError, StoreError
+from or_cache_magic.storage.codec import HEAD_CHARS, decode_entry, encode_entry
 from or_cache_magic.storage.shared.link import Link
-from or_cache_magic.storage.shared.secrecy import Secrecy, secret_from
 from or_cache_magic.storage.shared.server import LARGEST_BYTES, SHARDS, Foreign, Server, TooLarge
-from or_cache_magic.storage.shared.sound import why_unsound
 
 if TYPE_CHECKING:
-    from or_cache_magic.core.records import Entry, Request, RequestKey
-    from or_cache_magic.core.shared_url import SharedUrl
+    from or_cache_magic.core.records import Cost, Entry, Request, RequestKey
+    from or_cache_magic.core.settings import SharedUrl
 
-__all__ = ["SharedStore", "open_shared"]
+__all__ = [
+    "SECRET_VARIABLE",
+    "Secrecy",
+    "SharedStore",
+    "about",
+    "means",
+    "open_shared",
+    "secret_from",
+    "why_unsound",
+]
+
+SECRET_VARIABLE: Final = "OR_CACHE_SHARED_SECRET"  # noqa: S105 - its name
+"""Environment variable of the secret. It is no setting: it is nowhere kept, saved or shown."""
+
+_SHORTEST_SECRET: Final = 16
+_MAC_BYTES: Final = 16
+_PAYER_DIGITS: Final = 12
+
+
+def secret_from(environ: Mapping[str, str]) -> str:
+    """The secret in the environment; empty is none.
+
+    Raises:
+        SettingError: It is too short to be one. It is not repeated.
+    """
+    secret = environ.get(SECRET_VARIABLE, "").strip()
+    if secret and len(secret) < _SHORTEST_SECRET:
+        raise SettingError(
+            f"{SECRET_VARIABLE} is shorter than {_SHORTEST_SECRET} characters (nothing was sent)",
+            'make one: python -c "import secrets; print(secrets.token_hex(32))"',
+        )
+    return secret
+
+
+class Secrecy:
+    """The names and seals of one namespace. Immutable.
+
+    Args:
+        namespace: The team's part of the server.
+        secret: Shared by the team; empty is none.
+    """
+
+    def __init__(self, namespace: str, secret: str = "") -> None:
+        self._secret = secret.encode()
+        self._namespace = namespace
+        #: Whether there is a secret.
+        self.secret = bool(secret)
+        #: The namespace on the server; each secret has its own, so that a purge of all means its own.
+        self.namespace = f"{namespace}.{self._digest('namespace', b'')[:8]}" if secret else namespace
+
+    def name(self, digest: str) -> str:
+        """The 64 hex digits under which the server knows a key."""
+        return self._digest("name", digest.encode()) if self.secret else digest
+
+    def system(self, digest: str) -> str:
+        """How the index tells a system prompt, by its digest: 32 hex digits."""
+        return (self._digest("system", digest.encode()) if self.secret else digest)[:32]
+
+    def fingerprint(self, skeleton: bytes) -> bytes:
+        """What stands for a canonical request on the server, which holds short prompts in full: 32 bytes."""
+        return bytes.fromhex(self._digest("request", skeleton))
+
+    def payer(self) -> str:
+        """Who this is, as 12 hex digits of a hash: the same person on the same machine has the same."""
+        import getpass
+
+        try:
+            user = getpass.getuser()
+        except (OSError, KeyError, ImportError):  # a container's user without a name
+            user = str(os.getuid()) if hasattr(os, "getuid") else ""
+        return self._digest("payer", f"{user}@{socket.gethostname()}".encode())[:_PAYER_DIGITS]
+
+    def seal(self, digest: str, value: bytes) -> bytes:
+        """A value as it goes to the server."""
+        return self._mac(digest, value) + value if self.secret else value
+
+    def unseal(self, digest: str, sealed: bytes) -> bytes:
+        """The value of `seal`.
+
+        Raises:
+            Foreign: It was sealed without the secret.
+        """
+        if not self.secret:
+            return sealed
+        mac, value = sealed[:_MAC_BYTES], sealed[_MAC_BYTES:]
+        if not hmac.compare_digest(mac, self._mac(digest, value)):
+            raise Foreign("a value that was not written with the team's secret")
+        return value
+
+    def _mac(self, digest: str, value: bytes) -> bytes:
+        return bytes.fromhex(self._digest("value", digest.encode() + value))[:_MAC_BYTES]
+
+    def _digest(self, purpose: str, data: bytes) -> str:
+        text = f"or_cache_magic {purpose} {self._namespace}\n".encode() + data
+        if self._secret:
+            return hmac.new(self._secret, text, hashlib.sha256).hexdigest()
+        return hashlib.sha256(text).hexdigest()
+
+
+_LATEST_S: Final = 1e11  # the year 5138; what can't be a time can't be shown as one
+_MOST_TOKENS: Final = 1 << 40
+_MOST_USD: Final = Decimal(10) ** 6
+_FINEST_USD: Final = -30  # digits behind the point
+
+
+def why_unsound(entry: Entry) -> str | None:
+    """What of an entry can't be true; None when nothing is.
+
+    The codec vouches for the types; here are the amounts, which would falsify sums, or overflow them.
+    """
+    answer = entry.answer
+    times_s = (entry.created_s, entry.expires_s or 0.0, answer.created_s, answer.elapsed_s)
+    if not all(0 <= time_s < _LATEST_S for time_s in times_s):
+        return "an impossible time"
+    if not all(count is None or 0 <= count < _MOST_TOKENS for count in answer.usage or ()):
+        return "an impossible number of tokens"
+    if not _is_price(answer.cost):
+        return "an impossible price"
+    return None
+
+
+def _is_price(cost: Cost) -> bool:
+    if cost.usd is None:
+        return True
+    digits, exponent = cost.usd.as_tuple()[1:]
+    return (
+        0 <= cost.usd < _MOST_USD
+        and isinstance(exponent, int)
+        and exponent >= _FINEST_USD
+        and len(digits) < 60  # noqa: PLR2004
+    )
+
+
+_JUDGED: Final[dict[str, Any]] = {
+    name: EntryFilter._field_defaults[name]
+    for name in (
+        "keys",
+        "model",
+        "system",
+        "tag",
+        "prefix",
+        "created_after_s",
+        "created_before_s",
+        "expired_at_s",
+    )
+}
+"""The conditions that an index can judge."""
+
+
+def about(entry: Entry, request: Request, secrecy: Secrecy) -> bytes:
+    """What the index says of an entry, as JSON.
+
+    The prompt's beginning is in it only without a secret: with one, no prompt reaches the server.
+    """
+    system = system_prompt(request.body)
+    said = {
+        "created": entry.created_s,
+        "expires": entry.expires_s,
+        "models": [asked_model(request.body), entry.answer.model],
+        "prompt": None if secrecy.secret else last_prompt(request.body)[:HEAD_CHARS],
+        "system": None if system is None else secrecy.system(system_digest(system)),
+        "tags": entry.tags,
+    }
+    return json.dumps(said, separators=(",", ":")).encode()
+
+
+def means(name: str, said: bytes, wanted: EntryFilter, secrecy: Secrecy) -> bool:
+    """Whether a purge by `wanted` means the entry of which the index says this; every condition must hold.
+
+    What the index can't tell is left alone: a text within, a prefix longer than what it keeps of a prompt,
+    and with a secret every prefix, of a prompt or of a key.
+    """
+    if wanted._replace(**_JUDGED) != EntryFilter():
+        return False  # another condition, which only a disk can judge
+    try:
+        facts = json.loads(said)
+        return _named(name, wanted, secrecy) and _holds(facts, wanted, secrecy)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return False  # not ours; a purge of all takes it too
+
+
+def _named(name: str, wanted: EntryFilter, secrecy: Secrecy) -> bool:
+    keys = [key.strip().lower() for key in wanted.keys]
+    if secrecy.secret:
+        return not keys or name in map(secrecy.name, keys)
+    return not keys or name.startswith(tuple(keys))
+
+
+def _holds(facts: dict[str, Any], wanted: EntryFilter, secrecy: Secrecy) -> bool:
+    created_s, expires_s = facts["created"], facts["expires"]
+    after_s, before_s, now_s = wanted.created_after_s, wanted.created_before_s, wanted.expired_at_s
+    return (
+        (not wanted.model or any(_matches(model, wanted.model) for model in facts["models"]))
+        and (wanted.system is None or facts["system"] == secrecy.system(system_digest(wanted.system)))
+        and (not wanted.tag or wanted.tag in facts["tags"])
+        and (not wanted.prefix or (facts["prompt"] or "").startswith(wanted.prefix))
+        and (after_s is None or created_s >= after_s)
+        and (before_s is None or created_s < before_s)
+        and (now_s is None or (expires_s is not None and expires_s <= now_s))
+    )
+
+
+def _matches(model: str | None, pattern: str) -> bool:
+    # In fnmatch a bracket opens a set; in a model's name it is a character.
+    return model is not None and fnmatchcase(model, pattern.replace("[", "[[]"))
+
 
 _LARGEST_PAYLOAD_BYTES: Final = 1 << 25  # of a value when inflated: a server's kilobytes can be gigabytes
-_STEP_LIMIT_S: Final = 5.0  # of one step of a purge, which its asker waits for on purpose
+_STEP_LIMIT_S: Final = 5.0  # of one step of a purge, which its caller waits for on purpose
 _CHUNK: Final = 1000
 
 _T = TypeVar("_T")

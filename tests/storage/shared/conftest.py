@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from or_cache_magic.cache.cache import CompletionCache
-from or_cache_magic.core.settings import Settings
-from or_cache_magic.core.shared_url import parse_shared_url
+from or_cache_magic.core.settings import Settings, parse_shared_url
 from or_cache_magic.storage.database import Database
 from or_cache_magic.storage.shared.store import open_shared
 from or_cache_magic.storage.tiered import TieredStore

@@ -20,12 +20,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from or_cache_magic.core.records import Cost, EntryFilter, Usage
-from or_cache_magic.core.settings import Project, load_settings, parse_setting
-from or_cache_magic.core.shared_url import parse_shared_url
+from or_cache_magic.core.settings import Project, load_settings, parse_setting, parse_shared_url
 from or_cache_magic.errors import SettingError, StoreError, StoreUnavailableError
 from or_cache_magic.storage.codec import encode_entry
-from or_cache_magic.storage.shared.breaker import Breaker
-from or_cache_magic.storage.shared.secrecy import Secrecy
+from or_cache_magic.storage.shared.link import Breaker
+from or_cache_magic.storage.shared.store import Secrecy
 
 from . import servers
 from .servers import Faulty, Memcached, Process, Redis, eventually
@@ -205,7 +204,7 @@ def test_password__is_in_no_output(machine, start, tmp_path, caplog, capfd):
     first.ask(PROMPT)
     assert second.ask(PROMPT).outcome.kind == "team"
 
-    from or_cache_magic.notebook.cards import settings_frame
+    from or_cache_magic.notebook.status import settings_frame
 
     server.kill()
     second.ask("again")

@@ -8,8 +8,7 @@ from contextlib import closing
 import pytest
 
 from or_cache_magic.errors import StoreError
-from or_cache_magic.storage.lease import Held, Lease
-from or_cache_magic.storage.leases import DiskLeases
+from or_cache_magic.storage.leases import DiskLeases, Held, Lease
 from or_cache_magic.storage.shared.leases import SharedLeases
 from or_cache_magic.storage.tiered import TieredLeases
 

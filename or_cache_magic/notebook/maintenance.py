@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from or_cache_magic.errors import OptionError
-from or_cache_magic.notebook.caller import deliver, keeps_result
-from or_cache_magic.notebook.cards import say
-from or_cache_magic.notebook.options import CONFIG, ENTRIES, KEY, LAST, PANEL, PURGE, STATS
-from or_cache_magic.notebook.parser import help_text
-from or_cache_magic.notebook.upkeep_arguments import (
+from or_cache_magic.notebook.ask import deliver, keeps_result, request_params
+from or_cache_magic.notebook.options import (
+    CONFIG,
+    ENTRIES,
+    KEY,
+    LAST,
+    PANEL,
+    PURGE,
+    STATS,
+    WARM,
+    AskOptions,
+    ask_options,
     parse_config,
     parse_entries,
     parse_plain,
@@ -18,6 +26,8 @@ from or_cache_magic.notebook.upkeep_arguments import (
     parse_stats,
     purge_conditions,
 )
+from or_cache_magic.notebook.parser import help_text, parse
+from or_cache_magic.notebook.status import say
 from or_cache_magic.notebook.values import read_text_argument
 
 if TYPE_CHECKING:
@@ -27,7 +37,20 @@ if TYPE_CHECKING:
     from or_cache_magic.notebook.session import Session
     from or_cache_magic.panels import Shown
 
-__all__ = ["HANDLERS", "configure", "entries", "give", "last", "panel", "purge", "set_key", "stats"]
+__all__ = [
+    "HANDLERS",
+    "WarmOptions",
+    "configure",
+    "entries",
+    "give",
+    "last",
+    "panel",
+    "parse_warm",
+    "purge",
+    "set_key",
+    "stats",
+    "warm",
+]
 
 
 def panel(session: Session, line: str) -> Shown | None:
@@ -49,7 +72,7 @@ def stats(session: Session, line: str) -> pd.DataFrame | None:
     if options.help:
         say(session.shell, help_text(STATS))
         return None
-    from or_cache_magic.notebook.listing import stats_text
+    from or_cache_magic.notebook.status import stats_text
 
     cache = session.cache()
     frame = cache.stats(options.by or "", session=options.session)
@@ -66,11 +89,11 @@ def entries(session: Session, line: str) -> pd.DataFrame | None:
         return None
     cache = session.cache()
     if options.key is not None:
-        from or_cache_magic.notebook.cards import entry_card
+        from or_cache_magic.notebook.status import entry_card
 
         say(session.shell, *entry_card(cache, options.key))
         return None
-    from or_cache_magic.notebook.listing import entries_text
+    from or_cache_magic.notebook.status import entries_text
 
     frame = cache.entries(options.text, model=options.model, tag=options.tag, since=options.since_s)
     return give(session, frame, lambda: entries_text(frame))
@@ -89,8 +112,7 @@ def purge(session: Session, line: str, variables: Mapping[str, Any]) -> pd.DataF
     if options.help:
         say(session.shell, help_text(PURGE))
         return None
-    from or_cache_magic.notebook.cards import purge_line
-    from or_cache_magic.notebook.listing import entries_text
+    from or_cache_magic.notebook.status import entries_text, purge_line
 
     cache, system = session.cache(), options.system
     if system is not None:
@@ -136,13 +158,12 @@ def configure(session: Session, config: Any, line: str) -> pd.DataFrame | None:
     for name, value in options.changes.items():
         parse_setting(name, value, CONFIG.spelling)
     if options.save and options.changes:
-        from or_cache_magic.core.saving import save_settings
+        from or_cache_magic.core.settings import save_settings
 
         say(session.shell, f"saved in {save_settings(session.folder, options.changes)}")
     for name, value in options.changes.items():
         setattr(config, name, value)
-    from or_cache_magic.notebook.cards import settings_frame
-    from or_cache_magic.notebook.listing import settings_text
+    from or_cache_magic.notebook.status import settings_frame, settings_text
 
     frame = settings_frame(session.settings())
     return give(session, frame, lambda: settings_text(frame))
@@ -179,7 +200,7 @@ def set_key(session: Session, line: str) -> None:
     if not key:
         raise OptionError("no key was given; nothing was changed", "paste it, then press Enter")
     session.key = key
-    from or_cache_magic.notebook.cards import masked
+    from or_cache_magic.notebook.status import masked
 
     say(session.shell, f"key set for this kernel: {masked(key)}")
 
@@ -210,3 +231,86 @@ def _confirmed(question: str) -> bool:
         raise OptionError(
             "this front end can't ask, so nothing was removed", "add -y to remove without asking"
         ) from None
+
+
+class WarmOptions(NamedTuple):
+    """What ``%openrouter_warm`` was given.
+
+    Attributes:
+        source: ``FILE | NAME`` as written.
+        asked: The options that all prompts share.
+        workers: How many are asked at a time.
+        quiet: Show no bar.
+    """
+
+    source: str = ""
+    asked: AskOptions = AskOptions()
+    workers: int = 8
+    quiet: bool = False
+
+
+def parse_warm(line: str) -> WarmOptions:
+    """The options of ``%openrouter_warm``.
+
+    Raises:
+        OptionError: The line can't be read, or names no list or several; nothing was sent.
+    """
+    parsed = parse(WARM, line)
+    values = dict(parsed.values)
+    own = {name: values.pop(name) for name in ("workers", "quiet") if name in values}
+    asked = ask_options(parsed._replace(values=values), values.get("model"))
+    if asked.help:
+        return WarmOptions(asked=asked)
+    if len(parsed.words) != 1:
+        named = f"names {len(parsed.words)} lists" if parsed.words else "names no list of prompts"
+        raise OptionError(
+            f"this line {named}; {WARM.unharmed}",
+            "write one variable or file; quote a name that has spaces",
+        )
+    return WarmOptions(parsed.words[0], asked, **own)
+
+
+def warm(session: Session, line: str, variables: Mapping[str, Any]) -> pd.DataFrame | None:
+    """Asks for each prompt of a variable or a file; see `CompletionCache.warm`.
+
+    Returns:
+        A row for each; None where it was shown.
+
+    Raises:
+        InputError: The line or the list can't be read; nothing was sent.
+    """
+    options = parse_warm(line)
+    if options.asked.help:
+        say(session.shell, help_text(WARM))
+        return None
+    asked, cache, system = options.asked, session.cache(), options.asked.system
+    if system is not None:
+        system = read_text_argument(system, variables, session.folder)
+    from or_cache_magic.notebook.status import warm_text
+    from or_cache_magic.tables.batch import warm as warm_cache
+
+    frame = warm_cache(
+        cache,
+        _source(options.source, variables, session.folder),
+        model=asked.model,
+        system=system,
+        mode=asked.mode,
+        sample=asked.sample,
+        ttl=asked.ttl_s,
+        tag=asked.tags or None,
+        prompt_cache=asked.prompt_cache,
+        max_cost_usd=asked.max_cost_usd,
+        workers=options.workers,
+        progress=not options.quiet,
+        tell=lambda summary: say(session.shell, summary),
+        **request_params(asked),
+    )
+    for notice in cache.database.pop_notices():
+        say(session.shell, notice)
+    return give(session, frame, lambda: warm_text(frame))
+
+
+def _source(name: str, variables: Mapping[str, Any], folder: Path) -> Any:
+    """The variable or the path that a name stands for; relative paths begin in the kernel's folder."""
+    found = variables[name] if name.isidentifier() and name in variables else name
+    return folder / Path(found).expanduser() if isinstance(found, str) else found
