@@ -9,8 +9,9 @@ every two values apart.
 
 from __future__ import annotations
 
-import json
 import math
+from functools import lru_cache
+from json.encoder import encode_basestring as _quote  # escapes what RFC 8785 §3.2.2.2 does, as it does
 from typing import TYPE_CHECKING, Final
 
 from or_cache_magic.errors import RequestError
@@ -23,11 +24,9 @@ if TYPE_CHECKING:
 __all__ = ["Ordered", "Token", "canonical_json", "refusal", "skeleton_json"]
 
 _LONG_CHARS: Final = 256
+_FEW_NAMES: Final = 8
 _MIN_PLAIN_POWER: Final = -6
 _MAX_PLAIN_POWER: Final = 21
-
-# Escapes what RFC 8785 §3.2.2.2 escapes, as it does; in C.
-_quote = json.JSONEncoder(ensure_ascii=False).encode
 
 
 class Ordered:
@@ -112,11 +111,16 @@ def _write(value: Json, out: list[str], texts: list[bytes] | None, ordered: bool
         else:
             out.append(_quote(value))
     elif kind is dict:
-        opening = "{"
-        for name in _checked(value) if ordered else _sorted_names(value):
-            out.append(f"{opening}{_quote(name)}:")
-            opening = ","
-            _write(value[name], out, texts, ordered)
+        for name, opening in (_openings if len(value) > _FEW_NAMES else _known_openings)(
+            tuple(value), ordered
+        ):
+            item = value[name]
+            # Most values are short texts: written here, since a call takes as long as writing one.
+            if type(item) is str and len(item) <= _LONG_CHARS and item[:1] != "\0":
+                out.append(opening + _quote(item))
+            else:
+                out.append(opening)
+                _write(item, out, texts, ordered)
         out.append("}" if value else "{}")
     elif kind is list:
         opening = "["
@@ -157,15 +161,20 @@ def _scalar(value: float | None) -> str:
     return _number(float.__float__(value)) if isinstance(value, float) else int.__repr__(value)
 
 
-def _checked(value: dict[str, Json]) -> dict[str, Json]:
-    "".join(value)  # raises TypeError at a name that is not text
-    return value
+def _openings(names: tuple[str, ...], ordered: bool) -> list[tuple[str, str]]:
+    """The names of an object in the order in which they are written, each with what stands before its value.
+
+    Sorted by UTF-16 code units (RFC 8785 §3.2.3), which can only differ where a name is not ASCII. Raises
+    TypeError at a name that is not text.
+    """
+    joined = "".join(names)
+    if not ordered:
+        names = tuple(sorted(names) if joined.isascii() else sorted(names, key=_utf16))
+    return [(name, f"{',' if index else '{'}{_quote(name)}:") for index, name in enumerate(names)]
 
 
-def _sorted_names(value: dict[str, Json]) -> list[str]:
-    """Names by UTF-16 code units (RFC 8785 §3.2.3), which can only differ where one is not ASCII."""
-    names = sorted(value)
-    return names if "".join(names).isascii() else sorted(names, key=_utf16)
+# A conversation is the same few objects again and again.
+_known_openings: Final = lru_cache(maxsize=256)(_openings)
 
 
 def _utf16(name: str) -> bytes:

@@ -64,6 +64,7 @@ one of its content parts or in an entry of ``tools``. Deeper fields of these nam
 Schema ``cache_control`` is a property like any other.
 """
 
+_LEFT_OUT: Final = frozenset(NOT_IN_KEY)
 _MEDIA: Final = (
     ("image_url", "url"),
     ("video_url", "url"),
@@ -136,7 +137,11 @@ def _reading(request: Request, calls: dict[str, int] | None) -> dict[str, Json]:
 
 
 def _in_key(body: Mapping[str, Json]) -> dict[str, Json]:
-    return {name: value for name, value in body.items() if name not in NOT_IN_KEY and not _is_mark(name)}
+    return {
+        name: value
+        for name, value in body.items()
+        if name not in _LEFT_OUT and not (isinstance(name, str) and name[:13] == "prompt_cache_")
+    }
 
 
 def _is_mark(name: str) -> bool:
@@ -144,10 +149,8 @@ def _is_mark(name: str) -> bool:
 
 
 def _unmarked(value: dict[str, Json]) -> dict[str, Json]:
-    for name in value:
-        if _is_mark(name):
-            return {name: item for name, item in value.items() if not _is_mark(name)}
-    return value
+    marks = [name for name in value if _is_mark(name)]
+    return {name: item for name, item in value.items() if name not in marks} if marks else value
 
 
 def _each(values: Json, read: Callable[[dict[str, Json]], dict[str, Json]]) -> Json:
@@ -157,8 +160,10 @@ def _each(values: Json, read: Callable[[dict[str, Json]], dict[str, Json]]) -> J
 
 
 def _message(message: dict[str, Json], calls: dict[str, int] | None) -> dict[str, Json]:
-    message = _unmarked(message)
     content = message.get("content")
+    if len(message) == 2 and "role" in message and type(content) is str:  # noqa: PLR2004
+        return message  # nearly all of them: nothing else to read
+    message = _unmarked(message)
     if isinstance(content, (list, tuple)):
         message = {**message, "content": _each(content, _part)}
     if calls is None:
