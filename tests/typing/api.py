@@ -102,7 +102,6 @@ def folder() -> None:
         assert_type(cache.stats(by="day"), pd.DataFrame)
         assert_type(cache.entries(limit=5), pd.DataFrame)
         assert_type(cache.purge(all=True), pd.DataFrame)
-        assert_type(cache.warm("prompts.txt"), pd.DataFrame)
         cache.entries(models="openai/*")  # type: ignore[call-arg]
         cache.purge(dry_runs=True)  # type: ignore[call-arg]
     orc.open_cache()  # type: ignore[call-arg]
