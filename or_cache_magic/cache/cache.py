@@ -17,7 +17,6 @@ from or_cache_magic.core.policy import Policy, parse_ttl
 from or_cache_magic.core.records import Answer, EntryFilter, EntryRow, Outcome, Request, Totals
 from or_cache_magic.core.settings import Project, Settings, load_settings
 from or_cache_magic.core.units import format_size, parse_size
-from or_cache_magic.display.frames import entries_frame, stats_frame
 from or_cache_magic.engine.engine import Engine
 from or_cache_magic.engine.recorder import Recorder
 from or_cache_magic.errors import OptionError, StoreError
@@ -120,6 +119,8 @@ class Upkeep:
             by: ``model``, ``day``, ``notebook`` or ``tag``; empty is one row for all.
             session: Only this session's asks.
         """
+        from or_cache_magic.display.frames import stats_frame
+
         self.money.settle()
         totals = self.totals(by, session=session)
         (whole,) = self.totals(session=session) if by else totals
@@ -144,6 +145,8 @@ class Upkeep:
             since: Stored in the last so many seconds, or ``"7d"``.
             limit: At most so many rows.
         """
+        from or_cache_magic.display.frames import entries_frame
+
         self.ledger.flush()
         return entries_frame(
             self.store.find(self._filter(text=text, model=model, tag=tag, since=since), limit=limit)
@@ -200,6 +203,8 @@ class Upkeep:
 
     def chosen(self, chosen: EntryFilter) -> pd.DataFrame:
         """The entries that a filter names, as a DataFrame, newest first."""
+        from or_cache_magic.display.frames import entries_frame
+
         self.ledger.flush()
         return entries_frame(self.store.find(chosen))
 
