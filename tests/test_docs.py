@@ -8,6 +8,7 @@ import doctest
 import importlib
 import importlib.util
 import inspect
+import operator
 import os
 import pkgutil
 import re
@@ -34,6 +35,7 @@ from or_cache_magic.storage.shared.store import SECRET_VARIABLE
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+ARCHITECTURE = ROOT / "ARCHITECTURE.md"
 REFERENCE = ROOT / "docs" / "reference.md"
 
 _HEADING = re.compile(r"^(#+) (.*)$", re.MULTILINE)
@@ -262,6 +264,35 @@ def test_pages__name_only_settings_that_exist():
     for page in PAGES:
         for line in re.findall(r"%openrouter_config ([^`\n]*)", _text(page)):
             assert set(re.findall(r"(\w+)=", line)) <= {*SETTINGS, "NAME"}, f"{page.name}: {line}"
+
+
+# -- the map ----------------------------------------------------------------------------------------
+
+
+def test_architecture__has_exactly_the_packages():
+    """Every package is a row of the table and stands in the diagram; each that is named exists."""
+    packages = {f"{found.name}/" for found in pkgutil.iter_modules(or_cache_magic.__path__) if found.ispkg}
+    assert set(_firsts(_section(ARCHITECTURE, "Where is what"))) == packages
+    (diagram,) = re.findall(
+        r"^```\n(.*?)^```", _section(ARCHITECTURE, "Packages and layers"), re.DOTALL | re.MULTILINE
+    )
+    assert set(re.findall(r"\w+/", diagram)) == packages
+
+
+def test_architecture__names_only_what_exists():
+    """A path in code is a module of the package (or a file of the repository), and what stands behind ``:`` is in it."""
+    folder, named = Path(or_cache_magic.__file__).parent, 0
+    for path, _, name in (
+        code.partition(":") for code in _CODE.findall(_prose(ARCHITECTURE)) if ".py" in code
+    ):
+        if not (folder / path).is_file():
+            assert (ROOT / path.split()[-1]).is_file(), path
+            continue
+        if name:
+            module = path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+            operator.attrgetter(name)(importlib.import_module(f"or_cache_magic.{module}"))
+            named += 1
+    assert named > 10  # the path of one ask
 
 
 # -- links ----------------------------------------------------------------------------------------
