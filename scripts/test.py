@@ -1,6 +1,6 @@
 """Makes a virtual environment, installs the built package and its test tools, and runs every check.
 
-    python3 scripts/test.py              # lint, types, floors, all tests with coverage
+    python3 scripts/test.py              # lint, types, layers, all tests with coverage
     python3 scripts/test.py --unit       # only the tests that start no kernels, servers, browsers or crowds
 
 Needs nothing but Python 3.10 or newer and a package index. The tests run against the installed wheel,
@@ -19,6 +19,13 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
+
+CHECKS = {
+    "lint": (("ruff", "format", "--check", "."), ("ruff", "check", "."), ("codespell",)),
+    "types": (("mypy",),),
+    "imports": (("lint-imports",),),
+}
+"""The checks that are no tests: by name, the commands of each. `noxfile.py` offers them one by one."""
 
 
 def run(*command: str | Path, **variables: str) -> None:
@@ -59,11 +66,9 @@ def main() -> None:
         ]
         run(programs / "pytest", "-m", "not kernel", "-q", *apart)
         return
-    run(programs / "ruff", "format", "--check", ".")
-    run(programs / "ruff", "check", ".")
-    run(programs / "codespell")
-    run(programs / "mypy")
-    run(programs / "lint-imports")
+    for commands in CHECKS.values():
+        for program, *arguments in commands:
+            run(programs / program, *arguments)
     run(programs / "pytest", "-q", "--cov", "--cov-report=term:skip-covered")
 
 

@@ -3,12 +3,33 @@
 from __future__ import annotations
 
 import re
+import runpy
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+def test_nox__offers_each_check():
+    """Every check that CI makes has a session of its name, and the quick ones are run by plain ``nox``."""
+    nox = (ROOT / "noxfile.py").read_text(encoding="utf-8")
+    sessions = set(re.findall(r"^@nox\.session\n(?:@.*\n)*def (\w+)", nox, re.MULTILINE))
+    checks = runpy.run_path(str(ROOT / "scripts" / "test.py"))["CHECKS"]
+    assert sessions >= {*checks, "tests", "unit", "bench", "pictures", "ci"}
+    for name in checks:
+        assert f'_check(session, "{name}")' in nox
+
+
+def test_hooks__run_what_ci_runs():
+    """Each hook's program is one that the checks run, and none of them fetches anything."""
+    hooks = (ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8")
+    commands = [c for cs in runpy.run_path(str(ROOT / "scripts" / "test.py"))["CHECKS"].values() for c in cs]
+    entries = re.findall(r"entry: (.*)", hooks)
+    assert {entry.split()[0] for entry in entries} <= {command[0] for command in commands}
+    assert len(entries) == 4
+    assert re.findall(r"repo: (.*)", hooks) == ["local"]
 
 
 def test_lock__names_only_the_public_index():
