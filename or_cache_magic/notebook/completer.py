@@ -1,30 +1,22 @@
 """Completes what stands behind the magics' names: options, their values, model ids, settings.
 
 IPython's older completion hooks see words as Python does and give up on ``openai/`` and ``openai/gpt-4o-``;
-this is a matcher of its version 2, which says itself what it completes. It reads tables and what it was
-handed, never the network, and is silent in a cell's body and in a prompt.
+a matcher of its version 2 (`extension`) says itself what it completes. What is offered here comes from tables
+and from what was handed over, never from the network; a cell's body and a prompt are left alone.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Final
 
 from or_cache_magic.notebook.options import COMMANDS
 from or_cache_magic.notebook.parser import Command, Option, Word, split
 
-if TYPE_CHECKING:
-    from IPython.core.completer import CompletionContext, SimpleMatcherResult
-    from IPython.core.interactiveshell import InteractiveShell
-
-__all__ = ["Names", "complete", "install", "remove"]
+__all__ = ["Names", "complete"]
 
 Names = Callable[[], Sequence[str]]
 """Gives names when asked, fast and without raising."""
-
-IDENTIFIER: Final = "or_cache_magic"
-"""The matcher's name in IPython."""
 
 _MAGIC = re.compile(r"\s*(?:[^\s%=][^%=]*=\s*)?(?P<magic>%openrouter\w*)\s(?P<line>.*)", re.DOTALL)
 _CELL = re.compile(r"(?P<magic>%%openrouter\w*)\s(?P<line>.*)", re.DOTALL)
@@ -115,41 +107,3 @@ def _left(command: Command, used: set[str]) -> Iterator[str]:
 
 def _begin(piece: str, words: Sequence[str] | Iterator[str]) -> tuple[str, list[str]]:
     return piece, [word for word in words if word.startswith(piece)]
-
-
-def install(shell: InteractiveShell, *, models: Names, settings: Names) -> None:
-    """Let `shell` complete the magics' lines; a second time replaces the first.
-
-    Args:
-        shell: The shell.
-        models: Gives the model ids and aliases to offer. It is called at every completion of one.
-        settings: Gives the settings' names.
-    """
-    from IPython.core.completer import SimpleCompletion, context_matcher
-
-    @context_matcher(identifier=IDENTIFIER)  # type: ignore[untyped-decorator]
-    def matcher(context: CompletionContext) -> SimpleMatcherResult:
-        piece, words = complete(
-            context.full_text, context.cursor_line, context.cursor_position, models=models, settings=settings
-        )
-        return {
-            "completions": [SimpleCompletion(word, type="magic") for word in words],
-            "matched_fragment": piece,
-            "suppress": bool(words),
-            "do_not_suppress": set(),
-            "ordered": True,
-        }
-
-    remove(shell)
-    _matchers(shell).append(matcher)
-
-
-def remove(shell: InteractiveShell) -> None:
-    """Undo `install`; without one it changes nothing."""
-    matchers = _matchers(shell)
-    matchers[:] = [m for m in matchers if getattr(m, "matcher_identifier", None) != IDENTIFIER]
-
-
-def _matchers(shell: InteractiveShell) -> list[Any]:
-    matchers: list[Any] = shell.Completer.custom_matchers
-    return matchers

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import pytest
 from IPython.core.completer import provisionalcompleter
-from IPython.core.interactiveshell import InteractiveShell
 
-from or_cache_magic.notebook import completer
 from or_cache_magic.notebook.completer import complete
 
 MODELS = (
     "fast",
     "openai/gpt-4o",
     "openai/gpt-4o-mini",
-    "anthropic/claude-sonnet-4.5",
-    "meta/llama:free",
+    "anthropic/claude-sonnet-4.6",
+    "meta-llama/llama-3.3-70b-instruct:free",
     "@preset/mine",
 )
 SETTINGS = ("mode", "model", "ttl")
@@ -27,9 +25,13 @@ def at_end(text: str) -> tuple[str, list[str]]:
 
 
 @pytest.fixture
-def offered(shell: InteractiveShell):
+def offered(bare):
     """What the shell offers at the end of a text, as whole lines, from every one of its matchers."""
-    completer.install(shell, models=lambda: MODELS, settings=lambda: SETTINGS)
+    bare.run("%load_ext or_cache_magic")
+    bare.run("%openrouter_config aliases=fast:openai/gpt-4o model=@preset/mine")
+    for model in MODELS[1:-1]:
+        bare.run(f"answer = %openrouter -m {model} hi")
+    shell = bare.shell
     shell.Completer.use_jedi = False
 
     def ask(text: str) -> list[str]:
@@ -45,8 +47,11 @@ def offered(shell: InteractiveShell):
     [
         ("%%openrouter openai/", ["%%openrouter openai/gpt-4o", "%%openrouter openai/gpt-4o-mini"]),
         ("%%openrouter openai/gpt-4o-", ["%%openrouter openai/gpt-4o-mini"]),
-        ("%%openrouter -t 0 anth", ["%%openrouter -t 0 anthropic/claude-sonnet-4.5"]),
-        ("%%openrouter meta/llama:fr", ["%%openrouter meta/llama:free"]),
+        ("%%openrouter -t 0 anth", ["%%openrouter -t 0 anthropic/claude-sonnet-4.6"]),
+        (
+            "%%openrouter meta-llama/llama-3.3-70b-instruct:fr",
+            ["%%openrouter meta-llama/llama-3.3-70b-instruct:free"],
+        ),
         ("%%openrouter @pre", ["%%openrouter @preset/mine"]),
         ("%%openrouter --mo", ["%%openrouter --model"]),
         ("%%openrouter -f ma", ["%%openrouter -f markdown"]),
@@ -55,8 +60,8 @@ def offered(shell: InteractiveShell):
         ("x = %openrouter --model=fa", ["x = %openrouter --model=fast"]),
         ("x = 1\n    %openrouter --mod", ["x = 1\n    %openrouter --model"]),
         ("%openrouter_stats --by not", ["%openrouter_stats --by notebook"]),
-        ("%openrouter_config mo", ["%openrouter_config mode=", "%openrouter_config model="]),
-        ("%openrouter_purge --model anth", ["%openrouter_purge --model anthropic/claude-sonnet-4.5"]),
+        ("%openrouter_config mo", ["%openrouter_config model=", "%openrouter_config mode="]),
+        ("%openrouter_purge --model anth", ["%openrouter_purge --model anthropic/claude-sonnet-4.6"]),
         ("\n\n%%openrouter fa", ["\n\n%%openrouter fast"]),
     ],
 )
@@ -122,17 +127,3 @@ def test_complete__text_behind_the_cursor_does_not_count():
     found = complete("%%openrouter op --raw", 0, len("%%openrouter op"), models=lambda: MODELS, settings=list)
 
     assert found == ("op", ["openai/gpt-4o", "openai/gpt-4o-mini"])
-
-
-def test_install__twice_is_once_and_remove_undoes_it(shell: InteractiveShell):
-    """The last install counts, and the shell's matchers end as they began."""
-    before = list(shell.Completer.custom_matchers)
-    completer.install(shell, models=list, settings=list)
-    completer.install(shell, models=lambda: ["new/model"], settings=list)
-    assert len(shell.Completer.custom_matchers) == len(before) + 1
-    with provisionalcompleter():
-        assert [c.text for c in shell.Completer.completions("%%openrouter ne", 15)] == ["new/model"]
-
-    completer.remove(shell)
-    completer.remove(shell)
-    assert shell.Completer.custom_matchers == before
