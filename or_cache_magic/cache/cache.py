@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from or_cache_magic.cache.completion import Completion
 from or_cache_magic.cache.request import Usd, chat_body, parse_limit, policy_for
 from or_cache_magic.core.callbacks import Callbacks, OnText, OnWait
-from or_cache_magic.core.policy import Policy, parse_ttl
+from or_cache_magic.core.policy import Policy
 from or_cache_magic.core.records import Answer, EntryFilter, EntryRow, Outcome, Request, Totals
 from or_cache_magic.core.settings import Project, Settings, load_settings
-from or_cache_magic.core.units import format_size, parse_size
+from or_cache_magic.core.units import format_size, parse_size, parse_ttl
 from or_cache_magic.engine.engine import Engine
 from or_cache_magic.engine.recorder import Recorder
 from or_cache_magic.errors import OptionError, StoreError

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
-from or_cache_magic.core.policy import MODES, Mode, Policy, parse_ttl
+from or_cache_magic.core.policy import MODES, Mode, Policy
 from or_cache_magic.core.settings import Settings
-from or_cache_magic.core.units import parse_usd
+from or_cache_magic.core.units import parse_ttl, parse_usd
 from or_cache_magic.errors import OptionError, RequestError
 
 __all__ = ["Usd", "chat_body", "parse_limit", "policy_for"]

@@ -1,15 +1,22 @@
-"""What the index says of a request: its model, its prompt, its system prompt."""
+"""What a chat request says: its model, its prompt, its system prompt, what of it is billed apart."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Sequence
 
-__all__ = ["asked_model", "last_prompt", "system_prompt"]
+__all__ = ["asked_model", "billed_apart", "last_prompt", "system_prompt"]
 
 _SYSTEM_ROLES = ("system", "developer")
+
+_SEARCHES = ("web_search_options", "x_search_filter")
+_FREE_PLUGINS = frozenset(
+    {"response-healing", "context-compression", "auto-router", "auto-beta-router", "pareto-router"}
+)
+"""Plugins that charge nothing of their own (OpenRouter: "Plugins")."""
 
 
 def asked_model(body: Mapping[str, Any]) -> str | None:
@@ -38,6 +45,27 @@ def system_prompt(body: Mapping[str, Any]) -> str | None:
     return None
 
 
+def billed_apart(body: Mapping[str, Any]) -> str:
+    """Return what a request orders that is billed besides its tokens, as a clause; empty if nothing is.
+
+    Searches, files and tools may be billed even when no token came back, and how many there will be
+    nobody knows.
+    """
+    named = (body.get("model"), *_listed(body.get("models")))
+    if any(":online" in str(name) for name in named) or any(body.get(name) for name in _SEARCHES):
+        return "it may search the web, which is billed apart"
+    for plugin in _listed(body.get("plugins")):
+        name = plugin.get("id") if isinstance(plugin, Mapping) else plugin
+        if name not in _FREE_PLUGINS and not (isinstance(plugin, Mapping) and plugin.get("enabled") is False):
+            return f"the plugin {str(name)[:40]} is billed apart"
+    # The caller runs functions; every other tool is run, and billed, by OpenRouter or the provider.
+    tools = [tool.get("type") if isinstance(tool, Mapping) else tool for tool in _listed(body.get("tools"))]
+    other = [kind for kind in tools if kind != "function"]
+    if other or body.get("stop_server_tools_when"):
+        return f"the tool {str(other[0])[:40]} is billed apart" if other else "server tools are billed apart"
+    return ""
+
+
 def _messages(body: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     messages = body.get("messages")
     return [m for m in messages if isinstance(m, dict)] if isinstance(messages, (list, tuple)) else []
@@ -50,3 +78,7 @@ def _text(content: Any) -> str:
         parts = (part.get("text") for part in content if isinstance(part, dict))
         return "".join(text for text in parts if isinstance(text, str))
     return ""
+
+
+def _listed(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, (list, tuple)) else ()

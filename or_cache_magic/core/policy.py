@@ -8,20 +8,17 @@ API reference (chat completions, streaming, errors, zero-completion insurance).
 from __future__ import annotations
 
 import json
-import math
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal, NamedTuple, get_args
 
 from or_cache_magic.core.records import Answer, Choice, Entry, Request
+from or_cache_magic.core.units import FOREVER_S
 
 __all__ = [
-    "FOREVER_S",
     "Mode",
     "Policy",
     "lifetime_s",
     "notes_on",
-    "parse_ttl",
     "volatility",
     "why_no_lookup",
     "why_not_served",
@@ -37,32 +34,7 @@ Mode = Literal["normal", "refresh", "bypass", "offline"]
 
 MODES: Final[tuple[str, ...]] = get_args(Mode)
 
-FOREVER_S: Final = math.inf
-"""A lifetime that never ends (``--ttl never``)."""
-
 VOLATILE_TTL_S: Final = 24 * 3600.0
-
-_UNIT_S: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
-_TTL: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)([smhdw])")
-
-
-def parse_ttl(text: str) -> float:
-    """Seconds in ``45s``, ``30m``, ``24h``, ``7d``, ``2w``; `FOREVER_S` for ``never``.
-
-    Raises:
-        ValueError: It is none of these, or not above zero.
-
-    >>> parse_ttl("24h"), parse_ttl("1.5d"), parse_ttl("never")
-    (86400.0, 129600.0, inf)
-    """
-    text = text.strip().lower()
-    if text == "never":
-        return FOREVER_S
-    found = _TTL.fullmatch(text)
-    seconds = float(found[1]) * _UNIT_S[found[2]] if found else 0.0
-    if not 0 < seconds < FOREVER_S:
-        raise ValueError(f"{text!r} is no lifetime: write 30m, 24h, 7d or never")
-    return seconds
 
 
 class Policy(NamedTuple):

@@ -14,8 +14,11 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any, Final, Literal, NamedTuple
 
+from or_cache_magic.core.units import ZERO_USD
+
 __all__ = [
     "ANSWER_SCHEMA",
+    "FREE",
     "OPENROUTER_URL",
     "UNKNOWN_COST",
     "Answer",
@@ -97,6 +100,7 @@ class Cost(NamedTuple):
 
 
 UNKNOWN_COST: Final = Cost(None, "unknown")
+FREE: Final = Cost(ZERO_USD, "reported")
 
 
 class Usage(NamedTuple):
@@ -159,7 +163,7 @@ class Answer(NamedTuple):
     response_cache_hit: bool = False
     source_generation_id: str | None = None
     prompt_cost_usd: Decimal | None = None
-    prompt_cache_saved_usd: Decimal | None = Decimal(0)
+    prompt_cache_saved_usd: Decimal | None = ZERO_USD
 
     @property
     def text(self) -> str:
@@ -273,7 +277,7 @@ class LedgerRow(NamedTuple):
     seconds: float = 0.0
     generation_id: str | None = None
     base_url: str = OPENROUTER_URL
-    prompt_cache_saved_usd: Decimal | None = Decimal(0)
+    prompt_cache_saved_usd: Decimal | None = ZERO_USD
 
 
 class EntryFilter(NamedTuple):
@@ -376,10 +380,10 @@ class Totals(NamedTuple):
     bought_tokens: int
     prompt_cache_saved_usd: Decimal | None = None
     team_hits: int = 0
-    team_saved_usd: Decimal = Decimal(0)
+    team_saved_usd: Decimal = ZERO_USD
     prompt_cache_unpriced: int = 0
-    settled_usd: Decimal = Decimal(0)
-    estimated_usd: Decimal = Decimal(0)
+    settled_usd: Decimal = ZERO_USD
+    estimated_usd: Decimal = ZERO_USD
 
     @property
     def reported_usd(self) -> Decimal:

@@ -18,9 +18,9 @@ from types import MappingProxyType
 from typing import Any, Final, Literal, NamedTuple
 from urllib.parse import unquote, urlsplit
 
-from or_cache_magic.core.policy import MODES, VOLATILE_TTL_S, Mode, parse_ttl
+from or_cache_magic.core.policy import MODES, VOLATILE_TTL_S, Mode
 from or_cache_magic.core.records import OPENROUTER_URL
-from or_cache_magic.core.units import parse_size, parse_usd
+from or_cache_magic.core.units import parse_size, parse_ttl, parse_usd
 from or_cache_magic.errors import SettingError
 
 __all__ = [

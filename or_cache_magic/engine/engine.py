@@ -26,8 +26,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from or_cache_magic.core.callbacks import Callbacks, Show
 from or_cache_magic.core.key import request_key
 from or_cache_magic.core.policy import Policy, notes_on, why_no_lookup, why_not_served, why_not_stored
-from or_cache_magic.core.records import Answer, AskKind, Entry, Outcome, Request, RequestKey
-from or_cache_magic.core.units import FREE
+from or_cache_magic.core.records import FREE, Answer, AskKind, Entry, Outcome, Request, RequestKey
 from or_cache_magic.engine.cross_process import Turn, take_turn
 from or_cache_magic.engine.recorder import Recorder, paid_for
 from or_cache_magic.engine.single_flight import SingleFlight

@@ -10,6 +10,7 @@ from typing import Final
 
 from or_cache_magic.core.policy import Policy, lifetime_s
 from or_cache_magic.core.records import (
+    FREE,
     UNKNOWN_COST,
     Answer,
     AskKind,
@@ -21,7 +22,6 @@ from or_cache_magic.core.records import (
     RequestKey,
     Usage,
 )
-from or_cache_magic.core.units import FREE
 from or_cache_magic.errors import StoreCorruptError, StoreError, UpstreamError
 from or_cache_magic.storage.entries import DiskStore
 from or_cache_magic.storage.ledger import Ledger

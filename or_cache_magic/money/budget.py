@@ -14,8 +14,8 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from or_cache_magic.core.callbacks import Callbacks
-from or_cache_magic.core.records import UNKNOWN_COST, Cost, Request
-from or_cache_magic.core.units import FREE, decimal_usd, format_usd
+from or_cache_magic.core.records import FREE, UNKNOWN_COST, Cost, Request
+from or_cache_magic.core.units import decimal_usd, format_usd
 from or_cache_magic.errors import BudgetError, StoreError
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from decimal import Decimal
 from itertools import product
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from or_cache_magic.core.units import billed_apart
+from or_cache_magic.core.chat import billed_apart
 from or_cache_magic.money.estimate import BILLED_WITHIN_S, asked_models, may_serve, why_more_than_tokens
 
 if TYPE_CHECKING:

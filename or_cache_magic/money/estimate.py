@@ -10,7 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from or_cache_magic.core.units import billed_apart, decimal_usd
+from or_cache_magic.core.chat import billed_apart
+from or_cache_magic.core.units import decimal_usd
 from or_cache_magic.money.listings import Name
 
 if TYPE_CHECKING:

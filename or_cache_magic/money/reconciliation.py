@@ -14,8 +14,8 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol
 
 from or_cache_magic.core.records import Cost, LedgerRow, Request
-from or_cache_magic.core.units import cost_reported
 from or_cache_magic.errors import OrCacheError, StoreError, UpstreamError
+from or_cache_magic.openrouter.reply import cost_reported
 from or_cache_magic.storage.ledger_rows import Settlements, Waiting
 
 if TYPE_CHECKING:

@@ -503,7 +503,7 @@ class AskOptions(NamedTuple):
         params: Other fields of the request.
         sample: Which sample; 0 is the first, and given on purpose.
         mode: ``refresh``, ``bypass`` or ``offline``.
-        ttl_s: Lifetime; infinite is for ever (`policy.FOREVER_S`).
+        ttl_s: Lifetime; infinite is for ever (`units.FOREVER_S`).
         prompt_cache: ``5m`` or ``1h``: how long the provider is to keep the static part.
         max_cost_usd: The most that the ask may cost; of a list, the whole list.
         prompt: The line magic's prompt, as written; empty in a cell, whose body is the prompt.

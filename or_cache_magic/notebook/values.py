@@ -15,8 +15,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
-from or_cache_magic.core.policy import parse_ttl
-from or_cache_magic.core.units import parse_size
+from or_cache_magic.core.units import parse_size, parse_ttl
 from or_cache_magic.errors import OptionError
 from or_cache_magic.notebook.parser import near
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from or_cache_magic.core.records import UNKNOWN_COST, Cost
-from or_cache_magic.core.units import FREE, cost_of_failure
+from or_cache_magic.core.chat import billed_apart
+from or_cache_magic.core.records import FREE, UNKNOWN_COST, Cost
 from or_cache_magic.errors import ConnectionLostError, UpstreamError
 
-__all__ = ["connection_lost", "nothing_told", "upstream_error"]
+__all__ = ["connection_lost", "cost_of_failure", "nothing_told", "upstream_error"]
 
 _RETRYABLE: Final = frozenset({429, 500, 502, 503, 529})
+
+_MAYBE_BILLED: Final = frozenset({408, 499, 504, 524})
+"""Time-outs at the edge: the provider may have gone on, and been paid."""
 
 _HINTS: Final[Mapping[int, str]] = {
     400: "check the model id and the parameters",
@@ -67,6 +70,24 @@ def upstream_error(
         body=facts or None,
         attempts=attempts,
     )
+
+
+def cost_of_failure(status: int | None, body: Mapping[str, Any], *, accepted: bool = False) -> Cost:
+    """Return what a call cost that ended in an error before any token arrived, and named no amount.
+
+    A refused request is not billed, and a provider's failure without a completion is not either
+    (OpenRouter: "Zero completion insurance"), unless the request also ordered searches or files,
+    which are billed apart. After a time-out or a lost connection nobody here knows.
+
+    Args:
+        status: The HTTP status or the error's own code; None is neither.
+        body: The request's body.
+        accepted: Whether the error came inside an HTTP 200, so that work may have begun.
+    """
+    if status is None or status in _MAYBE_BILLED:
+        return UNKNOWN_COST
+    refused = 400 <= status < 500 and not accepted  # noqa: PLR2004 - the HTTP classes
+    return FREE if refused or not billed_apart(body) else UNKNOWN_COST
 
 
 def connection_lost(

@@ -17,12 +17,13 @@ from contextlib import contextmanager
 from decimal import Decimal
 from typing import Any, Final
 
-from or_cache_magic.core.records import Answer, Choice, Cost, Usage
-from or_cache_magic.core.units import cost_reported, decimal_usd
+from or_cache_magic.core.records import UNKNOWN_COST, Answer, Choice, Cost, Usage
+from or_cache_magic.core.units import decimal_usd
 
 __all__ = [
     "MalformedReplyError",
     "ReplyReader",
+    "cost_reported",
     "lines_of",
     "mended",
     "merge_delta",
@@ -364,6 +365,27 @@ def _usage(block: Mapping[str, Any] | None) -> Usage | None:
         cache_write_tokens=_count(prompt.get("cache_write_tokens")),
         reasoning_tokens=_count(completion.get("reasoning_tokens")),
     )
+
+
+def cost_reported(usage: Mapping[str, Any] | None) -> Cost:
+    """Return what the account paid for a call according to its ``usage`` block.
+
+    ``cost`` is what OpenRouter charged. With ``is_byok`` the provider bills
+    ``cost_details.upstream_inference_cost`` to the user's own key besides, so it is added; without
+    it, that amount is already inside ``cost`` and is never added
+    (OpenRouter: "Usage accounting", "Bring your own keys").
+    """
+    if usage is None:
+        return UNKNOWN_COST
+    charged = decimal_usd(usage.get("cost"))
+    if charged is None:
+        return UNKNOWN_COST
+    if usage.get("is_byok") is not True:
+        return Cost(charged, "reported")
+    details = usage.get("cost_details")
+    upstream = decimal_usd(details.get("upstream_inference_cost")) if isinstance(details, Mapping) else None
+    # With the user's own key most of the bill is the provider's: without it the total is not known.
+    return UNKNOWN_COST if upstream is None else Cost(charged + upstream, "reported")
 
 
 def _prompt_cost_usd(block: Mapping[str, Any] | None) -> Decimal | None:

@@ -21,8 +21,8 @@ from or_cache_magic.cache.request import Usd, parse_limit
 from or_cache_magic.core.callbacks import Callbacks, Cancel
 from or_cache_magic.core.key import request_key
 from or_cache_magic.core.policy import Policy, why_no_lookup
-from or_cache_magic.core.records import UNKNOWN_COST, AskKind, Cost, Outcome, Request
-from or_cache_magic.core.units import FREE, format_usd
+from or_cache_magic.core.records import FREE, UNKNOWN_COST, AskKind, Cost, Outcome, Request
+from or_cache_magic.core.units import format_usd
 from or_cache_magic.errors import OptionError, OrCacheError, RequestError, UpstreamError
 
 if TYPE_CHECKING:

@@ -10,8 +10,7 @@ from decimal import Decimal
 import pytest
 
 from or_cache_magic.cache.completion import Completion
-from or_cache_magic.core.records import Answer, Choice, Cost, Outcome, Request, RequestKey, Usage
-from or_cache_magic.core.units import FREE
+from or_cache_magic.core.records import FREE, Answer, Choice, Cost, Outcome, Request, RequestKey, Usage
 
 REQUEST = Request({"model": "m/x", "messages": [{"role": "user", "content": "Hi"}]})
 KEY = RequestKey("ab" * 32, b"")

@@ -7,8 +7,9 @@ import math
 import pytest
 
 from or_cache_magic.cache.request import chat_body, policy_for
-from or_cache_magic.core.policy import FOREVER_S, Policy
+from or_cache_magic.core.policy import Policy
 from or_cache_magic.core.settings import Settings
+from or_cache_magic.core.units import FOREVER_S
 from or_cache_magic.errors import OptionError, RequestError
 
 SETTINGS = Settings(model="m/x")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from decimal import Decimal
 
 import pytest
@@ -10,17 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from or_cache_magic.core.policy import (
-    FOREVER_S,
     Policy,
     lifetime_s,
     notes_on,
-    parse_ttl,
     volatility,
     why_no_lookup,
     why_not_served,
     why_not_stored,
 )
 from or_cache_magic.core.records import Answer, Choice, Cost, Entry, Request, RequestKey, Usage
+from or_cache_magic.core.units import FOREVER_S
 
 PAID = Cost(Decimal("0.01"), "reported")
 
@@ -313,25 +311,6 @@ def test_lifetime_s__says_what_it_grants():
     assert lifetime_s(volatile, said(), Policy(volatile_ttl_s=3600.0))[0] == 3600.0
     cited = said(message={"annotations": [{"type": "url_citation"}]})
     assert lifetime_s(asked(), cited, Policy()) == (86400.0, "kept 24 h: it cites the web")
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"),
-    [("45s", 45), ("30m", 1800), ("24h", 86400), ("7d", 604800), ("2w", 1209600), ("1.5d", 129600), (" 1H ", 3600), ("never", math.inf)],
-)  # fmt: skip
-def test_parse_ttl__reads_lifetimes(text, seconds):
-    """A number and a unit, or never."""
-    assert parse_ttl(text) == seconds
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["", "7", "h", "0h", "-1h", "1x", "1xs", "1e3s", "1_0s", "inf d", "nans", "٣h", "1 h", "9" * 400 + "s"],
-)
-def test_parse_ttl__refuses_what_is_none(text):
-    """Anything else is refused, in words that say what would be taken."""
-    with pytest.raises(ValueError, match="write 30m, 24h, 7d or never"):
-        parse_ttl(text)
 
 
 def test_notes_on__tells_of_a_truncated_answer():

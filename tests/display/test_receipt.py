@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from or_cache_magic.core.records import UNKNOWN_COST, Answer, Choice, Cost, Outcome, RequestKey, Usage
-from or_cache_magic.core.units import format_usd
 from or_cache_magic.display.receipt import (
     format_age,
     format_duration,
@@ -108,39 +107,6 @@ def test_receipt_markdown__shows_hostile_names_as_text(name):
     assert "\x1b" not in line
     assert "\n" not in line
     assert kinds <= {"em_open", "em_close", "text", "text_special"}
-
-
-@pytest.mark.parametrize(
-    ("usd", "text"),
-    [
-        (None, "unknown"),
-        ("0", "$0"),
-        ("0E-10", "$0"),
-        ("0.0021", "$0.0021"),
-        ("0.00213", "$0.0021"),
-        ("1.5E-7", "$0.00000015"),
-        ("0.00999", "$0.01"),
-        ("0.0099", "$0.0099"),
-        ("0.01", "$0.01"),
-        ("0.125", "$0.13"),
-        ("1234.5", "$1,234.50"),
-        ("-0.5", "-$0.50"),
-    ],
-)
-def test_format_usd__amounts(usd, text):
-    """Two digits under a cent, cents above, never scientific."""
-    assert format_usd(None if usd is None else Decimal(usd)) == text
-
-
-@given(st.decimals("1e-12", "1e6"))
-def test_format_usd__is_near(usd):
-    """What is shown is within five percent, and something is never shown as nothing."""
-    shown = Decimal(format_usd(usd).replace("$", "").replace(",", ""))
-    assert (
-        abs(shown - usd) <= max(usd * Decimal("0.051"), Decimal(0))
-        or abs(shown - usd) <= Decimal("0.005") < usd
-    )
-    assert shown > 0
 
 
 def test_format_age_and_duration__steps():

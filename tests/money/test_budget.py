@@ -12,8 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from or_cache_magic.core.callbacks import Callbacks
-from or_cache_magic.core.records import UNKNOWN_COST, Cost, Request
-from or_cache_magic.core.units import FREE
+from or_cache_magic.core.records import FREE, UNKNOWN_COST, Cost, Request
 from or_cache_magic.errors import BudgetError, OptionError, UpstreamError
 from or_cache_magic.money.budget import BudgetGuard, BudgetTracker, Limit
 from or_cache_magic.storage.totals import Spent

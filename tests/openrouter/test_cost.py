@@ -5,44 +5,10 @@ from __future__ import annotations
 from decimal import Decimal
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from or_cache_magic.core.records import UNKNOWN_COST, Cost
-from or_cache_magic.core.units import FREE, cost_of_failure, cost_reported, decimal_usd
-
-
-@pytest.mark.parametrize(
-    ("value", "usd"),
-    [
-        (Decimal("0.00423825"), "0.00423825"),
-        (0.00423825, "0.00423825"),
-        (7.35e-06, "0.00000735"),
-        (0.1, "0.1"),
-        (0, "0"),
-        (3, "3"),
-        (-1, None),
-        (Decimal(-1), None),
-        (float("nan"), None),
-        (float("inf"), None),
-        (True, None),
-        ("0.5", None),
-        (None, None),
-        ([], None),
-    ],
-    ids=repr,
-)
-def test_decimal_usd__keeps_the_digits(value, usd):
-    """The digits as written; what is no amount is none, and no amount is negative."""
-    found = decimal_usd(value)
-    assert found is None if usd is None else found == Decimal(usd)
-
-
-@given(st.decimals(0, 10**6, places=12))
-def test_decimal_usd__changes_no_decimal(amount):
-    """A Decimal is itself."""
-    assert str(decimal_usd(amount)) == str(amount)
-
+from or_cache_magic.core.records import FREE, UNKNOWN_COST, Cost
+from or_cache_magic.openrouter.failures import cost_of_failure
+from or_cache_magic.openrouter.reply import cost_reported
 
 UPSTREAM = {"upstream_inference_cost": Decimal("0.0360795")}
 
