@@ -110,8 +110,8 @@ def test_ask__of_the_package_uses_the_scripts_own_cache(tmp_path):
         "import json, or_cache_magic as orc\n"
         "for _ in range(2):\n"
         "    answer = orc.ask('What is a median?', model='openai/gpt-4o-mini')\n"
-        "calls, hits = (int(orc.stats()[n].iloc[0]) for n in ('calls', 'hits'))\n"
-        "print(json.dumps([answer.cached, calls, hits, len(orc.entries()), len(orc.purge(all=True)), len(orc.entries())]))"
+        "asks, hits = (int(orc.stats()[n].iloc[0]) for n in ('asks', 'hits'))\n"
+        "print(json.dumps([answer.cached, asks, hits, len(orc.entries()), len(orc.purge(all=True)), len(orc.entries())]))"
     )
     with Simulator() as sim:
         found = run(

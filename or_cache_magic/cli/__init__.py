@@ -47,7 +47,7 @@ _LIMIT: Final = Option(
 )
 _LEAST_PREVIEW: Final = 20
 _GAP: Final = "  "
-_STATS: Final = ("calls", "hits", "misses", "hit %", "tok %", "usd %", "paid", "saved", "unpriced")
+_STATS: Final = ("asks", "hits", "misses", "hit %", "tok %", "usd %", "paid", "saved", "unpriced")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -157,7 +157,7 @@ def _stats(options: argparse.Namespace) -> None:
     with _open(options) as cache:
         sums = cache.totals(options.by or "")
         warning = cache.quota_warning()
-        if not any(t.calls for t in sums):
+        if not any(t.asks for t in sums):
             print(f"nothing was asked yet in {cache.directory}")
             return
     ungrouped = 0 if options.by else 1
@@ -169,7 +169,7 @@ def _stats(options: argparse.Namespace) -> None:
 
 def _stats_row(t: Totals) -> tuple[str, ...]:
     group = one_line(t.group or "-", _NAME_WIDTH)
-    counts = (f"{n:,}" for n in (t.calls, t.hits, t.misses))
+    counts = (f"{n:,}" for n in (t.asks, t.hits, t.misses))
     rates = (_share(t.hits, t.misses), _share(t.hit_tokens, t.bought_tokens), _share(t.saved_usd, t.paid_usd))
     paid = ("≥ " if t.unpriced else "") + format_usd(t.paid_usd)
     return (group, *counts, *rates, paid, format_usd(t.saved_usd), f"{t.unpriced:,}")

@@ -346,7 +346,7 @@ class Totals(NamedTuple):
 
     Attributes:
         group: The model, day, notebook or tag these sums are of; empty for all.
-        calls: Asks of every kind, failed ones too.
+        asks: Asks of every kind, failed ones too.
         hits: Asks served from the cache that avoided a call, the team's included.
         team_hits: Those of them that were served from the team's shared tier.
         team_saved_usd: What of ``saved_usd`` these saved.
@@ -360,7 +360,7 @@ class Totals(NamedTuple):
     """
 
     group: str
-    calls: int
+    asks: int
     hits: int
     misses: int
     refreshes: int
@@ -384,6 +384,11 @@ class Totals(NamedTuple):
     prompt_cache_unpriced: int = 0
     settled_usd: Decimal = ZERO_USD
     estimated_usd: Decimal = ZERO_USD
+
+    @property
+    def calls(self) -> int:
+        """The asks that made a call, failed ones too; the others were served, or waited for one of these."""
+        return self.misses + self.refreshes + self.bypasses + self.failed
 
     @property
     def reported_usd(self) -> Decimal:

@@ -192,6 +192,7 @@ def _count(number: int, one: str, many: str = "") -> str:
 
 
 STAT_COLUMNS: Final = (
+    "asks",
     "calls",
     "hits",
     "misses",
@@ -278,6 +279,7 @@ def stats_frame(
 
 def _stat_row(t: Totals) -> dict[str, Any]:
     return {
+        "asks": t.asks,
         "calls": t.calls,
         "hits": t.hits,
         "misses": t.misses,

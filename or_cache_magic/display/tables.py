@@ -83,7 +83,7 @@ def stat_notes(totals: Totals, distinct: int | None = None) -> list[str]:
         totals: All the asks that the statistics are of, whatever they are grouped by.
         distinct: How many different requests are among their hits and misses; None is not counted.
     """
-    if not totals.calls:
+    if not totals.asks:
         return []
     lines = [_paid(totals), _net(totals), _apart(totals), _first_asks(totals, distinct), _RATES]
     if totals.unpriced:
@@ -99,7 +99,7 @@ def _paid(t: Totals) -> str:
     )
     told = [f"{format_usd(usd)} {source}" for usd, source in sources if usd]
     by = f": {', '.join(told)}" if len(told) > 1 else f", all {told[0].partition(' ')[2]}" if told else ""
-    unpriced = f"; {t.unpriced:,} of {t.calls:,} asks unpriced" if t.unpriced else ""
+    unpriced = f"; {t.unpriced:,} of {t.asks:,} asks unpriced" if t.unpriced else ""
     return f"Paid {format_sum(t.paid_usd, unpriced=t.unpriced)}{by}{unpriced}."
 
 
@@ -303,7 +303,8 @@ def aligned(rows: Sequence[Sequence[str]], *, left: Container[int]) -> list[str]
 
 
 _HEADS: Final = {
-    "calls": ("calls", "asks of every kind"),
+    "asks": ("asks", "asks of every kind, failed ones too"),
+    "calls": ("calls", "asks that made a call"),
     "hits": ("hits", "asks served from the completion cache that avoided a call"),
     "misses": ("misses", "asks that found nothing to serve and were answered upstream"),
     "hit_rate": ("hit rate", "of requests: hits / (hits + misses)"),
@@ -316,7 +317,7 @@ _HEADS: Final = {
     "prompt_tokens": ("tokens in", "tokens of prompts, sent or served"),
     "completion_tokens": ("tokens out", "tokens of answers, received or served"),
 }
-_TELLING: Final = ("calls", "hits", "hit_rate", "paid_usd", "saved_usd", "unpriced")
+_TELLING: Final = ("asks", "hits", "hit_rate", "paid_usd", "saved_usd", "unpriced")
 """The columns that fit a terminal when they are grouped."""
 
 _GROUP_WIDTH: Final = 80

@@ -271,7 +271,7 @@ def parse_warm(line: str) -> WarmOptions:
 
 
 def warm(session: Session, line: str, variables: Mapping[str, Any]) -> pd.DataFrame | None:
-    """Asks for each prompt of a variable or a file; see `CompletionCache.warm`.
+    """Asks for each prompt of a variable or a file; see `tables.batch.warm`.
 
     Returns:
         A row for each; None where it was shown.

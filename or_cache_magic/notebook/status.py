@@ -279,7 +279,7 @@ def _share(part: int | Decimal, rest: int | Decimal, *, about: bool = False) -> 
 
 
 def _paid(t: Totals) -> str:
-    known = f" ({t.unpriced:,} of {t.calls:,} unpriced)" if t.unpriced else ""
+    known = f" ({t.unpriced:,} of {t.asks:,} unpriced)" if t.unpriced else ""
     return f"{format_sum(t.paid_usd, unpriced=t.unpriced)}{known}"
 
 

@@ -76,7 +76,7 @@ class Clerk:
     def _begin(self) -> None:
         self._read()
         self._paint()
-        if self._shown is not None and self._shown.figures.totals.calls <= _AT_ONCE:
+        if self._shown is not None and self._shown.figures.totals.asks <= _AT_ONCE:
             self._complete()
         else:
             soon(self._complete_later)

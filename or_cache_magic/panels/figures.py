@@ -115,7 +115,7 @@ def breakdown(cache: CompletionCache, by: str, *, session: bool = False) -> Brea
     rows = tuple(
         (
             t.group or "(none)",
-            f"{t.calls:,}",
+            f"{t.asks:,}",
             hit_rate(t),
             format_sum(t.paid_usd, unpriced=t.unpriced),
             format_sum(t.saved_usd, unpriced=t.unpriced),
@@ -157,7 +157,7 @@ def _hits(figures: Figures) -> Tile:
 
 
 def _paid(t: Totals) -> Tile:
-    notes = [f"{t.unpriced:,} of {t.calls:,} unpriced"] if t.unpriced else []
+    notes = [f"{t.unpriced:,} of {t.asks:,} unpriced"] if t.unpriced else []
     sources = ((t.reported_usd, "reported"), (t.settled_usd, "settled"), (t.estimated_usd, "estimated"))
     notes += [f"{format_usd(usd)} {name}" for usd, name in sources if usd]
     return Tile("paid", format_sum(t.paid_usd, unpriced=t.unpriced), tuple(notes))

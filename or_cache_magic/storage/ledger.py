@@ -236,7 +236,7 @@ class Ledger:
         if not by and not sums:
             sums[""] = Sums()
         totals = [parts.totals(group) for group, parts in sums.items()]
-        return sorted(totals, key=lambda t: (-t.calls, t.group))
+        return sorted(totals, key=lambda t: (-t.asks, t.group))
 
     def spent(self, *, session: str | None = None, since_s: float | None = None) -> Spent:
         """What calls came to, those that could not be written yet included: what a budget is held against.

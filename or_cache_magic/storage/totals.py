@@ -389,7 +389,7 @@ class Sums:
         hit, team = of["hit"], of["team"]
         return Totals(
             group=group,
-            calls=every.asks,
+            asks=every.asks,
             hits=hit.asks + team.asks,
             misses=of["miss"].asks,
             refreshes=of["refresh"].asks,

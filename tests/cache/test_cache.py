@@ -303,7 +303,7 @@ def test_peek__sends_and_counts_nothing(cache, sim):
     assert cache.ask(PROMPT).key == key
     _, row, why = cache.peek(request, policy)
     assert (row.prompt, why) == (PROMPT, "")
-    assert cache.totals()[0].calls == 1
+    assert cache.totals()[0].asks == 1
 
 
 def test_stats__has_the_columns_that_others_build_on(kept):
@@ -312,7 +312,7 @@ def test_stats__has_the_columns_that_others_build_on(kept):
     frame = kept.stats()
     assert tuple(frame.columns) == STAT_COLUMNS
     (row,) = frame.to_dict("records")
-    assert (row["calls"], row["hits"], row["misses"], row["unpriced"]) == (6, 1, 5, 0)
+    assert (row["asks"], row["calls"], row["hits"], row["misses"], row["unpriced"]) == (6, 5, 1, 5, 0)
     assert row["hit_rate"] == pytest.approx(1 / 6)
     assert row["saved_usd"] == pytest.approx(kept.entries()["saved_usd"].sum())
     for by in ("model", "day", "notebook", "tag"):
@@ -329,8 +329,8 @@ def test_stats__of_a_session_leaves_out_the_others(open_cache, sim):
     open_cache(sim).ask(PROMPT)
     later = open_cache(sim, notebook="later.ipynb")
     later.ask(PROMPT)
-    assert later.totals(session=True)[0].calls == 1
-    assert later.totals()[0].calls == 2
+    assert later.totals(session=True)[0].asks == 1
+    assert later.totals()[0].asks == 2
     assert {t.group for t in later.totals("notebook")} == {"", "later.ipynb"}
 
 

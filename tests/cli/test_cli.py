@@ -98,7 +98,7 @@ def keys(folder):
 def test_stats__shows_calls_hits_and_money(project):
     """One row has what was called, hit, paid and saved."""
     headings, row = ok("stats", cwd=project).splitlines()
-    assert re.split(r"  +", headings.strip())[:6] == ["calls", "hits", "misses", "hit %", "tok %", "usd %"]
+    assert re.split(r"  +", headings.strip())[:6] == ["asks", "hits", "misses", "hit %", "tok %", "usd %"]
     assert row.split()[:4] == ["4", "1", "3", "25%"]
     assert all(cell.endswith("%") for cell in row.split()[4:6])
     assert row.count("$0.0") == 2

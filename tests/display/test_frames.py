@@ -31,7 +31,7 @@ BARE = ROW._replace(
 
 def totals(**counts):
     kinds = (
-        "calls",
+        "asks",
         "hits",
         "misses",
         "refreshes",
@@ -72,8 +72,8 @@ def test_entry_columns__are_those_of_the_design():
 def test_stat_columns__are_those_of_the_design():
     """The same for the statistics."""
     assert STAT_COLUMNS == (
-        "calls", "hits", "misses", "hit_rate", "hit_rate_tokens", "hit_rate_usd", "paid_usd", "saved_usd",
-        "prompt_cache_saved_usd", "unpriced", "prompt_tokens", "completion_tokens",
+        "asks", "calls", "hits", "misses", "hit_rate", "hit_rate_tokens", "hit_rate_usd", "paid_usd",
+        "saved_usd", "prompt_cache_saved_usd", "unpriced", "prompt_tokens", "completion_tokens",
     )  # fmt: skip
 
 
@@ -105,7 +105,7 @@ def test_entries_frame__has_the_same_types_whatever_its_rows(rows):
 def test_stats_frame__has_three_hit_rates():
     """Requests, tokens and dollars; asks that neither hit nor missed are in none."""
     counts = totals(
-        calls=10,
+        asks=10,
         hits=3,
         misses=1,
         bypasses=6,
@@ -151,7 +151,7 @@ HOSTILE = [
 TAGS = {"div", "table", "tr", "td", "b", "span"}
 MARKDOWN_TAGS = {"table", "thead", "tbody", "tr", "th", "td", "p", "br", "span"}
 WHOLE = totals(
-    calls=41, hits=20, misses=10, refreshes=3, bypasses=2, coalesced=1, replays=2, stale=1, failed=2, unpriced=3,
+    asks=41, hits=20, misses=10, refreshes=3, bypasses=2, coalesced=1, replays=2, stale=1, failed=2, unpriced=3,
     paid_usd=Decimal("1.24"), settled_usd=Decimal("0.2"), estimated_usd=Decimal("0.04"), saved_usd=Decimal("2.5"),
     coalesced_usd=Decimal("0.01"), replayed_usd=Decimal("0.0021"), team_hits=4, team_saved_usd=Decimal("0.5"),
     prompt_cache_saved_usd=Decimal("0.3"), prompt_tokens=1_312_345, completion_tokens=9, hit_tokens=1, bought_tokens=3,
@@ -294,7 +294,7 @@ def test_shown__statistics():
     """Percentages, dollars as the receipt writes them, thousands; a sum that lacks something says so."""
     (head, row) = Page(stats_frame([WHOLE._replace(group="m/x")], "model")._repr_html_()).rows
     assert dict(zip(head, row, strict=True)) == {
-        "model": "m/x", "calls": "41", "hits": "20", "misses": "10", "hit rate": "67%", "of tokens": "25%",
+        "model": "m/x", "asks": "41", "calls": "17", "hits": "20", "misses": "10", "hit rate": "67%", "of tokens": "25%",
         "of dollars": "≈ 67%", "paid": "≥ $1.24", "saved": "≥ $2.50", "prompt caching": "$0.30", "unpriced": "3",
         "tokens in": "1,312,345", "tokens out": "9",
     }  # fmt: skip
@@ -447,9 +447,9 @@ def test_shown__fits_a_terminal():
 
 def test_stats_frame__days_are_times_in_their_order():
     """A day is a date, the oldest first, so that it can be an axis; it is shown as a day."""
-    frame = stats_frame([totals(group="2026-03-02", calls=9), totals(group="2025-12-31", calls=1)], "day")
+    frame = stats_frame([totals(group="2026-03-02", asks=9), totals(group="2025-12-31", asks=1)], "day")
     assert frame["day"].tolist() == [pd.Timestamp("2025-12-31"), pd.Timestamp("2026-03-02")]
-    assert frame.set_index("day")["calls"].resample("MS").sum().tolist() == [1, 0, 0, 9]
+    assert frame.set_index("day")["asks"].resample("MS").sum().tolist() == [1, 0, 0, 9]
     assert [row[0] for row in Page(frame._repr_html_()).rows] == ["day", "2025-12-31", "2026-03-02"]
     empty = stats_frame([], "day")
     assert empty.dtypes.to_dict() == frame.dtypes.to_dict()
@@ -492,13 +492,13 @@ def test_notes__tell_what_the_columns_leave_out():
 )
 def test_notes__are_true_where_something_is_unknown_or_lost(counts: dict, note: str):
     """A loss is a loss, a lower bound is one, and what isn't known is not counted as nothing."""
-    assert note in stat_notes(totals(calls=2, **counts))
+    assert note in stat_notes(totals(asks=2, **counts))
 
 
 def test_notes__of_nothing():
     """Before the first ask there is nothing to tell."""
     assert stat_notes(totals(), 0) == []
-    assert stat_notes(totals(calls=1, failed=1), 0)[-2].startswith("Neither hit nor miss: 1 failed")
+    assert stat_notes(totals(asks=1, failed=1), 0)[-2].startswith("Neither hit nor miss: 1 failed")
 
 
 @given(asks=st.lists(st.integers(0, 5), min_size=1))
@@ -506,7 +506,7 @@ def test_ceiling__is_reached_by_a_cache_that_keeps_everything(asks: list[int]):
     """Served from what was asked before, the hit rate is exactly the ceiling."""
     seen: set[int] = set()
     hits = sum(key in seen or seen.add(key) is not None for key in asks)
-    t = totals(calls=len(asks), hits=hits, misses=len(asks) - hits)
+    t = totals(asks=len(asks), hits=hits, misses=len(asks) - hits)
     assert ceiling(t, len(set(asks))) == hits / len(asks)
 
 

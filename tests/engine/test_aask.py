@@ -162,7 +162,7 @@ def test_aask__sends_one_of_a_thousand(cache, sim):
     assert sim.completion_count == 1
     assert (kinds.count("miss"), kinds.count("coalesced"), len(kinds)) == (1, 1007, 1008)
     sums = totals(cache)
-    assert (sums.calls, sums.misses, sums.coalesced) == (1008, 1, 1007)
+    assert (sums.asks, sums.misses, sums.coalesced) == (1008, 1, 1007)
     assert sums.paid_usd == sim.total_cost
 
 

@@ -431,7 +431,7 @@ def test_ask__accounts_for_refusals(cache, sim, script, status, paid, stream):
     assert rows(cache) == [("failed", 1, paid)]
     assert (stored(cache), sim.completion_count) == (0, 1)
     totals = cache.totals()[0]
-    assert (totals.failed, totals.calls, totals.misses) == (1, 1, 0)
+    assert (totals.failed, totals.asks, totals.misses) == (1, 1, 0)
     assert cache.ask(PROMPT, stream=stream).outcome.stored
 
 
@@ -539,7 +539,7 @@ def test_ask__sends_one_of_a_thousand(cache, sim):
     assert sim.completion_count == 1
     (totals,) = cache.totals()
     cost_usd = answers[0].cost_usd
-    assert (totals.calls, totals.misses, totals.hits, totals.coalesced) == (1000, 1, 984, 15)
+    assert (totals.asks, totals.misses, totals.hits, totals.coalesced) == (1000, 1, 984, 15)
     assert (totals.paid_usd, totals.saved_usd, totals.coalesced_usd) == (
         cost_usd,
         984 * cost_usd,
@@ -694,10 +694,10 @@ def test_money__adds_up_after_a_mixed_run(cache, sim):
     totals = cache.totals()[0]
     assert totals.paid_usd == sim.total_cost
     assert totals.unpriced == 0
-    assert (totals.calls, totals.hits, totals.failed) == (18, 5, 1)
+    assert (totals.asks, totals.hits, totals.failed) == (18, 5, 1)
     by_model = cache.totals("model")
     assert sum(t.paid_usd for t in by_model) == totals.paid_usd
-    assert sum(t.calls for t in by_model) == totals.calls
+    assert sum(t.asks for t in by_model) == totals.asks
 
 
 # -- when the store fails ---------------------------------------------------------------------

@@ -122,7 +122,7 @@ def test_count__counts_asks_that_made_no_call(recorder, kind):
     """Calls are accounted for where they are made; only the others are counted here."""
     recorder.account("miss", KEY, REQUEST, Policy(), answer())
     recorder.count(Outcome(kind, KEY, answer()), REQUEST, Policy())
-    assert recorder.ledger.totals()[0].calls == (1 if kind in ("miss", "refresh", "bypass") else 2)
+    assert recorder.ledger.totals()[0].asks == (1 if kind in ("miss", "refresh", "bypass") else 2)
 
 
 amounts = st.one_of(st.none(), st.decimals(0, 100, places=12))
@@ -154,7 +154,7 @@ def test_books__sums_are_those_of_their_rows(tmp_path_factory, made):
     def total(kinds):
         return sum((usd or Decimal(0) for kind, usd in made if kind in kinds), Decimal(0))
 
-    assert totals.calls == len(made) == sum(row.asks for row in rows)
+    assert totals.asks == len(made) == sum(row.asks for row in rows)
     assert (
         totals.paid_usd
         == total({"miss", "refresh", "bypass", "failed"})

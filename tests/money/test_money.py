@@ -38,7 +38,7 @@ def test_max_cost__refuses_before_anything_is_sent(cache, sim):
     assert sim.completion_count == 0
     assert usd("0.0024") < caught.value.high_usd < usd("0.0030")
     assert caught.value.limit_usd == usd("0.001")
-    assert cache.totals()[0].calls == 0
+    assert cache.totals()[0].asks == 0
 
 
 def test_max_cost__lets_through_what_fits_and_is_no_part_of_the_key(cache, sim):

@@ -240,7 +240,7 @@ def test_kernel__interrupt_stops_the_spending(kernel: Kernel, sim: Simulator):
     assert last["transient"] == first["transient"]
     assert kernel.client.get_shell_msg(timeout=30)["content"]["ename"] == "KeyboardInterrupt"
     _, outputs, _ = kernel.run(
-        "import or_cache_magic as orc; len(orc.entries()), int(orc.stats()['calls'][0])"
+        "import or_cache_magic as orc; len(orc.entries()), int(orc.stats()['asks'][0])"
     )
     assert outputs[-1][1]["data"]["text/plain"] == "(0, 1)"
 
@@ -258,4 +258,4 @@ def test_kernel__killed_after_a_cell_loses_nothing(folder: Path, sim: Simulator)
     with CompletionCache(folder / ".or_cache") as cache:
         totals = cache.stats().iloc[0]
         assert len(cache.entries()) == 2
-        assert (totals["calls"], totals["hits"]) == (3, 1)
+        assert (totals["asks"], totals["hits"]) == (3, 1)

@@ -55,7 +55,7 @@ def test_ask__python_uses_the_loaded_cache_and_key(nb, monkeypatch):
 
     assert nb.sent[0]["model"] == "openai/gpt-4o"
     assert (nb.folder / "shared" / "cache.db").exists()
-    assert orc.stats()["calls"].tolist() == [1]
+    assert orc.stats()["asks"].tolist() == [1]
 
 
 def orc_loaded(nb):

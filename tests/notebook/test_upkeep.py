@@ -89,7 +89,7 @@ def test_stats__value_is_the_whole_frame(stocked):
         assert isinstance(frame, pd.DataFrame)
         assert tuple(frame.columns) == STAT_COLUMNS
     (row,) = stocked["x"].to_dict("records")
-    assert (row["calls"], row["hits"], row["misses"], row["unpriced"]) == (4, 1, 3, 0)
+    assert (row["asks"], row["hits"], row["misses"], row["unpriced"]) == (4, 1, 3, 0)
     assert row["hit_rate"] == 0.25
     assert row["paid_usd"] == pytest.approx(float(stocked.sim.total_cost))
 
@@ -120,7 +120,7 @@ def test_stats__by(stocked, by: str, groups: dict):
     frame = stocked["x"]
 
     assert tuple(frame.columns) == (by, *STAT_COLUMNS)
-    assert dict(zip(frame[by], frame["calls"], strict=True)) == groups
+    assert dict(zip(frame[by], frame["asks"], strict=True)) == groups
     assert max(map(len, out.splitlines())) < 80
 
 
@@ -129,7 +129,7 @@ def test_stats__by_day(stocked):
     stocked.run("x = %openrouter_stats --by day")
     days = stocked["x"]["day"]
 
-    assert stocked["x"]["calls"].sum() == 4
+    assert stocked["x"]["asks"].sum() == 4
     assert days.dtype.kind == "M"
     assert (days == days.dt.normalize()).all()
     assert re.search(rf"^{days[0]:%Y-%m-%d} +\d", stocked.run("%openrouter_stats --by day"), re.MULTILINE)
@@ -141,8 +141,8 @@ def test_stats__session(stocked):
     stocked.run("%openrouter What is a median?")
     stocked.run("x = %openrouter_stats --session\ny = %openrouter_stats")
 
-    assert stocked["x"]["calls"].tolist() == [1]
-    assert stocked["y"]["calls"].tolist() == [5]
+    assert stocked["x"]["asks"].tolist() == [1]
+    assert stocked["y"]["asks"].tolist() == [5]
 
 
 def test_stats__by_group_of_nothing(nb):
@@ -253,7 +253,7 @@ def test_purge__conditions(stocked, conditions: str, left: set):
         assert tuple(stocked["y"].columns) == ENTRY_COLUMNS
     else:
         assert dry == wet == "no entry matches; nothing to remove\n"
-    assert orc.stats()["calls"].tolist() == [4]
+    assert orc.stats()["asks"].tolist() == [4]
 
 
 def test_purge__keys(stocked):

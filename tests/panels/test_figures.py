@@ -36,7 +36,7 @@ def test_tiles__are_the_sums_of_the_cache(filled):
     assert hits.notes[0] == f"{t.hits:,} of {t.hits + t.misses:,} asks"
     assert hits.notes[2] == f"ceiling {t.hits / (t.hits + 40):.0%}: 40 different requests"
     assert paid.value == f"≥ {format_usd(t.paid_usd)}"
-    assert paid.notes == (f"{t.unpriced} of {t.calls} unpriced", f"{format_usd(t.paid_usd)} reported")
+    assert paid.notes == (f"{t.unpriced} of {t.asks} unpriced", f"{format_usd(t.paid_usd)} reported")
     assert saved.value == f"≥ {format_usd(t.saved_usd)}"
 
 

@@ -180,9 +180,9 @@ def test_by__shows_the_sums_of_groups(panel, filled, by):
     table = said(panel.face._groups)
     assert table.startswith(f"{by} asks hit rate paid saved")
     totals = filled.totals(by)
-    top = max(totals, key=lambda t: t.group if by == "day" else t.calls)
+    top = max(totals, key=lambda t: t.group if by == "day" else t.asks)
     assert (top.group or "(none)") in table
-    assert f" {top.calls} " in table
+    assert f" {top.asks} " in table
 
 
 # -- selecting --------------------------------------------------------------------------------

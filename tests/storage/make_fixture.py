@@ -106,7 +106,7 @@ def main() -> None:
     )
     (totals,) = ledger.totals()
     sums = {
-        "calls": totals.calls,
+        "calls": totals.asks,
         "hits": totals.hits,
         "paid": str(totals.paid_usd),
         "saved": str(totals.saved_usd),

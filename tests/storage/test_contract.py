@@ -52,7 +52,7 @@ def test_memory__writes_nothing_to_disk(tmp_path, monkeypatch):
             (row,) = cache.store.find()
 
             assert (first.cached, again.cached, again) == (False, True, str(first))
-            assert (totals.calls, totals.hits, row.hits) == (2, 1, 1)
+            assert (totals.asks, totals.hits, row.hits) == (2, 1, 1)
             assert totals.saved_usd == first.cost_usd
             assert cache.purge(all=True)["key"].tolist() == [first.key]
             assert not cache.ask("Name a colour.").cached

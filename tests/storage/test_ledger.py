@@ -113,10 +113,10 @@ def test_flush__hits_alone_make_no_file(ledger, folder):
     assert not folder.exists()
     for by, group in [("", ""), ("model", "m"), ("tag", "t"), ("notebook", "")]:
         (totals,) = ledger.totals(by)
-        assert (totals.group, totals.calls, totals.hits, totals.saved_usd) == (group, 1, 1, Decimal("0.1"))
+        assert (totals.group, totals.asks, totals.hits, totals.saved_usd) == (group, 1, 1, Decimal("0.1"))
     ledger.record(row())
     assert ledger.flush()
-    assert ledger.totals()[0].calls == 2
+    assert ledger.totals()[0].asks == 2
 
 
 def test_flush__does_not_wait_for_a_lock_and_loses_nothing(ledger, folder):
@@ -188,7 +188,7 @@ def test_totals__keeps_the_kinds_apart(ledger):
         ledger.record(row(kind, paid=paid, value=value, prompt_tokens=3, completion_tokens=2))
 
     (totals,) = ledger.totals()
-    assert (totals.calls, totals.hits, totals.misses, totals.refreshes, totals.bypasses) == (10, 2, 2, 1, 1)
+    assert (totals.asks, totals.hits, totals.misses, totals.refreshes, totals.bypasses) == (10, 2, 2, 1, 1)
     assert (totals.coalesced, totals.replays, totals.stale, totals.failed) == (1, 1, 1, 1)
     assert (totals.paid_usd, totals.saved_usd) == (7, 8)
     assert (totals.coalesced_usd, totals.replayed_usd) == (16, 32)
@@ -199,7 +199,7 @@ def test_totals__keeps_the_kinds_apart(ledger):
 
 def test_totals__of_nothing(ledger):
     """No rows: one line of zeros for all, no groups."""
-    assert ledger.totals()[0].calls == 0
+    assert ledger.totals()[0].asks == 0
     assert ledger.totals("model") == []
 
 
@@ -211,7 +211,7 @@ def test_totals__by_group(ledger):
     ledger.record(row(model="b", notebook="two", at_s=day_s * 11))
 
     def groups(by):
-        return {totals.group: totals.calls for totals in ledger.totals(by)}
+        return {totals.group: totals.asks for totals in ledger.totals(by)}
 
     assert groups("model") == {"a": 2, "b": 1}
     assert groups("tag") == {"x": 2, "y": 1, "": 1}
@@ -219,8 +219,8 @@ def test_totals__by_group(ledger):
     assert groups("day") == {
         time.strftime("%Y-%m-%d", time.localtime(day_s * d)): n for d, n in ((10, 1), (11, 2))
     }
-    assert ledger.totals(since_s=day_s * 10.5)[0].calls == 2
-    assert ledger.totals(session="another")[0].calls == 0
+    assert ledger.totals(since_s=day_s * 10.5)[0].asks == 2
+    assert ledger.totals(session="another")[0].asks == 0
     with pytest.raises(OptionError, match="grouped by 'moon'"):
         ledger.totals("moon")
 
@@ -256,7 +256,7 @@ def test_totals__are_exact_in_any_order(tmp_path_factory, clock, asks, random):
     def total(*kinds):
         return from_pico(sum(pico or 0 for kind, pico, *_ in asks if kind in kinds))
 
-    assert totals.calls == len(asks) == sum(t.calls for t in by_model)
+    assert totals.asks == len(asks) == sum(t.asks for t in by_model)
     assert (
         totals.paid_usd == total("miss", "refresh", "bypass", "failed") == sum(t.paid_usd for t in by_model)
     )

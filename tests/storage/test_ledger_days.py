@@ -67,7 +67,7 @@ def test_totals_by_day__are_those_of_the_local_calendar(zone, tmp_path, clock, n
         with database.transaction():
             for at_s in moments:
                 ledger.record(row(at_s))
-        found = {totals.group: totals.calls for totals in ledger.totals("day")}
+        found = {totals.group: totals.asks for totals in ledger.totals("day")}
 
     assert found == Counter(map(local, moments))
 
@@ -115,7 +115,7 @@ def test_timeline__by_hour_where_all_is_within_two_days(zone, ledger, name):
     for after_s in (0.0, 59 * 60.0, HOUR_S, -DAY_S / 2):
         ledger.record(row(noon_s + after_s))
 
-    found = [(local(start_s, "%H:%M"), totals.group, totals.calls) for start_s, totals in ledger.timeline()]
+    found = [(local(start_s, "%H:%M"), totals.group, totals.asks) for start_s, totals in ledger.timeline()]
     assert [(start, calls) for start, _, calls in found][-2:] == [("12:00", 2), ("13:00", 1)]
     assert len(found) == 3
     assert all(group.endswith(f" {start}") for start, group, _ in found)

@@ -155,7 +155,8 @@ class Sum:
     def matches(self, totals):
         usd, count = self.usd, self.count
         known = not count["undiscounted"] or count["discounted"]
-        assert totals.calls == sum(count[kind] for kind in (*BOUGHT, *SERVED))
+        assert totals.asks == sum(count[kind] for kind in (*BOUGHT, *SERVED))
+        assert totals.calls == sum(count[kind] for kind in BOUGHT)
         assert (totals.misses, totals.failed, totals.stale) == (
             count["miss"],
             count["failed"],
@@ -256,7 +257,7 @@ def check(ledger, steps, told, now_s, *, session):
         assert found.keys() == sums.keys()
         for group, totals in found.items():
             sums[group].matches(totals)
-    assert sum(totals.calls for _, totals in ledger.timeline(session)) == len(asks)
+    assert sum(totals.asks for _, totals in ledger.timeline(session)) == len(asks)
 
 
 KERNEL = """

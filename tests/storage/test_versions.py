@@ -295,7 +295,7 @@ def test_older_keys__read_only_mount_is_served_and_untouched(folder, old_pairs, 
         with closing(Database(point, timeout_s=0.2)) as there:
             store = DiskStore(there)
             assert all(store.get(entry.key) == entry for entry, _ in old_pairs[:20])
-            assert Ledger(there, "s", lambda: AT_S).totals()[0].calls == 0
+            assert Ledger(there, "s", lambda: AT_S).totals()[0].asks == 0
     finally:
         subprocess.run(["umount", "-l", point], check=True)
     assert (folder / "cache.db").read_bytes() == before
@@ -433,7 +433,7 @@ def test_released__every_answer_is_served(fixture, tmp_path):
         ) as cache:
             (totals,) = cache.totals()
             facts = {
-                "calls": totals.calls,
+                "calls": totals.asks,
                 "hits": totals.hits,
                 "paid": str(totals.paid_usd),
                 "saved": str(totals.saved_usd),

@@ -75,7 +75,7 @@ def test_warm__asks_so_many_at_a_time(cache, sim):
     """No more than `workers` are under way together, and that many are."""
     with sim.hold():
         thread = threading.Thread(
-            target=cache.warm, args=(PROMPTS,), kwargs={"workers": 3, "progress": False}
+            target=batch.warm, args=(cache, PROMPTS), kwargs={"workers": 3, "progress": False}
         )
         thread.start()
         assert sim.wait_for(lambda rows: sum(row.held for row in rows) == 3)
