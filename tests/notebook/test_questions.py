@@ -6,7 +6,7 @@ import pytest
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.core.magic import no_var_expand
 
-from or_cache_magic.notebook import extension as questions
+from or_cache_magic.notebook import extension
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def asked(shell: InteractiveShell):
 
     shell.register_magic_function(openrouter, "line_cell", "openrouter")
     shell.register_magic_function(openrouter, "line", "openrouter_why")
-    questions.install(shell)
+    extension.install_help_marks(shell)
     return prompts
 
 
@@ -61,7 +61,7 @@ def test_question__reaches_the_magic(shell: InteractiveShell, asked: list[str], 
 
 def test_question__without_the_transformer_it_is_lost(shell: InteractiveShell, asked: list[str], capsys):
     """What is cured here is real: IPython alone looks for help on the last word."""
-    questions.remove(shell)
+    extension.remove_help_marks(shell)
     run(shell, "%openrouter What is the capital of France?")
 
     assert asked == []
@@ -152,7 +152,7 @@ def test_question__cell_bodies_are_not_edited(shell: InteractiveShell, asked: li
 def test_question__help_is_still_help(shell: InteractiveShell, asked: list[str], text: str):
     """Asking IPython for help on the magic is not a prompt, and reads as it did before."""
     with_it = shell.transform_cell(text)
-    questions.remove(shell)
+    extension.remove_help_marks(shell)
 
     assert with_it == shell.transform_cell(text)
     assert "pinfo" in with_it
@@ -164,7 +164,7 @@ def test_question__help_is_still_help(shell: InteractiveShell, asked: list[str],
 def test_question__nothing_else_changes(shell: InteractiveShell, asked: list[str], text: str):
     """Other magics, other help and a bare magic read as they did before."""
     with_it = shell.transform_cell(text)
-    questions.remove(shell)
+    extension.remove_help_marks(shell)
 
     assert with_it == shell.transform_cell(text)
 
@@ -177,10 +177,10 @@ def test_question__a_terminal_sees_a_whole_line(shell: InteractiveShell, asked: 
 def test_install__twice_is_once_and_remove_undoes_it(shell: InteractiveShell):
     """The shell's list of transformers ends as it began."""
     before = list(shell.input_transformer_manager.token_transformers)
-    questions.install(shell)
-    questions.install(shell)
+    extension.install_help_marks(shell)
+    extension.install_help_marks(shell)
     assert len(shell.input_transformer_manager.token_transformers) == len(before) + 1
 
-    questions.remove(shell)
-    questions.remove(shell)
+    extension.remove_help_marks(shell)
+    extension.remove_help_marks(shell)
     assert shell.input_transformer_manager.token_transformers == before
