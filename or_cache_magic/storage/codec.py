@@ -39,6 +39,7 @@ __all__ = [
     "check_blob",
     "decode_entry",
     "decode_request",
+    "decode_sized",
     "encode_entry",
     "encode_request",
     "json_text",
@@ -229,7 +230,12 @@ def decode_entry(digest: str, blob: object, *, largest_bytes: int = _LARGEST_BYT
         StoreCorruptError: The blob is damaged, belongs to another key, or is not one of ours.
         NewerStoreError: A newer version of this package wrote it.
     """
-    text, skeleton, content = _unpack(digest, blob, largest_bytes)
+    return decode_sized(digest, blob, largest_bytes=largest_bytes)[0]
+
+
+def decode_sized(digest: str, blob: object, *, largest_bytes: int = _LARGEST_BYTES) -> tuple[Entry, int]:
+    """As `decode_entry`, and how many bytes the blob inflates to."""
+    text, skeleton, content, size_bytes = _unpack(digest, blob, largest_bytes)
     try:
         if content["v"] > ANSWER_SCHEMA:
             raise NewerStoreError(
@@ -243,15 +249,9 @@ def decode_entry(digest: str, blob: object, *, largest_bytes: int = _LARGEST_BYT
         check(STRINGS, notebook, bought_by, *tags)
         if "text" in content:
             content["answer"]["choices"][0]["message"]["content"] = text.decode("utf-8", "surrogatepass")
-        return Entry(
-            RequestKey(digest, skeleton),
-            answer_from(content["answer"]),
-            created_s,
-            expires_s,
-            tags,
-            notebook,
-            bought_by,
-        )
+        answer = answer_from(content["answer"])
+        key = RequestKey(digest, skeleton)
+        return Entry(key, answer, created_s, expires_s, tags, notebook, bought_by), size_bytes
     except (LookupError, TypeError, ValueError, AttributeError, InvalidOperation) as exc:
         raise _damaged(digest, "not an entry") from exc
 
@@ -271,7 +271,7 @@ def decode_request(digest: str, blob: object) -> dict[str, Any]:
     Raises:
         StoreCorruptError: As `decode_entry`.
     """
-    _, _, body = _unpack(digest, blob)
+    _, _, body, _ = _unpack(digest, blob)
     if type(body) is not dict:
         raise _damaged(digest, "not a request")
     return body
@@ -393,8 +393,8 @@ def _payload(digest: str, blob: object, largest_bytes: int) -> bytes:
     return zlib.decompressobj(-15, _DICTIONARY).decompress(stored, largest_bytes)
 
 
-def _unpack(digest: str, blob: object, largest_bytes: int = _LARGEST_BYTES) -> tuple[bytes, bytes, Any]:
-    """The text, the skeleton and the JSON value of a blob."""
+def _unpack(digest: str, blob: object, largest_bytes: int = _LARGEST_BYTES) -> tuple[bytes, bytes, Any, int]:
+    """The text, the skeleton and the JSON value of a blob, and the bytes of them all."""
     try:
         payload = _payload(digest, blob, largest_bytes)
         text_bytes, skeleton_bytes = _FRAME.unpack_from(payload)
@@ -406,7 +406,7 @@ def _unpack(digest: str, blob: object, largest_bytes: int = _LARGEST_BYTES) -> t
         raise _damaged(digest, "it can't be decoded") from exc
     if parsed != len(form):
         raise _damaged(digest, "more follows its JSON")
-    return payload[_FRAME_BYTES:middle], payload[middle:end], content
+    return payload[_FRAME_BYTES:middle], payload[middle:end], content, len(payload)
 
 
 def _damaged(digest: str, why: str) -> StoreCorruptError:

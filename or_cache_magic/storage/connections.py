@@ -107,16 +107,38 @@ class ConnectionPool:
         try:
             rows = reader.connection.execute(sql, parameters).fetchall() if reader.versions else []
         except BaseException as exc:
-            reader.connection.close()
-            self.suspect = isinstance(exc, sqlite3.DatabaseError) and is_damage(exc) and reader.lasting
+            self._drop(reader, exc)
             raise
         if reader.lasting and reader.versions:
-            self._readers.append(reader)
-            if self._closed:
-                self._close_readers()
+            self._give_back(reader)
         else:
             reader.connection.close()
         return rows
+
+    def state(self) -> object | None:
+        """See `Database.state`."""
+        if self._owner == threading.get_ident():
+            return None
+        try:
+            reader = self._readers.pop()
+        except IndexError:
+            return None
+        try:
+            state = reader.state()
+        except sqlite3.Error as exc:
+            self._drop(reader, exc)
+            return None  # a select will say what it is
+        self._give_back(reader)
+        return state
+
+    def _drop(self, reader: Reader, failure: BaseException) -> None:
+        reader.connection.close()
+        self.suspect = isinstance(failure, sqlite3.DatabaseError) and is_damage(failure) and reader.lasting
+
+    def _give_back(self, reader: Reader) -> None:
+        self._readers.append(reader)
+        if self._closed:
+            self._close_readers()
 
     def _close_readers(self) -> None:
         with suppress(IndexError):

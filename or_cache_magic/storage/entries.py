@@ -9,9 +9,16 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from or_cache_magic.core.chat import asked_model, last_prompt
 from or_cache_magic.core.records import Answer, Cost, Entry, EntryFilter, Request, RequestKey
 from or_cache_magic.errors import OptionError, StoreCorruptError, StoreError, UnsafeStoreError
-from or_cache_magic.storage.codec import decode_entry, decode_request, encode_entry, encode_request
+from or_cache_magic.storage.codec import (
+    decode_entry,
+    decode_request,
+    decode_sized,
+    encode_entry,
+    encode_request,
+)
 from or_cache_magic.storage.columns import HitCount, add_hits, to_pico
 from or_cache_magic.storage.listing import PUT_INDEX, EntryIndex, filter_sql, index_columns
+from or_cache_magic.storage.recent import RecentEntries
 from or_cache_magic.storage.upgrade import REQUEST_COLUMNS, StoredRequests, request_columns
 
 if TYPE_CHECKING:
@@ -160,6 +167,7 @@ class DiskStore(EntryIndex):
     def __init__(self, database: Database, *, rekey: Rekey | None = None) -> None:
         super().__init__(database)
         database.give_keys(rekey or StoredRequests())
+        self._recent = RecentEntries()
 
     def get(self, key: RequestKey, request: Request | None = None) -> Entry | None:  # noqa: ARG002
         """The entry of a request, expired or not; None when there is none.
@@ -172,7 +180,10 @@ class DiskStore(EntryIndex):
             StoreCorruptError: It is damaged, or was stored for another request.
             UnsafeStoreError: The row is none that this package writes.
         """
-        entry = self.entry(key.digest)
+        state = self._database.state()
+        entry = None if state is None else self._recent.get(key.digest, state)
+        if entry is None:
+            entry = self._read(key.digest, state)
         if entry is not None and entry.key.skeleton != key.skeleton:
             raise StoreCorruptError(
                 f"The entry {key.digest[:10]} of the completion cache answers another request."
@@ -183,6 +194,10 @@ class DiskStore(EntryIndex):
 
     def entry(self, digest: str) -> Entry | None:
         """As `get`, by the key's 64 hex digits alone."""
+        return self._read(digest, None)
+
+    def _read(self, digest: str, state: object | None) -> Entry | None:
+        """An entry as it stands in the file, kept decoded where the state of the file is known."""
         rows = self._database.select(_GET, (digest,))
         if not rows:
             return None
@@ -192,7 +207,10 @@ class DiskStore(EntryIndex):
                 f"The entry {digest[:10]} was not written by or_cache_magic; it was not read.",
                 "If cache.db came from someone else, delete it.",
             )
-        return decode_entry(digest, value)
+        entry, size_bytes = decode_sized(digest, value)
+        if state is not None:
+            self._recent.keep(entry, state, size_bytes)
+        return entry
 
     def put(self, entry: Entry, request: Request, *, replaced_reason: str | None = None) -> None:
         """Keep an entry with its request, in one transaction.
