@@ -54,6 +54,12 @@ def unit(session: nox.Session, version: str) -> None:
 
 
 @nox.session
+def repeat(session: nox.Session) -> None:
+    """Tests again and again with every core kept busy: names those that fail now and then."""
+    session.run("python", "scripts/repeat.py", *session.posargs)
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """The bars of speed, and the map of the code."""
     session.run("python", "benchmarks/run.py", *session.posargs)

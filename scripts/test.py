@@ -1,16 +1,17 @@
-"""Makes a virtual environment, installs the built package and its test tools, and runs every check.
+"""Make a virtual environment, install the built package and its test tools, and run every check.
 
     python3 scripts/test.py              # lint, types, layers, all tests with coverage
     python3 scripts/test.py --unit       # only the tests that start no kernels, servers, browsers or crowds
 
-Needs nothing but Python 3.10 or newer and a package index. The tests run against the installed wheel,
-not against the source tree.
+Needs nothing but Python 3.10 or newer and a package index; with uv the environment is made in seconds. The
+tests run against the installed wheel, not against the source tree, in one process for each core.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -28,48 +29,61 @@ CHECKS = {
 """The checks that are no tests: by name, the commands of each. `noxfile.py` offers them one by one."""
 
 
-def run(*command: str | Path, **variables: str) -> None:
-    """Runs a command in the project's folder; a failure ends everything with its exit code."""
+def run(*command: str | Path) -> None:
+    """Run a command in the project's folder; a failure ends everything with its exit code."""
     print("+", *command, flush=True)
-    done = subprocess.run([str(c) for c in command], cwd=ROOT, env={**os.environ, **variables}, check=False)
+    # Dozens of kernels are started: where they may not keep bytecode, each compiles all that it imports.
+    environ = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    done = subprocess.run([str(c) for c in command], cwd=ROOT, env=environ, check=False)
     if done.returncode:
         sys.exit(done.returncode)
 
 
 def prepare(*groups: str) -> Path:
-    """The environment's folder of programs, with everything installed that these groups of tests need."""
+    """Return the environment's folder of programs, with everything installed that these groups need."""
     folder = ROOT / ".venv" / VERSION
-    if not folder.is_dir():
-        venv.create(folder, with_pip=True)
     programs = folder / ("Scripts" if os.name == "nt" else "bin")
     python = programs / "python"
-    run(python, "-m", "pip", "install", "--quiet", "--upgrade", "pip>=25.1")  # 25.1 knows --group
+    uv = shutil.which("uv")
+    if uv:
+        if not folder.is_dir():
+            run(uv, "venv", "--quiet", "--seed", "--python", sys.executable, folder)
+        install: tuple[str | Path, ...] = (uv, "pip", "install", "--python", python)
+    else:
+        if not folder.is_dir():
+            venv.create(folder, with_pip=True)
+        install = (python, "-m", "pip", "install", "--no-compile")  # what is imported is, then
+        run(*install, "--quiet", "--upgrade", "pip>=25.1")  # 25.1 knows --group
     needed = [word for group in groups for word in ("--group", group)]
-    run(python, "-m", "pip", "install", "--quiet", ".[demo,redis,memcached]", *needed)
-    run(python, "-m", "pip", "install", "--quiet", "--force-reinstall", "--no-deps", ".")
+    run(*install, "--quiet", ".[demo,redis,memcached]", *needed)
+    run(*install, "--quiet", "--force-reinstall", "--no-deps", ".")
     return programs
 
 
+def test(programs: Path, workers: str, *arguments: str) -> None:
+    """Run tests in so many processes, groups of `tests/conftest.py` together; 0 is this process alone."""
+    spread = () if workers == "0" else ("-n", workers, "--dist", "loadgroup")
+    run(programs / "pytest", "-q", "--hypothesis-profile=ci", *spread, *arguments)
+
+
 def main() -> None:
-    """Runs the checks."""
+    """Run the checks."""
     parser = argparse.ArgumentParser(description="Install and check the package.")
     parser.add_argument(
         "--unit", action="store_true", help="only what starts no kernels, servers, browsers or crowds"
     )
-    unit = parser.parse_args().unit
+    parser.add_argument("--workers", default="auto", help="how many processes run tests; default: one a core")
+    options = parser.parse_args()
     # A shell has what it runs in the background ignore interrupts, which the tests send.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    programs = prepare("test") if unit else prepare("test", "browser")
-    if unit:
-        apart = [
-            f"--ignore=tests/{name}" for name in ("browser", "processes", "shared", "test_benchmarks.py")
-        ]
-        run(programs / "pytest", "-m", "not kernel", "-q", *apart)
+    if options.unit:
+        test(prepare("test"), options.workers, "-m", "not kernel and not apart")
         return
+    programs = prepare("test", "browser")
     for commands in CHECKS.values():
         for program, *arguments in commands:
             run(programs / program, *arguments)
-    run(programs / "pytest", "-q", "--cov", "--cov-report=term:skip-covered")
+    test(programs, options.workers, "--cov", "--cov-report=term:skip-covered")
 
 
 if __name__ == "__main__":

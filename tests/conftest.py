@@ -5,14 +5,42 @@ from __future__ import annotations
 import os
 import socketserver
 import threading
+from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from or_cache_magic.cache.cache import CompletionCache
 from or_cache_magic.core.settings import Settings
 from or_cache_magic.simulator import Simulator
 
 MODEL = "openai/gpt-4o-mini"
+APART = ("browser", "notebooks", "processes", "storage/shared", "test_benchmarks.py")
+"""Tests that start browsers, kernels, servers or crowds: those of one place share what they started."""
+
+# How long an example takes tells of the machine's other work, not of the code.
+settings.register_profile("dev", deadline=None)
+settings.register_profile(
+    "ci",
+    deadline=None,
+    derandomize=True,  # a change fails for what it changed
+    database=None,
+    max_examples=50,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("ci" if os.environ.get("CI") else "dev")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks the tests of `APART`; with pytest-xdist those of one place run in one process."""
+    here = Path(__file__).parent
+    for item in items:
+        path = item.path.relative_to(here).as_posix() if item.path.is_relative_to(here) else ""
+        for place in APART:
+            if path.startswith(place):
+                item.add_marker(pytest.mark.apart)
+                item.add_marker(pytest.mark.xdist_group(place))
 
 
 class Clock:
