@@ -68,7 +68,7 @@ def _session() -> Session | None:
 
     extension = sys.modules.get("or_cache_magic.notebook.extension")
     loaded = None if extension is None else extension.loaded()
-    return None if loaded is None else loaded.magics().session
+    return None if loaded is None else loaded.session()
 
 
 def _cache() -> CompletionCache:

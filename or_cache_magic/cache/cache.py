@@ -217,7 +217,7 @@ class Upkeep:
         chosen = self._filter(keys=tuple(keys), **conditions)
         if all != (chosen == EntryFilter()):
             raise OptionError(
-                "all goes with no other condition" if all else "say what to purge (nothing was removed)",
+                f"{'all goes with no other condition' if all else 'say what to purge'} (nothing was removed)",
                 "name keys, --model, --system, --tag, --prefix, --older, --expired, --to-fit, or --all alone",
             )
         return chosen

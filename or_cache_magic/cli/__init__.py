@@ -10,13 +10,13 @@ import argparse
 import contextlib
 import io
 import os
-import re
 import shutil
 import sys
 import time
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from decimal import Decimal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
 
 from or_cache_magic.core.records import EntryFilter, EntryRow, Totals
@@ -24,9 +24,11 @@ from or_cache_magic.core.units import format_usd
 from or_cache_magic.display.escape import one_line
 from or_cache_magic.display.receipt import format_age
 from or_cache_magic.errors import OptionError, OrCacheError
-from or_cache_magic.notebook.options import ENTRIES, PURGE, STATS, WARM, purge_conditions
+from or_cache_magic.notebook.magics import approved, purge_filter, warm_cache
+from or_cache_magic.notebook.options import ENTRIES, PURGE, STATS, WARM
 from or_cache_magic.notebook.parser import HELP, Command, Option
-from or_cache_magic.notebook.values import hex_key, read_text_argument, whole
+from or_cache_magic.notebook.session import confirmed
+from or_cache_magic.notebook.values import whole
 
 if TYPE_CHECKING:
     from or_cache_magic.cache.cache import CompletionCache
@@ -34,7 +36,6 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 _KEY_DIGITS: Final = 10
-_A_KEY: Final = re.compile(r"[0-9a-f]{8,64}")
 _NAME_WIDTH: Final = 26
 _FEW: Final = 50
 _LIMIT: Final = Option(
@@ -42,6 +43,7 @@ _LIMIT: Final = Option(
     "limit",
     f"at most N; {_FEW} unless given",
     "N",
+    default=_FEW,
     parse=whole(1),
     expects="it takes a whole number from 1 up",
 )
@@ -62,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a question mark rather than nothing in a narrow terminal
-    options = _parser().parse_args(arguments)
+    options = _parser().parse_args(arguments, SimpleNamespace())
     try:
         options.run(options)
         sys.stdout.flush()
@@ -89,24 +91,19 @@ def _parser() -> argparse.ArgumentParser:
         command.set_defaults(run=run)
         return command
 
-    stats = add("stats", _stats, "calls, hits, what was paid and what was saved")
+    stats = add("stats", _stats, "asks, hits, what was paid and what was saved")
     _add_options(stats, STATS, without={"session"})
     entries = add("entries", _entries, "the cached answers, newest first; with a KEY, one of them whole")
     entries.add_argument("words", nargs="*", metavar="TEXT|KEY", help="found in the prompt or the answer")
-    _add_options(entries, ENTRIES)
-    _add_option(entries, _LIMIT)
+    _add_options(entries, ENTRIES._replace(options=(*ENTRIES.options, _LIMIT)))
     purge = add("purge", _purge, "remove cached answers; says first what goes and what it cost")
-    purge.add_argument("keys", nargs="*", metavar="KEY", help="a key, or its first 4 hex digits or more")
+    purge.add_argument("words", nargs="*", metavar="KEY", help="a key, or its first 4 hex digits or more")
     _add_options(purge, PURGE)
     warm = add("warm", _warm, "fill the cache from a .txt, .jsonl or .csv file of prompts")
-    warm.add_argument("file", metavar="FILE", help="one prompt a line, one JSON item a line, a column prompt")
+    warm.add_argument(
+        "words", nargs=1, metavar="FILE", help="one prompt a line, one JSON item a line, a column prompt"
+    )
     _add_options(warm, WARM, without={"params", "tags"})
-    for command in (stats, entries, purge, warm):
-        command.add_argument(
-            "--dir",
-            metavar="FOLDER",
-            help="the cache's folder (default: found from here, as a notebook would)",
-        )
     simulate = add("simulate", _simulate, "serve a simulated OpenRouter on this machine until Ctrl-C")
     simulate.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: loopback)")
     simulate.add_argument("--port", type=int, default=0, help="where to listen (default: a free port)")
@@ -119,25 +116,25 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_options(parser: argparse.ArgumentParser, command: Command, without: Container[str] = ()) -> None:
-    """Takes the options of a magic into a shell command."""
+    """Take the options of a magic into a shell command."""
+    parser.set_defaults(command=command, words=(), **command.defaults())
     for option in command.options:
         if option is not HELP and option.field not in without:
             _add_option(parser, option)
+    parser.add_argument(
+        "--dir", metavar="FOLDER", help="the cache's folder (default: found from here, as a notebook would)"
+    )
 
 
 def _add_option(parser: argparse.ArgumentParser, option: Option) -> None:
+    how: dict[str, Any] = {"action": "store_const", "const": option.value}
+    if option.metavar:
+        # A shell has no variables of a notebook.
+        how = {"type": _reader(option), "metavar": option.metavar.removesuffix("|NAME")}
+    if option.alone is not None:
+        how |= {"nargs": "?", "const": option.alone}
     described = option.help.replace("%", "%%")
-    if not option.metavar:
-        kind = "store_true" if option.value is True else "store_const"
-        const = {} if option.value is True else {"const": option.value}
-        parser.add_argument(*option.names, dest=option.field, action=kind, help=described, **const)
-        return
-    # A shell has no variables of a notebook.
-    shown = option.metavar.removesuffix("|NAME")
-    alone: dict[str, Any] = {} if option.alone is None else {"nargs": "?", "const": option.alone}
-    parser.add_argument(
-        *option.names, dest=option.field, type=_reader(option), metavar=shown, help=described, **alone
-    )
+    parser.add_argument(*option.names, dest=option.field, default=option.default, help=described, **how)
 
 
 def _reader(option: Option) -> Callable[[str], Any]:
@@ -153,7 +150,7 @@ def _reader(option: Option) -> Callable[[str], Any]:
 # -- the commands ---------------------------------------------------------------------------------
 
 
-def _stats(options: argparse.Namespace) -> None:
+def _stats(options: SimpleNamespace) -> None:
     with _open(options) as cache:
         sums = cache.totals(options.by or "")
         warning = cache.quota_warning()
@@ -180,17 +177,16 @@ def _share(part: int | Decimal, rest: int | Decimal) -> str:
     return f"{part / whole:.0%}" if whole else "-"
 
 
-def _entries(options: argparse.Namespace) -> None:
-    text = " ".join(options.words)
+def _entries(options: SimpleNamespace) -> None:
     with _open(options) as cache:
-        if _A_KEY.fullmatch(text.lower()):
+        if options.key is not None:
             from or_cache_magic.notebook.status import entry_card
 
-            print(entry_card(cache, text.lower())[0])
+            print(entry_card(cache, options.key)[0])
             return
         now_s = time.time()
         wanted = EntryFilter(
-            text=text,
+            text=options.text,
             model=options.model or "",
             tag=options.tag or "",
             created_after_s=None if options.since_s is None else now_s - options.since_s,
@@ -199,10 +195,9 @@ def _entries(options: argparse.Namespace) -> None:
         if not count:
             print(f"no entry matches in {cache.directory}")
             return
-        limit = options.limit or _FEW
-        print(_entries_table(cache.store.find(wanted, limit=limit), now_s))
-        if count > limit:
-            print(f"… and {count - limit:,} more (--limit)")
+        print(_entries_table(cache.store.find(wanted, limit=options.limit), now_s))
+        if count > options.limit:
+            print(f"… and {count - options.limit:,} more (--limit)")
 
 
 def _entries_table(rows: Iterable[EntryRow], now_s: float) -> str:
@@ -226,28 +221,11 @@ def _entries_table(rows: Iterable[EntryRow], now_s: float) -> str:
     )
 
 
-def _purge(options: argparse.Namespace) -> None:
-    from or_cache_magic.notebook.status import purge_line
-
-    system = options.system
-    if system is not None:
-        system = read_text_argument(system, {}, Path.cwd())
-    try:
-        keys = tuple(map(hex_key, options.keys))
-    except ValueError as problem:
-        raise OptionError(
-            f"{problem} (nothing was removed)", "a key is 4 to 64 hex digits; or-cache entries lists them"
-        ) from None
+def _purge(options: SimpleNamespace) -> None:
     with _open(options) as cache:
-        chosen = cache.purge_filter(keys, system=system, **purge_conditions(options))
-        preview = cache.preview(chosen)
-        print(purge_line(preview, dry_run=options.dry_run), flush=True)
-        if preview.does_nothing or options.dry_run:
-            return
-        if not options.yes and not _confirmed(f"remove {preview.entries:,}? [y/N] "):
-            print("nothing was removed")
-            return
-        print(f"{cache.drop(chosen):,} removed")
+        chosen = purge_filter(cache, options, {}, Path.cwd())
+        if approved(cache.preview(chosen), options, _say, _confirmed) and not options.dry_run:
+            print(f"{cache.drop(chosen):,} removed")
 
 
 def _confirmed(question: str) -> bool:
@@ -255,42 +233,19 @@ def _confirmed(question: str) -> bool:
         raise OptionError(
             "there is no terminal to ask, so nothing was removed", "add -y to remove without asking"
         )
-    try:
-        return input(question).strip().lower() in ("y", "yes")
-    except EOFError:
-        return False
+    return confirmed(question)
 
 
-def _warm(options: argparse.Namespace) -> None:
+def _warm(options: SimpleNamespace) -> None:
     from or_cache_magic.notebook.status import warm_text
-    from or_cache_magic.tables.batch import warm
 
-    system = options.system
-    if system is not None:
-        system = read_text_argument(system, {}, Path.cwd())
-    given = {name: getattr(options, name) for name in ("temperature", "max_tokens", "top_p", "seed")}
-    params = {name: None if value == "none" else value for name, value in given.items() if value is not None}
     with _open(options) as cache:
-        frame = warm(
-            cache,
-            options.file,
-            model=options.model,
-            system=system,
-            mode=options.mode,
-            sample=options.sample,
-            ttl=options.ttl_s,
-            prompt_cache=options.prompt_cache,
-            max_cost_usd=options.max_cost_usd,
-            workers=options.workers or 8,
-            progress=not options.quiet,
-            tell=print,
-            **params,
-        )
+        frame = warm_cache(cache, options.source, options, {}, Path.cwd(), _say)
     if (frame["error"] != "").any():
         print(warm_text(frame), file=sys.stderr)
 
 
-def _simulate(options: argparse.Namespace) -> None:
+def _simulate(options: SimpleNamespace) -> None:
     from or_cache_magic.simulator import serve
 
     try:
@@ -302,22 +257,27 @@ def _simulate(options: argparse.Namespace) -> None:
         ) from None
 
 
-def _demo(options: argparse.Namespace) -> None:
+def _demo(options: SimpleNamespace) -> None:
     from or_cache_magic.cli.demo import run_demo
 
-    run_demo(Path(options.keep) if options.keep else None, say=lambda line: print(line, flush=True))
+    run_demo(Path(options.keep) if options.keep else None, say=_say)
 
 
 # -- within ---------------------------------------------------------------------------------------
 
 
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
 @contextlib.contextmanager
-def _open(options: argparse.Namespace) -> Iterator[CompletionCache]:
-    """The cache that ``--dir`` names, or the one that a notebook in this folder has; says what it notices."""
+def _open(options: SimpleNamespace) -> Iterator[CompletionCache]:
+    """Open the cache that ``--dir`` names, or that a notebook in this folder has; say what it notices."""
     from or_cache_magic.cache.cache import CompletionCache
     from or_cache_magic.core.settings import MEMORY, Project, load_settings
     from or_cache_magic.notebook.location import cache_directory
 
+    options.command.check(options.command, options)
     here = Path.cwd()
     option = options.dir or load_settings(os.environ, Project(here), {}).cache_dir
     location = cache_directory(starting_dir=here, option=option, environ=os.environ)

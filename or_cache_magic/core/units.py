@@ -19,7 +19,6 @@ __all__ = [
     "ZERO_USD",
     "decimal_usd",
     "format_count",
-    "format_count",
     "format_dollars",
     "format_exact",
     "format_length",

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from IPython.core.completer import CompletionContext
     from IPython.core.interactiveshell import InteractiveShell
 
-    from or_cache_magic.notebook.magics import Magics
+    from or_cache_magic.notebook.session import Session
 
 __all__ = [
     "MAGICS",
@@ -193,7 +193,17 @@ class _Magic:
     def __call__(
         self, line: str = "", cell: str | None = None, local_ns: Mapping[str, Any] | None = None
     ) -> Any:
-        return self._extension.magics().run(self.__name__, line, cell, local_ns or {})
+        from collections import ChainMap
+
+        session = self._extension.session()
+        variables = ChainMap(dict(local_ns or {}), session.shell.user_ns)
+        if self.__name__ == _NAME:
+            from or_cache_magic.notebook.ask import ask
+
+            return ask(session, line, cell, variables)
+        from or_cache_magic.notebook.magics import run
+
+        return run(session, self.__name__, line, variables)
 
     def getdoc(self) -> str:
         """The help, where ``?`` looks for it."""
@@ -211,23 +221,19 @@ class Extension:
     def __init__(self, shell: InteractiveShell) -> None:
         self.shell = shell
         self.config = OpenRouterMagics(parent=shell)
-        self.config.observe(self._changed, SETTING_NAMES)
-        self._values: Mapping[str, Any] | None = None
-        self.config.observe(lambda _change: self.close(), "cache_dir")
-        self._magics: Magics | None = None
+        self._session: Session | None = None
         self._matcher: Any = None
 
-    def magics(self) -> Magics:
-        """What the names stand for, imported at the first use."""
-        if self._magics is None:
-            from or_cache_magic.notebook.magics import Magics
+    def session(self) -> Session:
+        """Return what the magics share, imported at the first use."""
+        if self._session is None:
             from or_cache_magic.notebook.session import Session
 
-            self._magics = Magics(Session(self.shell, self._configured), self.config)
-        return self._magics
+            self._session = Session(self.shell, self.config)
+        return self._session
 
     def install(self) -> None:
-        """Adds the magics, their completion, their hooks and their configuration."""
+        """Add the magics, their completion, their hooks and their configuration."""
         from IPython.core.completer import context_matcher
 
         shell = self.shell
@@ -249,7 +255,7 @@ class Extension:
         atexit.register(self.close)
 
     def uninstall(self) -> None:
-        """Takes out what `install` added, and closes the cache."""
+        """Take out what `install` added, and closes the cache."""
         shell = self.shell
         for name in MAGICS:
             for kind in ("line", "cell"):
@@ -265,22 +271,13 @@ class Extension:
         self.close()
 
     def close(self) -> None:
-        """Writes what is counted and closes the cache."""
-        if self._magics is not None:
-            self._magics.session.close()
-
-    def _configured(self) -> Mapping[str, Any]:
-        """What is configured; the same object until it changes, since every cell asks."""
-        if self._values is None:
-            self._values = {name: getattr(self.config, name) for name in SETTING_NAMES}
-        return self._values
-
-    def _changed(self, _change: object) -> None:
-        self._values = None
+        """Write what is counted, and close the cache."""
+        if self._session is not None:
+            self._session.close()
 
     def _after_cell(self, *_: Any) -> None:
-        if self._magics is not None:
-            self._magics.session.after_cell()
+        if self._session is not None:
+            self._session.after_cell()
 
     def _complete(self, context: CompletionContext) -> Any:
         if "openrouter" not in context.full_text:
@@ -293,7 +290,7 @@ class Extension:
             context.full_text,
             context.cursor_line,
             context.cursor_position,
-            models=self.magics().model_names,
+            models=self.session().model_names,
             settings=lambda: SETTING_NAMES,
         )
         return {
@@ -333,12 +330,12 @@ _loaded: list[Extension] = []
 
 
 def loaded() -> Extension | None:
-    """The extension that is loaded in this process; None when none is."""
+    """Return the extension that is loaded in this process; None when none is."""
     return _loaded[0] if _loaded else None
 
 
 def load(shell: InteractiveShell) -> None:
-    """Loads the extension into `shell`; a second time replaces the first."""
+    """Load the extension into `shell`; a second time replaces the first."""
     unload(shell)
     extension = Extension(shell)
     extension.install()
@@ -346,6 +343,6 @@ def load(shell: InteractiveShell) -> None:
 
 
 def unload(shell: InteractiveShell) -> None:  # noqa: ARG001 - IPython's signature
-    """Unloads it, leaving the shell as it was; without one it changes nothing."""
+    """Unload it, leaving the shell as it was; without one it changes nothing."""
     while _loaded:
         _loaded.pop().uninstall()

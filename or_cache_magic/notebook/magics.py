@@ -1,68 +1,258 @@
-"""The magics by name, and what they share. Each is imported when it is first run."""
+"""The magics beside ``%openrouter``: they look after the cache, its settings and its key."""
 
 from __future__ import annotations
 
-from collections import ChainMap
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, Final
 
-from or_cache_magic.errors import OrCacheError
+from or_cache_magic.errors import OptionError
+from or_cache_magic.notebook.options import CONFIG, ENTRIES, KEY, LAST, PANEL, PURGE, STATS, WARM
+from or_cache_magic.notebook.parser import Command, help_text, parse
+from or_cache_magic.notebook.session import confirmed, keeps_result
+from or_cache_magic.notebook.status import entries_text, purge_line
+from or_cache_magic.notebook.values import read_text_argument
 
 if TYPE_CHECKING:
+    import pandas as pd
+
+    from or_cache_magic.cache.cache import CompletionCache, Purge
+    from or_cache_magic.cache.completion import Completion
+    from or_cache_magic.core.records import EntryFilter
     from or_cache_magic.notebook.session import Session
+    from or_cache_magic.panels import Shown
 
-__all__ = ["Magics"]
+__all__ = ["approved", "purge_filter", "run", "warm_cache"]
 
 
-class Magics:
-    """What the magics do.
+def run(session: Session, name: str, line: str, variables: Mapping[str, Any]) -> Any:
+    """Return what a magic gives back.
 
     Args:
-        session: What they share.
-        config: The traits that ``%openrouter_config`` sets.
+        session: What the magics share.
+        name: The magic's, without ``%``.
+        line: What stands behind the name.
+        variables: The notebook's.
+
+    Raises:
+        OrCacheError: It can't be done; see each magic.
     """
+    command, act = _MAGICS[name]
+    options = parse(command, line)
+    if options.help:
+        session.say(help_text(command))
+        return None
+    return act(session, options, variables)
 
-    def __init__(self, session: Session, config: Any) -> None:
-        self.session = session
-        self._config = config
 
-    def run(self, name: str, line: str, cell: str | None, local_ns: Mapping[str, Any]) -> Any:
-        """What a magic gives back.
+def _panel(session: Session, _options: SimpleNamespace, _variables: Mapping[str, Any]) -> Shown | None:
+    """``%openrouter_panel``: the panel; in a terminal what it shows, as text."""
+    from or_cache_magic.panels import open_panel, panel_text
 
-        Args:
-            name: The magic's, without ``%``.
-            line: What stands behind the name.
-            cell: What stands below; None in a line magic.
-            local_ns: The variables of the function that the line stands in.
+    if session.in_terminal and keeps_result() is False:
+        session.say(panel_text(session.cache()))
+        return None
+    return open_panel(session.cache(), folder=session.folder)
 
-        Raises:
-            OrCacheError: It can't be done; see each magic.
-        """
-        variables = ChainMap(dict(local_ns), self.session.shell.user_ns)
-        if name == "openrouter":
-            from or_cache_magic.notebook.ask import ask_cell, ask_line
 
-            if cell is None:
-                return ask_line(self.session, line, variables)
-            return ask_cell(self.session, line, cell, variables)
-        if name == "openrouter_warm":
-            from or_cache_magic.notebook.maintenance import warm
+def _stats(session: Session, options: SimpleNamespace, _variables: Mapping[str, Any]) -> pd.DataFrame | None:
+    """``%openrouter_stats``: asks, hits, rates and dollars."""
+    cache = session.cache()
+    frame = cache.stats(options.by or "", session=options.session)
+    if warning := cache.quota_warning():
+        session.say(warning)
+    return session.give(frame, repr)
 
-            return warm(self.session, line, variables)
-        from or_cache_magic.notebook.maintenance import HANDLERS, configure, purge
 
-        if name == "openrouter_config":
-            return configure(self.session, self._config, line)
-        if name == "openrouter_purge":
-            return purge(self.session, line, variables)
-        return HANDLERS[name](self.session, line)
+def _entries(
+    session: Session, options: SimpleNamespace, _variables: Mapping[str, Any]
+) -> pd.DataFrame | None:
+    """``%openrouter_entries``: a table, or one entry whole."""
+    cache = session.cache()
+    if options.key is not None:
+        from or_cache_magic.notebook.status import entry_card
 
-    def model_names(self) -> Sequence[str]:
-        """The model ids and aliases that completion offers: those set, and those asked before."""
-        try:
-            settings = self.session.settings()
-            stored = self.session.cache().store.models()
-        except OrCacheError:
-            return ()
-        names = [*settings.aliases, *([settings.model] if settings.model else ()), *stored]
-        return list(dict.fromkeys(names))
+        session.say(*entry_card(cache, options.key))
+        return None
+    frame = cache.entries(options.text, model=options.model, tag=options.tag, since=options.since_s)
+    return session.give(frame, entries_text)
+
+
+def _purge(session: Session, options: SimpleNamespace, variables: Mapping[str, Any]) -> pd.DataFrame | None:
+    """``%openrouter_purge``: say what would go, ask, remove.
+
+    Returns:
+        The entries that went, or with ``--dry-run`` would go; None when there are none.
+
+    Raises:
+        OptionError: Nothing is chosen, or the front end can't ask. Nothing was removed.
+    """
+    cache = session.cache()
+    chosen = purge_filter(cache, options, variables, session.folder)
+    if not approved(cache.preview(chosen), options, session.say):
+        return None
+    frame = cache.chosen(chosen)
+    if not options.dry_run:
+        cache.drop(chosen)
+        session.say("removed")
+    return session.give(frame, entries_text)
+
+
+def purge_filter(
+    cache: CompletionCache, options: SimpleNamespace, variables: Mapping[str, Any], folder: Path
+) -> EntryFilter:
+    """Return the filter that the options of ``%openrouter_purge`` make.
+
+    Raises:
+        OptionError: Nothing is chosen, everything and yet something, or the system prompt can't be read.
+    """
+    return cache.purge_filter(
+        options.keys,
+        model=options.model,
+        system=options.system and read_text_argument(options.system, variables, folder),
+        tag=options.tag,
+        prefix=options.prefix,
+        older=options.older_s,
+        expired=options.expired,
+        to_fit=options.to_fit_bytes,
+        all=options.all,
+    )
+
+
+def approved(
+    purge: Purge,
+    options: SimpleNamespace,
+    say: Callable[[str], None],
+    ask: Callable[[str], bool] = confirmed,
+) -> bool:
+    """Say what a purge would remove, and return whether to go on: there is something, and the user agrees.
+
+    Raises:
+        OptionError: Nobody can be asked.
+    """
+    say(purge_line(purge, dry_run=options.dry_run))
+    if purge.does_nothing:
+        return False
+    if options.dry_run or options.yes or ask(f"Remove {purge.entries:,}? [y/N] "):
+        return True
+    say("nothing was removed")
+    return False
+
+
+def _last(session: Session, _options: SimpleNamespace, _variables: Mapping[str, Any]) -> Completion:
+    """``%openrouter_last``: the last completion; raises `OptionError` before the first."""
+    if session.last is None:
+        raise OptionError("nothing was asked in this session yet", "ask with %%openrouter first")
+    return session.last
+
+
+def _configure(
+    session: Session, options: SimpleNamespace, _variables: Mapping[str, Any]
+) -> pd.DataFrame | None:
+    """``%openrouter_config``: the settings as a table, after changing those that are named.
+
+    Raises:
+        SettingError: An unknown setting, or a value that it does not take. Nothing was changed.
+    """
+    from or_cache_magic.core.settings import parse_setting, save_settings
+    from or_cache_magic.notebook.status import settings_frame, settings_text
+
+    for name, value in options.changes.items():
+        parse_setting(name, value, CONFIG.spelling)
+    if options.save and options.changes:
+        session.say(f"saved in {save_settings(session.folder, options.changes)}")
+    for name, value in options.changes.items():
+        setattr(session.config, name, value)
+    return session.give(settings_frame(session.settings()), settings_text)
+
+
+def _set_key(session: Session, _options: SimpleNamespace, _variables: Mapping[str, Any]) -> None:
+    """``%openrouter_key``: ask for the key without echoing it, and keep it in memory.
+
+    Raises:
+        OptionError: The front end can't ask unseen, or no key was given. Nothing was changed.
+    """
+    import getpass
+    import warnings
+
+    from or_cache_magic.notebook.status import masked
+
+    try:
+        with warnings.catch_warnings():
+            # Its way to say that what is typed would be seen.
+            warnings.simplefilter("error", getpass.GetPassWarning)
+            key = getpass.getpass("OpenRouter API key: ").strip()
+    except Exception as exc:  # noqa: BLE001 - each front end has its own way to say that it can't ask
+        raise OptionError(
+            f"this front end can't ask for the key unseen ({type(exc).__name__}); nothing was changed",
+            "set the environment variable OPENROUTER_API_KEY before you start it",
+        ) from None
+    if not key:
+        raise OptionError("no key was given; nothing was changed", "paste it, then press Enter")
+    session.key = key
+    session.say(f"key set for this kernel: {masked(key)}")
+
+
+def _warm(session: Session, options: SimpleNamespace, variables: Mapping[str, Any]) -> pd.DataFrame | None:
+    """``%openrouter_warm``: ask for each prompt of a variable or a file; see `tables.batch.warm`.
+
+    Returns:
+        A row for each; None where it was shown.
+
+    Raises:
+        InputError: The list can't be read; nothing was sent.
+    """
+    from or_cache_magic.notebook.status import warm_text
+
+    cache, source = session.cache(), options.source
+    if source.isidentifier() and source in variables:
+        source = variables[source]
+    frame = warm_cache(cache, source, options, variables, session.folder, session.say)
+    for notice in cache.database.pop_notices():
+        session.say(notice)
+    return session.give(frame, warm_text)
+
+
+def warm_cache(
+    cache: CompletionCache,
+    source: Any,
+    options: SimpleNamespace,
+    variables: Mapping[str, Any],
+    folder: Path,
+    say: Callable[[str], None],
+) -> pd.DataFrame:
+    """Ask for each prompt of a list or a file, which is found from `folder`, with the options of the line."""
+    from or_cache_magic.tables.batch import warm
+
+    return warm(
+        cache,
+        folder / Path(source).expanduser() if isinstance(source, str) else source,
+        model=options.model,
+        system=options.system and read_text_argument(options.system, variables, folder),
+        mode=options.mode,
+        sample=options.sample,
+        ttl=options.ttl_s,
+        tag=options.tags or None,
+        prompt_cache=options.prompt_cache,
+        max_cost_usd=options.max_cost_usd,
+        workers=options.workers,
+        progress=not options.quiet,
+        tell=say,
+        **options.params,
+    )
+
+
+_MAGICS: Final[Mapping[str, tuple[Command, Callable[..., Any]]]] = {
+    command.name: (command, act)
+    for command, act in (
+        (PANEL, _panel),
+        (STATS, _stats),
+        (ENTRIES, _entries),
+        (PURGE, _purge),
+        (WARM, _warm),
+        (CONFIG, _configure),
+        (KEY, _set_key),
+        (LAST, _last),
+    )
+}

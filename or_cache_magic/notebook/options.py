@@ -1,50 +1,23 @@
 """The magics and their options: the only place where one is written down.
 
-See `command` for what follows from a row: parsing, ``--help``, ``?``, "did you mean" and completion.
+What follows from a row: parsing, ``--help``, ``?``, "did you mean", tab completion, and the options of the
+shell command ``or-cache``.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from decimal import Decimal
-from types import MappingProxyType
-from typing import Any, Final, Literal, NamedTuple
+from types import MappingProxyType, SimpleNamespace
+from typing import Final
 
-from or_cache_magic.core.policy import Mode
 from or_cache_magic.core.settings import FORMATS
 from or_cache_magic.core.units import parse_usd
 from or_cache_magic.errors import OptionError
 from or_cache_magic.notebook import values as v
-from or_cache_magic.notebook.parser import HELP, Command, Option, Parsed, parse
+from or_cache_magic.notebook.parser import HELP, Command, Option
 
-__all__ = [
-    "CELL",
-    "COMMANDS",
-    "CONFIG",
-    "ENTRIES",
-    "KEY",
-    "LAST",
-    "LINE",
-    "PANEL",
-    "PURGE",
-    "STATS",
-    "WARM",
-    "AskOptions",
-    "ConfigOptions",
-    "EntriesOptions",
-    "PurgeOptions",
-    "StatsOptions",
-    "ask_options",
-    "parse_ask_cell",
-    "parse_ask_line",
-    "parse_config",
-    "parse_entries",
-    "parse_plain",
-    "parse_purge",
-    "parse_stats",
-    "purge_conditions",
-]
+__all__ = ["CELL", "COMMANDS", "CONFIG", "ENTRIES", "KEY", "LAST", "LINE", "PANEL", "PURGE", "STATS", "WARM"]
 
 GROUPS: Final = ("model", "day", "notebook", "tag")
 """What ``%openrouter_stats --by`` can group by."""
@@ -52,6 +25,102 @@ GROUPS: Final = ("model", "day", "notebook", "tag")
 _LENGTHS: Final = "write a number and s, m, h, d or w: 30m, 24h, 7d"
 _WHOLE: Final = "it takes a whole number"
 _OUT: Final = "it takes a Python name, such as answer"
+
+_REQUEST_FIELDS: Final = ("temperature", "top_p", "seed", "max_tokens")
+"""Fields of the request that have an option of their own."""
+
+_OWN_PLACE: Final[Mapping[str, str]] = {
+    "model": "name the model on the line",
+    "messages": "the prompt is the cell's text, the system prompt is -s",
+    "stream": "--no-stream waits for the whole answer",
+}
+"""Fields of the request that ``--param`` does not set, and what does."""
+
+_SHOWN_KEY: Final = re.compile(r"[0-9a-fA-F]{8,64}")
+
+
+def _flag(names: tuple[str, ...], field: str, help_line: str) -> Option:
+    return Option(names, field, help_line, default=False)
+
+
+def _read_params(options: SimpleNamespace) -> None:
+    """Gather the fields of the request that the options name in ``params``; None leaves one out."""
+    params = {name: value for name in _REQUEST_FIELDS if (value := getattr(options, name)) is not None}
+    if params.get("max_tokens") == "none":
+        params["max_tokens"] = None
+    for key, value in options.params:
+        if key in _OWN_PLACE:
+            raise OptionError(f"--param does not set {key}; nothing was sent", _OWN_PLACE[key])
+        if key in params:
+            raise OptionError(f"{key} is given twice; nothing was sent", "keep one of them")
+        params[key] = value
+    options.params = params
+
+
+def _read_ask(_command: Command, options: SimpleNamespace) -> None:
+    """The words of a cell's first line are its model."""
+    models = [word for word in (options.model, *options.words) if word]
+    if len(models) > 1:
+        raise OptionError(
+            f"one model a cell, and this line names {', '.join(models)}; nothing was sent",
+            "the prompt goes below this line; quote a value that has spaces: -s 'be brief'",
+        )
+    options.model = models[0] if models else None
+    _read_params(options)
+
+
+def _read_entries(_command: Command, options: SimpleNamespace) -> None:
+    """One word of at least 8 hex digits is a `key` (10 are shown); other words are the `text` to find."""
+    words = " ".join(options.words)
+    is_key = _SHOWN_KEY.fullmatch(words) is not None
+    options.key, options.text = (words.lower(), "") if is_key else (None, words)
+
+
+def _read_purge(command: Command, options: SimpleNamespace) -> None:
+    """The words are `keys`."""
+    try:
+        options.keys = tuple(map(v.hex_key, options.words))
+    except ValueError as problem:
+        hint = "a key is 4 to 64 hex digits, as the list of entries shows it; --model and others choose too"
+        raise OptionError(f"{problem}; {command.unharmed}", hint) from None
+
+
+def _read_warm(command: Command, options: SimpleNamespace) -> None:
+    """The word is the `source`: a variable or a file."""
+    _read_params(options)
+    if len(options.words) != 1:
+        named = f"names {len(options.words)} lists" if options.words else "names no list of prompts"
+        raise OptionError(
+            f"this line {named}; {command.unharmed}",
+            "write one variable or file; quote a name that has spaces",
+        )
+    (options.source,) = options.words
+
+
+def _refuse_key(_command: Command, options: SimpleNamespace) -> None:
+    """What stands there may be the key: it is not repeated."""
+    if options.words:
+        raise OptionError(
+            "%openrouter_key asks for the key; nothing is written behind it",
+            "a cell is saved with the notebook: if your key stands there, clear the cell and revoke the key",
+        )
+
+
+def _read_config(command: Command, options: SimpleNamespace) -> None:
+    """The words are `changes`: settings and their values as text, neither checked here."""
+    changes: dict[str, str] = {}
+    for word in options.words:
+        setting, equals, value = word.partition("=")
+        if not equals or not setting:
+            raise OptionError(
+                f"{word!r} is no NAME=VALUE; {command.unharmed}",
+                "no spaces around the =; quote a value that has some",
+            )
+        if setting in changes:
+            raise OptionError(f"{setting} is given twice; {command.unharmed}", "keep one of them")
+        changes[setting] = value
+    options.changes = changes
+
 
 _ASK: Final = (
     Option(
@@ -103,6 +172,7 @@ _ASK: Final = (
         "KEY=JSON",
         parse=v.json_param,
         expects="""write KEY=JSON, the JSON in single quotes: -p reasoning='{"effort": "low"}'""",
+        default=(),
         repeatable=True,
     ),
     Option(
@@ -134,7 +204,7 @@ _ASK: Final = (
         expects=_LENGTHS + ", or never",
         choices=("30m", "24h", "7d", "never"),
     ),
-    Option(("--tag",), "tags", "a label for the entry", "TAG", parse=v.text, repeatable=True),
+    Option(("--tag",), "tags", "a label for the entry", "TAG", default=(), parse=v.text, repeatable=True),
     Option(
         ("--prompt-cache",),
         "prompt_cache",
@@ -153,10 +223,10 @@ _ASK: Final = (
         parse=parse_usd,
         expects="write US dollars, such as 0.05",
     ),
-    Option(("--dry-run",), "dry_run", "say hit or miss and what it may cost; send nothing"),
-    Option(("--raw",), "raw", "send the prompt as it is: no {{ name }} is filled in"),
-    Option(("--no-stream",), "no_stream", "wait for the whole answer"),
-    Option(("-q", "--quiet"), "quiet", "no receipt"),
+    _flag(("--dry-run",), "dry_run", "say hit or miss and what it may cost; send nothing"),
+    _flag(("--raw",), "raw", "send the prompt as it is: no {{ name }} is filled in"),
+    _flag(("--no-stream",), "no_stream", "wait for the whole answer"),
+    _flag(("-q", "--quiet"), "quiet", "no receipt"),
     HELP,
 )
 
@@ -175,6 +245,7 @@ CELL: Final = Command(
         "%%openrouter openai/gpt-4o-mini --dry-run\nTranslate to French: {{ text }}",
     ),
     _ASK,
+    check=_read_ask,
     takes="model",
     cell=True,
     unharmed="nothing was sent",
@@ -207,7 +278,7 @@ STATS: Final = Command(
             expects="it takes " + ", ".join(GROUPS),
             choices=GROUPS,
         ),
-        Option(("--session",), "session", "this kernel's session only"),
+        _flag(("--session",), "session", "this kernel's session only"),
         HELP,
     ),
 )
@@ -230,6 +301,7 @@ ENTRIES: Final = Command(
         ),
         HELP,
     ),
+    check=_read_entries,
 )
 
 PURGE: Final = Command(
@@ -254,7 +326,7 @@ PURGE: Final = Command(
             parse=v.length_s,
             expects=_LENGTHS,
         ),
-        Option(("--expired",), "expired", "already expired"),
+        _flag(("--expired",), "expired", "already expired"),
         Option(
             ("--to-fit",),
             "to_fit_bytes",
@@ -263,11 +335,12 @@ PURGE: Final = Command(
             parse=v.size_bytes,
             expects="write a number and KB, MB or GB: 500MB, 2GB",
         ),
-        Option(("--all",), "all", "everything"),
-        Option(("--dry-run",), "dry_run", "say what would go; remove nothing"),
-        Option(("-y", "--yes"), "yes", "don't ask"),
+        _flag(("--all",), "all", "everything"),
+        _flag(("--dry-run",), "dry_run", "say what would go; remove nothing"),
+        _flag(("-y", "--yes"), "yes", "don't ask"),
         HELP,
     ),
+    check=_read_purge,
     unharmed="nothing was removed",
 )
 
@@ -304,12 +377,14 @@ WARM: Final = Command(
             "workers",
             "how many are asked at a time; 8 unless set",
             "N",
+            default=8,
             parse=v.whole(1),
             expects="it takes a whole number from 1 up",
         ),
-        Option(("-q", "--quiet"), "quiet", "no progress bar"),
+        _flag(("-q", "--quiet"), "quiet", "no progress bar"),
         HELP,
     ),
+    check=_read_warm,
     unharmed="nothing was sent",
 )
 
@@ -322,12 +397,15 @@ CONFIG: Final = Command(
         "%openrouter_config model=openai/gpt-4o-mini",
         "%openrouter_config temperature=none --save",
     ),
-    (Option(("--save",), "save", "keep the change for other kernels too"), HELP),
+    (_flag(("--save",), "save", "keep the change for other kernels too"), HELP),
+    check=_read_config,
     takes="setting",
     unharmed="nothing was changed",
 )
 
-KEY: Final = Command("openrouter_key", "Set the OpenRouter key for this kernel, without showing it.")
+KEY: Final = Command(
+    "openrouter_key", "Set the OpenRouter key for this kernel, without showing it.", check=_refuse_key
+)
 
 PANEL: Final = Command(
     "openrouter_panel",
@@ -341,231 +419,3 @@ COMMANDS: Final[Mapping[str, Command]] = MappingProxyType(
     {c.spelling: c for c in (CELL, LINE, PANEL, STATS, ENTRIES, PURGE, WARM, CONFIG, KEY, LAST)}
 )
 """Every magic by its spelling, ``%`` or ``%%`` included."""
-
-
-_SHOWN_KEY: Final = re.compile(r"[0-9a-fA-F]{8,64}")
-
-
-class StatsOptions(NamedTuple):
-    """What ``%openrouter_stats`` was given."""
-
-    by: Literal["model", "day", "notebook", "tag"] | None = None
-    session: bool = False
-    help: bool = False
-
-
-class EntriesOptions(NamedTuple):
-    """What ``%openrouter_entries`` was given: `key` (hex digits) or `text`, or neither."""
-
-    text: str = ""
-    key: str | None = None
-    model: str | None = None
-    tag: str | None = None
-    since_s: float | None = None
-    help: bool = False
-
-
-class PurgeOptions(NamedTuple):
-    """What ``%openrouter_purge`` was given: at least one condition, or `all` alone.
-
-    Attributes:
-        system: ``TEXT | @file | NAME`` as written; see `values.read_text_argument`.
-        older_s: Stored longer ago than this.
-        to_fit_bytes: Only until the rest is no larger.
-        yes: Don't ask.
-    """
-
-    keys: tuple[str, ...] = ()
-    model: str | None = None
-    system: str | None = None
-    tag: str | None = None
-    prefix: str | None = None
-    older_s: float | None = None
-    expired: bool = False
-    to_fit_bytes: int | None = None
-    all: bool = False
-    dry_run: bool = False
-    yes: bool = False
-    help: bool = False
-
-
-class ConfigOptions(NamedTuple):
-    """What ``%openrouter_config`` was given: settings and their values as text, not yet checked."""
-
-    changes: Mapping[str, str] = MappingProxyType({})
-    save: bool = False
-    help: bool = False
-
-
-def parse_plain(command: Command, line: str) -> bool:
-    """Whether a magic that takes nothing else was asked for its help; raises `OptionError`."""
-    return bool(_without_words(command, line).get("help"))
-
-
-def parse_stats(line: str) -> StatsOptions:
-    """The options of ``%openrouter_stats``; raises `OptionError`."""
-    return StatsOptions(**_without_words(STATS, line))
-
-
-def parse_entries(line: str) -> EntriesOptions:
-    """The options of ``%openrouter_entries``; raises `OptionError`.
-
-    One word of at least 8 hex digits is a key (10 are shown); any other words are the text to look for.
-    """
-    parsed = parse(ENTRIES, line)
-    words = " ".join(parsed.words)
-    if _SHOWN_KEY.fullmatch(words):
-        return EntriesOptions(key=words.lower(), **parsed.values)
-    return EntriesOptions(text=words, **parsed.values)
-
-
-def parse_purge(line: str) -> PurgeOptions:
-    """The options of ``%openrouter_purge``; raises `OptionError`.
-
-    Nothing chosen is refused, and so is ``--all`` next to a condition: neither says what should go.
-    """
-    parsed = parse(PURGE, line)
-    try:
-        options = PurgeOptions(keys=tuple(map(v.hex_key, parsed.words)), **parsed.values)
-    except ValueError as problem:
-        hint = "a key is 4 to 64 hex digits, as %openrouter_entries shows them; --model and others choose too"
-        raise OptionError(f"{problem}; {PURGE.unharmed}", hint) from None
-    if options.help:
-        return options
-    chosen = bool(options.keys) or bool(parsed.values.keys() - {"all", "dry_run", "yes"})
-    if chosen == options.all:
-        if chosen:
-            raise OptionError(f"--all stands beside a condition; {PURGE.unharmed}", "keep one of them")
-        raise OptionError(
-            f"nothing is chosen; {PURGE.unharmed}", "name keys or conditions, or --all for everything"
-        )
-    return options
-
-
-def purge_conditions(options: Any) -> dict[str, Any]:
-    """What to purge, as `CompletionCache.purge_filter` takes it; keys and the system prompt apart.
-
-    Args:
-        options: `PurgeOptions`, or anything with its fields, as the shell's command has them.
-    """
-    return {
-        "model": options.model,
-        "tag": options.tag,
-        "prefix": options.prefix,
-        "older": options.older_s,
-        "expired": options.expired,
-        "to_fit": options.to_fit_bytes,
-        "all": options.all,
-    }
-
-
-def parse_config(line: str) -> ConfigOptions:
-    """The options of ``%openrouter_config``; raises `OptionError`. Names and values are not checked here."""
-    parsed = parse(CONFIG, line)
-    changes: dict[str, str] = {}
-    for word in parsed.words:
-        setting, equals, value = word.partition("=")
-        if not equals or not setting:
-            raise OptionError(
-                f"{word!r} is no NAME=VALUE; {CONFIG.unharmed}",
-                "no spaces around the =; quote a value that has some",
-            )
-        if setting in changes:
-            raise OptionError(f"{setting} is given twice; {CONFIG.unharmed}", "keep one of them")
-        changes[setting] = value
-    return ConfigOptions(changes=changes, **parsed.values)
-
-
-def _without_words(command: Command, line: str) -> Mapping[str, Any]:
-    parsed = parse(command, line)
-    if parsed.words:
-        hint = f"{command.spelling} --help lists what it takes"
-        raise OptionError(f"{command.spelling} takes no {parsed.words[0]!r}; {command.unharmed}", hint)
-    return parsed.values
-
-
-_OWN_PLACE: Final[Mapping[str, str]] = {
-    "model": "name the model on the line",
-    "messages": "the prompt is the cell's text, the system prompt is -s",
-    "stream": "--no-stream waits for the whole answer",
-}
-"""Fields of the request that ``--param`` does not set, and what does."""
-
-
-class AskOptions(NamedTuple):
-    """What one ask was given. None is not given: the setting decides.
-
-    Attributes:
-        model: A model id or an alias.
-        out: The name to bind the answer to.
-        system: ``TEXT | @file | NAME`` as written; see `values.read_text_argument`.
-        max_tokens: ``"none"`` sends no limit.
-        params: Other fields of the request.
-        sample: Which sample; 0 is the first, and given on purpose.
-        mode: ``refresh``, ``bypass`` or ``offline``.
-        ttl_s: Lifetime; infinite is for ever (`units.FOREVER_S`).
-        prompt_cache: ``5m`` or ``1h``: how long the provider is to keep the static part.
-        max_cost_usd: The most that the ask may cost; of a list, the whole list.
-        prompt: The line magic's prompt, as written; empty in a cell, whose body is the prompt.
-    """
-
-    model: str | None = None
-    out: str | None = None
-    system: str | None = None
-    temperature: float | None = None
-    max_tokens: int | Literal["none"] | None = None
-    top_p: float | None = None
-    seed: int | None = None
-    params: Mapping[str, Any] = MappingProxyType({})
-    format: str | None = None
-    sample: int | None = None
-    mode: Mode | None = None
-    ttl_s: float | None = None
-    tags: tuple[str, ...] = ()
-    prompt_cache: str | None = None
-    max_cost_usd: Decimal | None = None
-    dry_run: bool = False
-    raw: bool = False
-    no_stream: bool = False
-    quiet: bool = False
-    help: bool = False
-    prompt: str = ""
-
-
-def parse_ask_cell(line: str) -> AskOptions:
-    """The options on the first line of a ``%%openrouter`` cell; its words are the model.
-
-    Raises:
-        OptionError: The line can't be read; nothing was sent.
-    """
-    parsed = parse(CELL, line)
-    models = [word for word in (parsed.values.get("model"), *parsed.words) if word]
-    if len(models) > 1:
-        raise OptionError(
-            f"one model a cell, and this line names {', '.join(models)}; nothing was sent",
-            "the prompt goes below this line; quote a value that has spaces: -s 'be brief'",
-        )
-    return ask_options(parsed, next(iter(models), None))
-
-
-def parse_ask_line(line: str) -> AskOptions:
-    """The options and the prompt of ``%openrouter``; the prompt is kept as written, quotes and all.
-
-    Raises:
-        OptionError: The line can't be read; nothing was sent.
-    """
-    parsed = parse(LINE, line)
-    return ask_options(parsed, parsed.values.get("model"))
-
-
-def ask_options(parsed: Parsed, model: str | None) -> AskOptions:
-    """What the options of one ask come to; raises `OptionError`."""
-    values = dict(parsed.values)
-    params: dict[str, Any] = {}
-    for key, value in values.pop("params", ()):
-        if key in _OWN_PLACE:
-            raise OptionError(f"--param does not set {key}; nothing was sent", _OWN_PLACE[key])
-        if key in params or key in values:
-            raise OptionError(f"{key} is given twice; nothing was sent", "keep one of them")
-        params[key] = value
-    return AskOptions(**{**values, "model": model}, params=params, prompt=parsed.prompt)

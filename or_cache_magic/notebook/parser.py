@@ -12,13 +12,13 @@ from __future__ import annotations
 import io
 import re
 import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Callable, Iterator, Sequence
+from types import SimpleNamespace
 from typing import Any, Final, Literal, NamedTuple
 
 from or_cache_magic.errors import OptionError
 
-__all__ = ["HELP", "Command", "Option", "Parsed", "Word", "help_text", "near", "parse", "split"]
+__all__ = ["HELP", "Command", "Option", "Word", "help_text", "near", "parse", "split"]
 
 _OPTION = re.compile(r"--?[^\W\d_]")
 _BARE = re.compile(r"\S+")
@@ -55,7 +55,8 @@ def split(line: str) -> Iterator[Word]:
     quotes are letters. Nothing here is a comment; whoever reads the words knows where one may stand.
     """
     if '"' not in line and "'" not in line:
-        yield from (Word(m.group(), m.group(), m.start()) for m in _UNQUOTED.finditer(line))
+        for found in _UNQUOTED.finditer(line):
+            yield Word(found[0], found[0], found.start())
         return
     stream = io.StringIO(line)
     lexer = shlex.shlex(stream, posix=True)
@@ -83,6 +84,7 @@ class Option(NamedTuple):
         field: The field of the result that it sets. Options that share a field exclude each other.
         help: What it does, in a line.
         metavar: The name of its value in the help; empty is a flag.
+        default: The field's value when no option sets it.
         value: What a flag sets.
         parse: Its value from the word that was written; raises ValueError with the problem in a line.
         expects: What the value may be, the hint of a wrong one.
@@ -96,6 +98,7 @@ class Option(NamedTuple):
     field: str
     help: str
     metavar: str = ""
+    default: Any = None
     value: Any = True
     parse: Callable[[str], Any] = str
     expects: str = ""
@@ -111,8 +114,17 @@ class Option(NamedTuple):
         return ", ".join(self.names) + (f" {value}" if self.metavar else "")
 
 
-HELP: Final = Option(("-h", "--help"), "help", "show this help; ask nothing")
+HELP: Final = Option(("-h", "--help"), "help", "show this help; ask nothing", default=False)
 """Every magic has it."""
+
+
+def take_no_words(command: Command, options: SimpleNamespace) -> None:
+    """Refuse words that are no options."""
+    if options.words:
+        raise OptionError(
+            f"{command.spelling} takes no {options.words[0]!r}; {command.unharmed}",
+            f"{command.spelling} --help lists what it takes",
+        )
 
 
 class Command(NamedTuple):
@@ -124,6 +136,7 @@ class Command(NamedTuple):
         usage: The words it takes besides options, as the help shows them; empty takes none.
         examples: Lines to copy.
         options: Its rows.
+        check: Reads the words into fields, and what several options come to together; raises `OptionError`.
         takes: What completes its words: ``model``, ``setting``, or nothing known.
         cell: Whether it is a cell magic; the help then shows ``%%``.
         prompt: Whether the first word that is no option begins a text that is kept as written.
@@ -135,6 +148,7 @@ class Command(NamedTuple):
     usage: str = ""
     examples: tuple[str, ...] = ()
     options: tuple[Option, ...] = (HELP,)
+    check: Callable[[Command, SimpleNamespace], None] = take_no_words
     takes: Literal["", "model", "setting"] = ""
     cell: bool = False
     prompt: bool = False
@@ -145,61 +159,56 @@ class Command(NamedTuple):
         """The name with its ``%`` or ``%%``."""
         return ("%%" if self.cell else "%") + self.name
 
+    def defaults(self) -> dict[str, Any]:
+        """Return what each field is when the line sets nothing."""
+        return {option.field: option.default for option in self.options}
+
     def option(self, name: str) -> Option | None:
-        """The option that is spelt `name`; None when there is none."""
+        """Return the option that is spelt `name`; None when there is none."""
         return next((o for o in self.options if name in o.names), None)
 
     def names(self) -> list[str]:
-        """Every option's every spelling."""
+        """Return every option's every spelling."""
         return [name for option in self.options for name in option.names]
 
 
-class Parsed(NamedTuple):
-    """A line, read.
-
-    Attributes:
-        values: By field, what the options that were given set.
-        words: The words that are no options.
-        prompt: The rest of the line as written, for a command that takes a prompt.
-    """
-
-    values: Mapping[str, Any] = MappingProxyType({})
-    words: tuple[str, ...] = ()
-    prompt: str = ""
-
-
-def parse(command: Command, line: str) -> Parsed:
-    """`line`, read by the rows of `command`.
+def parse(command: Command, line: str) -> SimpleNamespace:
+    """Return `line`, read by the rows of `command`.
 
     Options and words come in any order. ``--name=value`` and ``--name value`` are one. A value is the next
     word whatever it is, unless it is itself written as an option without quotes. ``--`` ends the options.
     A word that is just ``#`` begins a comment. In a command that takes a prompt, the first word that is no
     option begins it, and neither ``--`` nor ``#`` means anything from there on. ``--help`` ends the reading.
 
+    Returns:
+        The options' fields, given or not; ``words``, those that are no options; ``prompt``, the rest of the
+        line as written, for a command that takes one; and what the command's `check` adds.
+
     Raises:
         OptionError: An unknown or repeated option, a missing value, or one that it does not take.
     """
-    values: dict[str, Any] = {}
+    options = SimpleNamespace(words=(), prompt="", **command.defaults())
     given: dict[str, str] = {}
     words: list[str] = []
     stream = split(line)
     for word in stream:
-        if word.raw == "--":
-            if command.prompt:
-                return Parsed(values, prompt=line[word.start + 2 :].strip())
+        if word.is_option:
+            if word.text in HELP.names:
+                return SimpleNamespace(**{**command.defaults(), "help": True})
+            _take(command, word, stream, line[word.start + len(word.raw) :], options, given)
+        elif command.prompt:
+            options.prompt = line[word.start + 2 * (word.raw == "--") :].strip()
+            break
+        elif word.raw == "--":
             words += [w.text for w in _until_comment(stream)]
             break
-        if word.text in HELP.names and word.is_option:
-            return Parsed({HELP.field: True})
-        if word.is_option:
-            _take(command, word, stream, line[word.start + len(word.raw) :], values, given)
-        elif command.prompt:
-            return Parsed(values, prompt=line[word.start :].strip())
         elif word.raw == "#":
             break
         else:
             words.append(word.text)
-    return Parsed(values, tuple(words))
+    options.words = tuple(words)
+    command.check(command, options)
+    return options
 
 
 def _until_comment(stream: Iterator[Word]) -> Iterator[Word]:
@@ -214,10 +223,10 @@ def _take(
     word: Word,
     stream: Iterator[Word],
     rest: str,
-    values: dict[str, Any],
+    options: SimpleNamespace,
     given: dict[str, str],
 ) -> None:
-    """Read the option at `word` into `values`; `given` is what set a field.
+    """Read the option at `word` into `options`; `given` is what set a field.
 
     Its value comes from `stream`, which reads the `rest` of the line word by word.
     """
@@ -237,12 +246,11 @@ def _take(
             text = _next(command, option, name, stream) if follows else str(option.alone)
         value = _value(command, option, name, text)
     if option.repeatable:
-        values[option.field] = (*values.get(option.field, ()), value)
-        return
-    if option.field in given:
+        value = (*getattr(options, option.field), value)
+    elif option.field in given:
         _refuse_second(command, given[option.field], name, option)
     given[option.field] = name
-    values[option.field] = value
+    setattr(options, option.field, value)
 
 
 def _next(command: Command, option: Option, name: str, stream: Iterator[Word]) -> str:

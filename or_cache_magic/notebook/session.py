@@ -1,26 +1,28 @@
-"""What one kernel's magics share: its settings, its key, its cache, its last completion."""
+"""What one kernel's magics share: its settings, its key, its cache, its last completion, its output."""
 
 from __future__ import annotations
 
+import dis
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from or_cache_magic.core.settings import ENVIRONMENT, Project, Settings, load_settings
-from or_cache_magic.notebook.location import locate, notebook_file, notebook_name
+from or_cache_magic.core.settings import ENVIRONMENT, SETTINGS, Project, Settings, load_settings
+from or_cache_magic.errors import OptionError, OrCacheError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from types import FrameType
 
+    import pandas as pd
     from IPython.core.interactiveshell import InteractiveShell
 
     from or_cache_magic.cache.cache import CompletionCache
     from or_cache_magic.cache.completion import Completion
 
-__all__ = ["Session"]
+__all__ = ["Session", "confirmed", "keeps_result"]
 
 _FLUSH_EVERY_S = 1.0
 """Hits are counted in memory; a loop of cells that hit writes them at most so often."""
@@ -31,35 +33,44 @@ class Session:
 
     Args:
         shell: The IPython shell.
-        config: Gives what the kernel's configuration sets, by setting; None is not set.
+        config: The traits that ``c.OpenRouterMagics`` and ``%openrouter_config`` set; None is not set.
     """
 
-    def __init__(self, shell: InteractiveShell, config: Callable[[], Mapping[str, Any]]) -> None:
-        self.shell = shell
+    def __init__(self, shell: InteractiveShell, config: Any) -> None:
+        self.shell: Any = shell
+        self.config = config
         #: The last completion that a magic asked for; None before the first.
         self.last: Completion | None = None
         #: The key given by ``%openrouter_key``; in memory only.
         self.key: str | None = None
-        self._config = config
         self._project = Project(self.folder)
+        self._configured: dict[str, Any] | None = None
         self._settings: tuple[object, Settings] | None = None
         self._cache: CompletionCache | None = None
         self._flushed_s = time.monotonic()
+        config.observe(self._changed, list(SETTINGS))
 
     @property
     def folder(self) -> Path:
-        """The folder that the kernel was started in; ``%cd`` does not move it."""
+        """Return the folder that the kernel was started in; ``%cd`` does not move it."""
         return Path(self.shell.starting_dir)
 
     def settings(self) -> Settings:
-        """The settings in force now; the same object while nothing they come from has changed."""
-        sources = (self._project.values(), self._config(), [os.environ.get(name) for name in ENVIRONMENT])
+        """Return the settings in force now; the same object while nothing they come from has changed."""
+        if self._configured is None:
+            self._configured = {name: getattr(self.config, name) for name in SETTINGS}
+        sources = (self._project.values(), self._configured, list(map(os.environ.get, ENVIRONMENT)))
         if self._settings is None or self._settings[0] != sources:
-            self._settings = (sources, load_settings(os.environ, self._project, self._config()))
+            self._settings = (sources, load_settings(os.environ, self._project, self._configured))
         return self._settings[1]
 
+    def _changed(self, change: Any) -> None:
+        self._configured = None
+        if change["name"] == "cache_dir":
+            self.close()
+
     def api_key(self) -> str | None:
-        """The OpenRouter key: the one given by ``%openrouter_key``, else ``OPENROUTER_API_KEY``."""
+        """Return the OpenRouter key: the one given by ``%openrouter_key``, else ``OPENROUTER_API_KEY``."""
         return self.key or os.environ.get("OPENROUTER_API_KEY") or None
 
     @property
@@ -70,9 +81,10 @@ class Session:
         return "OPENROUTER_API_KEY" if self.api_key() else ""
 
     def cache(self) -> CompletionCache:
-        """The completion cache, found and opened at the first use and then kept."""
+        """Return the completion cache, found and opened at the first use and then kept."""
         if self._cache is None:
             from or_cache_magic.cache.cache import CompletionCache
+            from or_cache_magic.notebook.location import locate, notebook_file, notebook_name
 
             location = locate(self.shell, self.settings().cache_dir)
             notebook = notebook_file(starting_dir=self.folder, environ=os.environ, user_ns=self.shell.user_ns)
@@ -84,8 +96,43 @@ class Session:
             )
         return self._cache
 
+    @property
+    def in_terminal(self) -> bool:
+        """Whether the shell shows text alone: it has no kernel."""
+        return getattr(self.shell, "kernel", None) is None
+
+    def say(self, text: str, markdown: str | None = None) -> None:
+        """Show a text: rendered in a notebook where `markdown` is given, plain in a terminal."""
+        if self.in_terminal:
+            print(text)  # noqa: T201 - a terminal
+            return
+        data = {"text/plain": text} if markdown is None else {"text/plain": text, "text/markdown": markdown}
+        self.shell.display_pub.publish(data=data, metadata={"or_cache_magic": {"role": "note"}})
+
+    def deliver(self, value: object) -> None:
+        """Make a value that is on the screen already `_` and ``Out[n]``, as showing it would."""
+        hook = self.shell.displayhook
+        hook.update_user_ns(value)
+        hook.fill_exec_result(value)
+
+    def give(self, frame: pd.DataFrame, text: Callable[[pd.DataFrame], str]) -> pd.DataFrame | None:
+        """Return a table to a caller that goes on with it; in a terminal show it as `text`, which fits."""
+        if not self.in_terminal or keeps_result() is not False:
+            return frame
+        self.say(text(frame))
+        self.deliver(frame)
+        return None
+
+    def model_names(self) -> list[str]:
+        """Return the model ids and aliases that completion offers: those set, and those asked before."""
+        try:
+            settings, stored = self.settings(), self.cache().store.models()
+        except OrCacheError:
+            return []
+        return list(dict.fromkeys(filter(None, (*settings.aliases, settings.model, *stored))))
+
     def after_cell(self) -> None:
-        """Writes what the cells counted, at most once a second unless something was bought; tells panels."""
+        """Write what the cells counted, at most once a second unless something was bought; tell panels."""
         if self._cache is None:
             return
         now_s = time.monotonic()
@@ -97,7 +144,55 @@ class Session:
             panels.after_cell(self._cache)
 
     def close(self) -> None:
-        """Flushes and closes the cache."""
+        """Flush and close the cache."""
         if self._cache is not None:
             self._cache.close()
             self._cache = None
+
+
+def confirmed(question: str) -> bool:
+    """Return whether the user says yes.
+
+    Raises:
+        OptionError: Nobody can be asked.
+    """
+    try:
+        return input(question).strip().lower() in ("y", "yes")
+    except (EOFError, OSError, NotImplementedError, RuntimeError):
+        raise OptionError(
+            "this front end can't ask, so nothing was removed", "add -y to remove without asking"
+        ) from None
+
+
+_RUNNERS: Final = ("run_line_magic", "run_cell_magic")
+_PRINT: Final = 1
+"""The argument of ``CALL_INTRINSIC_1`` that shows an expression's value (Python 3.12 and later)."""
+
+
+def keeps_result() -> bool | None:
+    """Return whether the code that runs the magic goes on with its value: binds, passes or returns it.
+
+    Returns:
+        False where the value ends: an expression that stands alone, in a cell, a loop, a function, below
+        ``%%time``. None where the bytecode does not tell, as that of a Python to come: then the value is to
+        be shown and to be returned.
+    """
+    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - its documented use: who called
+    while frame is not None and frame.f_code.co_name not in _RUNNERS:
+        frame = frame.f_back
+    caller = frame and frame.f_back
+    if caller is None:
+        return True
+    code, at = caller.f_code.co_code, caller.f_lasti
+    while (called := dis.opname[code[at]]) == "CACHE":
+        at -= 2
+    at += 2
+    while (following := dis.opname[code[at]]) == "CACHE":
+        at += 2
+    if not called.startswith("CALL"):
+        return None
+    if following == "RETURN_VALUE":
+        # Only an expression compiled on its own returns from a module: that of %time, which hands it on.
+        return caller.f_code.co_name != "<module>"
+    shown = following == "CALL_INTRINSIC_1" and code[at + 1] == _PRINT
+    return not shown and following not in ("POP_TOP", "PRINT_EXPR")

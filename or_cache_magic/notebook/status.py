@@ -7,7 +7,7 @@ import os
 import time
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from or_cache_magic.core.records import EntryFilter
 from or_cache_magic.core.settings import MEMORY, SETTINGS
@@ -34,11 +34,9 @@ __all__ = [
     "limits_text",
     "masked",
     "purge_line",
-    "say",
     "settings_frame",
     "settings_text",
     "shown_folder",
-    "stats_text",
     "status_card",
     "warm_text",
 ]
@@ -47,11 +45,6 @@ _ROWS: Final = 20
 """Entries that are listed; more would scroll the newest away."""
 
 _LEAST_PROMPT: Final = 12
-
-
-def stats_text(frame: pd.DataFrame) -> str:
-    """Statistics: one row as a column of names and values, groups as a table of the telling columns."""
-    return repr(frame)
 
 
 def entries_text(frame: pd.DataFrame) -> str:
@@ -87,17 +80,6 @@ def warm_text(frame: pd.DataFrame) -> str:
 
 
 _NO_MATCH = ("no entry matches; nothing to remove", "no entry here matches; the team's server may have some")
-
-
-def say(shell: Any, text: str, markdown: str | None = None) -> None:
-    """Shows a text: rendered in a notebook where `markdown` is given, plain in a terminal."""
-    if getattr(shell, "kernel", None) is None:
-        print(text)  # noqa: T201 - a terminal
-        return
-    data = {"text/plain": text}
-    if markdown is not None:
-        data["text/markdown"] = markdown
-    shell.display_pub.publish(data=data, metadata={"or_cache_magic": {"role": "note"}})
 
 
 def masked(key: str) -> str:
@@ -191,7 +173,7 @@ def status_card(session: Session) -> tuple[str, str]:
     cache, settings, key = session.cache(), session.settings(), session.api_key()
     (totals,) = cache.totals()
     entries, _, _ = cache.store.count()
-    in_terminal = getattr(session.shell, "kernel", None) is None
+    in_terminal = session.in_terminal
     folder = str(cache.directory) if in_terminal else shown_folder(cache.directory, session.folder)
     rows = {
         "model": settings.model or "none set: name one in the cell, or %openrouter_config model=…",

@@ -254,7 +254,7 @@ def test_purge__on_a_terminal_asks(typed, left, project):
     finally:
         os.close(ours)
         os.close(theirs)
-    assert "remove 3? [y/N]" in output
+    assert "Remove 3? [y/N]" in output
     assert len(keys(project)) == left
 
 

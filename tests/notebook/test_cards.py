@@ -15,13 +15,13 @@ from markdown_it import MarkdownIt
 from or_cache_magic.cache.cache import Purge
 from or_cache_magic.core.records import EntryFilter
 from or_cache_magic.money.budget import KeyLimits
-from or_cache_magic.notebook.extension import loaded
+from or_cache_magic.notebook.extension import OpenRouterMagics, loaded
+from or_cache_magic.notebook.session import Session
 from or_cache_magic.notebook.status import (
     entry_card,
     limits_text,
     masked,
     purge_line,
-    say,
     shown_folder,
     status_card,
 )
@@ -50,7 +50,7 @@ def test_entry_card__hostile_text_is_harmless(nb, text: str):
         nb.sim.script(Scenario(text=answer))
         nb.run("%%openrouter -s evil --refresh\nSay {{ evil }}")
     nb.run("x = %openrouter_last")
-    plain, markdown = entry_card(loaded().magics().session.cache(), nb["x"].key)
+    plain, markdown = entry_card(loaded().session().cache(), nb["x"].key)
     rendered = html_of(markdown).lower()
 
     assert text in plain
@@ -62,7 +62,7 @@ def test_entry_card__parts(nb):
     """The request is JSON in a fence, the answer is rendered, and the facts stand above."""
     nb.sim.script(Scenario(text="**bold**"))
     nb.run("%openrouter -q -o x hi")
-    _, markdown = entry_card(loaded().magics().session.cache(), nb["x"].key[:8])
+    _, markdown = entry_card(loaded().session().cache(), nb["x"].key[:8])
     rendered = html_of(markdown)
 
     assert '<code class="language-json">{\n' in rendered
@@ -74,7 +74,7 @@ def test_entry_card__parts(nb):
 def test_status_card__odd_folders(nb, folder: str):
     """A folder's name is text in the table, whatever is in it."""
     nb.run(f"%openrouter_config cache_dir='{folder}'")
-    plain, markdown = status_card(loaded().magics().session)
+    plain, markdown = status_card(loaded().session())
     rows = html_of(markdown)
 
     assert folder in plain
@@ -88,7 +88,7 @@ def test_status_card__unpriced(nb):
     nb.run("%openrouter hi")
     nb.sim.script(scenario("cut"))
     nb.fails("%openrouter again")
-    plain, _ = status_card(loaded().magics().session)
+    plain, _ = status_card(loaded().session())
 
     assert "≥ $" in plain
     assert "(1 of 2 unpriced)" in plain
@@ -103,7 +103,7 @@ def rows_of(session) -> dict[str, str]:
 def test_status_card__key_limits(nb, monkeypatch):
     """What the key may spend is asked of OpenRouter, and shown without the key."""
     nb.run("%openrouter hi")
-    session = loaded().magics().session
+    session = loaded().session()
     assert rows_of(session)["key's limit"] == f"none; {rows_of(session)['paid']} used this month"
 
     with Simulator(credits_usd=Decimal(10)) as limited:
@@ -114,7 +114,7 @@ def test_status_card__key_limits(nb, monkeypatch):
 
 def test_status_card__key_limits_cannot_be_read(nb, monkeypatch):
     """Without a connection the card is whole, and one line of it says why; both forms have it."""
-    session = loaded().magics().session
+    session = loaded().session()
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
     monkeypatch.setenv("OPENROUTER_BASE_URL", f"http://127.0.0.1:{port}/v1")
@@ -133,14 +133,14 @@ def test_status_card__asks_nobody_without_need(nb, monkeypatch, change: str):
         monkeypatch.setenv("OR_CACHE_MODE", "offline")
     else:
         monkeypatch.delenv("OPENROUTER_API_KEY")
-    assert "key's limit" not in rows_of(loaded().magics().session)
+    assert "key's limit" not in rows_of(loaded().session())
     assert not nb.sim.requests
 
 
 def test_status_card__budgets(nb):
     """What was spent, by this session and today, and what of that is allowed."""
     nb.run("%openrouter hi")
-    session = loaded().magics().session
+    session = loaded().session()
     paid = rows_of(session)["paid"]
     assert rows_of(session)["spent"] == f"{paid} this session · {paid} today"
 
@@ -150,7 +150,7 @@ def test_status_card__budgets(nb):
 
 def test_status_card__a_saved_notebook_names_no_home(nb, monkeypatch):
     """A notebook keeps what the card says: there the folder is relative; a terminal has it whole."""
-    session = loaded().magics().session
+    session = loaded().session()
     assert rows_of(session)["completion cache"].startswith(f"{nb.folder / '.or_cache'} · ")
 
     nb.shell.kernel = object()
@@ -249,10 +249,11 @@ def test_say__a_kernel_gets_both_forms():
     """A notebook gets Markdown and text in one output; a note without Markdown is text."""
     published: list[dict[str, Any]] = []
     publisher = SimpleNamespace(publish=lambda **message: published.append(message))
-    kernel = SimpleNamespace(kernel=object(), display_pub=publisher)
+    kernel = SimpleNamespace(kernel=object(), display_pub=publisher, starting_dir=".")
+    session = Session(kernel, OpenRouterMagics())
 
-    say(kernel, "plain", "**rich**")
-    say(kernel, "plain")
+    session.say("plain", "**rich**")
+    session.say("plain")
 
     assert [sorted(one["data"]) for one in published] == [["text/markdown", "text/plain"], ["text/plain"]]
     assert all(one["metadata"]["or_cache_magic"]["role"] == "note" for one in published)

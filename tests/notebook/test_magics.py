@@ -63,7 +63,7 @@ def orc_loaded(nb):
 
     extension = loaded()
     assert extension is not None
-    return extension.magics().session
+    return extension.session()
 
 
 # -- options ------------------------------------------------------------------------------------

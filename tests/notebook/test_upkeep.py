@@ -295,7 +295,10 @@ def test_purge__refuses_where_it_cannot_ask(stocked, monkeypatch):
     assert len(orc.entries()) == 3
 
 
-@pytest.mark.parametrize("line", ["", "-y", "--all --tag x -y", "xyz -y", "abc -y", "--older never -y"])
+@pytest.mark.parametrize(
+    "line",
+    ["", "-y", "--dry-run", "--all --tag x -y", "--all abcd -y", "xyz -y", "abc -y", "--older never -y"],
+)
 def test_purge__says_what_it_does_not_understand(stocked, line: str):
     """Nothing chosen, too much chosen, or no key: two lines, nothing removed."""
     out = stocked.fails(f"%openrouter_purge {line}")

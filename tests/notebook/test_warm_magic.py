@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from or_cache_magic.notebook.maintenance import parse_warm
+from or_cache_magic.notebook.options import WARM
+from or_cache_magic.notebook.parser import parse
 
 
 @pytest.fixture
@@ -90,7 +91,8 @@ def test_warm__has_help(nb):
     out = nb.run("%openrouter_warm --help")
     assert "--workers N" in out
     assert "--system" in out
-    assert parse_warm("x --tag t -q").quiet
+    options = parse(WARM, "x --tag t -q")
+    assert (options.source, options.tags, options.quiet, options.workers) == ("x", ("t",), True, 8)
 
 
 def test_shell_command__fills_the_cache(nb):
