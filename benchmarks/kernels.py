@@ -219,6 +219,8 @@ def main() -> None:
             match order.pop("do"):
                 case "ask":
                     _ask(cache, **order)
+                case "flush":
+                    _say(flushed=cache.ledger.flush())
                 case "write":
                     _write(folder, **order)
                 case "load":

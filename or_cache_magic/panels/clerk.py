@@ -51,7 +51,8 @@ class Clerk:
         self._folder = folder
         self._listing = Listing(cache.store, cache.clock)
         self._selection = Selection(cache)
-        self._shown: Snapshot | None = None
+        #: What is shown; None before the first look.
+        self.shown: Snapshot | None = None
         self._version: object = None
         self._opened = self._proposed = ""
         self.face = Face(on_pick=self._pick, on_page=self._pick_page, on_open=self._open)
@@ -76,7 +77,7 @@ class Clerk:
     def _begin(self) -> None:
         self._read()
         self._paint()
-        if self._shown is not None and self._shown.figures.totals.asks <= _AT_ONCE:
+        if self.shown is not None and self.shown.figures.totals.asks <= _AT_ONCE:
             self._complete()
         else:
             soon(self._complete_later)
@@ -95,8 +96,8 @@ class Clerk:
 
     def _complete(self) -> None:
         """Reads and shows the figures that take longer."""
-        if self._shown is not None:
-            self._shown = self._shown._replace(figures=complete(self.cache, self._shown.figures))
+        if self.shown is not None:
+            self.shown = self.shown._replace(figures=complete(self.cache, self.shown.figures))
             self._paint_figures()
 
     def _read(self, *, match: bool = True) -> None:
@@ -114,7 +115,7 @@ class Clerk:
     def _gather(self) -> None:
         session, by = self.face.scope.value, self.face.by.value
         figures = gather(self.cache, session=session)
-        self._shown = Snapshot(figures, breakdown(self.cache, by, session=session), (), 0)
+        self.shown = Snapshot(figures, breakdown(self.cache, by, session=session), (), 0)
 
     def _match(self) -> None:
         view = self.face.controls.view()
@@ -138,16 +139,16 @@ class Clerk:
             face.note(" · ".join(notices))
 
     def _paint_figures(self) -> None:
-        if self._shown is not None:
-            self.face.show_figures(self._shown)
+        if self.shown is not None:
+            self.face.show_figures(self.shown)
 
     def _paint_page(self) -> None:
-        if self._shown is None:
+        if self.shown is None:
             return
         listing = self._listing
-        self._shown = self._shown._replace(rows=listing.rows(), matching=listing.count)
+        self.shown = self.shown._replace(rows=listing.rows(), matching=listing.count)
         with self._quietly():
-            self.face.show_page(self._shown, listing, self._selection.keys, self.cache.clock())
+            self.face.show_page(self.shown, listing, self._selection.keys, self.cache.clock())
         self._paint_counts()
 
     def _paint_counts(self) -> None:

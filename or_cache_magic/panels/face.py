@@ -33,6 +33,8 @@ class Face:
         on_pick: Called with an entry's key and whether it was checked.
         on_page: The same for the keys of the whole page.
         on_open: Called with the key of the entry to be shown whole.
+
+    Its widgets are attributes: what is shown is their ``value``.
     """
 
     def __init__(
@@ -51,34 +53,34 @@ class Face:
         self.previous, self.next = makers.button("Previous"), makers.button("Next")
         self.actions = Actions(makers)
         self.close_detail = makers.button("Close details")
-        self._status, self._note, self._alert, self._tiles = (makers.html() for _ in range(4))
-        self._chart, self._groups = makers.html(flex="3 1 440px"), makers.html(flex="1 1 auto")
-        self._detail = makers.html()
-        self._detail_box = makers.column(
-            makers.row(self.close_detail), self._detail, classes=["orc-detail"], hidden=True
+        self.status, self.note_line, self.alert_box, self.tiles = (makers.html() for _ in range(4))
+        self.chart, self.groups = makers.html(flex="3 1 440px"), makers.html(flex="1 1 auto")
+        self.detail = makers.html()
+        self.detail_box = makers.column(
+            makers.row(self.close_detail), self.detail, classes=["orc-detail"], hidden=True
         )
         self._makers = makers
         self.box = makers.column(
             makers.html(STYLE),
-            makers.wrapped(self.scope, self.by, self.refresh, self._note),
-            self._tiles,
-            makers.wrapped(self._chart, self._groups),
+            makers.wrapped(self.scope, self.by, self.refresh, self.note_line),
+            self.tiles,
+            makers.wrapped(self.chart, self.groups),
             self.controls.box,
             self.table.box,
-            makers.wrapped(self.previous, self.next, self._status),
+            makers.wrapped(self.previous, self.next, self.status),
             self.actions.box,
-            self._alert,
+            self.alert_box,
             self.actions.confirm,
-            self._detail_box,
+            self.detail_box,
             classes=["orc"],
         )
 
     def show_figures(self, shown: Snapshot) -> None:
         """Shows tiles, chart (the last one until there is another) and sums."""
-        self._tiles.value = tiles_html(shown.figures)
+        self.tiles.value = tiles_html(shown.figures)
         if shown.figures.timeline is not None:
-            self._chart.value = chart_html(shown.figures.timeline)
-        self._groups.value = breakdown_html(shown.groups)
+            self.chart.value = chart_html(shown.figures.timeline)
+        self.groups.value = breakdown_html(shown.groups)
 
     def show_page(self, shown: Snapshot, listing: Listing, picked: Collection[str], now_s: float) -> None:
         """Shows a page of entries."""
@@ -95,20 +97,20 @@ class Face:
 
     def say(self, text: str) -> None:
         """Says what is matched, or what is being done about it."""
-        self._status.value = _status(text)
+        self.status.value = _status(text)
 
     def note(self, text: str) -> None:
         """Says what was done."""
-        self._note.value = _status(text) if text else ""
+        self.note_line.value = _status(text) if text else ""
 
     def alert(self, exc: Exception | None) -> None:
         """Shows an error, or takes it away."""
-        self._alert.value = "" if exc is None else alert_html(exc)
+        self.alert_box.value = "" if exc is None else alert_html(exc)
 
     def open_detail(self, value: str) -> None:
         """Shows an entry whole, as HTML; empty hides it."""
-        self._detail.value = value
-        self._detail_box.layout.display = "flex" if value else "none"
+        self.detail.value = value
+        self.detail_box.layout.display = "flex" if value else "none"
         if value:
             self.close_detail.focus()
 

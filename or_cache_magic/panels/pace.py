@@ -29,9 +29,13 @@ class Pace:
     """Lets work that follows cells take one part in ten of the time; what is left out is caught up with.
 
     Used by one thread.
+
+    Args:
+        clock: Tells seconds that never go back.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._rests_until_s = 0.0
         self._waits = False
 
@@ -39,7 +43,7 @@ class Pace:
         """Does the work now, or once when the pause after the last is over."""
         if self._waits:
             return
-        pause_s = self._rests_until_s - time.monotonic()
+        pause_s = self._rests_until_s - self._clock()
         if pause_s <= 0:
             self._do(work)
         else:
@@ -48,7 +52,7 @@ class Pace:
 
     def _do(self, work: Callable[[], None]) -> None:
         self._waits = False
-        began_s = time.monotonic()
+        began_s = self._clock()
         work()
-        ended_s = time.monotonic()
+        ended_s = self._clock()
         self._rests_until_s = ended_s + _LEISURE * (ended_s - began_s)

@@ -60,15 +60,15 @@ class Panel(Clerk):
 
     def __repr__(self) -> str:
         with self.lock:
-            return printable(f"completion cache: {self.error}") if self._shown is None else plain(self._shown)
+            return printable(f"completion cache: {self.error}") if self.shown is None else plain(self.shown)
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:  # noqa: ARG002
         """The widget, and what is shown where there are none."""
         with self.lock:
             bundle = dict(self.face.box._repr_mimebundle_())
             bundle["text/plain"] = repr(self)
-            if self._shown is not None:
-                bundle["text/markdown"] = markdown(self._shown)
+            if self.shown is not None:
+                bundle["text/markdown"] = markdown(self.shown)
             return bundle
 
     def after_cell(self) -> None:

@@ -80,10 +80,10 @@ class Table:
             w.Checkbox, css=_HEAD_CHECK, description="all on this page", indent=False
         )
         self.whole_page.observe(lambda change: on_page(self.keys, change["new"]), "value")
-        self._heads = makers.html("", **_CELLS)
-        self._head = makers.row(self.whole_page, self._heads, classes=["orc-head"], width="auto")
-        self._empty = makers.html()
-        self.box = makers.column(self._head, self._empty, classes=["orc-rows"], width="auto")
+        self.heads = makers.html("", **_CELLS)
+        self._head = makers.row(self.whole_page, self.heads, classes=["orc-head"], width="auto")
+        self.empty = makers.html()
+        self.box = makers.column(self._head, self.empty, classes=["orc-rows"], width="auto")
 
     def show(
         self,
@@ -109,10 +109,10 @@ class Table:
                 self.pool[at].show(row.key, cells, picked=on)
             else:
                 self._add(_Row(self._makers, row.key, cells, at + 1, picked=on))
-        self._heads.value = head_html(view.order, descending=view.descending)
-        self._empty.value = "" if rows else _NOTHING.format(nothing)
+        self.heads.value = head_html(view.order, descending=view.descending)
+        self.empty.value = "" if rows else _NOTHING.format(nothing)
         self.whole_page.value = bool(rows) and all(key in picked for key in self.keys)
-        shown = [row.box for row in self.pool[: len(rows)]] or [self._empty]
+        shown = [row.box for row in self.pool[: len(rows)]] or [self.empty]
         self.box.children = (self._head, *shown)
 
     def mark(self, picked: Collection[str]) -> None:

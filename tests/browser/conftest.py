@@ -75,10 +75,10 @@ def pytest_runtest_teardown(item, nextitem):
             Running.stop()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def browser(program, server):
-    yield Running(program, server).browser
-    Running.stop()
+    """The browser that runs, or a new one when other tests ran in between."""
+    return (Running.now or Running(program, server)).browser
 
 
 @pytest.fixture

@@ -148,7 +148,7 @@ def test_why_not_stored__fetches_nothing_for_a_schema(canned, reply):
 @pytest.mark.parametrize("calls", [["x"], [{"function": "x"}], [{"function": None}], "x", [None]])
 def test_why_not_stored__survives_tool_calls_of_no_form(calls):
     """A strange message is judged, not stumbled over."""
-    why_not_stored(asked(), said(None, "tool_calls", message={"tool_calls": calls}))
+    assert why_not_stored(asked(), said(None, "tool_calls", message={"tool_calls": calls})) is None
 
 
 texts = st.sampled_from([None, "", " ", "\n", "Hi", "{}", "{", "7"])

@@ -53,9 +53,12 @@ def pay(watch: BudgetGuard, cost: Cost) -> None:
 
 def test_watch__lets_through_what_fits():
     """What can cost exactly what is left is sent."""
-    with watch(limit("0.01"), most="0.01") as watching:
+    tracker = BudgetTracker()
+    with watch(limit("0.01", tracker), most="0.01") as watching:
         watching.check(REQUEST)
+        assert tracker.at_most() == usd("0.01")
         watching.paid = bought("0.004")
+    assert tracker.at_most() == usd("0.004")
 
 
 def test_watch__refuses_what_may_be_too_dear():

@@ -50,17 +50,14 @@ def test_panel__is_refreshed_after_cells_that_asked(nb):
     panel = nb["panel"]
 
     def figures():
-        return panel._shown.figures
+        return panel.shown.figures
 
     nb.run("%%openrouter\nWhat is a median?")
     assert (figures().entries, figures().totals.hits) == (1, 0)
-    panel._pace._rests_until_s = 0.0
     nb.run("%%openrouter\nWhat is a median?")
     assert (figures().entries, figures().totals.hits) == (1, 1)
-    panel._pace._rests_until_s = 0.0
     nb.run("import or_cache_magic as orc\nx = orc.ask('Name a metal.')")
     assert figures().entries == 2
-    panel._pace._rests_until_s = 0.0
     nb.run("%openrouter_purge --all -y")
     assert figures().entries == 0
     panel.close()
@@ -70,7 +67,7 @@ def test_panel__opened_in_another_session_is_left_alone(nb):
     """A panel of a cache that the magics don't use is not refreshed by their cells."""
     with orc.open_cache(nb.folder / "other") as cache:
         panel = Panel(cache)
-        before = panel._shown
+        before = panel.shown
         nb.run("%%openrouter\nWhat is a median?")
-        assert panel._shown is before
+        assert panel.shown is before
         panel.close()

@@ -148,12 +148,12 @@ def said(widget):
 
 
 def status(panel):
-    return said(panel.face._status)
+    return said(panel.face.status)
 
 
 def prompts(panel):
     """The prompts on screen, from top to bottom."""
-    return [row.prompt for row in panel._shown.rows]
+    return [row.prompt for row in panel.shown.rows]
 
 
 @contextmanager

@@ -203,7 +203,7 @@ def test_forms__say_the_same_figures(filled, panel):
     """The widget, the saved notebook's Markdown and the terminal's text have the same figures, to the letter."""
     bundle = panel._repr_mimebundle_()
     plain, markdown = bundle["text/plain"], bundle["text/markdown"]
-    widget = said(panel.face._tiles)
+    widget = said(panel.face.tiles)
     as_markdown = re.sub(r"&#(\d+);", lambda code: chr(int(code[1])), markdown)
     assert plain == panel_text(filled) == repr(panel)
     for tile in tiles(complete(filled, gather(filled))):
@@ -213,7 +213,7 @@ def test_forms__say_the_same_figures(filled, panel):
             assert figure in plain
     for row in breakdown(filled, "model").rows:
         for cell in row:
-            assert cell in said(panel.face._groups)
+            assert cell in said(panel.face.groups)
             assert cell in as_markdown
             assert cell in plain
 

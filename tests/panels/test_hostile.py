@@ -53,8 +53,8 @@ def pages(panel):
     """The HTML of every widget but the sheet."""
     face = panel.face
     rows = [row.cells for row in face.table.pool]
-    widgets = [face._tiles, face._chart, face._groups, face._status, face._note, face._alert, face._detail]
-    return [w.value for w in [*widgets, *rows, face.table._heads, face.table._empty, face.actions.question]]
+    widgets = [face.tiles, face.chart, face.groups, face.status, face.note_line, face.alert_box, face.detail]
+    return [w.value for w in [*widgets, *rows, face.table.heads, face.table.empty, face.actions.question]]
 
 
 @pytest.mark.parametrize("text", HOSTILE)

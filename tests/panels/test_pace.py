@@ -3,50 +3,54 @@
 import asyncio
 import time
 
+import pytest
+
 from or_cache_magic.panels.pace import Pace, soon
 
 WORK_S = 0.02
 
 
-def working(done):
-    def work():
-        time.sleep(WORK_S)  # what is measured
-        done.append(time.monotonic())
+@pytest.fixture
+def work(clock):
+    """Work that takes so long by the test's clock; ``done`` tells when each was done."""
 
+    def work():
+        clock.now_s += WORK_S
+        work.done.append(clock.now_s)
+
+    work.done = []
     return work
 
 
-def test_pace__catches_up_once_with_what_it_left_out():
+def test_pace__catches_up_once_with_what_it_left_out(clock, work):
     """Of a hundred cells in a row the first is followed at once, the others together after a pause."""
-    done = []
 
     async def cells():
-        pace = Pace()
+        pace = Pace(clock)
         began_s = time.monotonic()
         for _ in range(100):
-            pace.keep(working(done))
-        assert len(done) == 1
-        while len(done) < 2:
+            pace.keep(work)
+        assert len(work.done) == 1
+        while len(work.done) < 2:
             await asyncio.sleep(WORK_S / 4)
         assert time.monotonic() - began_s >= 10 * WORK_S
         await asyncio.sleep(WORK_S)
-        assert len(done) == 2
-        pace.keep(working(done))
-        assert len(done) == 2
+        assert len(work.done) == 2
+        pace.keep(work)
+        assert len(work.done) == 2
 
     asyncio.run(cells())
 
 
-def test_pace__follows_at_once_after_a_pause():
+def test_pace__follows_at_once_after_a_pause(clock, work):
     """Cells that are far apart are each followed at once."""
-    done = []
 
     async def cells():
-        pace = Pace()
-        pace.keep(working(done))
-        await asyncio.sleep(12 * WORK_S)
-        pace.keep(working(done))
-        assert len(done) == 2
+        pace = Pace(clock)
+        pace.keep(work)
+        clock.now_s += 11 * WORK_S
+        pace.keep(work)
+        assert len(work.done) == 2
 
     asyncio.run(cells())
 
@@ -60,7 +64,8 @@ def test_soon__is_after_the_cell_where_there_is_a_loop_and_now_where_there_is_no
     async def cell():
         soon(lambda: done.append("kernel"))
         assert done == ["script"]
-        await asyncio.sleep(0.01)
+        while len(done) < 2:
+            await asyncio.sleep(0)
         assert done == ["script", "kernel"]
 
     asyncio.run(cell())

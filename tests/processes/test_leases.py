@@ -32,6 +32,13 @@ def outcome(kernel):
     return said
 
 
+def flush(kernel):
+    """Has what a kernel counted written: after a cell it is only tried, and left for later while another writes."""
+    kernel.tell(do="flush")
+    while not kernel.hear()["flushed"]:
+        kernel.tell(do="flush")
+
+
 def test_cold_key__is_asked_once_by_twenty(tmp_path):
     """Twenty processes that want the same at one time send one request, and all have its text."""
     from soaking import ask_cold
@@ -63,6 +70,7 @@ def test_followers__say_what_they_wait_for_and_pay_nothing(kernels, sim, prompt,
     first, second = outcome(leader), outcome(follower)
     assert (first["kind"], second["kind"]) == ("miss", "coalesced")
     assert first["text"] == second["text"]
+    flush(follower)
     rows = [row for row in cache.ledger.rows() if row.value_usd == sim.total_cost]
     assert {row.kind: row.paid.usd for row in rows} == {"miss": sim.total_cost, "coalesced": 0}
     assert sim.completion_count == 1

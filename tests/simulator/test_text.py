@@ -197,7 +197,7 @@ POINT = {"type": "object", "properties": {"x": {"type": "number"}}, "required": 
 def test_fill_schema__is_always_valid(schema, prompt):
     """Law: what is filled in for a schema validates against it, whatever the prompt."""
     schema = schema | {"$defs": {"point": POINT}}
-    jsonschema.Draft202012Validator(schema).validate(fill_schema(schema, prompt))
+    assert list(jsonschema.Draft202012Validator(schema).iter_errors(fill_schema(schema, prompt))) == []
 
 
 def test_fill_schema__ends_for_recursive_schemas():
