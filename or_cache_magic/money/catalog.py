@@ -1,7 +1,7 @@
 """`PriceCatalog`: what OpenRouter lists, fetched when it is needed and kept with its date in ``cache.db``.
 
-A hit never comes here. What can't be fetched is answered from an older list, whose date is told; what is not
-known at all is None, with the reason.
+A hit never comes here. What can't be fetched is answered from an older list, with its date; what is not
+known at all has its reason.
 """
 
 from __future__ import annotations
@@ -12,25 +12,22 @@ import os
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
-from urllib.parse import parse_qsl
+from typing import TYPE_CHECKING, Any, Final
 
 from or_cache_magic.core.records import UNKNOWN_COST, Cost
 from or_cache_magic.errors import OrCacheError, StoreError, UpstreamError
 from or_cache_magic.money.listings import (
-    MODELS_PATH,
     Endpoint,
     ModelListing,
     ModelPricing,
     Name,
     endpoints_path,
-    find_model,
     model_path,
-    read_models,
-    read_offers,
+    read_endpoints,
+    read_model,
     trimmed,
 )
 
@@ -42,7 +39,7 @@ if TYPE_CHECKING:
     from or_cache_magic.money.estimate import Estimate
     from or_cache_magic.storage.database import Database
 
-__all__ = ["FRESH_S", "ModelList", "Page", "Pages", "PriceCatalog"]
+__all__ = ["FRESH_S", "Page", "Pages", "PriceCatalog"]
 
 _RETRY_S: Final = 60.0
 """How long after a fetch that failed the next is tried: an ask without a network waits once."""
@@ -54,7 +51,6 @@ _CLOCKS_DIFFER_S: Final = 3600.0
 _WAIT_S: Final = 0.25
 """For a lock of the file: a list that is not kept is fetched again tomorrow, no more."""
 
-_MOST_PAGES: Final = 50
 _LARGEST_BYTES: Final = 1 << 24
 """Of a list when inflated: a crafted row can hold far more than it seems to."""
 
@@ -63,21 +59,21 @@ _KEEP: Final = "INSERT OR REPLACE INTO or_listing (base_url, path, fetched, body
 
 
 class Page:
-    """What was told at one path, trimmed, and when."""
+    """What is listed at one path, trimmed, and when it was fetched."""
 
     def __init__(self, fetched_s: float, data: Any) -> None:
         self.fetched_s = fetched_s
         self.data = data
 
     @cached_property
-    def models(self) -> tuple[ModelListing, ...]:
-        """The models in it."""
-        return read_models(self.data, self.fetched_s)
+    def listing(self) -> ModelListing | None:
+        """The model's entry in it."""
+        return read_model(self.data)
 
     @cached_property
-    def offers(self) -> tuple[Endpoint, ...]:
-        """The offers in it."""
-        return read_offers(self.data, self.fetched_s)
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        """The endpoints in it."""
+        return read_endpoints(self.data, self.fetched_s)
 
 
 class Pages:
@@ -86,7 +82,7 @@ class Pages:
     Args:
         database: Keeps them. While there is no file, or it can't be written, they are only in memory.
         fetch: Fetches JSON: `Gateway.fetch`. Called without a transaction being open.
-        clock: Tells UTC epoch seconds.
+        clock: Gives UTC epoch seconds.
     """
 
     def __init__(self, database: Database, fetch: Callable[..., Any], clock: Callable[[], float]) -> None:
@@ -103,7 +99,7 @@ class Pages:
         return page is not None and self._clock() - page.fetched_s < fresh_s
 
     def why_none(self, base_url: str, path: str) -> str:
-        """Why there is no page, as what is said of a model."""
+        """Return why there is no page, as what is said of a model."""
         if (base_url, path) in self._failed:
             return "is not listed"
         if (base_url, _ANY) in self._failed:
@@ -111,7 +107,7 @@ class Pages:
         return "has no price that is known here, and none may be fetched"
 
     def get(self, base_url: str, path: str, fresh_s: float, *, may_fetch: bool) -> Page | None:
-        """What is told at a path: from memory, the file or the network; an old one rather than none.
+        """Return what is listed at a path: from memory, the file or the network; an old one rather than none.
 
         Args:
             base_url: By whom.
@@ -149,12 +145,10 @@ class Pages:
         return self._clock() - failed_s < _RETRY_S
 
     def _fetched(self, place: tuple[str, str]) -> Page | None:
-        """What OpenRouter tells there now, also put in the file; None when it tells nothing."""
+        """Fetch what OpenRouter lists there now, and put it in the file; None when that is nothing."""
         base_url, path = place
         try:
-            data = (
-                self._whole_list(base_url) if path == MODELS_PATH else self._told(base_url, path, {})["data"]
-            )
+            data = self._ask(base_url, path)
         except OrCacheError as exc:
             gone = isinstance(exc, UpstreamError) and exc.status == 404  # noqa: PLR2004 - HTTP
             self._failed[place if gone else (base_url, _ANY)] = self._clock()
@@ -165,33 +159,16 @@ class Pages:
         self._keep(place, page)
         return page
 
-    def _told(self, base_url: str, path: str, params: Mapping[str, str]) -> Mapping[str, Any]:
-        """A reply that tells something."""
-        reply = self._fetch(path, base_url=base_url, params=params, needs_key=False)
-        if not isinstance(reply, Mapping) or not reply.get("data"):
-            raise UpstreamError(f"{base_url}{path} tells nothing that is understood here")
-        return reply
-
-    def _whole_list(self, base_url: str) -> list[Any]:
-        return [item for page in self._pages_of_models(base_url) for item in page]
-
-    def _pages_of_models(self, base_url: str) -> Iterator[list[Any]]:
-        params = {"output_modalities": "all"}
-        for _ in range(_MOST_PAGES):
-            reply = self._told(base_url, MODELS_PATH, params)
-            if isinstance(reply["data"], list):
-                yield reply["data"]
-            links = reply.get("links")
-            link = links.get("next") if isinstance(links, Mapping) else None
-            # Of the link only the query is followed: the key goes to no other host.
-            query = parse_qsl(link.partition("?")[2] if isinstance(link, str) else "")
-            more = {**params, **{name: value for name, value in query if name in ("offset", "limit")}}
-            if more == params:
-                return
-            params = more
+    def _ask(self, base_url: str, path: str) -> Any:
+        """Return the ``data`` of a reply; raises `OrCacheError` when there is none."""
+        reply = self._fetch(path, base_url=base_url, params={}, needs_key=False)
+        data = reply.get("data") if isinstance(reply, Mapping) else None
+        if not data:
+            raise UpstreamError(f"{base_url}{path} has nothing that is understood here")
+        return data
 
     def _read(self, place: tuple[str, str]) -> Page | None:
-        """What the file has; None when that is nothing, or not to be understood."""
+        """Return what the file has; None when that is nothing, or not to be understood."""
         try:
             rows = self._database.select(_FIND, place)
         except StoreError:
@@ -211,7 +188,7 @@ class Pages:
         return Page(fetched_s, trimmed(data))
 
     def _keep(self, place: tuple[str, str], page: Page) -> None:
-        """Puts a list in the file, if there is one: a folder is made for answers, not for prices."""
+        """Put a list in the file, if there is one: a folder is made for answers, not for prices."""
         body = zlib.compress(json.dumps(page.data, separators=(",", ":")).encode())
         with suppress(StoreError):
             if self._database.exists():
@@ -226,20 +203,13 @@ _LATEST_S: Final = 60.0
 """A list younger than this can't be bettered by fetching it again."""
 
 
-class ModelList(NamedTuple):
-    """All models that are listed, and when they were fetched (UTC epoch seconds)."""
-
-    models: tuple[ModelListing, ...]
-    listed_s: float
-
-
 class PriceCatalog:
     """The lists of OpenRouter, and what calls cost by them. Thread-safe; two threads fetch once.
 
     Args:
         database: Keeps the lists. While there is no file, or it can't be written, they are only in memory.
         fetch: Fetches JSON: `Gateway.fetch`. Called without a transaction being open.
-        clock: Tells UTC epoch seconds.
+        clock: Gives UTC epoch seconds.
     """
 
     def __init__(
@@ -248,80 +218,60 @@ class PriceCatalog:
         self._clock = clock
         self._pages = Pages(database, fetch, clock)
 
-    def models(self, base_url: str, *, fresh_s: float = FRESH_S, may_fetch: bool = True) -> ModelList | None:
-        """All models, of every kind; None when they are not known and can't be fetched.
-
-        Args:
-            base_url: Whose.
-            fresh_s: How old a list may be before it is fetched again, in seconds. When that fails, or may not
-                be, an older one is given.
-            may_fetch: Whether the network may be asked.
-        """
-        page = self._pages.get(base_url, MODELS_PATH, fresh_s, may_fetch=may_fetch)
-        return ModelList(page.models, page.fetched_s) if page is not None else None
-
-    def listing(
-        self, base_url: str, model: str, *, fresh_s: float = FRESH_S, may_fetch: bool = True
-    ) -> ModelListing | None:
-        """What is listed of a model, by its id with or without variants, its canonical slug or an alias.
-
-        None when it is not known and can't be fetched; the arguments are those of `models`.
-        """
-        return self._listing(base_url, model, fresh_s, may_fetch=may_fetch)[0]
-
-    def offers(
-        self, base_url: str, model: str, *, fresh_s: float = FRESH_S, may_fetch: bool = True
-    ) -> tuple[Endpoint, ...] | None:
-        """Who offers a model at which prices; None when that is not known and can't be fetched.
-
-        The arguments are those of `models`.
-        """
-        listed = self.listed(base_url, model, fresh_s=fresh_s, may_fetch=may_fetch)
-        return None if listed.why_not else listed.offers
-
-    def listed(
+    def pricing(
         self, base_url: str, model: str, *, fresh_s: float = FRESH_S, may_fetch: bool = True
     ) -> ModelPricing:
-        """All that is listed of a model as a request names it; the arguments are those of `models`."""
+        """Return all that is listed of a model, by its id with or without variants, canonical slug or alias.
+
+        Args:
+            base_url: By whom.
+            model: As a request names it.
+            fresh_s: How old a list may be before it is fetched again, in seconds. When that fails, or may not
+                be, an older one is taken.
+            may_fetch: Whether the network may be asked.
+        """
         name = Name.of(model)
         if not name.is_id:
             return ModelPricing(model, why_not=f"{model[:60]!r} is no model's id")
-        listing, listing_s = self._listing(base_url, model, fresh_s, may_fetch=may_fetch)
-        if listing is None and ":" in name.base:  # OpenRouter may tell of the model that it is a variant of
-            path = model_path(name.base)
-            told = self._pages.get(base_url, path, fresh_s, may_fetch=False) is not None
-            why = "is not listed" if told else self._pages.why_none(base_url, path)
+        path = model_path(name.base)
+        entry = self._pages.get(base_url, path, fresh_s, may_fetch=may_fetch)
+        listing = entry.listing if entry is not None else None
+        variant = name.base.partition(":")[2]
+        # Where a variant is gone, OpenRouter may list the model that it was of: at another price.
+        if listing is not None and variant and listing.id.partition(":")[2] != variant:
+            listing = None
+        if listing is None and variant:
+            why = "is not listed" if entry is not None else self._pages.why_none(base_url, path)
             return ModelPricing(model, why_not=f"{model} {why}")
-        model_id = (listing.alias_target or listing.id) if listing is not None else name.base
-        path = endpoints_path(model_id)
+        listing_s = entry.fetched_s if entry is not None and listing is not None else None
+        path = endpoints_path((listing.alias_target or listing.id) if listing is not None else name.base)
         page = self._pages.get(base_url, path, fresh_s, may_fetch=may_fetch)
         if page is None:
-            return ModelPricing(
-                model, (), listing, listing_s, f"{model} {self._pages.why_none(base_url, path)}"
-            )
+            why = f"{model} {self._pages.why_none(base_url, path)}"
+            return ModelPricing(model, (), listing, listing_s, why)
         listed_s = page.fetched_s if listing_s is None else min(page.fetched_s, listing_s)
-        return ModelPricing(model, page.offers, listing, listed_s)
+        return ModelPricing(model, page.endpoints, listing, listed_s)
 
     def known(self, base_url: str, model: str) -> ModelPricing:
-        """`listed` as far as it is known, however old; asks nobody."""
-        return self.listed(base_url, model, may_fetch=False)
+        """Return `pricing` as far as it is known, however old; asks nobody."""
+        return self.pricing(base_url, model, may_fetch=False)
 
     def estimate(self, request: Request, at_s: float, *, may_fetch: bool = True) -> Estimate:
-        """What a call may cost if it is sent at this time (UTC epoch seconds); see `pricing.estimate`."""
+        """Return what a call may cost if sent at this time (UTC epoch seconds); see `money.estimate`."""
         from or_cache_magic.core.tokens import request_tokens
         from or_cache_magic.money.estimate import asked_models, estimate, hides
 
         tokens = request_tokens(request.body)
-        listed = []
+        pricings = []
         for model in asked_models(request.body):
-            one = self.listed(request.base_url, model, may_fetch=may_fetch)
-            if may_fetch and hides(one, tokens, at_s):
-                one = self.listed(request.base_url, model, fresh_s=_LATEST_S)
-            listed.append(one)
-        return estimate(request.body, tokens, listed, at_s, prompt_cache=request.prompt_cache)
+            pricing = self.pricing(request.base_url, model, may_fetch=may_fetch)
+            if may_fetch and hides(pricing, tokens, at_s):
+                pricing = self.pricing(request.base_url, model, fresh_s=_LATEST_S)
+            pricings.append(pricing)
+        return estimate(request.body, tokens, pricings, at_s, prompt_cache=request.prompt_cache)
 
     def tokens_cost(self, request: Request, answer: Answer, at_s: float) -> Cost:
-        """What a call cost by its tokens, where the lists that are known leave no doubt; asks nobody.
+        """Return what a call cost by its tokens, where the lists that are known leave no doubt; asks nobody.
 
         Args:
             request: What was asked.
@@ -330,22 +280,22 @@ class PriceCatalog:
         """
         from or_cache_magic.money.call_cost import tokens_cost
 
-        call = self._made(request, answer, at_s)
+        call = self._completed(request, answer, at_s)
         cost_usd = None if call is None else tokens_cost(call)
         return UNKNOWN_COST if cost_usd is None else Cost(cost_usd, "estimated")
 
     def prompt_cache_saved(self, request: Request, answer: Answer, at_s: float) -> Decimal | None:
-        """What the provider's prompt caching took off a call; below 0 where it cost more; asks nobody.
+        """Return what the provider's prompt caching took off a call; below 0 where it cost more; asks nobody.
 
         None where the lists that are known leave a doubt; the arguments are those of `tokens_cost`.
         """
         from or_cache_magic.money.call_cost import prompt_cache_saved
 
-        call = self._made(request, answer, at_s)
+        call = self._completed(request, answer, at_s)
         return None if call is None else prompt_cache_saved(call, answer.prompt_cost_usd)
 
-    def _made(self, request: Request, answer: Answer, at_s: float) -> CompletedCall | None:
-        """A call as if it had named only the model that served it; None when that one is not known."""
+    def _completed(self, request: Request, answer: Answer, at_s: float) -> CompletedCall | None:
+        """Return a call as if it had named only the model that served it; None when that one is not known."""
         from or_cache_magic.money.call_cost import CompletedCall
         from or_cache_magic.money.estimate import asked_models, writes_for_1h
 
@@ -353,29 +303,11 @@ class PriceCatalog:
         if answer.usage is None:
             return None
         for name in names:
-            listed = self.known(request.base_url, name)
-            model = listed.listing
+            pricing = self.known(request.base_url, name)
+            model = pricing.listing
             ids = () if model is None else (model.id, model.canonical_slug, model.alias_target)
             if len(names) == 1 or answer.model in ids:
                 body = {**request.body, "model": name, "models": None}
                 written_1h = writes_for_1h(body, request.prompt_cache)
-                return CompletedCall(answer.usage, listed, body, at_s, answer.provider, written_1h)
+                return CompletedCall(answer.usage, pricing, body, at_s, answer.provider, written_1h)
         return None
-
-    def _listing(
-        self, base_url: str, model: str, fresh_s: float, *, may_fetch: bool
-    ) -> tuple[ModelListing | None, float | None]:
-        """A model's listing and its date."""
-        name = Name.of(model)
-        if not name.is_id:
-            return None, None
-        every = self._pages.get(base_url, MODELS_PATH, fresh_s, may_fetch=False)
-        in_list = find_model(every.models, name.base) if every is not None else None
-        if every is not None and in_list is not None and self._pages.is_fresh(every, fresh_s):
-            return in_list, every.fetched_s
-        page = self._pages.get(base_url, model_path(name.base), fresh_s, may_fetch=may_fetch)
-        alone = page.models[0] if page is not None and page.models else None
-        # Where a variant is gone, OpenRouter may tell of the model that it was of: at another price.
-        if alone is not None and name.base.partition(":")[2] in ("", alone.id.partition(":")[2]):
-            return alone, page.fetched_s if page is not None else None
-        return (in_list, every.fetched_s) if every is not None and in_list is not None else (None, None)

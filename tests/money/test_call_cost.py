@@ -24,10 +24,10 @@ BODY = {"model": "a/b", "messages": [{"role": "user", "content": "x"}]}
 
 
 def listed(*pricings, listed_s=NOW_S, names=("P", "Q", "R")):
-    offers = tuple(
+    endpoints = tuple(
         Endpoint(name, name.lower(), read_price(p)) for name, p in zip(names, pricings, strict=False)
     )
-    return ModelPricing("a/b", offers, ModelListing("a/b", outputs=("text",)), listed_s)
+    return ModelPricing("a/b", endpoints, ModelListing("a/b", outputs=("text",)), listed_s)
 
 
 def cost(*pricings, usage=USAGE, body=BODY, at_s=NOW_S, **more):
@@ -91,6 +91,13 @@ def test_tokens_cost__needs_no_count_without_a_price_of_its_own():
 def test_tokens_cost__is_unknown_in_doubt(pricing, usage):
     """Unknown prices, discounts, zeros that may mean either, an hour that began during the call."""
     assert cost(pricing, usage=usage) is None
+
+
+def test_tokens_cost__is_known_where_every_hour_costs_the_same():
+    """An hour's price that does not bear on the call leaves no doubt: of long prompts, or of what it did not use."""
+    long = {"utc_start": 1155, "utc_end": 1400, "min_prompt_tokens": 1000, "prompt": "0.000005"}
+    searches = {"utc_start": 1155, "utc_end": 1400, "web_search": "0.5"}
+    assert cost(PLAIN | {"overrides": [long, searches]}) == Decimal("0.0012")
 
 
 @pytest.mark.parametrize(
@@ -164,6 +171,24 @@ def test_prompt_cache_saved__is_unknown_in_doubt():
     )
 
 
+def test_prompt_cache_saved__of_a_price_by_the_hour():
+    """The reply's own amount says which hour's prices were billed, unless they come to the same."""
+    night = {"utc_start": 1155, "utc_end": 30, "prompt": "0.0000015", "input_cache_read": "0.00000015"}
+    usage = Usage(1000, 100, 600, 0)
+    priced = SONNET | {"overrides": [night]}
+    assert saved(priced, usage=usage) is None
+    # 400 * $3 + 600 * $0.30, and half of it, a million
+    assert saved(priced, usage=usage, prompt_cost_usd=Decimal("0.00138")) == Decimal("0.00162")
+    assert saved(priced, usage=usage, prompt_cost_usd=Decimal("0.00069")) == Decimal("0.00081")
+    # When all was read, the cost of reading does not say what the same would have cost unread.
+    whole = Usage(600, 100, 600, 0)
+    only_prompt = SONNET | {"overrides": [night | {"input_cache_read": None, "prompt": "0.0000015"}]}
+    assert saved(only_prompt, usage=whole, prompt_cost_usd=Decimal("0.00018")) is None
+    hidden = SONNET | {"overrides": [{"region": "eu", "prompt": "0.000003"}]}
+    assert saved(hidden, usage=whole, prompt_cost_usd=Decimal("0.00018")) is None
+    assert saved(hidden, usage=usage, prompt_cost_usd=Decimal("0.00138")) == Decimal("0.00162")
+
+
 rates = st.integers(1, 500).map(lambda n: Decimal(n) / 10**8)
 maybe = st.none() | rates
 
@@ -172,14 +197,16 @@ maybe = st.none() | rates
     st.builds(SimulatedPrice, rates, rates, maybe, maybe, maybe),
     st.integers(0, 5000), st.integers(0, 5000), st.integers(0, 5000), st.integers(0, 5000), st.booleans(),
 )  # fmt: skip
-def test_counted__is_what_the_simulator_bills(price, plain, cached, written, completion, for_1h):
-    """Law: counted amounts are the simulator's bill and discount, to the last digit."""
+def test_tokens_cost__is_what_the_simulator_bills(price, plain, cached, written, completion, for_1h):
+    """Law: calculated amounts are the simulator's bill and discount, to the last digit."""
     counts = TokenCounts(plain + cached + written, completion, cached, written, written if for_1h else 0)
     billed = bill(counts, price)
     ours = Price(price.prompt, price.completion, input_cache_read=price.cache_read,
                  input_cache_write=price.cache_write, input_cache_write_1h=price.cache_write_1h)  # fmt: skip
     usage = Usage(counts.prompt, completion, cached, written, 0)
-    offers = ModelPricing("a/b", (Endpoint("P", "p", ours),), ModelListing("a/b", outputs=("text",)), NOW_S)
-    call = CompletedCall(usage, offers, BODY, NOW_S, written_1h=for_1h)
+    endpoints = ModelPricing(
+        "a/b", (Endpoint("P", "p", ours),), ModelListing("a/b", outputs=("text",)), NOW_S
+    )
+    call = CompletedCall(usage, endpoints, BODY, NOW_S, written_1h=for_1h)
     assert tokens_cost(call) == billed.total_usd
     assert prompt_cache_saved(call, billed.prompt_usd) == billed.discount_usd

@@ -92,129 +92,84 @@ def put(database, sim, path, fetched_s, data: bytes) -> None:
         ("", None),
     ],
 )
-@pytest.mark.parametrize("whole_list", [False, True], ids=["alone", "in the list"])
-def test_listing__finds_models_as_requests_name_them(book, sim, model, listed_id, whole_list):
-    """By id, canonical slug, alias and variant, asked for alone or found in the list."""
-    if whole_list:
-        book.models(sim.base_url)
-    found = book.listing(sim.base_url, model)
-    found_id = None if found is None else found.alias_target or found.id
-    assert found_id == listed_id
+def test_pricing__finds_models_as_requests_name_them(book, sim, model, listed_id):
+    """By id, canonical slug, alias and variant."""
+    found = book.pricing(sim.base_url, model).listing
+    assert (None if found is None else found.alias_target or found.id) == listed_id
 
 
-def test_offers__are_all_who_offer_it(book, sim):
+def test_pricing__has_all_who_offer_it(book, sim):
     """Every provider and tier, an alias's from the model that it stands for."""
-    tags = [offer.tag for offer in book.offers(sim.base_url, "openai/gpt-5-mini:nitro")]
+    tags = [endpoint.tag for endpoint in book.pricing(sim.base_url, "openai/gpt-5-mini:nitro").endpoints]
     assert tags == ["openai", "azure", "openai/flex", "openai/priority"]
-    assert len(book.offers(sim.base_url, "~anthropic/claude-opus-latest")) == 3
+    assert len(book.pricing(sim.base_url, "~anthropic/claude-opus-latest").endpoints) == 3
     assert asked(sim)[-1] == "/models/anthropic/claude-opus-4.6/endpoints"
 
 
-def test_listed__says_why_nothing_is_known(book, sim):
+def test_pricing__says_why_nothing_is_known(book, sim):
     """A model that is not listed, a text that is no id, and what may not be fetched."""
-    assert book.listed(sim.base_url, "no/such").why_not == "no/such is not listed"
-    assert book.listed(sim.base_url, "openai/gpt-4o:free").why_not == "openai/gpt-4o:free is not listed"
-    assert book.listed(sim.base_url, "@preset/x").why_not == "'@preset/x' is no model's id"
+    assert book.pricing(sim.base_url, "no/such").why_not == "no/such is not listed"
+    assert book.pricing(sim.base_url, "openai/gpt-4o:free").why_not == "openai/gpt-4o:free is not listed"
+    assert book.pricing(sim.base_url, "@preset/x").why_not == "'@preset/x' is no model's id"
     unknown = "has no price that is known here, and none may be fetched"
     assert book.known(sim.base_url, MINI).why_not == f"{MINI} {unknown}"
-    assert book.offers(sim.base_url, "no/such") is None
-
-
-def test_models__follows_pages_and_lists_every_kind(database, gateway, sim, clock):
-    """The list comes in pages; models that answer in images are in it; routers have no price."""
-
-    def small_pages(path, *, params, **options):
-        return gateway.fetch(path, params={"limit": "5", **params}, **options)
-
-    models, listed_s = PriceCatalog(database, small_pages, clock).models(sim.base_url)
-    whole = PriceCatalog(database, gateway.fetch, clock).models(sim.base_url, fresh_s=0).models
-    assert (len(models), models, listed_s) == (len(sim_models()), whole, clock.now_s)
-    assert {"google/gemini-2.5-flash-image", "openrouter/auto"} <= {model.id for model in models}
-    assert next(m for m in models if m.id == "openrouter/auto").price.unknown >= {"prompt", "completion"}
-
-
-def sim_models():
-    from or_cache_magic.simulator.catalog import MODELS
-
-    return MODELS
-
-
-@pytest.mark.parametrize(
-    "link", ["https://evil.example/models?offset=9", "?offset=0", "//[", 3, "/models?offset=\ud800"], ids=repr
-)
-def test_models__follows_no_link_to_elsewhere(database, clock, link):
-    """Of the link to the next page only the place in the list is taken, and the pages end."""
-    seen = []
-
-    def endless(path, *, base_url, params, needs_key):
-        seen.append((path, base_url))
-        return {"data": [{"id": "a/b"}], "links": {"next": link}}
-
-    models = PriceCatalog(database, endless, clock).models("http://here").models
-    assert {model.id for model in models} == {"a/b"}
-    assert set(seen) == {("/models", "http://here")}
-    assert len(seen) <= 50
 
 
 @pytest.mark.parametrize(
     "reply", [None, [], "x", {}, {"data": None}, {"data": []}, {"error": {"code": 500}}], ids=repr
 )
-def test_models__of_a_server_that_tells_something_else(database, clock, reply):
+def test_pricing__of_a_server_that_tells_something_else(database, clock, reply):
     """What is no list is nothing, as if it could not be fetched."""
     book = PriceCatalog(database, lambda path, **options: reply, clock)
-    assert book.models("http://here") is None
-    assert book.listing("http://here", MINI) is None
-    assert book.listed("http://here", MINI).why_not.endswith("none could be fetched")
+    assert book.pricing("http://here", MINI).why_not.endswith("none could be fetched")
 
 
 # -- keeping --------------------------------------------------------------------------------------
 
 
-def test_listed__is_fetched_once_a_day(book, sim, clock):
+def test_pricing__is_fetched_once_a_day(book, sim, clock):
     """Two requests for a model's first estimate, none for a day, and then again; the date is told."""
     fetched_s = clock.now_s
-    assert book.listed(sim.base_url, MINI).listed_s == fetched_s
+    assert book.pricing(sim.base_url, MINI).listed_s == fetched_s
     clock.now_s += FRESH_S - 1
-    assert book.listed(sim.base_url, MINI).listed_s == fetched_s
+    assert book.pricing(sim.base_url, MINI).listed_s == fetched_s
     assert asked(sim) == [f"/model/{MINI}", f"/models/{MINI}/endpoints"]
     clock.now_s += 1
-    assert book.listed(sim.base_url, MINI).listed_s == clock.now_s
+    assert book.pricing(sim.base_url, MINI).listed_s == clock.now_s
     assert len(asked(sim)) == 4
 
 
-def test_listed__outlives_the_process(book, database, gateway, sim, clock):
+def test_pricing__outlives_the_process(book, database, gateway, sim, clock):
     """Another process finds in the file what was fetched, and asks nobody."""
-    first = book.listed(sim.base_url, NIGHTLY)
-    models = book.models(sim.base_url)
+    first = book.pricing(sim.base_url, NIGHTLY)
     sim.clear()
     another = PriceCatalog(database, gateway.fetch, clock)
     assert another.known(sim.base_url, NIGHTLY) == first
-    assert another.models(sim.base_url) == models
     assert asked(sim) == []
 
 
-def test_listed__is_taken_from_another_kernel_when_that_is_newer(book, database, gateway, sim, clock):
+def test_pricing__is_taken_from_another_kernel_when_that_is_newer(book, database, gateway, sim, clock):
     """When a list is too old, the file is looked at before the network."""
-    book.listed(sim.base_url, MINI)
+    book.pricing(sim.base_url, MINI)
     clock.now_s += FRESH_S
-    PriceCatalog(database, gateway.fetch, clock).listed(sim.base_url, MINI)
+    PriceCatalog(database, gateway.fetch, clock).pricing(sim.base_url, MINI)
     sim.clear()
-    assert book.listed(sim.base_url, MINI).listed_s == clock.now_s
+    assert book.pricing(sim.base_url, MINI).listed_s == clock.now_s
     assert asked(sim) == []
 
 
-def test_listed__when_fetching_fails_is_old_rather_than_none(book, sim, clock):
+def test_pricing__when_fetching_fails_is_old_rather_than_none(book, sim, clock):
     """Without a connection the older list serves, with its date; it is tried again after a minute."""
-    first = book.listed(sim.base_url, MINI)
+    first = book.pricing(sim.base_url, MINI)
     url = sim.base_url
     sim.stop()
     clock.now_s += FRESH_S * 3
-    assert book.listed(url, MINI) == first
+    assert book.pricing(url, MINI) == first
     assert book.estimate(Request(body(), base_url=url), clock.now_s).listed_s == first.listed_s
-    assert book.listed(url, "openai/gpt-4o").why_not.endswith("none could be fetched")
+    assert book.pricing(url, "openai/gpt-4o").why_not.endswith("none could be fetched")
 
 
-def test_listed__tries_a_dead_network_once_a_minute(database, clock):
+def test_pricing__tries_a_dead_network_once_a_minute(database, clock):
     """One attempt for all models together, then silence for a minute."""
     attempts = []
 
@@ -224,71 +179,70 @@ def test_listed__tries_a_dead_network_once_a_minute(database, clock):
 
     book = PriceCatalog(database, dead, clock)
     for model in (MINI, SONNET, MINI):
-        assert book.offers("http://here", model) is None
+        assert not book.pricing("http://here", model).endpoints
     assert len(attempts) == 1
     clock.now_s += 60
-    book.offers("http://here", SONNET)
+    book.pricing("http://here", SONNET)
     assert len(attempts) == 2
 
 
-def test_listed__asks_again_for_a_model_that_was_not_there(book, sim, clock):
+def test_pricing__asks_again_for_a_model_that_was_not_there(book, sim, clock):
     """A 404 is remembered for a minute, for that model only."""
-    book.listed(sim.base_url, "no/such")
+    book.pricing(sim.base_url, "no/such")
     asked_once = len(asked(sim))
-    book.listed(sim.base_url, "no/such")
+    book.pricing(sim.base_url, "no/such")
     assert len(asked(sim)) == asked_once
-    assert book.offers(sim.base_url, MINI)
+    assert book.pricing(sim.base_url, MINI).endpoints
     clock.now_s += 60
-    book.listed(sim.base_url, "no/such")
+    book.pricing(sim.base_url, "no/such")
     assert len(asked(sim)) == 2 * asked_once + 2
 
 
 def test_known__never_fetches(book, sim, clock):
     """Nothing is asked, and an old list serves."""
-    assert book.known(sim.base_url, MINI).offers == ()
+    assert book.known(sim.base_url, MINI).endpoints == ()
     assert (
         book.estimate(Request(body(), base_url=sim.base_url), clock.now_s, may_fetch=False).high_usd is None
     )
-    assert book.models(sim.base_url, may_fetch=False) is None
     assert asked(sim) == []
-    fetched = book.listed(sim.base_url, MINI)
+    fetched = book.pricing(sim.base_url, MINI)
     clock.now_s += FRESH_S * 9
     sim.clear()
     assert book.known(sim.base_url, MINI) == fetched
     assert asked(sim) == []
 
 
-def test_listed__makes_no_folder(folder, gateway, sim, clock):
+def test_pricing__makes_no_folder(folder, gateway, sim, clock):
     """A folder is made for answers: while there is none, prices are in memory."""
     with closing(open_database(folder)) as database:
         book = PriceCatalog(database, gateway.fetch, clock)
-        assert book.listed(sim.base_url, MINI) == book.known(sim.base_url, MINI) != ()
+        assert book.pricing(sim.base_url, MINI) == book.known(sim.base_url, MINI) != ()
     assert not folder.exists()
 
 
-def test_listed__in_memory(gateway, sim, clock):
+def test_pricing__in_memory(gateway, sim, clock):
     """A cache without a folder has prices too."""
     with closing(open_database(":memory:")) as database:
         book = PriceCatalog(database, gateway.fetch, clock)
-        book.listed(sim.base_url, MINI)
-        book.listed(sim.base_url, MINI)
+        book.pricing(sim.base_url, MINI)
+        book.pricing(sim.base_url, MINI)
     assert len(asked(sim)) == 2
 
 
-def test_listed__when_the_file_is_locked(book, database, sim, clock):
+def test_pricing__when_the_file_is_locked(book, database, sim, clock):
     """Another program's lock costs a moment, and the prices are there."""
     with closing(sqlite3.connect(database.path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
-        assert book.offers(sim.base_url, MINI)
+        assert book.pricing(sim.base_url, MINI).endpoints
         other.execute("ROLLBACK")
     assert database.select("SELECT count(*) FROM or_listing") == [(0,)]
-    assert book.offers(sim.base_url, MINI)
+    assert book.pricing(sim.base_url, MINI).endpoints
     assert database.pop_notices() == ()
 
 
-def test_listed__when_the_folder_is_read_only(book, database, folder, gateway, sim, clock):
+def test_pricing__when_the_folder_is_read_only(book, database, folder, gateway, sim, clock):
     """What the file has is read, what is fetched is kept in memory, and nothing is raised."""
-    first = book.listed(sim.base_url, MINI)
+    first = book.pricing(sim.base_url, MINI)
     database.close()
     (folder / "cache.db").chmod(0o444)
     folder.chmod(0o555)
@@ -296,14 +250,14 @@ def test_listed__when_the_folder_is_read_only(book, database, folder, gateway, s
         with closing(open_database(folder)) as read_only:
             another = PriceCatalog(read_only, gateway.fetch, clock)
             assert another.known(sim.base_url, MINI) == first
-            assert another.offers(sim.base_url, SONNET)
+            assert another.pricing(sim.base_url, SONNET).endpoints
             if getattr(os, "geteuid", lambda: 0)():  # root writes anywhere
                 assert len(read_only.select("SELECT 1 FROM or_listing")) == 2
     finally:
         folder.chmod(0o755)
 
 
-def test_listed__two_threads_fetch_once(database, gateway, sim, clock):
+def test_pricing__two_threads_fetch_once(database, gateway, sim, clock):
     """Those who come while it is fetched wait for it."""
     entered, go_on = threading.Event(), threading.Event()
 
@@ -314,12 +268,12 @@ def test_listed__two_threads_fetch_once(database, gateway, sim, clock):
 
     book = PriceCatalog(database, slow, clock)
     with ThreadPoolExecutor(8) as pool:
-        waiting = [pool.submit(book.listed, sim.base_url, MINI) for _ in range(8)]
+        waiting = [pool.submit(book.pricing, sim.base_url, MINI) for _ in range(8)]
         assert entered.wait(10)
         go_on.set()
         results = [one.result(10) for one in waiting]
     assert len(asked(sim)) == 2
-    assert all(result == results[0] and result.offers for result in results)
+    assert all(result == results[0] and result.endpoints for result in results)
 
 
 # -- strangers' files -----------------------------------------------------------------------------
@@ -360,8 +314,8 @@ def test_known__reads_nothing_from_a_hostile_row(book, database, sim, clock, dat
     """A crafted row is as none, costs little, and is replaced by what is fetched."""
     path = f"/models/{MINI}/endpoints"
     put(database, sim, path, clock.now_s - age_s, data)
-    assert book.known(sim.base_url, MINI).offers == ()
-    assert len(book.offers(sim.base_url, MINI)) == 2
+    assert book.known(sim.base_url, MINI).endpoints == ()
+    assert len(book.pricing(sim.base_url, MINI).endpoints) == 2
     (row,) = database.select("SELECT fetched FROM or_listing WHERE path = ?", (path,))
     assert row == (clock.now_s,)
 
@@ -369,8 +323,8 @@ def test_known__reads_nothing_from_a_hostile_row(book, database, sim, clock, dat
 def test_known__reads_a_sound_row(book, database, sim, clock):
     """The control of the hostile ones: this row is read."""
     put(database, sim, f"/models/{MINI}/endpoints", clock.now_s, zlib.compress(GOOD))
-    (offer,) = book.known(sim.base_url, MINI).offers
-    assert (offer.tag, offer.price.prompt) == ("p", Decimal("0.1"))
+    (endpoint,) = book.known(sim.base_url, MINI).endpoints
+    assert (endpoint.tag, endpoint.price.prompt) == ("p", Decimal("0.1"))
 
 
 # -- estimates against real calls -----------------------------------------------------------------
@@ -471,7 +425,7 @@ def cache_at(open_cache, sim):
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(model=models, mark=marks, prompt=st.integers(0, 3), hour=st.integers(0, 23), tier=tiers)
-def test_counted__is_what_calls_reported(  # noqa: PLR0917
+def test_tokens_cost__is_what_calls_reported(  # noqa: PLR0917
     book, gateway, sim, clock, model, mark, prompt, hour, tier
 ):
     """Law: what is counted from tokens is the reported cost, and what prompt caching took off is the generation's."""
@@ -482,7 +436,7 @@ def test_counted__is_what_calls_reported(  # noqa: PLR0917
         {"role": "user", "content": f"Question {prompt}?"},
     ]
     request = Request(asked_for, base_url=sim.base_url, prompt_cache=mark or "")
-    book.listed(sim.base_url, model)
+    book.pricing(sim.base_url, model)
     answer = gateway.send(request, ReplyReader(lambda _text: None))
     cost = book.tokens_cost(request, answer, clock.now_s)
     assert cost.usd in (answer.cost.usd, None)
@@ -495,7 +449,7 @@ def test_counted__is_what_calls_reported(  # noqa: PLR0917
 
 def test_prompt_cache_saved__of_writing_and_reading(book, gateway, sim, clock):
     """The first call writes at a premium, the second reads: $-0.00… and $0.00…, as /generation tells."""
-    book.listed(sim.base_url, SONNET)
+    book.pricing(sim.base_url, SONNET)
     amounts = []
     for question in ("What is kept?", "Since when?"):
         asked_for = body(SONNET)
@@ -511,14 +465,14 @@ def test_prompt_cache_saved__of_writing_and_reading(book, gateway, sim, clock):
     assert amounts[0] < 0 < amounts[1]
 
 
-def test_counted__of_a_fallback_is_the_model_that_answered(book, gateway, sim, clock):
+def test_tokens_cost__of_a_fallback_is_the_model_that_answered(book, gateway, sim, clock):
     """Among fallbacks the one that served is told by the answer; without a list nothing is counted."""
     request = Request(body("openai/gpt-4o", models=[MINI]), base_url=sim.base_url)
     sim.script(scenario("plain"))
     answer = gateway.send(request, ReplyReader(lambda _text: None))
     assert book.tokens_cost(request, answer, clock.now_s) == (None, "unknown")
     for model in ("openai/gpt-4o", MINI):
-        book.listed(sim.base_url, model)
+        book.pricing(sim.base_url, model)
     assert book.tokens_cost(request, answer, clock.now_s) == (answer.cost.usd, "estimated")
     assert book.tokens_cost(request, answer._replace(model="another/model"), clock.now_s).usd is None
     assert book.tokens_cost(request, answer._replace(usage=None), clock.now_s).usd is None

@@ -13,9 +13,8 @@ from or_cache_magic.money.listings import (
     Endpoint,
     ModelListing,
     Name,
-    find_model,
-    read_models,
-    read_offers,
+    read_endpoints,
+    read_model,
     trimmed,
 )
 from or_cache_magic.money.price import Price
@@ -52,46 +51,48 @@ ENDPOINT = {
 }
 
 
-def test_read_models__has_what_a_model_tells():
+def test_read_model__has_what_a_model_tells():
     """Every field that is used, and nothing else."""
-    (model,) = read_models([MODEL])
-    price = Price(Decimal("0.000003"), Decimal("0.000015"), input_cache_write_1h=Decimal("0.000006"))
-    assert model == ModelListing(
-        "anthropic/claude-sonnet-4.6", "anthropic/claude-4.6-sonnet-20260217", "Anthropic: Claude Sonnet 4.6",
-        price, 1_000_000, 128_000, ("max_tokens", "tools"), ("text", "image"), ("text",),
-        "anthropic/claude-sonnet-4.6", "2027-05-01", 1_771_342_990,
+    assert read_model(MODEL) == ModelListing(
+        "anthropic/claude-sonnet-4.6", "anthropic/claude-4.6-sonnet-20260217", 1_000_000, ("text",),
+        "anthropic/claude-sonnet-4.6",
     )  # fmt: skip
-    assert read_models(MODEL) == (model,)
+    assert read_model(MODEL | {"context_length": None}).context_length == 900_000
 
 
-def test_read_models__leaves_out_what_is_broken():
-    """A model without an id is skipped, a field of another form is as if it were not there."""
-    odd = {"id": "a/b", "name": 5, "context_length": "many", "architecture": [], "top_provider": None, "pricing": "free",
-           "supported_parameters": ["x", 3, ""], "created": True, "alias_target": "c/d"}  # fmt: skip
-    models = read_models(
-        [None, 3, {}, {"id": ""}, {"id": 7}, {"id": "x" * 501}, {"id": "a/\x1b[31m"}, {"id": "\ud800"}, odd]
-    )
-    unpriced = Price(unknown=frozenset(["prompt", "completion"]))
-    assert models == (ModelListing("a/b", price=unpriced, supported_parameters=("x",)),)
+def test_read_model__leaves_out_what_is_broken():
+    """A model without an id is none, a field of another form is as if it were not there."""
+    ids = ["", 7, "x" * 501, "a/\x1b[31m", "\ud800", None]
+    assert [read_model({"id": broken}) for broken in ids] == [None] * len(ids)
+    odd = {
+        "id": "a/b",
+        "context_length": "many",
+        "architecture": [],
+        "top_provider": None,
+        "alias_target": "c/d",
+    }
+    assert read_model(odd) == ModelListing("a/b")
+    assert read_model({"id": "a/b", "architecture": {"output_modalities": ["x", 3, ""]}}).outputs == ("x",)
 
 
-@pytest.mark.parametrize("data", [None, 1, "x", {}, [], {"data": []}, {"endpoints": 3}], ids=repr)
+@pytest.mark.parametrize("data", [None, 1, "x", {}, [], {"data": []}, {"endpoints": 3}, [MODEL]], ids=repr)
 def test_read__of_nothing_is_nothing(data):
-    """What is no list has no models and no offers."""
-    assert read_models(data) == read_offers(data) == ()
+    """What is no object of OpenRouter's has no model and no endpoints."""
+    assert read_model(data) is None
+    assert read_endpoints(data) == ()
 
 
-def test_read_offers__has_what_an_endpoint_tells():
+def test_read_endpoints__has_what_an_endpoint_tells():
     """The tier is told by its field, else by the tag; numbers may be texts."""
     plain = {"tag": "deepinfra/fp8", "pricing": {"prompt": "0", "completion": "0"}}
     ultra = {"tag": "x", "service_tier": "ultrafast"}
-    offers = read_offers({"endpoints": [ENDPOINT, plain, ultra, {}, None, {"pricing": {}}]})
+    endpoints = read_endpoints({"endpoints": [ENDPOINT, plain, ultra, {}, None, {"pricing": {}}]})
     price = Price(Decimal("0.000001"), Decimal("0.000002"))
-    assert offers[0] == Endpoint(
+    assert endpoints[0] == Endpoint(
         "OpenAI", "openai/priority", price, "priority", "fp8", 400_000, 128_000, ("max_tokens",), True
     )
-    assert offers[1] == Endpoint("", "deepinfra/fp8", Price(Decimal(0), Decimal(0)))
-    assert (offers[2].tier, offers[2].price.unknown, len(offers)) == (
+    assert endpoints[1] == Endpoint("", "deepinfra/fp8", Price(Decimal(0), Decimal(0)))
+    assert (endpoints[2].tier, endpoints[2].price.unknown, len(endpoints)) == (
         "ultrafast",
         {"prompt", "completion"},
         3,
@@ -124,23 +125,11 @@ def test_name__that_is_no_id(asked):
     assert not Name.of(asked).is_id
 
 
-def test_find_model__by_id_then_by_slug():
-    """A canonical slug, which variants share, names the model without a variant."""
-    free, paid = ModelListing("a/b:free", "a/b-2026"), ModelListing("a/b", "a/b-2026")
-    assert [find_model([free, paid], name) for name in ("a/b:free", "a/b", "a/b-2026", "a/c")] == [
-        free,
-        paid,
-        paid,
-        None,
-    ]
-    assert find_model([free], "a/b-2026") is free
-
-
 def test_trimmed__is_small_and_reads_the_same():
     """What is kept of a list is what is read of it."""
-    assert "description" not in trimmed([MODEL])[0]
-    assert read_models(trimmed([MODEL])) == read_models([MODEL])
-    assert read_offers(trimmed({"endpoints": [ENDPOINT], "id": "x"})) == read_offers(
+    assert "description" not in trimmed(MODEL)
+    assert read_model(trimmed(MODEL)) == read_model(MODEL)
+    assert read_endpoints(trimmed({"endpoints": [ENDPOINT], "id": "x"})) == read_endpoints(
         {"endpoints": [ENDPOINT]}
     )
 
@@ -157,15 +146,13 @@ json_values = st.recursive(
 
 @given(
     json_values
-    | st.lists(
-        st.fixed_dictionaries({"id": json_values, "pricing": json_values, "top_provider": json_values}),
-        max_size=3,
-    )
+    | st.fixed_dictionaries({"id": json_values, "architecture": json_values, "top_provider": json_values})
+    | st.fixed_dictionaries({"endpoints": json_values})
 )
 def test_trimmed__law(data):
     """Law: any JSON can be read and trimmed, what is kept is JSON, and reads as the whole did."""
     kept = json.loads(json.dumps(trimmed(data), allow_nan=False))
     if isinstance(data, dict) and "endpoints" in data:
-        assert read_offers(kept) == read_offers(data)
+        assert read_endpoints(kept) == read_endpoints(data)
     else:
-        assert read_models(kept) == read_models(data)
+        assert read_model(kept) == read_model(data)

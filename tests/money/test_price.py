@@ -43,6 +43,13 @@ def at(hhmm: str, *, days: int = 0) -> float:
     return THURSDAY_S + days * DAY_S + hours * 3600 + minutes * 60
 
 
+def price_told(price: Price, tokens: int, at_s: float) -> Price:
+    """What is certain of the price of a prompt of this length at this time; the rest is None, and unknown."""
+    lowest, highest = price.between(tokens, tokens, at_s, at_s)
+    differ = {key for key in KEYS if getattr(lowest, key) != getattr(highest, key)}
+    return highest._replace(**dict.fromkeys(differ), unknown=highest.unknown | differ)
+
+
 def test_read_price__has_every_field():
     """Each price that OpenRouter documents is read, to the last digit."""
     price = read_price(EVERY)
@@ -97,8 +104,8 @@ def test_overrides__by_prompt_length_are_strict():
     """A threshold is exceeded strictly, and what an override does not name is inherited."""
     price = read_price({"prompt": "1", "completion": "2", "input_cache_read": "0.5",
                         "overrides": [{"min_prompt_tokens": 200000, "prompt": "3"}]})  # fmt: skip
-    assert price.at(200_000, 0) == Price(Decimal(1), Decimal(2), input_cache_read=Decimal("0.5"))
-    assert price.at(200_001, 0) == Price(Decimal(3), Decimal(2), input_cache_read=Decimal("0.5"))
+    assert price_told(price, 200_000, 0) == Price(Decimal(1), Decimal(2), input_cache_read=Decimal("0.5"))
+    assert price_told(price, 200_001, 0) == Price(Decimal(3), Decimal(2), input_cache_read=Decimal("0.5"))
 
 
 @pytest.mark.parametrize(
@@ -108,7 +115,7 @@ def test_overrides__by_prompt_length_are_strict():
 )  # fmt: skip
 def test_overrides__by_time_of_day_wrap_midnight(clock, prompt):
     """A window includes its start and excludes its end, and may go past midnight."""
-    assert read_price(NIGHT).at(10, at(clock)).prompt == Decimal(prompt)
+    assert price_told(read_price(NIGHT), 10, at(clock)).prompt == Decimal(prompt)
 
 
 @pytest.mark.parametrize(
@@ -127,7 +134,7 @@ def test_overrides__by_weekday(day, clock, prompt):
     """Days are UTC weekdays at the moment of the call: 2026-01-03 was a Saturday."""
     price = read_price({"prompt": "1", "completion": "1", "overrides": [
         {"utc_days": ["saturday", "Sunday"], "utc_start": 1000, "utc_end": 2400, "prompt": "3"}]})  # fmt: skip
-    assert price.at(10, at(clock, days=day)).prompt == prompt
+    assert price_told(price, 10, at(clock, days=day)).prompt == prompt
     assert datetime.fromtimestamp(at("00:00", days=2), timezone.utc).strftime("%A") == "Saturday"
 
 
@@ -135,7 +142,7 @@ def test_overrides__leave_the_unknown_unknown():
     """What is unknown stays so under overrides, until one names it; and one may make a price unknown."""
     price = read_price({"prompt": "-1", "completion": "1", "request": "-1", "overrides": [
         {"min_prompt_tokens": 10, "prompt": "2"}, {"min_prompt_tokens": 20, "completion": "-1"}]})  # fmt: skip
-    assert [price.at(tokens, 0).unknown for tokens in (10, 20, 21)] == [
+    assert [price_told(price, tokens, 0).unknown for tokens in (10, 20, 21)] == [
         {"prompt", "request"}, {"request"}, {"request", "completion"}]  # fmt: skip
 
 
@@ -146,7 +153,7 @@ def test_overrides__all_conditions_must_hold_and_later_ones_win():
         {"min_prompt_tokens": 100, "prompt": "3"},
         {"min_prompt_tokens": 10, "utc_start": 600, "utc_end": 700, "completion": "4"},
     ]})  # fmt: skip
-    rates = [(price.at(tokens, at(clock)).prompt, price.at(tokens, at(clock)).completion)
+    rates = [(price_told(price, tokens, at(clock)).prompt, price_told(price, tokens, at(clock)).completion)
              for tokens, clock in ((10, "06:30"), (11, "05:59"), (11, "06:00"), (101, "06:59"), (101, "07:00"))]  # fmt: skip
     assert rates == [(1, 1), (2, 2), (2, 4), (3, 4), (3, 2)]
 
@@ -162,7 +169,7 @@ def test_overrides__all_conditions_must_hold_and_later_ones_win():
 def test_overrides__whose_conditions_are_not_understood_leave_a_doubt(condition):
     """Where it can't be told whether an override applies, its keys are unknown, and the range has both rates."""
     price = read_price({"prompt": "1", "completion": "2", "overrides": [{"prompt": "3", **condition}]})
-    assert price.at(10, at("01:30")) == Price(None, Decimal(2), unknown=frozenset(["prompt"]))
+    assert price_told(price, 10, at("01:30")) == Price(None, Decimal(2), unknown=frozenset(["prompt"]))
     lowest, highest = price.between(10, 10, at("01:30"), at("01:30"))
     assert (lowest.prompt, highest.prompt) == (1, 3)
 
@@ -171,8 +178,10 @@ def test_price__of_another_hour_is_not_guessed():
     """A list that was fetched while a cheap hour ran shows its rate, and does not tell the usual one."""
     fetched_by_night = NIGHT | {"prompt": "0.00000014"}
     price = read_price(fetched_by_night)
-    assert price.at(10, at("20:00")).prompt == Decimal("0.00000014")
-    assert price.at(10, at("12:00")) == Price(None, Decimal("0.00000042"), unknown=frozenset(["prompt"]))
+    assert price_told(price, 10, at("20:00")).prompt == Decimal("0.00000014")
+    assert price_told(price, 10, at("12:00")) == Price(
+        None, Decimal("0.00000042"), unknown=frozenset(["prompt"])
+    )
     assert price.between(10, 10, at("12:00"), at("12:00"))[1].unknown == {"prompt"}
 
 
@@ -183,19 +192,19 @@ def test_price__of_another_hour_is_told_by_when_it_was_listed():
         "completion": "2",
         "overrides": [{"utc_start": 1630, "utc_end": 30, "prompt": "3"}],
     }
-    assert read_price(same, at("12:00")).at(10, at("12:00")).prompt == 3
-    assert read_price(same, at("20:00")).at(10, at("12:00")).unknown == {"prompt"}
+    assert price_told(read_price(same, at("12:00")), 10, at("12:00")).prompt == 3
+    assert price_told(read_price(same, at("20:00")), 10, at("12:00")).unknown == {"prompt"}
     # OpenRouter's edge may have kept it from before the window closed.
-    assert read_price(same, at("00:35")).at(10, at("12:00")).unknown == {"prompt"}
-    assert read_price(same).at(10, at("12:00")).unknown == {"prompt"}
+    assert price_told(read_price(same, at("00:35")), 10, at("12:00")).unknown == {"prompt"}
+    assert price_told(read_price(same), 10, at("12:00")).unknown == {"prompt"}
 
 
 def test_price__of_another_hour_is_told_where_windows_cover_the_day():
     """When every hour has its window, any list tells every hour's rate, as the simulator's do."""
     day = {"utc_start": 30, "utc_end": 1630, "prompt": "0.00000028"}
     price = read_price(NIGHT | {"prompt": "0.00000014", "overrides": [day, *NIGHT["overrides"]]})
-    assert price.at(10, at("12:00")).prompt == Decimal("0.00000028")
-    assert price.at(10, at("16:30")).prompt == Decimal("0.00000014")
+    assert price_told(price, 10, at("12:00")).prompt == Decimal("0.00000028")
+    assert price_told(price, 10, at("16:30")).prompt == Decimal("0.00000014")
 
 
 def test_between__spans_lengths_and_hours():
@@ -215,13 +224,22 @@ def test_between__spans_lengths_and_hours():
     assert price.between(1, 1, at("05:55"), at("05:59"))[1].completion == 2
 
 
+def test_overrides__in_doubt_are_independent():
+    """Of several that may or may not apply, each alone is possible."""
+    doubts = [{"region": "eu", "prompt": "1"}, {"region": "us", "prompt": "9"}]
+    price = read_price({"prompt": "5", "completion": "2", "overrides": doubts})
+    assert {reading.prompt for reading in price.readings(10, 10, 0, 0)} == {5, 1, 9}
+    lowest, highest = price.between(10, 10, 0, 0)
+    assert (lowest.prompt, highest.prompt) == (1, 9)
+
+
 def test_discount__stands_for_both_readings():
     """Whether listed prices are lowered already isn't documented: at a discount both are possible."""
     price = read_price({"prompt": "4", "completion": "8", "discount": 0.25})
     lowest, highest = price.between(1, 1, 0, 0)
     assert (lowest.prompt, highest.prompt, lowest.completion) == (3, 4, 6)
-    assert price.at(1, 0).unknown == {"prompt", "completion"}
-    assert read_price({"prompt": "4", "completion": "8", "discount": 0}).at(1, 0).prompt == 4
+    assert price_told(price, 1, 0).unknown == {"prompt", "completion"}
+    assert price_told(read_price({"prompt": "4", "completion": "8", "discount": 0}), 1, 0).prompt == 4
 
 
 @pytest.mark.parametrize("discount", [-0.1, 1.5, "odd", [1]], ids=repr)
@@ -263,22 +281,22 @@ moments = st.integers(0, 14 * 1440 - 1).map(lambda minute: THURSDAY_S + minute *
 
 
 @given(endpoints(), moments, moments, st.integers(0, 400))
-def test_at__is_the_simulators_price_or_unknown(endpoint, fetched_s, at_s, tokens):
+def test_price__is_the_simulators_price_or_unknown(endpoint, fetched_s, at_s, tokens):
     """Law: whenever the list was fetched, a price that it gives for a time is the one that is billed then."""
-    told, billed = listed(endpoint, fetched_s).at(tokens, at_s), price_at(endpoint, tokens, at_s)
+    told, billed = price_told(listed(endpoint, fetched_s), tokens, at_s), price_at(endpoint, tokens, at_s)
     assert told.prompt in (billed.prompt, None)
     assert told.completion in (billed.completion, None)
     assert {key for key in ("prompt", "completion") if getattr(told, key) is None} == told.unknown
 
 
 @given(endpoints(), moments, st.integers(0, 400))
-def test_at__knows_the_price_of_the_moment_it_was_fetched(endpoint, at_s, tokens):
+def test_price__knows_the_price_of_the_moment_it_was_fetched(endpoint, at_s, tokens):
     """Law: a list that was fetched while no window was open tells the price of that moment."""
     for override in endpoint.overrides:
         alone = replace(endpoint, overrides=(replace(override, prompt=Decimal(7)),))
         open_lately = any(price_at(alone, 0, at_s + minutes * 60).prompt == 7 for minutes in range(-10, 2))
         assume(not open_lately or override.utc_start is None)
-    told, billed = listed(endpoint, at_s).at(tokens, at_s), price_at(endpoint, tokens, at_s)
+    told, billed = price_told(listed(endpoint, at_s), tokens, at_s), price_at(endpoint, tokens, at_s)
     assert (told.prompt, told.completion) == (billed.prompt, billed.completion)
 
 
@@ -316,4 +334,7 @@ def test_read_price__takes_anything(pricing, tokens, at_s):
 def test_read_price__refuses_a_flood_of_overrides():
     """A price with thousands of overrides is nobody's, and costs no time."""
     entry = {"min_prompt_tokens": 1, "prompt": "1"}
-    assert read_price({"prompt": "1", "completion": "1", "overrides": [entry] * 10_000}).unknown == set(KEYS)
+    flood = {"prompt": "1", "completion": "1", "overrides": [entry] * 10_000}
+    assert read_price(flood).unknown == set(KEYS)
+    odd = [{"region": str(number), "prompt": "1"} for number in range(50)]
+    assert read_price(flood | {"overrides": odd}).between(1, 1, 0, 0)[1].unknown == set(KEYS)

@@ -302,7 +302,7 @@ def test_settle__then_counts_tokens_where_prices_leave_no_doubt(
     cache.ask(PROMPT)
     cache.money.close()
     if listed:
-        prices.listed(sim.base_url, cache.settings.model)
+        prices.pricing(sim.base_url, cache.settings.model)
     settler = settler_of(cache, estimated=count_tokens(cache.store, prices) if listed else lambda _row: None)
     for _ in range(12):
         clock.now_s += 4000
@@ -322,7 +322,7 @@ def test_settle__a_damaged_answer_is_not_counted_and_stops_nothing(cache, sim, c
     sim.script(scenario("uncosted", misses=99))
     cache.ask(PROMPT)
     cache.money.close()
-    prices.listed(sim.base_url, cache.settings.model)
+    prices.pricing(sim.base_url, cache.settings.model)
     with cache.database.transaction() as connection:
         connection.execute("UPDATE Cache SET value = x'00'")
     settler = settler_of(cache, estimated=count_tokens(cache.store, prices))

@@ -1,4 +1,4 @@
-"""Which offers may serve a request: each preference on its own, and the simulator's routing as an oracle."""
+"""Which endpoints may serve a request: each preference on its own, and the simulator's routing as an oracle."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from or_cache_magic.money.estimate import may_serve, why_elsewhere
-from or_cache_magic.money.listings import Endpoint, read_offers
+from or_cache_magic.money.estimate import routable, why_elsewhere
+from or_cache_magic.money.listings import Endpoint, read_endpoints
 from or_cache_magic.money.price import read_price
 from or_cache_magic.simulator.behaviour import Refusal, Scenario
 from or_cache_magic.simulator.catalog import find_model
@@ -16,7 +16,7 @@ from or_cache_magic.simulator.routing import route
 CHEAP, FAIR, DEAR = (
     read_price({"prompt": f"0.00000{n}", "completion": f"0.00000{n}", "request": "0"}) for n in (1, 2, 4)
 )
-OFFERS = (
+ENDPOINTS = (
     Endpoint("DeepInfra", "deepinfra/fp8", CHEAP, quantization="fp8"),
     Endpoint("Groq", "groq", FAIR, quantization="bf16"),
     Endpoint("Amazon Bedrock", "amazon-bedrock", DEAR),
@@ -26,7 +26,7 @@ OFFERS = (
 
 
 def tags(body, model="a/b"):
-    return [offer.tag for offer in may_serve(OFFERS, model, body)]
+    return [endpoint.tag for endpoint in routable(ENDPOINTS, model, body)]
 
 
 USUAL = ["deepinfra/fp8", "groq", "amazon-bedrock"]
@@ -57,7 +57,7 @@ USUAL = ["deepinfra/fp8", "groq", "amazon-bedrock"]
     ],
     ids=repr,
 )
-def test_may_serve__heeds_preferences(provider, expected):
+def test_routable__heeds_preferences(provider, expected):
     """Each preference as OpenRouter documents it; what has an odd form is no preference."""
     assert tags({"provider": provider}) == expected
 
@@ -75,47 +75,47 @@ def test_may_serve__heeds_preferences(provider, expected):
         ("a/b:exacto", None, USUAL),
     ],
 )
-def test_may_serve__heeds_tiers(model, tier, expected):
+def test_routable__heeds_tiers(model, tier, expected):
     """Flex has no fallback, priority does; variants admit a tier besides the usual one."""
     assert tags({"service_tier": tier}, model) == expected
 
 
-def test_may_serve__flex_without_an_offer_is_the_usual_routing():
+def test_routable__flex_without_one_is_the_usual_routing():
     """Where nobody offers flex, the request is routed, and priced, as usual."""
-    assert may_serve(OFFERS[:3], "a/b", {"service_tier": "flex"}) == OFFERS[:3]
+    assert routable(ENDPOINTS[:3], "a/b", {"service_tier": "flex"}) == ENDPOINTS[:3]
 
 
-def test_may_serve__ignoring_a_provider_leaves_its_other_tiers():
-    """A provider's slug does not name its offers of other tiers; their whole tag does."""
+def test_routable__ignoring_a_provider_leaves_its_other_tiers():
+    """A provider's slug does not name its endpoints of other tiers; their whole tag does."""
     assert tags({"provider": {"ignore": ["groq"]}, "service_tier": "flex"}) == ["groq/flex"]
     assert "groq/flex" not in tags({"provider": {"ignore": ["groq/flex"]}, "service_tier": "flex"})
 
 
-def test_may_serve__counts_the_cheapest_hour_for_max_price():
-    """An offer that is cheap enough at another hour may be admitted then."""
+def test_routable__counts_the_cheapest_hour_for_max_price():
+    """An endpoint that is cheap enough at another hour may be admitted then."""
     nightly = read_price({"prompt": "0.000004", "completion": "0.000004",
                           "overrides": [{"utc_start": 0, "utc_end": 600, "prompt": "0.000001"}]})  # fmt: skip
-    offers = (
+    endpoints = (
         Endpoint("A", "a", nightly),
         Endpoint("B", "b", read_price({"prompt": "0.000004", "completion": "0", "discount": 0.5})),
     )
-    assert may_serve(offers, "a/b", {"provider": {"max_price": {"prompt": 2}}}) == offers
-    assert may_serve(offers, "a/b", {"provider": {"max_price": {"prompt": 1}}}) == offers[:1]
+    assert routable(endpoints, "a/b", {"provider": {"max_price": {"prompt": 2}}}) == endpoints
+    assert routable(endpoints, "a/b", {"provider": {"max_price": {"prompt": 1}}}) == endpoints[:1]
 
 
 @pytest.mark.parametrize(
-    ("model", "body", "offers", "word"),
+    ("model", "body", "endpoints", "word"),
     [
-        ("a/b", {"service_tier": "ultrafast"}, OFFERS, "ultrafast"),
-        ("a/b", {"service_tier": ["odd"]}, OFFERS, "not known"),
-        ("anthropic/claude-opus-4.6", {"service_tier": "priority"}, OFFERS[:3], "sibling"),
-        ("~anthropic/claude-opus-latest:nitro", {}, OFFERS[:3], "sibling"),
-        ("a/b", {"reasoning": {"mode": "pro"}}, OFFERS, "pro"),
+        ("a/b", {"service_tier": "ultrafast"}, ENDPOINTS, "ultrafast"),
+        ("a/b", {"service_tier": ["odd"]}, ENDPOINTS, "not known"),
+        ("anthropic/claude-opus-4.6", {"service_tier": "priority"}, ENDPOINTS[:3], "sibling"),
+        ("~anthropic/claude-opus-latest:nitro", {}, ENDPOINTS[:3], "sibling"),
+        ("a/b", {"reasoning": {"mode": "pro"}}, ENDPOINTS, "pro"),
     ],
 )
-def test_why_elsewhere__says_what_else_may_answer(model, body, offers, word):
+def test_why_elsewhere__says_what_else_may_answer(model, body, endpoints, word):
     """Tiers that are not known and siblings that are asked instead have prices of their own."""
-    assert word in why_elsewhere(offers, model, body)
+    assert word in why_elsewhere(endpoints, model, body)
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_why_elsewhere__says_what_else_may_answer(model, body, offers, word):
 )
 def test_why_elsewhere__is_empty_as_a_rule(body):
     """An ordinary request is served by what is listed."""
-    assert why_elsewhere(OFFERS, "anthropic/claude-opus-4.6", body) == ""
+    assert why_elsewhere(ENDPOINTS, "anthropic/claude-opus-4.6", body) == ""
 
 
 slugs = st.lists(
@@ -151,15 +151,15 @@ slugs = st.lists(
     st.sampled_from([None, "auto", "flex", "priority", "fast"]),
     st.integers(0, 9),
 )
-def test_may_serve__holds_what_the_simulator_picks(model, provider, tier, seed):
+def test_routable__holds_what_the_simulator_picks(model, provider, tier, seed):
     """Law: whoever serves a request is among those that may."""
     chosen = route({"model": model, "provider": provider, "service_tier": tier}, Scenario(), None, seed)
     listed = find_model(model.partition(":")[0])
-    offers = read_offers({"endpoints": [
+    endpoints = read_endpoints({"endpoints": [
         {"tag": e.tag, "provider_name": e.provider, "service_tier": None if e.tier == "default" else e.tier,
          "pricing": {"prompt": str(e.price.prompt), "completion": str(e.price.completion)}} for e in listed.endpoints]})  # fmt: skip
     if not isinstance(chosen, Refusal):
-        admitted = may_serve(offers, model, {"provider": provider, "service_tier": tier})
+        admitted = routable(endpoints, model, {"provider": provider, "service_tier": tier})
         tiers_only = tier in ("flex", "priority", "fast") and chosen.endpoint.tier != "default"
         # The simulator's other tiers don't heed preferences.
-        assert chosen.endpoint.tag in [offer.tag for offer in admitted] or (tiers_only and provider)
+        assert chosen.endpoint.tag in [endpoint.tag for endpoint in admitted] or (tiers_only and provider)
