@@ -67,7 +67,7 @@ def why_no_lookup(request: Request, policy: Policy) -> str | None:
     out of the cache, reading and writing alike, unless it names its sample.
     """
     if policy.mode == "bypass":
-        return "not asked to be (--no-cache)"
+        return "--no-cache"
     temperature = request.body.get("temperature")
     if policy.sampled or policy.cache_sampled or (temperature == 0 and temperature is not False):
         return None

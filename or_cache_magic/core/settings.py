@@ -177,9 +177,14 @@ def _text(value: Any) -> str:
     return value
 
 
-def _optional(parse: Callable[[Any], Any]) -> Callable[[Any], Any]:
+def _optional(parse: Callable[[Any], Any], or_none: str = "") -> Callable[[Any], Any]:
     def parsed(value: Any) -> Any:
-        return None if value is None or str(value).strip().lower() == "none" else parse(value)
+        if value is None or str(value).strip().lower() == "none":
+            return None
+        try:
+            return parse(value)
+        except ValueError as exc:
+            raise ValueError(f"{exc}{or_none}") from None
 
     return parsed
 
@@ -277,13 +282,15 @@ def _aliases(value: Any) -> Mapping[str, str]:
     return {k.strip(): v.strip() for k, v in value.items()}
 
 
+_LEFT_OUT: Final = ", or none to leave it out"
+
 SETTINGS: Final[Mapping[str, Setting]] = {
     s.name: s
     for s in (
         Setting("model", _optional(_text), "the model asked when none is named"),
         Setting("system", _optional(_text), "the system prompt when none is given"),
-        Setting("temperature", _optional(_number(0, 2)), "sent explicitly; none sends none"),
-        Setting("max_tokens", _optional(_whole), "the answer's limit; none sends none"),
+        Setting("temperature", _optional(_number(0, 2), _LEFT_OUT), "sent explicitly; none sends none"),
+        Setting("max_tokens", _optional(_whole, _LEFT_OUT), "the answer's limit; none sends none"),
         Setting("format", _one_of(FORMATS), "how answers are shown: " + ", ".join(FORMATS)),
         Setting("receipt", _one_of(RECEIPTS), "the line below an answer: " + ", ".join(RECEIPTS)),
         Setting("stream", _flag, "show the answer as it comes"),

@@ -52,8 +52,8 @@ def receipt_text(outcome: Outcome, *, style: ReceiptStyle = "live", now_s: float
     parts.append(format_tokens(outcome.answer.usage))
     if style == "live":
         parts.append(_prompt_caching(outcome))
-    if outcome.not_stored:
-        parts.append(f"not stored: {one_line(outcome.not_stored, _REASON_WIDTH)}")
+    if reason := one_line(outcome.not_stored, _REASON_WIDTH):
+        parts.append(f"not stored ({reason})" if reason.startswith("--") else f"not stored: {reason}")
     if style == "live":
         parts += [one_line(note, _REASON_WIDTH) for note in outcome.notes]
     elif outcome.answer.finish_reason == "length":

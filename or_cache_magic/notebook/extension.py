@@ -54,7 +54,7 @@ class MagicWithWords(TokenTransformBase):
 
     @classmethod
     def find(cls, tokens_by_line: Sequence[_Tokens]) -> MagicWithWords | None:
-        """The first such line of a cell, or None; `tokens_by_line` holds a list for each logical line."""
+        """Return the first such line of a cell, or None; `tokens_by_line` has a list a logical line."""
         for line in tokens_by_line:
             magic = EscapedCommand.find([line]) or MagicAssign.find([line])  # type: ignore[no-untyped-call]
             if magic is not None and _has_words(line, magic):
@@ -63,7 +63,7 @@ class MagicWithWords(TokenTransformBase):
         return None
 
     def transform(self, lines: list[str]) -> list[str]:
-        """`lines` with this one turned into a call of the magic, as IPython would without the ``?``."""
+        """Return `lines` with this one as a call of the magic, as IPython would without the ``?``."""
         call: list[str] = self._magic.transform(lines)
         return call
 
@@ -206,7 +206,7 @@ class _Magic:
         return run(session, self.__name__, line, variables)
 
     def getdoc(self) -> str:
-        """The help, where ``?`` looks for it."""
+        """Return the help, where ``?`` looks for it."""
         from or_cache_magic.notebook.options import COMMANDS
         from or_cache_magic.notebook.parser import help_text
 
@@ -302,13 +302,15 @@ class Extension:
 
 
 def drop_comments(lines: list[str]) -> list[str]:
-    """A ``%%openrouter`` cell without the comments above it: IPython wants ``%%`` in the first line."""
+    """Return a ``%%openrouter`` cell without the comments above it: IPython wants ``%%`` first."""
+    if not lines or lines[0].startswith("%%"):
+        return lines
     first = next((i for i, line in enumerate(lines) if line.strip() and not line.startswith("#")), 0)
-    return lines[first:] if lines and lines[first].startswith("%%openrouter") else lines
+    return lines[first:] if lines[first].startswith("%%openrouter") else lines
 
 
 def give_body(lines: list[str]) -> list[str]:
-    """A ``%%openrouter`` cell that is only its first line, with an empty line below it.
+    """Return a ``%%openrouter`` cell that is only its first line with an empty line below it.
 
     IPython refuses a cell magic without a body before it is asked, so that ``%%openrouter --help`` could
     not help.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from types import MappingProxyType, SimpleNamespace
-from typing import Final
+from typing import Any, Final
 
 from or_cache_magic.core.settings import FORMATS
 from or_cache_magic.core.units import parse_usd
@@ -45,9 +45,11 @@ def _flag(names: tuple[str, ...], field: str, help_line: str) -> Option:
 
 def _read_params(options: SimpleNamespace) -> None:
     """Gather the fields of the request that the options name in ``params``; None leaves one out."""
-    params = {name: value for name in _REQUEST_FIELDS if (value := getattr(options, name)) is not None}
-    if params.get("max_tokens") == "none":
-        params["max_tokens"] = None
+    params: dict[str, Any] = {}
+    for name in _REQUEST_FIELDS:
+        value = getattr(options, name)
+        if value is not None:
+            params[name] = None if value == "none" else value
     for key, value in options.params:
         if key in _OWN_PLACE:
             raise OptionError(f"--param does not set {key}; nothing was sent", _OWN_PLACE[key])
@@ -59,7 +61,7 @@ def _read_params(options: SimpleNamespace) -> None:
 
 def _read_ask(_command: Command, options: SimpleNamespace) -> None:
     """The words of a cell's first line are its model."""
-    models = [word for word in (options.model, *options.words) if word]
+    models = tuple(filter(None, (options.model, *options.words)))
     if len(models) > 1:
         raise OptionError(
             f"one model a cell, and this line names {', '.join(models)}; nothing was sent",

@@ -13,6 +13,7 @@ import io
 import re
 import shlex
 from collections.abc import Callable, Iterator, Sequence
+from operator import attrgetter
 from types import SimpleNamespace
 from typing import Any, Final, Literal, NamedTuple
 
@@ -49,7 +50,7 @@ class Word(NamedTuple):
 
 
 def split(line: str) -> Iterator[Word]:
-    """The words of `line`, one after another.
+    """Yield the words of `line`, one after another.
 
     From a quote that is never closed (``don't``) to the end of the line, words end at white space and
     quotes are letters. Nothing here is a comment; whoever reads the words knows where one may stand.
@@ -74,6 +75,9 @@ def split(line: str) -> Iterator[Word]:
         end = stream.tell()
         yield Word(text, line[start:end].rstrip(_SPACE), start)
     yield from (Word(m.group(), m.group(), m.start()) for m in _BARE.finditer(line, start))
+
+
+_FIELD_AND_DEFAULT = attrgetter("field", "default")
 
 
 class Option(NamedTuple):
@@ -161,7 +165,7 @@ class Command(NamedTuple):
 
     def defaults(self) -> dict[str, Any]:
         """Return what each field is when the line sets nothing."""
-        return {option.field: option.default for option in self.options}
+        return dict(map(_FIELD_AND_DEFAULT, self.options))
 
     def option(self, name: str) -> Option | None:
         """Return the option that is spelt `name`; None when there is none."""
@@ -285,14 +289,14 @@ def _unknown(command: Command, name: str) -> OptionError:
 
 
 def near(word: str, known: Sequence[str]) -> str:
-    """The one of `known` that `word` was likely meant to be; empty when none is like it."""
+    """Return the one of `known` that `word` was likely meant to be; empty when none is like it."""
     from difflib import get_close_matches
 
     return next(iter(get_close_matches(word.replace("_", "-"), known, n=1)), "")
 
 
 def help_text(command: Command) -> str:
-    """The help of a magic: usage, examples to copy, then every option.
+    """Return the help of a magic: usage, examples to copy, then every option.
 
     It is what ``--help`` prints and what ``?`` shows as the docstring.
     """

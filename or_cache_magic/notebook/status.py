@@ -250,7 +250,7 @@ def _rates(t: Totals, distinct: int) -> str:
         f"{format_share(t.hits / asks)} of {asks:,} asks",
         f"{_share(t.hit_tokens, t.bought_tokens)} of tokens",
         f"{_share(t.saved_usd, t.paid_usd, about=bool(t.unpriced))} of dollars",
-        f"ceiling {format_share(ceiling(t, distinct))}",
+        f"at best {format_share(ceiling(t, distinct))}",
     )
     return " · ".join(served)
 

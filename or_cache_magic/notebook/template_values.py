@@ -72,14 +72,14 @@ class Shown(NamedTuple):
         if frame is not None:
             rows, columns = frame.shape
             if columns > MAX_COLUMNS:
-                problem = f"{columns} columns are many (at most {MAX_COLUMNS})"
+                problem = f"{columns} columns is over the limit of {MAX_COLUMNS}"
                 raise Unwritable(problem, "choose some in a cell above: part = table[['a', 'b']]")
             if rows > MAX_ROWS and self.rows is None:
-                problem = f"{rows} rows are many (at most {MAX_ROWS}, unless cut on purpose)"
-                raise Unwritable(problem, f"cut it: | head 20, or mean it: | head {rows}")
+                problem = f"{rows} rows is over the limit of {MAX_ROWS}"
+                raise Unwritable(problem, f"to send all: | head {rows}; or some: | head 20")
         elif self.rows is None and _is_array(self.value) and size > MAX_ITEMS:
-            problem = f"{size} numbers are many (at most {MAX_ITEMS}, unless cut on purpose)"
-            raise Unwritable(problem, f"cut it: | head 20, or mean it: | head {len(self.value)}")
+            problem = f"{size} numbers is over the limit of {MAX_ITEMS}"
+            raise Unwritable(problem, f"to send all: | head {len(self.value)}; or some: | head 20")
 
     def _shape(self, frame: Any) -> str:
         self.check_size()

@@ -20,7 +20,7 @@ _HINTS: Final[Mapping[int, str]] = {
     400: "check the model id and the parameters",
     401: "set OPENROUTER_API_KEY or run %openrouter_key",
     402: "add credits to your OpenRouter account, or lower --max-tokens",
-    403: "the key, a guardrail or a moderation does not allow this request",
+    403: "your key, a guardrail or moderation blocked it",
     404: "check the model id, or relax the provider preferences",
     408: "it may have been billed: ask again when the provider is faster",
     413: "send less: the request is too large",

@@ -61,10 +61,7 @@ def _served(cache: CompletionCache, key: str) -> tuple[Answer | None, str]:
     if entry is None:
         return None, "no: it is not stored any more"
     why = why_not_served(entry, cache.clock())
-    return (
-        entry.answer,
-        "yes: to an ask of the same request" if why is None else f"no: {why}; the next ask buys it",
-    )
+    return entry.answer, "yes" if why is None else f"no: {why}; the next ask buys it"
 
 
 def _facts(row: EntryRow, answer: Answer | None, served: str, now_s: float) -> str:

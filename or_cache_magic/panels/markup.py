@@ -78,9 +78,9 @@ def exact_time(at_s: float) -> str:
 
 
 def until(expires_s: float | None, now_s: float) -> str:
-    """Returns how long an entry is still served: ``3 h left``, ``expired``, ``no end``."""
+    """Returns how long an entry is still served: ``3 h left``, ``expired``, ``never expires``."""
     if expires_s is None:
-        return "no end"
+        return "never expires"
     left_s = expires_s - now_s
     if left_s <= 0:
         return "expired"

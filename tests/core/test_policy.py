@@ -210,7 +210,7 @@ def test_why_not_stored__never_accepts_the_unfit(body, answer):
         ({"temperature": "hot"}, Policy(), "temperature hot (--sample 0 keeps it)"),
         ({"temperature": 1}, Policy(sampled=True), None),
         ({"temperature": 1}, Policy(cache_sampled=True), None),
-        ({"temperature": 0}, Policy(mode="bypass"), "not asked to be (--no-cache)"),
+        ({"temperature": 0}, Policy(mode="bypass"), "--no-cache"),
         ({"temperature": 0}, Policy(mode="refresh"), None),
     ],
     ids=repr,

@@ -189,7 +189,7 @@ def test_traits__wrong_value_fails_the_load_in_two_lines(bare):
     out = bare.fails("%load_ext or_cache_magic")
 
     assert out.splitlines() == [
-        "SettingError: temperature = 'hot' (from configuration): takes a number from 0 to 2",
+        "SettingError: temperature = 'hot' (from configuration): takes a number from 0 to 2, or none to leave it out",
         "  temperature: sent explicitly; none sends none",
     ]
     assert state(bare.shell)["magics"] == before["magics"]
@@ -212,7 +212,7 @@ def test_config__wrong_value_is_not_taken(nb, caplog):
     nb.run("%config OpenRouterMagics.temperature = 'hot'")
     nb.run("%openrouter hi")
 
-    assert "takes a number from 0 to 2" in caplog.text
+    assert "takes a number from 0 to 2, or none to leave it out" in caplog.text
     assert nb.sent[0]["temperature"] == 0.2
 
 

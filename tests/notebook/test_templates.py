@@ -160,23 +160,23 @@ def test_render__large_frame_is_refused_unless_cut():
     frame = pd.DataFrame({"n": range(rows)})
 
     error = refusal("{{ df }}", df=frame)
-    assert f"{rows} rows are many (at most {MAX_ROWS}" in error.args[0]
-    assert "| head 20" in error.hint
+    assert f"{rows} rows is over the limit of {MAX_ROWS};" in error.args[0]
+    assert error.hint == f"to send all: | head {rows}; or some: | head 20"
     assert (
         render("{{ df | head 2 }}", {"df": frame}) == f"2 of {rows} rows x 1 column\n\n|n|\n|---|\n|0|\n|1|"
     )
     assert render("{{ df|tail 1|json }}", {"df": frame}) == '[{"n": 50}]'
     assert render(f"{{{{ df | head {rows} }}}}", {"df": frame}).count("\n") == rows + 3
     for form in ("csv", "json", "lines"):
-        assert "rows are many" in str(refusal(f"{{{{ s | {form} }}}}", s=frame["n"]))
+        assert "rows is over the limit" in str(refusal(f"{{{{ s | {form} }}}}", s=frame["n"]))
 
 
 def test_render__wide_frame_and_long_array_are_refused():
     """Columns can't be cut here, so they are chosen above; an array is cut by its first axis."""
     wide = pd.DataFrame([range(MAX_COLUMNS + 1)])
 
-    assert "columns are many" in str(refusal("{{ df | head 1 }}", df=wide))
-    assert "numbers are many" in str(refusal("{{ a }}", a=np.zeros(MAX_ITEMS + 1)))
+    assert "columns is over the limit" in str(refusal("{{ df | head 1 }}", df=wide))
+    assert "numbers is over the limit" in str(refusal("{{ a }}", a=np.zeros(MAX_ITEMS + 1)))
     assert render("{{ a | head 2 }}", {"a": np.zeros(MAX_ITEMS + 1)}) == "[0.0, 0.0]"
     assert render("{{ df }}", {"df": wide.iloc[:, :-1]}).startswith("1 row x 20 columns")
 

@@ -38,7 +38,7 @@ def test_status__says_how_things_stand(stocked):
     assert re.search(r"^model: +openai/gpt-4o-mini$", out, re.MULTILINE)
     assert f"{stocked.folder / '.or_cache'} · 3 entries · mode normal" in out
     rates = f"25% of 4 asks · {row['hit_rate_tokens']:.0%} of tokens · {row['hit_rate_usd']:.0%} of dollars"
-    assert re.search(rf"^hit rate: +{rates} · ceiling 25%$", out, re.MULTILINE)
+    assert re.search(rf"^hit rate: +{rates} · at best 25%$", out, re.MULTILINE)
     assert re.search(r"^paid: +\$0\.\d+$", out, re.MULTILINE)
     assert re.search(r"^saved: +\$0\.\d+$", out, re.MULTILINE)
 
