@@ -25,7 +25,7 @@ from upstream import MODEL
 from or_cache_magic.cache.cache import CompletionCache
 from or_cache_magic.core.key import request_key
 from or_cache_magic.core.policy import Policy
-from or_cache_magic.core.records import Answer, Choice, Cost, Request, Usage
+from or_cache_magic.core.records import Answer, Ask, Choice, Cost, Request, Usage
 from or_cache_magic.core.settings import Settings
 from or_cache_magic.engine.recorder import Recorder
 from or_cache_magic.errors import OrCacheError, StoreError, UpstreamError
@@ -152,7 +152,8 @@ def _recorder(folder: str) -> tuple[Database, Recorder]:
 
 def _keep(recorder: Recorder, number: int) -> str:
     request = request_for(number)
-    return recorder.keep("miss", request_key(request), request, Policy(), answer_to(number))[0]
+    ask = Ask(request_key(request), request, Policy(), Settings())
+    return recorder.keep(ask, "miss", answer_to(number))[0]
 
 
 def _write(folder: str, start: int) -> None:

@@ -70,7 +70,7 @@ class Completion(str):
     @property
     def cached(self) -> bool:
         """Whether it was served from the completion cache."""
-        return self.outcome.kind in ("hit", "team", "replay", "stale")
+        return self.outcome.served
 
     @property
     def usage(self) -> Usage | None:

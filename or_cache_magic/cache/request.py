@@ -1,20 +1,78 @@
-"""What the magics and `ask` alike make of a prompt: the body on the wire, and how the cache may be used."""
+"""From a prompt and its options to an ask: what the magics and `CompletionCache.ask` alike make of them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
-from typing import Any
+from typing import Any, Final
 
+from or_cache_magic.core.key import request_key
 from or_cache_magic.core.policy import MODES, Mode, Policy
+from or_cache_magic.core.records import Ask, Request
 from or_cache_magic.core.settings import Settings
 from or_cache_magic.core.units import parse_ttl, parse_usd
 from or_cache_magic.errors import OptionError, RequestError
 
-__all__ = ["Usd", "chat_body", "parse_limit", "policy_for"]
+__all__ = ["OPTIONS", "Usd", "build_ask", "build_request", "chat_body", "parse_limit", "policy_for"]
 
 Usd = Decimal | float | str
 """An amount of US dollars as a user gives it."""
+
+OPTIONS: Final = frozenset({"model", "system", "mode", "sample", "ttl", "tag", "stream", "prompt_cache"})
+"""The arguments of `CompletionCache.ask` that are no fields of the request; every other name is one."""
+
+
+def build_ask(
+    prompt: str | Sequence[Mapping[str, Any]], settings: Settings, fields: Mapping[str, Any]
+) -> Ask:
+    """Return the ask that a prompt makes.
+
+    Args:
+        prompt: The user's text, or a whole list of messages.
+        settings: In force; they give what `fields` leaves out.
+        fields: `OPTIONS`, where None is not given, and other fields of the request; see `chat_body`.
+
+    Raises:
+        OptionError: An option has a value that it does not take, or no model was named.
+        RequestError: The prompt is none, or the request has no canonical form.
+    """
+    option = fields.get
+    params = {name: value for name, value in fields.items() if name not in OPTIONS}
+    body = chat_body(prompt, model=option("model"), settings=settings, system=option("system"), params=params)
+    request = build_request(
+        body,
+        settings,
+        sample=option("sample"),
+        stream=option("stream"),
+        prompt_cache=option("prompt_cache"),
+    )
+    policy = policy_for(
+        settings, mode=option("mode"), sample=option("sample"), ttl=option("ttl"), tag=option("tag")
+    )
+    return Ask(request_key(request), request, policy, settings)
+
+
+def build_request(
+    body: Mapping[str, Any],
+    settings: Settings,
+    *,
+    sample: int | None = None,
+    stream: bool | None = None,
+    prompt_cache: str | None = None,
+) -> Request:
+    """Return the request that a body makes under these settings.
+
+    Raises:
+        OptionError: A sample's index below 0, or a time that no prompt caching has.
+    """
+    if sample is not None and sample < 0:
+        raise OptionError(f"sample {sample} is below 0 (nothing was sent)", "the first sample is 0")
+    if prompt_cache not in (None, "", "5m", "1h"):
+        raise OptionError(
+            f"no provider keeps a prompt for {prompt_cache!r} (nothing was sent)", "write 5m or 1h"
+        )
+    stream = settings.stream if stream is None else stream
+    return Request(body, stream, sample or 0, settings.base_url, prompt_cache or "")
 
 
 def chat_body(
@@ -25,7 +83,7 @@ def chat_body(
     system: str | None = None,
     params: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The JSON object that goes on the wire for a prompt: what the magics and `ask` alike send.
+    """Return the JSON object that goes on the wire for a prompt.
 
     Args:
         prompt: The user's text, or a whole list of messages.
@@ -85,7 +143,7 @@ def policy_for(
     ttl: float | str | None = None,
     tag: str | Sequence[str] | None = None,
 ) -> Policy:
-    """How one ask may use the cache: its own options over the settings.
+    """Return how one ask may use the cache: its own options over the settings.
 
     Args:
         settings: In force.

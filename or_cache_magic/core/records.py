@@ -12,16 +12,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import Any, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from or_cache_magic.core.units import ZERO_USD
 
+if TYPE_CHECKING:
+    from or_cache_magic.core.policy import Policy
+    from or_cache_magic.core.settings import Settings
+
 __all__ = [
     "ANSWER_SCHEMA",
+    "AVOIDED_CALL",
     "FREE",
+    "MADE_CALL",
     "OPENROUTER_URL",
+    "SERVED",
     "UNKNOWN_COST",
     "Answer",
+    "Ask",
     "AskKind",
     "Choice",
     "Cost",
@@ -49,15 +57,24 @@ ANSWER_SCHEMA: Final = 1
 CostSource = Literal["reported", "generation", "estimated", "unknown"]
 """Where an amount comes from: the reply's ``usage.cost``, ``GET /generation``, the price list, nowhere."""
 
-AskKind = Literal["hit", "team", "miss", "refresh", "bypass", "coalesced", "replay", "stale", "failed"]
+AskKind = Literal["hit", "shared", "miss", "refresh", "bypass", "coalesced", "replay", "stale", "failed"]
 """What an ask came to.
 
-``hit`` served from the cache instead of a call · ``team`` the same, from the team's shared tier ·
+``hit`` served from the cache instead of a call · ``shared`` the same, from the shared tier ·
 ``miss`` asked because nothing could be served · ``refresh`` asked again on request · ``bypass`` asked
 without the cache · ``coalesced`` waited for another's identical call · ``replay`` served in offline mode,
 where no call could have been made · ``stale`` an expired answer served because the call failed ·
 ``failed`` a call that gave no answer.
 """
+
+AVOIDED_CALL: Final[tuple[AskKind, ...]] = ("hit", "shared")
+"""Served instead of a call that would have been made: what counts as a hit, and as saved."""
+
+SERVED: Final[tuple[AskKind, ...]] = (*AVOIDED_CALL, "replay", "stale")
+"""Answered by a stored entry."""
+
+MADE_CALL: Final[tuple[AskKind, ...]] = ("miss", "refresh", "bypass", "failed")
+"""Sent upstream, and perhaps paid for. The others, ``coalesced`` among them, were charged nothing."""
 
 
 class Request(NamedTuple):
@@ -90,6 +107,22 @@ class RequestKey(NamedTuple):
 
     digest: str
     skeleton: bytes
+
+
+class Ask(NamedTuple):
+    """One ask on its way through the cache.
+
+    Attributes:
+        key: The request's key.
+        request: What is asked.
+        policy: How the cache may be used.
+        settings: The settings in force when it was made, resolved once.
+    """
+
+    key: RequestKey
+    request: Request
+    policy: Policy
+    settings: Settings
 
 
 class Cost(NamedTuple):
@@ -236,6 +269,16 @@ class Outcome(NamedTuple):
     paid: Cost = UNKNOWN_COST
     saved_usd: Decimal | None = None
 
+    @property
+    def served(self) -> bool:
+        """Whether a stored entry answered it."""
+        return self.kind in SERVED
+
+    @property
+    def made_call(self) -> bool:
+        """Whether this ask made a call."""
+        return self.kind in MADE_CALL
+
 
 class LedgerRow(NamedTuple):
     """One ask in the ledger, or ``asks`` identical hits of one moment folded into one row.
@@ -347,9 +390,9 @@ class Totals(NamedTuple):
     Attributes:
         group: The model, day, notebook or tag these sums are of; empty for all.
         asks: Asks of every kind, failed ones too.
-        hits: Asks served from the cache that avoided a call, the team's included.
-        team_hits: Those of them that were served from the team's shared tier.
-        team_saved_usd: What of ``saved_usd`` these saved.
+        hits: Asks served from the cache that avoided a call, those from the shared tier included.
+        shared_hits: Those of them that were served from the shared tier.
+        shared_saved_usd: What of ``saved_usd`` these saved.
         misses: Asks that found nothing to serve and were answered upstream.
         prompt_cache_saved_usd: What the providers' prompt caching took off the calls that were made; below 0
             where writing to it cost more than was read. None when it is known of no call that used it, 0 when
@@ -379,8 +422,8 @@ class Totals(NamedTuple):
     hit_tokens: int
     bought_tokens: int
     prompt_cache_saved_usd: Decimal | None = None
-    team_hits: int = 0
-    team_saved_usd: Decimal = ZERO_USD
+    shared_hits: int = 0
+    shared_saved_usd: Decimal = ZERO_USD
     prompt_cache_unpriced: int = 0
     settled_usd: Decimal = ZERO_USD
     estimated_usd: Decimal = ZERO_USD

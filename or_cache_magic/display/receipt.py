@@ -133,7 +133,7 @@ def _events(outcome: Outcome, now_s: float) -> list[str]:
     age = "" if kept_s is None else f" {format_age(now_s - kept_s)}"
     if outcome.kind == "hit":
         return [f"cached{age}", _saved(outcome)]
-    if outcome.kind == "team":
+    if outcome.kind == "shared":
         return [f"cached by the team{age}", _saved(outcome)]
     if outcome.kind == "replay":
         return [f"replayed offline, cached{age}"]

@@ -105,7 +105,7 @@ def _paid(t: Totals) -> str:
 
 def _net(t: Totals) -> str:
     """What hits and prompt caching saved together; said only where it is more than the column ``saved``."""
-    team = f" ({format_usd(t.team_saved_usd)} of it by the team)" if t.team_hits else ""
+    team = f" ({format_usd(t.shared_saved_usd)} of it by the team)" if t.shared_hits else ""
     hits = f"{format_sum(t.saved_usd, unpriced=t.unpriced)} by hits{team}"
     missing = t.prompt_cache_unpriced
     if not t.prompt_cache_saved_usd:

@@ -1,6 +1,6 @@
-"""Whose turn it is to ask: of several processes that want the same answer one asks, the others wait for it.
+"""Cross-process single flight: of several processes that want the same answer one asks, the others wait.
 
-Within a process that is `flight`'s job; its leader comes here.
+Within a process `single_flight` sees to that; the thread that leads there comes here.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-__all__ = ["TTL_S", "Turn", "failure_from", "failure_json", "take_turn"]
+__all__ = ["TTL_S", "CrossProcessLock", "acquire_lock", "failure_from", "failure_json"]
 
 _KINDS: Final[Mapping[str, type[UpstreamError]]] = {
     kind.__name__: kind for kind in (UpstreamError, ConnectionLostError, StreamBrokenError)
 }
-_OF_THE_ACCOUNT: Final = frozenset({401, 402, 403})
+_ACCOUNT_STATUSES: Final = frozenset({401, 402, 403})
 _KEY: Final = re.compile(r"sk-or-[\w-]*")
 
 
 def failure_json(failure: BaseException | None) -> dict[str, Any] | None:
-    """A failed call's facts as JSON; None when it is nobody else's failure.
+    """Return a failed call's facts as JSON; None when it is no failure of those who waited too.
 
     An interrupt is its owner's own. So is a refusal of the owner's key, credits or permissions: those who
     waited may have others, and a refused call costs nothing. What looks like a key is taken out.
     """
-    if not isinstance(failure, UpstreamError) or failure.status in _OF_THE_ACCOUNT:
+    if not isinstance(failure, UpstreamError) or failure.status in _ACCOUNT_STATUSES:
         return None
     form = {
         "kind": type(failure).__name__,
@@ -57,7 +57,7 @@ def failure_json(failure: BaseException | None) -> dict[str, Any] | None:
 
 
 def failure_from(form: Mapping[str, Any]) -> UpstreamError | None:
-    """The error of a JSON form; None when it is none: it may come from a stranger."""
+    """Return the error of a JSON form; None when it is none: it is untrusted input."""
     get = form.get
     kind = _KINDS.get(str(get("kind")), UpstreamError)
     facts: dict[str, Any] = {}
@@ -105,22 +105,22 @@ def _maybe(kind: Any, value: Any) -> Any:
 T = TypeVar("T")
 
 TTL_S: Final = 15.0
-"""How long a lease lasts without a sign of life: as long may a killed owner elsewhere hold others up."""
+"""How long a lease lasts without being renewed; a killed owner on another machine delays others so long."""
 
 _FIRST_PAUSE_S: Final = 0.02
 _LONGEST_PAUSE_S: Final = 0.2
 _SLOWER: Final = 1.5
 
 
-class Turn:
-    """The right to ask, for as long as the ``with`` block lasts; renewed meanwhile if it lasts long.
+class CrossProcessLock:
+    """The right to ask for a key, for as long as the ``with`` block lasts; renewed meanwhile.
 
-    Leaving the block gives it back; an error that leaves it is told to those who wait, if it concerns them.
+    Leaving the block releases it. An error that leaves it is passed on to those who wait if it is theirs too.
 
     Args:
-        leases: Where the lease is from; None is a turn without one.
+        leases: Where the lease is from; None is a lock without one, which excludes no other process.
         lease: The lease.
-        waited: Whether another's flight was waited for before.
+        waited_since_s: When the other process's call began that was waited for; None is none was.
         ttl_s: How long the lease lasts.
     """
 
@@ -129,10 +129,10 @@ class Turn:
         leases: Leases | None = None,
         lease: Lease | None = None,
         *,
-        waited: bool = False,
+        waited_since_s: float | None = None,
         ttl_s: float = TTL_S,
     ) -> None:
-        self.waited = waited
+        self.waited_since_s = waited_since_s
         self._leases = leases
         self._lease = lease
         self._ttl_s = ttl_s
@@ -140,7 +140,7 @@ class Turn:
 
     def __enter__(self) -> Self:
         if self._lease is not None:
-            threading.Thread(target=self._keep, name="or-cache-lease", daemon=True).start()
+            threading.Thread(target=self._renew, name="or-cache-lease", daemon=True).start()
         return self
 
     def __exit__(
@@ -148,13 +148,23 @@ class Turn:
     ) -> None:
         self._over.set()
         if self._leases is not None and self._lease is not None:
-            # If it can't be given back now it runs out by itself.
+            # If it can't be released now it runs out by itself.
             with suppress(StoreError):
                 self._leases.release(self._lease, failure_json(exc))
 
-    def _keep(self) -> None:
-        """Renews the lease of a call that lasts; shows nothing."""
-        assert self._leases is not None  # noqa: S101 - said by __enter__
+    def release_in_transaction(self) -> None:
+        """Release the folder's part of the lease in the open transaction, which keeps the answer.
+
+        So the answer is there for others exactly when they may ask. Undone with the transaction, it is done
+        when the block is left.
+        """
+        if self._leases is not None and self._lease is not None:
+            with suppress(StoreError):
+                self._leases.release_local(self._lease)
+
+    def _renew(self) -> None:
+        """Renew the lease while the call lasts; shows nothing."""
+        assert self._leases is not None  # noqa: S101 - checked by __enter__
         assert self._lease is not None  # noqa: S101
         while not self._over.wait(self._ttl_s / 3):
             with suppress(StoreError):
@@ -162,33 +172,33 @@ class Turn:
                     return
 
 
-def take_turn(
+def acquire_lock(
     leases: Leases | None,
     digest: str,
-    landed: Callable[[float], T | None],
+    peer_result: Callable[[float], T | None],
     on_wait: OnWait,
     *,
     clock: Callable[[], float] = time.time,
     sleep: Callable[[float], None] = time.sleep,
     ttl_s: float = TTL_S,
-) -> Turn | T:
-    """A turn to ask for this key, after whoever is asking for it now; or what their flight brought.
+) -> CrossProcessLock | T:
+    """Return the right to ask for a key once no other process asks for it; or the other's result.
 
-    An owner that died is taken over. Leases that can't be had, for whatever reason, hold nobody up.
+    An owner that died is taken over. Leases that can't be had, for whatever reason, block nothing.
 
     Args:
-        leases: Where turns are taken; None takes one without.
-        digest: Whose answer is wanted.
-        landed: Tells what a flight that began at this time (UTC epoch seconds) has brought by now; None is
-            nothing yet. Asked a few times a second.
-        on_wait: Told once for each flight that is waited for.
+        leases: Where the lease is from; None gives a lock without one.
+        digest: The key, 64 hex digits.
+        peer_result: Returns what a call that began at this time (UTC epoch seconds) has brought by now; None
+            is nothing yet. Called a few times a second.
+        on_wait: Called once for each call that is waited for.
         clock: UTC epoch seconds.
         sleep: Waits between looks; what it raises ends the waiting.
-        ttl_s: How long the lease lasts without a sign of life.
+        ttl_s: How long the lease lasts without being renewed.
 
     Raises:
-        UpstreamError: The flight that was waited for failed; the same facts as its owner got.
-        KeyboardInterrupt: As it came; nobody else is concerned.
+        UpstreamError: The call that was waited for failed; the same facts as its owner got.
+        KeyboardInterrupt: As it came; it concerns no other process.
     """
     held: Held | None = None
     pause_s = _FIRST_PAUSE_S
@@ -198,7 +208,9 @@ def take_turn(
         except StoreError:
             break
         if isinstance(found, Lease):
-            return Turn(leases, found, waited=held is not None, ttl_s=ttl_s)
+            return CrossProcessLock(
+                leases, found, waited_since_s=None if held is None else held.since_s, ttl_s=ttl_s
+            )
         if found.failure is not None:
             failure = failure_from(found.failure)
             if failure is not None:
@@ -209,10 +221,10 @@ def take_turn(
         held = found
         sleep(pause_s)
         pause_s = min(pause_s * _SLOWER, _LONGEST_PAUSE_S)
-        brought = landed(held.since_s)
-        if brought is not None:
-            return brought
-    return Turn(waited=held is not None)
+        result = peer_result(held.since_s)
+        if result is not None:
+            return result
+    return CrossProcessLock(waited_since_s=None if held is None else held.since_s)
 
 
 def _waiting_for(held: Held, now_s: float) -> str:

@@ -1,17 +1,17 @@
 """The order of events of one ask, and nothing else. Read `Engine.ask` from top to bottom.
 
-`Engine.aask` is the same for an event loop: it looks up and finishes on the loop, and flies on a thread.
+`Engine.aask` is the same for an event loop: it looks up and finishes on the loop, and calls on a thread.
 
-1. key: which request is this;
-2. look up: is its answer stored, and may it be served;
-3. offline, nothing to serve is an error;
-4. one flight: of simultaneous identical asks one goes on, here and in other processes, and the others
+1. look up: is the answer stored, and may it be served;
+2. offline, nothing to serve is an error;
+3. single flight: of simultaneous identical asks one goes on, here and in other processes, and the others
    wait for it;
-5. look again: another flight may have landed between 2 and 4;
-6. send, showing text as it comes;
-7. may it be stored: decided on the whole answer;
-8. account and put, in one transaction: what was paid is written before the answer is called kept;
-9. hit and miss alike come back through one tail, where asks that made no call are counted.
+4. look again: another call may have been answered between 1 and 3;
+5. send, showing text as it comes;
+6. may it be stored: decided on the whole answer;
+7. account, store and release the lease, in one transaction: what was paid is written before the answer is
+   called kept;
+8. hit and miss alike come back through one tail, where asks that made no call are counted.
 """
 
 from __future__ import annotations
@@ -19,45 +19,292 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from decimal import Decimal
 from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from or_cache_magic.core.callbacks import Callbacks, Show
-from or_cache_magic.core.key import request_key
-from or_cache_magic.core.policy import Policy, notes_on, why_no_lookup, why_not_served, why_not_stored
-from or_cache_magic.core.records import FREE, Answer, AskKind, Entry, Outcome, Request, RequestKey
-from or_cache_magic.engine.cross_process import Turn, take_turn
+from or_cache_magic.core.policy import notes_on, why_no_lookup, why_not_served, why_not_stored
+from or_cache_magic.core.records import FREE, MADE_CALL, SERVED, Answer, Ask, AskKind, Entry, Outcome, Request
+from or_cache_magic.core.units import ZERO_USD
 from or_cache_magic.engine.recorder import Recorder, paid_for
 from or_cache_magic.engine.single_flight import SingleFlight
 from or_cache_magic.errors import CacheMissError, OrCacheError, StoreError, StreamBrokenError, UpstreamError
 
 if TYPE_CHECKING:
     from or_cache_magic.engine.aio import AsyncFlights
+    from or_cache_magic.engine.cross_process import CrossProcessLock
     from or_cache_magic.openrouter.client import Gateway
     from or_cache_magic.storage.leases import Leases
 
-__all__ = [
-    "Engine",
-    "broken",
-    "coalesced",
-    "coalesced_unserved",
-    "is_whole",
-    "notes_on_call",
-    "offline_miss",
-    "stale",
-]
-
-_ZERO: Final = Decimal(0)
+__all__ = ["Engine"]
 
 
-def is_whole(answer: Answer) -> bool:
-    """Whether a reply is an answer, though perhaps not one to be served again."""
+class _Miss(NamedTuple):
+    """Why nothing can be served, and what follows from it.
+
+    Attributes:
+        kind: What an answer from upstream will be accounted as.
+        why: For the receipt.
+        keep: Whether the answer may be stored.
+        alone: Whether the caller wants an answer of its own, and so shares no call.
+        expired: The entry that is too old, but may be served when the call fails.
+    """
+
+    kind: AskKind
+    why: str
+    keep: bool = True
+    alone: bool = False
+    expired: Entry | None = None
+
+
+class _Result(NamedTuple):
+    """What answers an ask, shared by all who wait for it; the fields are those of `Outcome`."""
+
+    kind: AskKind
+    answer: Answer
+    why: str = ""
+    stored: bool = False
+    not_stored: str = ""
+    notes: tuple[str, ...] = ()
+    entry_created_s: float | None = None
+
+
+_NO_CALLBACKS: Final = Callbacks()
+
+
+class Engine:
+    """Asks through the completion cache. Thread-safe.
+
+    Args:
+        recorder: Keeps the answers and the accounts.
+        gateway: Opens what sends, when something must be sent.
+        leases: Of single flight across processes; None asks without regard to others.
+    """
+
+    def __init__(
+        self, recorder: Recorder, gateway: Callable[[], Gateway], leases: Leases | None = None
+    ) -> None:
+        self._recorder = recorder
+        self._gateway = gateway
+        self._leases = leases
+        #: The calls that are under way in this process, and who waits for them.
+        self.flights: SingleFlight[_Result] = SingleFlight()
+        self._lock = threading.Lock()
+        self._async_flights: AsyncFlights[_Result] | None = None
+
+    def ask(self, ask: Ask, callbacks: Callbacks = _NO_CALLBACKS) -> Outcome:
+        """Return the outcome of an ask.
+
+        Args:
+            ask: What to ask, and how the cache may be used.
+            callbacks: The caller's side.
+
+        Raises:
+            CacheMissError: Offline, and nothing to serve.
+            MissingKeyError: Nothing to serve, and no API key.
+            UpstreamError: The call was refused or failed; its subclass `StreamBrokenError` when a
+                part of an answer had arrived, which is kept as a partial.
+            Cancelled: It was cancelled.
+        """
+        began_s = time.perf_counter()
+        found, leads = self._look_up(ask), True
+        if isinstance(found, _Miss):
+            if ask.policy.mode == "offline":
+                raise _offline_miss(ask, found.why)
+            if callbacks.before_send is not None:
+                callbacks.before_send(ask.request)
+            lead = partial(self._lead, ask, found, callbacks)
+            if found.alone:
+                found = lead()
+            else:
+                found, leads = self.flights.do(ask.key.digest, lead, callbacks.cancel)
+        return self._finish(ask, found, leads, began_s)
+
+    async def aask(self, ask: Ask, callbacks: Callbacks = _NO_CALLBACKS) -> Outcome:
+        """`ask` for a task of an asyncio event loop, which is never blocked.
+
+        An answer on this machine is served at once, without a thread and without waiting. The
+        `callbacks` are called on another thread. Cancelling the task cancels the ask, unless others wait
+        for the same.
+        """
+        began_s = time.perf_counter()
+        found, leads = self._look_up(ask, local=True), True
+        if isinstance(found, _Miss):
+            if ask.policy.mode == "offline":
+                raise _offline_miss(ask, found.why)
+            miss, flights = found, self._open_async_flights()
+            if callbacks.before_send is not None:
+                await flights.call(partial(callbacks.before_send, ask.request))
+            found, leads = await flights.do(
+                ask.key.digest,
+                lambda cancel: self._lead(ask, miss, callbacks._replace(cancel=cancel)),
+                alone=miss.alone,
+            )
+        return self._finish(ask, found, leads, began_s)
+
+    def close(self) -> None:
+        """Cancel what was asked by `aask`, and wait until it is accounted for."""
+        with self._lock:
+            async_flights, self._async_flights = self._async_flights, None
+        if async_flights is not None:
+            async_flights.close()
+
+    def why_asked(self, ask: Ask) -> str | None:
+        """Return why a call would be made for an ask; None when it would be served. Sends nothing."""
+        found = self._look_up(ask)
+        return found.why if isinstance(found, _Miss) else None
+
+    def _look_up(self, ask: Ask, *, local: bool = False, waited: bool = False) -> _Result | _Miss:
+        """Return the stored answer to serve, or why there is none.
+
+        Args:
+            ask: What is asked.
+            local: Looks only where looking never waits: not on the shared server.
+            waited: Whether another process's call was waited for.
+        """
+        request, policy = ask.request, ask.policy
+        offline = policy.mode == "offline"
+        barred = None if offline else why_no_lookup(request, policy)
+        if barred is not None:
+            return _Miss("bypass", barred, keep=False, alone=True)
+        if policy.mode == "refresh":
+            return _Miss("refresh", "asked again", alone=True)
+        try:
+            # Offline no server is asked, the shared one included.
+            entry = self._recorder.store.get(ask.key, None if offline or local else request)
+        except StoreError as exc:
+            return _Miss("miss", f"the completion cache can't be read: {exc.args[0]}")
+        if entry is None:
+            return _Miss("miss", "not stored yet")
+        expired = why_not_served(entry, self._recorder.clock())
+        if expired is not None and not (offline and policy.stale_if_error):
+            return _Miss("miss", expired, expired=entry)
+        kind: AskKind = "coalesced" if waited else "shared" if entry.shared else "hit"
+        if offline:
+            kind = "replay" if expired is None else "stale"
+        return _Result(kind, entry.answer, "", True, "", notes_on(request, entry.answer), entry.created_s)
+
+    def _lead(self, ask: Ask, miss: _Miss, callbacks: Callbacks) -> _Result:
+        """Make the call for all who wait; serve what is expired when it fails and the policy allows."""
+        if miss.alone:
+            return self._call(ask, miss, callbacks, None)
+        try:
+            return self._call_with_lease(ask, callbacks)
+        except StreamBrokenError:
+            raise  # a part of the answer is on the screen
+        except UpstreamError as exc:
+            if miss.expired is not None and ask.policy.stale_if_error:
+                return _stale(ask.request, miss.expired, exc)
+            raise
+
+    def _call_with_lease(self, ask: Ask, callbacks: Callbacks) -> _Result:
+        """Make the call when no other process makes it; else wait for theirs."""
+        from or_cache_magic.engine.cross_process import CrossProcessLock, acquire_lock  # a hit needs none
+
+        self._gateway().require_key()  # who can't ask takes no lease, and makes no folder
+        lock = acquire_lock(
+            self._leases,
+            ask.key.digest,
+            partial(self._peer_result, ask),
+            Show(callbacks.on_wait),
+            clock=self._recorder.clock,
+            sleep=time.sleep if callbacks.cancel is None else callbacks.cancel.sleep,
+        )
+        if not isinstance(lock, CrossProcessLock):
+            return lock
+        with lock:
+            # Another call may have been answered between our look and our lease: a second would be paid for.
+            found = self._look_again(ask, lock.waited_since_s)
+            return self._call(ask, found, callbacks, lock) if isinstance(found, _Miss) else found
+
+    def _look_again(self, ask: Ask, since_s: float | None) -> _Result | _Miss:
+        """Look up what was stored meanwhile, and what another process's call that began then has brought."""
+        found = self._look_up(ask, waited=since_s is not None)
+        if since_s is None or isinstance(found, _Result):
+            return found
+        kept = self._recorder.set_aside_since(ask.key, since_s)
+        refusal = None if kept is None else why_not_stored(ask.request, kept)
+        if kept is None or refusal is None or not _is_whole(kept):
+            return found
+        return _Result("coalesced", kept, not_stored=refusal, notes=notes_on(ask.request, kept))
+
+    def _peer_result(self, ask: Ask, since_s: float) -> _Result | None:
+        """Return what another process's call that began then has brought; None when nothing yet."""
+        found = self._look_again(ask, since_s)
+        return None if isinstance(found, _Miss) else found
+
+    def _call(self, ask: Ask, miss: _Miss, callbacks: Callbacks, lock: CrossProcessLock | None) -> _Result:
+        """Send the request; account for the reply, and store it if it may be served again."""
+        from or_cache_magic.openrouter.reply import ReplyReader  # here, since a hit needs none of it
+
+        recorder, show = self._recorder, Show(callbacks.on_text)
+        reader = ReplyReader(show, clock=recorder.clock)
+        try:
+            # OpenRouter's response caching would repeat an answer where another is wanted.
+            fresh = miss.alone or ask.request.sample > 0
+            answer = self._gateway().send(ask.request, reader, fresh=fresh, cancel=callbacks.cancel)
+        except UpstreamError as exc:
+            recorder.account_failure(ask, exc)
+            raise
+        except OrCacheError:
+            raise  # before anything was sent
+        except BaseException:
+            # Interrupted: it may have been sent, and what had arrived was perhaps paid for.
+            recorder.give_up(ask, reader.answer(), "interrupted", keep=miss.keep)
+            raise
+        refusal = why_not_stored(ask.request, answer)
+        if not _is_whole(answer):
+            recorder.give_up(ask, answer, refusal or "broken", keep=miss.keep)
+            raise _broken(answer, kept=miss.keep)
+        answer = recorder.priced(ask.request, answer)
+        not_stored, lifetime = miss.why if not miss.keep else refusal or "", ""
+        if not miss.keep:
+            recorder.account(ask, miss.kind, answer)
+        elif refusal is not None:
+            recorder.set_aside(ask, miss.kind, answer, refusal, lock)
+        else:
+            not_stored, lifetime = recorder.keep(ask, miss.kind, answer, lock)
+        notes = (*_notes_on_call(ask.request, answer), *filter(None, [lifetime]), *show.trouble)
+        return _Result(miss.kind, answer, miss.why, not not_stored, not_stored, notes)
+
+    def _finish(self, ask: Ask, result: _Result, leads: bool, began_s: float) -> Outcome:
+        """Return the outcome for one of those whom a result answers, and count it if it made no call."""
+        kind = result.kind if leads or result.kind in SERVED else "coalesced"
+        answer = result.answer
+        outcome = Outcome(
+            kind,
+            ask.key,
+            answer,
+            result.why,
+            result.stored,
+            result.not_stored,
+            result.notes,
+            result.entry_created_s,
+            elapsed_s=time.perf_counter() - began_s,
+            paid=paid_for(answer) if kind in MADE_CALL else FREE,
+            # Offline no call could have been made, and a failed one was: neither was avoided.
+            saved_usd=answer.cost.usd if kind in ("hit", "shared", "coalesced") else ZERO_USD,
+        )
+        if kind not in MADE_CALL:
+            self._recorder.count(ask, outcome)
+        return outcome
+
+    def _open_async_flights(self) -> AsyncFlights[_Result]:
+        with self._lock:
+            if self._async_flights is None:
+                from or_cache_magic.engine.aio import AsyncFlights  # here, since asyncio takes a script 30 ms
+
+                self._async_flights = AsyncFlights(self.flights)
+            return self._async_flights
+
+
+def _is_whole(answer: Answer) -> bool:
+    """Return whether a reply is an answer, though perhaps not one to be served again."""
     return answer.error is None and answer.complete and bool(answer.choices)
 
 
-def notes_on_call(request: Request, answer: Answer) -> tuple[str, ...]:
-    """What the receipt of a call says: `notes_on` it, and why nothing was marked for prompt caching."""
+def _notes_on_call(request: Request, answer: Answer) -> tuple[str, ...]:
+    """Return what the receipt of a call says: `notes_on` it, and why no prompt caching was asked for."""
     notes = notes_on(request, answer)
     if not request.prompt_cache:
         return notes
@@ -69,48 +316,24 @@ def notes_on_call(request: Request, answer: Answer) -> tuple[str, ...]:
     return (*notes, f"prompt caching: {why}") if why else notes
 
 
-def coalesced(outcome: Outcome) -> Outcome:
-    """A flight's outcome as one who waited for it has it."""
-    if outcome.kind in ("hit", "team", "replay", "stale"):
-        return outcome
-    return outcome._replace(kind="coalesced", paid=FREE, saved_usd=outcome.answer.cost.usd)
-
-
-def coalesced_unserved(key: RequestKey, request: Request, kept: Answer) -> Outcome | None:
-    """The outcome of waiting for an answer that was set aside, being whole; None when it is none to show."""
-    refusal = why_not_stored(request, kept)
-    if refusal is None or not is_whole(kept):
-        return None
-    notes = notes_on(request, kept)
-    return coalesced(Outcome("miss", key, kept, not_stored=refusal, notes=notes))
-
-
-def stale(key: RequestKey, request: Request, entry: Entry, failure: UpstreamError) -> Outcome:
-    """The outcome of an expired entry that is served because the call failed."""
+def _stale(request: Request, entry: Entry, failure: UpstreamError) -> _Result:
+    """Return an expired entry that is served because the call failed."""
     note = f"the call failed: {failure.status or 'no connection'}"
-    return Outcome(
-        "stale",
-        key,
-        entry.answer,
-        stored=True,
-        notes=(*notes_on(request, entry.answer), note),
-        entry_created_s=entry.created_s,
-        paid=FREE,
-        saved_usd=_ZERO,
-    )
+    notes = (*notes_on(request, entry.answer), note)
+    return _Result("stale", entry.answer, stored=True, notes=notes, entry_created_s=entry.created_s)
 
 
-def offline_miss(key: RequestKey, why: str) -> CacheMissError:
-    """The error for an ask that may not be sent; `why` is why nothing is served."""
+def _offline_miss(ask: Ask, why: str) -> CacheMissError:
+    """Return the error for an ask that may not be sent; `why` is why nothing is served."""
     return CacheMissError(
-        f"offline, and no answer to serve for {key.digest[:10]}: {why} (nothing was sent)",
+        f"offline, and no answer to serve for {ask.key.digest[:10]}: {why} (nothing was sent)",
         "run it once with a key and without --offline (or with OR_CACHE_MODE=normal)",
-        key=key.digest,
+        key=ask.key.digest,
     )
 
 
-def broken(answer: Answer, *, kept: bool) -> StreamBrokenError:
-    """The error for a reply that is no whole answer; `kept` is whether what came of it is in the cache."""
+def _broken(answer: Answer, *, kept: bool) -> StreamBrokenError:
+    """Return the error for a reply that is no whole answer; `kept` is whether its part is in the cache."""
     usd = answer.cost.usd
     cost = "its cost is not known yet" if usd is None else f"it cost ${usd:f}" if usd else "nothing was paid"
     reason = str((answer.error or {}).get("message") or "the stream ended early")
@@ -123,287 +346,3 @@ def broken(answer: Answer, *, kept: bool) -> StreamBrokenError:
         cost_usd=answer.cost.usd,
         body=answer.error,
     )
-
-
-_NO_CALLBACKS: Final = Callbacks()
-
-
-class _Miss(NamedTuple):
-    """Why nothing can be served, and what follows from it.
-
-    Attributes:
-        kind: What an answer from upstream will be accounted as.
-        why: For the receipt.
-        keep: Whether the answer may be stored.
-        alone: Whether the callbacks wants an answer of its own, and so shares no flight.
-        expired: The entry that is too old, but may be served when the call fails.
-    """
-
-    kind: AskKind
-    why: str
-    keep: bool = True
-    alone: bool = False
-    expired: Entry | None = None
-
-
-class _Sought(NamedTuple):
-    """An ask whose answer isn't at hand."""
-
-    key: RequestKey
-    request: Request
-    policy: Policy
-    miss: _Miss
-    began_s: float
-
-
-class Engine:
-    """Asks through the completion cache. Thread-safe.
-
-    Args:
-        recorder: Keep the answers and the accounts.
-        gateway: Opens what sends, when something must be sent.
-        leases: Where processes take turns to ask; None asks without regard to others.
-    """
-
-    def __init__(
-        self, recorder: Recorder, gateway: Callable[[], Gateway], leases: Leases | None = None
-    ) -> None:
-        self._recorder = recorder
-        self._gateway = gateway
-        self._leases = leases
-        self._flights: SingleFlight[Outcome] = SingleFlight()
-        self._lock = threading.Lock()
-        self._async_flights: AsyncFlights[Outcome] | None = None
-
-    def ask(self, request: Request, policy: Policy, callbacks: Callbacks = _NO_CALLBACKS) -> Outcome:
-        """What asking `request` comes to.
-
-        Args:
-            request: What to ask.
-            policy: How the cache may be used.
-            callbacks: Who asks.
-
-        Raises:
-            RequestError: The request has no canonical form; nothing was sent.
-            CacheMissError: Offline, and nothing to serve.
-            MissingKeyError: Nothing to serve, and no API key.
-            UpstreamError: The call was refused or failed; its subclass `StreamBrokenError` when a
-                part of an answer had arrived, which is kept as a partial.
-            Cancelled: It was called off.
-        """
-        sought = self._seek(request, policy, callbacks)
-        if isinstance(sought, Outcome):
-            return sought
-        if sought.miss.alone:
-            outcome, led = self._bring(sought, callbacks), True
-        else:
-            bring = partial(self._bring, sought, callbacks)
-            outcome, led = self._flights.do(sought.key.digest, bring, callbacks.cancel)
-        return self._finish(sought, outcome, led)
-
-    async def aask(self, request: Request, policy: Policy, callbacks: Callbacks = _NO_CALLBACKS) -> Outcome:
-        """`ask` for a task of an asyncio event loop, which is never blocked.
-
-        An answer on this machine is served at once, without a thread and without waiting. The
-        `callbacks` are called on another thread. Cancelling the task calls the ask off, unless others wait
-        for the same.
-        """
-        sought = self._seek(request, policy, callbacks, near=True)
-        if isinstance(sought, Outcome):
-            return sought
-        if callbacks.before_send is not None:
-            await self._hands().call(partial(callbacks.before_send, request))
-        outcome, led = await self._hands().do(
-            sought.key.digest,
-            lambda cancel: self._bring(sought, callbacks._replace(cancel=cancel)),
-            alone=sought.miss.alone,
-        )
-        return self._finish(sought, outcome, led)
-
-    def close(self) -> None:
-        """Calls off what was asked by `aask`, and waits until it is accounted for."""
-        with self._lock:
-            async_flights, self._async_flights = self._async_flights, None
-        if async_flights is not None:
-            async_flights.close()
-
-    def peek(self, request: Request, policy: Policy) -> tuple[RequestKey, Entry | None, str]:
-        """The key, the entry that would be served (or None) and why it would be asked; sends nothing."""
-        key = request_key(request)
-        found = self._look_up(key, request, policy)
-        return (key, found, "") if isinstance(found, Entry) else (key, None, found.why)
-
-    def _seek(
-        self, request: Request, policy: Policy, callbacks: Callbacks, *, near: bool = False
-    ) -> Outcome | _Sought:
-        """What can be served at once, or what has to be asked; `near` does neither wait nor call back."""
-        began_s = time.perf_counter()
-        key = request_key(request)
-        found = self._look_up(key, request, policy, near=near)
-        if isinstance(found, Entry):
-            outcome = self._served(key, request, policy, found, began_s)
-            self._recorder.count(outcome, request, policy)
-            return outcome
-        if policy.mode == "offline":
-            raise offline_miss(key, found.why)
-        if callbacks.before_send is not None and not near:
-            callbacks.before_send(request)
-        return _Sought(key, request, policy, found, began_s)
-
-    def _finish(self, sought: _Sought, outcome: Outcome, led: bool) -> Outcome:
-        """The outcome of a flight as one of those who were aboard has it."""
-        outcome = outcome if led else coalesced(outcome)
-        outcome = outcome._replace(elapsed_s=time.perf_counter() - sought.began_s)
-        self._recorder.count(outcome, sought.request, sought.policy)
-        return outcome
-
-    def _look_up(
-        self, key: RequestKey, request: Request, policy: Policy, *, near: bool = False
-    ) -> Entry | _Miss:
-        """The entry to serve, or why there is none; `near` looks only where looking never waits."""
-        offline = policy.mode == "offline"
-        barred = None if offline else why_no_lookup(request, policy)
-        if barred is not None:
-            return _Miss("bypass", barred, keep=False, alone=True)
-        if policy.mode == "refresh":
-            return _Miss("refresh", "asked again", alone=True)
-        try:
-            # Offline nothing is asked of anybody, the team's server included.
-            entry = self._recorder.store.get(key, None if offline or near else request)
-        except StoreError as exc:
-            return _Miss("miss", f"the completion cache can't be read: {exc.args[0]}")
-        if entry is None:
-            return _Miss("miss", "not stored yet")
-        why = why_not_served(entry, self._recorder.clock())
-        if why is None or (offline and policy.stale_if_error):
-            return entry
-        return _Miss("miss", why, expired=entry)
-
-    def _served(
-        self, key: RequestKey, request: Request, policy: Policy, entry: Entry, began_s: float
-    ) -> Outcome:
-        """The outcome of an entry that is served instead of a call."""
-        kind: AskKind = "team" if entry.shared else "hit"
-        notes = notes_on(request, entry.answer)
-        if policy.mode == "offline":
-            kind = "replay"
-            if why_not_served(entry, self._recorder.clock()) is not None:
-                kind = "stale"
-        # Offline no call could have been made, so none was avoided.
-        saved_usd = entry.answer.cost.usd if kind in ("hit", "team") else _ZERO
-        elapsed_s = time.perf_counter() - began_s
-        return Outcome(
-            kind, key, entry.answer, "", True, "", notes, entry.created_s, elapsed_s, FREE, saved_usd
-        )
-
-    def _bring(self, sought: _Sought, callbacks: Callbacks) -> Outcome:
-        """What a flight does: it asks, or serves what is expired when that fails and the policy has it so."""
-        key, request, policy, miss, _ = sought
-        if miss.alone:
-            return self._ask_upstream(key, request, policy, miss, callbacks)
-        try:
-            return self._fly(key, request, policy, callbacks)
-        except StreamBrokenError:
-            raise  # a part of the answer is on the screen
-        except UpstreamError as exc:
-            if miss.expired is not None and policy.stale_if_error:
-                return stale(key, request, miss.expired, exc)
-            raise
-
-    def _fly(self, key: RequestKey, request: Request, policy: Policy, callbacks: Callbacks) -> Outcome:
-        """Asks when no other process does: it lets theirs land first."""
-        self._gateway().require_key()  # who can't ask takes no turn, and makes no folder
-        turn = take_turn(
-            self._leases,
-            key.digest,
-            lambda since_s: self._landed(key, request, policy, since_s),
-            Show(callbacks.on_wait),
-            clock=self._recorder.clock,
-            sleep=time.sleep if callbacks.cancel is None else callbacks.cancel.sleep,
-        )
-        if not isinstance(turn, Turn):
-            return turn
-        with turn:
-            # Another flight may have landed between our look and our turn: a second call would be paid for.
-            found = self._look_up(key, request, policy)
-            if isinstance(found, Entry):
-                outcome = self._served(key, request, policy, found, time.perf_counter())
-                return outcome._replace(kind="coalesced") if turn.waited else outcome
-            return self._ask_upstream(key, request, policy, found, callbacks)
-
-    def _hands(self) -> AsyncFlights[Outcome]:
-        with self._lock:
-            if self._async_flights is None:
-                from or_cache_magic.engine.aio import AsyncFlights  # here, since asyncio takes a script 30 ms
-
-                self._async_flights = AsyncFlights(self._flights)
-            return self._async_flights
-
-    def _landed(self, key: RequestKey, request: Request, policy: Policy, since_s: float) -> Outcome | None:
-        """What another process's flight that began then has brought; None when nothing yet."""
-        found = self._look_up(key, request, policy)
-        if isinstance(found, Entry):
-            outcome = self._served(key, request, policy, found, time.perf_counter())
-            return outcome._replace(kind="coalesced")
-        kept = self._recorder.set_aside_since(key, since_s)
-        return None if kept is None else coalesced_unserved(key, request, kept)
-
-    def _ask_upstream(
-        self, key: RequestKey, request: Request, policy: Policy, miss: _Miss, callbacks: Callbacks
-    ) -> Outcome:
-        from or_cache_magic.openrouter.reply import ReplyReader  # here, since a hit needs none of it
-
-        show = Show(callbacks.on_text)
-        reader = ReplyReader(show, clock=self._recorder.clock)
-        try:
-            # OpenRouter's response caching would repeat an answer where another is wanted.
-            fresh = miss.alone or request.sample > 0
-            answer = self._gateway().send(request, reader, fresh=fresh, cancel=callbacks.cancel)
-        except UpstreamError as exc:
-            self._recorder.account_failure(key, request, policy, exc)
-            raise
-        except OrCacheError:
-            raise  # before anything was sent
-        except BaseException:
-            # Interrupted: it may have been sent, and what had arrived was perhaps paid for.
-            arrived = self._recorder.priced(request, reader.answer())
-            self._give_up(key, request, policy, miss, arrived, "interrupted")
-            raise
-        outcome = self._settle(key, request, policy, miss, self._recorder.priced(request, answer))
-        return outcome._replace(notes=(*outcome.notes, *show.trouble))
-
-    def _settle(
-        self, key: RequestKey, request: Request, policy: Policy, miss: _Miss, answer: Answer
-    ) -> Outcome:
-        """Accounts for a reply, and stores it if it may be served again."""
-        refusal = why_not_stored(request, answer)
-        if not is_whole(answer):
-            self._give_up(key, request, policy, miss, answer, refusal or "broken")
-            raise broken(answer, kept=miss.keep)
-        outcome = Outcome(
-            miss.kind,
-            key,
-            answer,
-            why=miss.why,
-            notes=notes_on_call(request, answer),
-            paid=paid_for(answer),
-            saved_usd=_ZERO,
-        )
-        if not miss.keep:
-            self._recorder.account(miss.kind, key, request, policy, answer)
-            return outcome._replace(not_stored=miss.why)
-        if refusal is not None:
-            self._recorder.set_aside(miss.kind, key, request, policy, answer, refusal)
-            return outcome._replace(not_stored=refusal)
-        not_stored, note = self._recorder.keep(miss.kind, key, request, policy, answer)
-        notes = (*outcome.notes, note) if note else outcome.notes
-        return outcome._replace(stored=not not_stored, not_stored=not_stored, notes=notes)
-
-    def _give_up(
-        self, key: RequestKey, request: Request, policy: Policy, miss: _Miss, answer: Answer, reason: str
-    ) -> None:
-        """Accounts for a call that brought no whole answer, and keeps what came where it may be written."""
-        if miss.keep:
-            self._recorder.set_aside("failed", key, request, policy, answer, reason)
-        else:
-            self._recorder.account("failed", key, request, policy, answer)

@@ -18,32 +18,32 @@ _TICK_S: Final = 0.2
 
 
 class Flight(Generic[T]):
-    """One piece of work, for all who wait for it. `SingleFlight` makes and changes it.
+    """One piece of work and all who wait for it. `SingleFlight` makes and changes it.
 
     Attributes:
-        cancel: Calls the work off. None where who works also waits for it, and is interrupted himself.
-        landed: Set when the work has ended, in whatever way.
+        cancel: Cancels the work. None where the thread that works is its caller's, and is interrupted itself.
+        done: Set when the work has ended, in whatever way.
+        started: Whether the work has begun.
+        waiters: How many callers want the result, the one who does the work included.
+        watchers: Called when the work has ended.
     """
 
-    __slots__ = ("_failure", "_result", "aboard", "began", "cancel", "landed", "watchers")
+    __slots__ = ("_failure", "_result", "cancel", "done", "started", "waiters", "watchers")
 
     def __init__(self, cancel: Cancel | None = None) -> None:
         self.cancel = cancel
-        self.landed = threading.Event()
-        #: Whether somebody is at it.
-        self.began = False
-        #: How many wait for it, who leads it included.
-        self.aboard = 1
-        #: Called when it has landed.
+        self.done = threading.Event()
+        self.started = False
+        self.waiters = 1
         self.watchers: list[Callable[[], None]] = []
         self._result: list[T] = []
         self._failure: Exception | None = None
 
     def run(self, work: Callable[[], T]) -> T:
-        """Does the work, unless it was called off before, and keeps what came of it."""
+        """Do the work unless it was cancelled before, and keep its result or its error."""
         if self.cancel is not None:
             self.cancel.check()
-        self.began = True
+        self.started = True
         try:
             result = work()
         except Exception as exc:
@@ -53,7 +53,7 @@ class Flight(Generic[T]):
         return result
 
     def outcome(self) -> T | None:
-        """What a landed flight brought; None when it was interrupted or called off, and brought nothing.
+        """Return the result of work that is done; None when it was interrupted or cancelled.
 
         Raises:
             Exception: A copy of what the work raised: raising an error writes a traceback into it.
@@ -64,24 +64,24 @@ class Flight(Generic[T]):
 
 
 class SingleFlight(Generic[T]):
-    """Lets one of several simultaneous callers of a key do the work, and the others have its result.
+    """Lets one of several simultaneous callers of a key do the work, and gives the others its result.
 
-    Thread-safe. The work runs outside the lock, and never gives None. What one flight gave is forgotten
-    when it has landed: remembering is the store's job, so the leader must look there again before it works.
+    Thread-safe. The work runs outside the lock, and never returns None. A result is forgotten when the work
+    is done: remembering is the store's job, so that whoever works must look there again first.
 
-    `do` is for a thread that works and waits itself. `board`, `lead`, `watch` and `leave` are its parts, for
-    those who wait otherwise (`async_flights.AsyncFlights`).
+    `do` is for a thread that works and waits itself. `join`, `run`, `watch` and `leave` are its parts, for
+    those who wait otherwise (`aio.AsyncFlights`).
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._flying: dict[str, Flight[T]] = {}
+        self._running: dict[str, Flight[T]] = {}
 
     def do(self, key: str, work: Callable[[], T], cancel: Cancel | None = None) -> tuple[T, bool]:
-        """The result of `work`, and whether this caller did it itself (True) or waited (False).
+        """Return the result of `work`, and whether this caller did it itself (True) or waited (False).
 
         Args:
-            key: Which work.
+            key: Identifies the work.
             work: Does it; looks at `cancel` itself.
             cancel: Ends the waiting; None leaves that to an interrupt.
 
@@ -89,75 +89,86 @@ class SingleFlight(Generic[T]):
             Exception: What `work` raised, to the leader and to each follower alike: a failed call
                 is not tried anew by each of those who waited. An interrupt of the leader is its
                 own; one of the followers takes over. An interrupt of a follower ends only its wait.
-            Cancelled: It was called off.
+            Cancelled: It was cancelled.
         """
         while True:
-            flight, leads = self.board(key)
+            flight, leads = self.join(key)
             if leads:
-                return self.lead(key, flight, work), True
+                return self.run(key, flight, work), True
             try:
-                while not flight.landed.wait(_TICK_S):
+                while not flight.done.wait(_TICK_S):
                     if cancel is not None:
                         cancel.check()
             except BaseException:
                 self.leave(key, flight)
                 raise
-            brought = flight.outcome()
-            if brought is not None:
-                return brought, False
-            # The leader was interrupted: somebody else has to fly.
+            result = flight.outcome()
+            if result is not None:
+                return result, False
+            # The leader was interrupted: one of the followers does the work.
 
-    def board(self, key: str, cancel: Cancel | None = None) -> tuple[Flight[T], bool]:
-        """The flight for a key, and whether the caller has to `lead` it.
+    def running(self) -> list[str]:
+        """Return the keys whose work is not done yet."""
+        with self._lock:
+            return list(self._running)
+
+    def waiting(self, key: str) -> int:
+        """Return how many callers wait for the one who does the work of a key."""
+        with self._lock:
+            flight = self._running.get(key)
+            return 0 if flight is None else flight.waiters - 1
+
+    def join(self, key: str, cancel: Cancel | None = None) -> tuple[Flight[T], bool]:
+        """Return the flight of a key, and whether the caller has to `run` it.
 
         Args:
-            key: Which work.
-            cancel: What calls the flight off when all have left it, if it is a new one.
+            key: Identifies the work.
+            cancel: Of a new flight: what cancels it when all have left.
         """
         with self._lock:
-            flight = self._flying.get(key)
+            flight = self._running.get(key)
             if flight is None:
-                flight = self._flying[key] = Flight(cancel)
+                flight = self._running[key] = Flight(cancel)
                 return flight, True
-            flight.aboard += 1
+            flight.waiters += 1
             return flight, False
 
-    def lead(self, key: str, flight: Flight[T], work: Callable[[], T]) -> T:
-        """Does the work of a flight and lands it; raises what `work` raises."""
+    def run(self, key: str, flight: Flight[T], work: Callable[[], T]) -> T:
+        """Do the work of a flight and wake all who wait for it; raises what `work` raises."""
         try:
             return flight.run(work)
         finally:
             with self._lock:
                 self._forget(key, flight)
                 watchers, flight.watchers = flight.watchers, []
-                flight.landed.set()
+                flight.done.set()
             for watcher in watchers:
                 watcher()
 
     def watch(self, flight: Flight[T], watcher: Callable[[], None]) -> None:
-        """Has `watcher` called when the flight has landed: on the thread that worked, or now if it has."""
+        """Call `watcher` when the work is done: on the thread that worked, or now if it is done already."""
         with self._lock:
-            if not flight.landed.is_set():
+            if not flight.done.is_set():
                 flight.watchers.append(watcher)
                 return
         watcher()
 
     def leave(self, key: str, flight: Flight[T]) -> None:
-        """Waits no longer. When the last has left, the work is called off, and nobody boards it any more."""
+        """Stop waiting. When the last has left, the work is cancelled, and nobody joins it any more."""
         with self._lock:
-            flight.aboard -= 1
-            if flight.aboard or flight.cancel is None or flight.landed.is_set():
+            flight.waiters -= 1
+            if flight.waiters or flight.cancel is None or flight.done.is_set():
                 return
             self._forget(key, flight)
         flight.cancel.set()
 
     def _forget(self, key: str, flight: Flight[T]) -> None:
-        if self._flying.get(key) is flight:
-            del self._flying[key]
+        if self._running.get(key) is flight:
+            del self._running[key]
 
 
 def _own(failure: Exception) -> Exception:
-    """A copy of the leader's error for one follower."""
+    """Return a copy of the leader's error for one follower."""
     try:
         return copy.copy(failure)
     except Exception:  # noqa: BLE001 - foreign errors copy as they like, or not at all

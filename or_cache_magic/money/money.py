@@ -6,12 +6,13 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from decimal import Decimal
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from or_cache_magic.money.budget import BudgetGuard, BudgetTracker, Limit
 
 if TYPE_CHECKING:
-    from or_cache_magic.core.records import Answer, Outcome, Request
+    from or_cache_magic.core.records import Answer, Ask, Outcome, Request
     from or_cache_magic.core.settings import Settings
     from or_cache_magic.money.budget import KeyLimits
     from or_cache_magic.money.catalog import PriceCatalog
@@ -81,19 +82,26 @@ class Money:
                 self._prices = PriceCatalog(self._database, self._fetch, self._clock)
             return self._prices
 
-    def estimate(self, request: Request) -> Estimate:
-        """The least and the most that a call can cost; looks up prices unless the mode is offline."""
-        may_fetch = self._settings().mode != "offline"
-        return self.prices.estimate(request, self._clock(), may_fetch=may_fetch)
-
-    def watch(self, max_cost_usd: Decimal | None, more: Sequence[Limit] = ()) -> BudgetGuard:
-        """Watches over what an ask may cost.
+    def estimate(self, request: Request, settings: Settings | None = None) -> Estimate:
+        """Return the least and the most that a call can cost; looks up prices unless the mode is offline.
 
         Args:
+            request: What would be asked.
+            settings: In force; None resolves them.
+        """
+        may_fetch = (settings or self._settings()).mode != "offline"
+        return self.prices.estimate(request, self._clock(), may_fetch=may_fetch)
+
+    def guard(
+        self, settings: Settings, max_cost_usd: Decimal | None, more: Sequence[Limit] = ()
+    ) -> BudgetGuard:
+        """Return what guards the budgets of an ask.
+
+        Args:
+            settings: In force.
             max_cost_usd: The most that this ask may cost; None is no limit of its own.
             more: Limits that it shares with others.
         """
-        settings = self._settings()
         limits = list(more)
         if max_cost_usd is not None:
             limits.append(Limit("--max-cost", max_cost_usd, BudgetTracker()))
@@ -101,7 +109,7 @@ class Money:
             limits.append(Limit("this session's max_cost_usd", settings.max_cost_usd, self._session))
         if settings.max_cost_per_day_usd is not None:
             limits.append(Limit("a day's max_cost_per_day_usd", settings.max_cost_per_day_usd, self._day))
-        return BudgetGuard(limits, self.estimate)
+        return BudgetGuard(limits, partial(self.estimate, settings=settings))
 
     def prompt_cache_saved(self, request: Request, answer: Answer) -> Decimal | None:
         """What prompt caching took off a call, by the prices that are known now; None when they aren't.
@@ -110,43 +118,45 @@ class Money:
         """
         return self.prices.prompt_cache_saved(request, answer, self._clock())
 
-    def settle(self, patience_s: float = _WHILE_ASKED_S) -> Settled | None:
+    def settle(self, patience_s: float = _WHILE_ASKED_S, settings: Settings | None = None) -> Settled | None:
         """Asks OpenRouter what calls came to whose replies did not tell; None: nothing is due, or offline.
 
         Never raises: what can't be settled now is asked again later.
 
         Args:
             patience_s: For how long it may ask.
+            settings: In force; None resolves them.
         """
-        if self._settings().mode == "offline":
+        settings = settings or self._settings()
+        if settings.mode == "offline":
             return None
-        settler = self._open_settler()
+        settler = self._open_settler(settings)
         if not settler.is_due():
             return None
         self._ledger.flush()  # so that hits of an unknown price are among those that learn it
         return settler.settle(limit=_AT_ONCE, budget_s=patience_s)
 
-    def after_call(self, request: Request, outcome: Outcome | None) -> None:
+    def after_call(self, ask: Ask, outcome: Outcome | None) -> None:
         """Settles what is due, and looks up prices that a reply's money could not be told without.
 
         Nobody waits for it.
 
         Args:
-            request: What was asked.
-            outcome: What it came to; None is a failure.
+            ask: What was asked.
+            outcome: Its outcome; None is a failure.
         """
-        if self._settings().mode == "offline" or (self._round is not None and self._round.is_alive()):
+        if ask.settings.mode == "offline" or (self._round is not None and self._round.is_alive()):
             return
         # Estimates are made by the list of the day, so it is fetched now, not when all else has failed. What
         # prompt caching took off is then told by it, and OpenRouter need not be asked of each call.
         wanting = outcome is not None and _wants_prices(outcome)
-        if not wanting and not self._open_settler().is_due():
+        if not wanting and not self._open_settler(ask.settings).is_due():
             return
 
         def go() -> None:
             if wanting:
-                self.estimate(request)
-            self.settle()
+                self.estimate(ask.request, ask.settings)
+            self.settle(settings=ask.settings)
 
         self._round = threading.Thread(target=go, name="or-cache-settle", daemon=True)
         self._round.start()
@@ -178,17 +188,17 @@ class Money:
         if self._round is not None:
             self._round.join(_CLOSING_S)
 
-    def _open_settler(self) -> Reconciler:
+    def _open_settler(self, settings: Settings) -> Reconciler:
         prices = self.prices
         with self._lock:
-            if self._settler is None:
+            if self._settler is None or self._settler.base_url != settings.base_url:
                 from or_cache_magic.money.reconciliation import Reconciler, count_tokens
 
                 self._settler = Reconciler(
                     self._database,
                     self._store,
                     self._fetch,
-                    base_url=lambda: self._settings().base_url,
+                    base_url=settings.base_url,
                     estimated=count_tokens(self._store, prices),
                     clock=self._clock,
                 )

@@ -106,7 +106,7 @@ class Reconciler:
         database: Where ledger and entries are.
         store: Knows the entries' costs.
         fetch: Asks OpenRouter. Not called, and nothing imported, before something is due.
-        base_url: Whom to ask, now: the only one who is ever told the key. What other APIs know waits.
+        base_url: Whom to ask: the only one who is ever told the key. What other APIs know waits.
         estimated: What a call cost by its tokens, where the price list leaves no doubt; else None.
         clock: Tells UTC epoch seconds.
     """
@@ -117,14 +117,15 @@ class Reconciler:
         store: EntryKeeper,
         fetch: Fetch,
         *,
-        base_url: Callable[[], str],
+        base_url: str,
         estimated: Callable[[LedgerRow], Decimal | None] = lambda _row: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._database = database
         self._store = store
         self._fetch = fetch
-        self._base_url = base_url
+        #: Whom to ask.
+        self.base_url = base_url
         self._estimated = estimated
         self._clock = clock
         self._one_round = threading.Lock()
@@ -163,7 +164,7 @@ class Reconciler:
         return time.monotonic() < self._quiet_until_s
 
     def _settlements(self) -> Settlements:
-        return Settlements(self._database, self._base_url())
+        return Settlements(self._database, self.base_url)
 
     def _round(self, settlements: Settlements, limit: int, ends_s: float) -> Settled:
         waiting = settlements.waiting()

@@ -20,9 +20,7 @@ from or_cache_magic.notebook.values import read_text_argument
 
 if TYPE_CHECKING:
     from or_cache_magic.cache.cache import CompletionCache
-    from or_cache_magic.core.policy import Policy
-    from or_cache_magic.core.records import Request
-    from or_cache_magic.core.settings import Settings
+    from or_cache_magic.core.records import Ask
     from or_cache_magic.money.estimate import Estimate
     from or_cache_magic.notebook.session import Session
 
@@ -66,8 +64,7 @@ def ask(session: Session, line: str, cell: str | None, variables: Mapping[str, A
         from or_cache_magic.notebook.templates import render
 
         prompt = render(prompt, variables)
-    settings, cache = session.settings(), session.cache()
-    request, policy = cache.prepare(
+    prepared = session.cache().prepare(
         prompt,
         options.params,
         model=options.model,
@@ -80,30 +77,28 @@ def ask(session: Session, line: str, cell: str | None, variables: Mapping[str, A
         prompt_cache=options.prompt_cache,
     )
     if options.dry_run:
-        session.say(preview_line(cache, request, policy))
+        session.say(preview_line(session.cache(), prepared))
         return None
-    return _ask_and_show(session, settings, options, request, policy)
+    return _run_and_show(session, options, prepared)
 
 
-def _ask_and_show(
-    session: Session, settings: Settings, options: SimpleNamespace, request: Request, policy: Policy
-) -> Completion | None:
+def _run_and_show(session: Session, options: SimpleNamespace, ask: Ask) -> Completion | None:
     """Ask, show and bind the answer; what had arrived when it breaks off stays on the screen."""
-    cache, kept = session.cache(), keeps_result()
+    cache, kept, settings, request = session.cache(), keeps_result(), ask.settings, ask.request
     form: Any = options.format or settings.format
     screen = open_screen(
         session.shell, format="none" if kept else form, receipt=settings.receipt, quiet=options.quiet
     )
     callbacks = Callbacks(screen.feed if request.stream else None, screen.wait)
     try:
-        outcome = cache.run(request, policy, callbacks, max_cost_usd=options.max_cost_usd)
+        outcome = cache.run(ask, callbacks, max_cost_usd=options.max_cost_usd)
     except BaseException:
         screen.finish()
         raise
     session.last = completion = Completion(outcome, request)
     if options.out:
         session.shell.push({options.out: completion})
-    if request.stream and outcome.kind in ("miss", "refresh", "bypass"):
+    if request.stream and outcome.made_call:
         screen.finish(completion)
     else:
         screen.show(completion)
@@ -136,12 +131,12 @@ def _parse(completion: Completion, form: str) -> None:
         ) from None
 
 
-def preview_line(cache: CompletionCache, request: Request, policy: Policy) -> str:
+def preview_line(cache: CompletionCache, ask: Ask) -> str:
     """Say whether a request would hit, or what it may cost. Sends no prompt; may look up prices."""
-    key, row, why = cache.peek(request, policy)
-    where = f"{request.body['model']} · key {key[:_SHOWN]}"
+    row, why = cache.peek(ask)
+    where = f"{ask.request.body['model']} · key {ask.key.digest[:_SHOWN]}"
     if row is None:
-        estimate = cache.money.estimate(request)
+        estimate = cache.money.estimate(ask.request, ask.settings)
         return f"would ask {where} · {why} · {estimate_text(estimate)} · nothing sent"
     age = format_age(time.time() - row.created_s)
     return f"would hit {where} · cached {age} · bought for {format_usd(row.cost.usd)} · nothing sent"

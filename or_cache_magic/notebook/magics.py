@@ -17,8 +17,9 @@ from or_cache_magic.notebook.values import read_text_argument
 if TYPE_CHECKING:
     import pandas as pd
 
-    from or_cache_magic.cache.cache import CompletionCache, Purge
+    from or_cache_magic.cache.cache import CompletionCache
     from or_cache_magic.cache.completion import Completion
+    from or_cache_magic.cache.purge import Purge
     from or_cache_magic.core.records import EntryFilter
     from or_cache_magic.notebook.session import Session
     from or_cache_magic.panels import Shown

@@ -21,7 +21,8 @@ from or_cache_magic.errors import OptionError, OrCacheError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from or_cache_magic.cache.cache import CompletionCache, Purge
+    from or_cache_magic.cache.cache import CompletionCache
+    from or_cache_magic.cache.purge import Purge
     from or_cache_magic.core.records import Totals
     from or_cache_magic.core.settings import Settings
     from or_cache_magic.money.budget import KeyLimits
@@ -100,7 +101,7 @@ def purge_line(purge: Purge, *, dry_run: bool) -> str:
         return (
             f"{format_size(purge.rest_bytes)} fit already; nothing to remove"
             if fits
-            else _NO_MATCH[purge.team]
+            else _NO_MATCH[purge.shared]
         )
     at_least = "≥ " if purge.unpriced else ""
     unpriced = f", {purge.unpriced:,} unpriced" if purge.unpriced else ""
@@ -111,7 +112,7 @@ def purge_line(purge: Purge, *, dry_run: bool) -> str:
         rest = f" · {format_size(purge.rest_bytes)} stay"
         rest += " (too much still: no more match)" if purge.rest_bytes > limit_bytes else ""
     price = f"{at_least}{format_usd(purge.cost_usd)} to buy again{unpriced}"
-    team = ", and what the team's server has of them" if purge.team else ""
+    team = ", and what the team's server has of them" if purge.shared else ""
     return f"{entries_count(purge.entries)}, {size}{price}{rest}{team}{tail}"
 
 
@@ -266,7 +267,7 @@ def _paid(t: Totals) -> str:
 
 
 def _saved(t: Totals) -> str:
-    team = f" ({format_usd(t.team_saved_usd)} of it by the team)" if t.team_hits else ""
+    team = f" ({format_usd(t.shared_saved_usd)} of it by the team)" if t.shared_hits else ""
     net = f" · net {format_usd(t.net_saved_usd)} with prompt caching" if t.prompt_cache_saved_usd else ""
     return f"{format_sum(t.saved_usd, unpriced=t.unpriced)}{team}{net}"
 

@@ -172,8 +172,8 @@ def _saved(t: Totals) -> Tile:
         notes.append(f"{bound}{format_usd(t.net_saved_usd)} net: prompt caching {by}")
     if t.prompt_cache_unpriced:
         notes.append(f"prompt caching unknown in {_count(t.prompt_cache_unpriced, 'call')}")
-    if t.team_hits:
-        notes.append(f"{format_usd(t.team_saved_usd)} of it by the team ({_count(t.team_hits, 'hit')})")
+    if t.shared_hits:
+        notes.append(f"{format_usd(t.shared_saved_usd)} of it by the team ({_count(t.shared_hits, 'hit')})")
     if t.coalesced:
         notes.append(
             f"besides: {format_sum(t.coalesced_usd, unpriced=t.unpriced)} coalesced ({t.coalesced:,})"

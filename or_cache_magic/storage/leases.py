@@ -69,9 +69,13 @@ class Leases(Protocol):
     def release(self, lease: Lease, failure: Mapping[str, Any] | None = None) -> None:
         """Gives it back, leaving a failure for those who wait; without the token it does nothing."""
 
+    def release_local(self, lease: Lease) -> None:
+        """Gives back what of it is in this machine's file, in the open transaction if there is one."""
+
 
 _LOOK: Final = "SELECT host, pid, started, deadline, failure FROM or_lease WHERE key = ?"
 _TELL: Final = "UPDATE or_lease SET failure = ?, deadline = ? WHERE key = ? AND token = ?"
+_OWN: Final = "SELECT 1 FROM or_lease WHERE key = ? AND token = ?"
 _RENEW: Final = "UPDATE or_lease SET deadline = ? WHERE key = ? AND token = ? AND failure IS NULL"
 
 _PATIENCE_S: Final = 1.0
@@ -124,13 +128,19 @@ class DiskLeases:
             return renewed.rowcount == 1
 
     def release(self, lease: Lease, failure: Mapping[str, Any] | None = None) -> None:
-        """See `Leases.release`."""
+        """See `Leases.release`. One that is given back already costs a look, and no transaction."""
+        if not self._database.select(_OWN, lease):
+            return
         with self._database.transaction(wait_s=_PATIENCE_S) as connection:
             if failure is None:
                 connection.execute("DELETE FROM or_lease WHERE key = ? AND token = ?", lease)
             else:
                 told_until_s = self._clock() + _TOLD_FOR_S
                 connection.execute(_TELL, (json.dumps(failure), told_until_s, *lease))
+
+    def release_local(self, lease: Lease) -> None:
+        """See `Leases.release_local`."""
+        self.release(lease)
 
     def _take(self, digest: str, ttl_s: float, after: Held | None) -> Lease | Held:
         with self._database.transaction(wait_s=_LOOK_AGAIN_S) as connection:

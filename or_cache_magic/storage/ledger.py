@@ -12,7 +12,7 @@ import threading
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from or_cache_magic.core.records import OPENROUTER_URL, AskKind, Cost, LedgerRow, Totals
+from or_cache_magic.core.records import AVOIDED_CALL, FREE, OPENROUTER_URL, AskKind, LedgerRow, Totals
 from or_cache_magic.errors import StoreError
 from or_cache_magic.storage.columns import HitCount, add_hits, from_pico, to_pico
 from or_cache_magic.storage.ledger_rows import SELECT_ROWS, Wanted, insert_rows, row_from
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from or_cache_magic.storage.database import Database
 
 __all__ = ["AlikeHits", "Hits", "Ledger", "hit_counts", "hits_row"]
-
-_FREE: Final = Cost(from_pico(0), "reported")
 
 
 class AlikeHits(NamedTuple):
@@ -80,7 +78,7 @@ def hits_row(of: AlikeHits, hits: Hits, session: str) -> LedgerRow:
         model=of.model,
         kind=of.kind,
         asks=hits.asks,
-        paid=_FREE,
+        paid=FREE,
         value_usd=from_pico(_times(to_pico(of.value_usd), hits.asks)),
         tags=of.tags,
         prompt_tokens=_times(of.prompt_tokens, hits.asks),
@@ -95,7 +93,7 @@ def hit_counts(rows: Iterable[LedgerRow]) -> dict[str, HitCount]:
     """What rows add to the entries: asks that avoided a call, not those that were merely served."""
     counts: dict[str, HitCount] = {}
     for row in rows:
-        if row.kind in ("hit", "team"):
+        if row.kind in AVOIDED_CALL:
             hits, last_s, saved, unpriced = counts.get(row.key, HitCount(0, 0.0, 0))
             counts[row.key] = HitCount(
                 hits + row.asks,
@@ -114,7 +112,7 @@ _FLUSH_WAIT_S: Final = 0.05
 _TWO_DAYS_S: Final = 1.5 * 86_400
 """The second of two days begins sooner, the third later, also where a day has 23 or 25 hours."""
 
-_COUNTED_KINDS: Final = ("hit", "team", "miss")
+_COUNTED_KINDS: Final = (*AVOIDED_CALL, "miss")
 _COUNTED: Final = f"kind IN {_COUNTED_KINDS}"
 
 
@@ -173,7 +171,7 @@ class Ledger:
         Args:
             key: 64 hex digits.
             model: The model that was asked for.
-            kind: What it counts as; only ``hit`` and ``team`` add to the entry's hits and savings.
+            kind: What it counts as; only ``hit`` and ``shared`` add to the entry's hits and savings.
             notebook: Where it was asked from.
             tags: Labels of the ask.
             value_usd: The answer's original price; None is unknown.

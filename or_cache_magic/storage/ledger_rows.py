@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from or_cache_magic.storage.database import Database
 
 __all__ = [
-    "BOUGHT",
     "LAST_TRY",
     "SELECT_ROWS",
     "Settlements",
@@ -41,8 +40,6 @@ __all__ = [
     "uses_prompt_cache",
 ]
 
-BOUGHT: Final = frozenset({"miss", "refresh", "bypass", "failed"})
-"""The kinds of asks that made a call."""
 
 _COLUMNS: Final = (
     "at, session, notebook, key, model, kind, asks, paid, paid_source, value, prompt_tokens,"

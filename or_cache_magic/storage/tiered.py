@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from or_cache_magic.core.policy import why_not_served, why_not_stored
 from or_cache_magic.core.records import EntryFilter
+from or_cache_magic.core.settings import Settings
 from or_cache_magic.errors import StoreError
 from or_cache_magic.storage.entries import DiskStore
 from or_cache_magic.storage.leases import Held, Lease, Leases
 
 if TYPE_CHECKING:
     from or_cache_magic.core.records import Entry, Request, RequestKey
-    from or_cache_magic.core.settings import Settings
     from or_cache_magic.storage.database import Database
     from or_cache_magic.storage.shared.leases import SharedLeases
     from or_cache_magic.storage.shared.store import SharedStore
@@ -28,19 +28,18 @@ class Team:
     """The team's server, as the settings name it now. Thread-safe: what is opened twice is used twice.
 
     Args:
-        settings: Gives the settings in force.
         tell: Takes a line for the user at each change of the server's state.
         clock: Tells UTC epoch seconds.
     """
 
     def __init__(
         self,
-        settings: Callable[[], Settings],
         tell: Callable[[str], None],
         *,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._settings = settings
+        #: The settings that name the server; whoever asks sets those of the ask.
+        self.settings = Settings()
         self._tell = tell
         self._clock = clock
         self._open: tuple[tuple[Any, ...], SharedStore] | None = None
@@ -51,7 +50,7 @@ class Team:
         Raises:
             SettingError: The library for the server is not installed, or the secret is none.
         """
-        settings = self._settings()
+        settings = self.settings
         if settings.shared_url is None:
             self.close()
             return None
@@ -220,6 +219,12 @@ class TieredLeases:
         for leases, part in self._parts(lease):
             with suppress(StoreError):
                 leases.release(part, failure)
+
+    def release_local(self, lease: Lease) -> None:
+        """See `lease.Leases.release_local`."""
+        near = lease.token.rpartition(" ")[2]
+        if near:
+            self._near.release_local(Lease(lease.digest, near))
 
     def _parts(self, lease: Lease) -> list[tuple[Leases, Lease]]:
         far, _, near = lease.token.rpartition(" ")

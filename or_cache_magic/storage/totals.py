@@ -9,7 +9,7 @@ from datetime import date
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, get_args
 
-from or_cache_magic.core.records import AskKind, LedgerRow, Totals
+from or_cache_magic.core.records import MADE_CALL, AskKind, LedgerRow, Totals
 from or_cache_magic.errors import OptionError
 from or_cache_magic.storage.columns import (
     COUNT,
@@ -22,7 +22,7 @@ from or_cache_magic.storage.columns import (
     split_tags,
     to_pico,
 )
-from or_cache_magic.storage.ledger_rows import BOUGHT, discount_of, uses_prompt_cache
+from or_cache_magic.storage.ledger_rows import discount_of, uses_prompt_cache
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -177,8 +177,7 @@ def _check_time(count: int, seconds: int) -> None:
     check_row("a row of the ledger", (), (), float(count * seconds))
 
 
-_CALL_KINDS: Final = ("miss", "refresh", "bypass", "failed")
-_CALLS: Final = f"kind IN {_CALL_KINDS}"
+_CALLS: Final = f"kind IN {MADE_CALL}"
 _SPENT: Final = """
 SELECT sum(paid), count(*) - count(paid) FROM or_ledger {calls}
 UNION ALL
@@ -215,7 +214,7 @@ def spent(database: Database, wanted: Wanted, waiting: Iterable[LedgerRow]) -> S
         usd += pico or 0
         unknown += calls
     for row in waiting:
-        if row.kind in _CALL_KINDS:
+        if row.kind in MADE_CALL:
             usd += to_pico(row.paid.usd) or 0
             unknown += row.paid.usd is None
     return Spent(from_pico(usd), unknown)
@@ -386,11 +385,11 @@ class Sums:
         every = Amounts(*map(sum, zip(*self._of_kind.values(), strict=True)))
         # SQL's sum of anything but integers is a float, and makes one of all that it is added to.
         check_row("a row of the ledger", _TYPES, every)
-        hit, team = of["hit"], of["team"]
+        hit, shared = of["hit"], of["shared"]
         return Totals(
             group=group,
             asks=every.asks,
-            hits=hit.asks + team.asks,
+            hits=hit.asks + shared.asks,
             misses=of["miss"].asks,
             refreshes=of["refresh"].asks,
             bypasses=of["bypass"].asks,
@@ -399,20 +398,20 @@ class Sums:
             stale=of["stale"].asks,
             failed=of["failed"].asks,
             paid_usd=_usd(every.paid),
-            saved_usd=_usd(hit.value, team.value),
+            saved_usd=_usd(hit.value, shared.value),
             coalesced_usd=_usd(of["coalesced"].value),
             replayed_usd=_usd(of["replay"].value),
             # What was bought has a price to know, and so has what was served in place of buying.
-            unpriced=sum(sums.unpaid if kind in BOUGHT else sums.unvalued for kind, sums in of.items()),
+            unpriced=sum(sums.unpaid if kind in MADE_CALL else sums.unvalued for kind, sums in of.items()),
             prompt_tokens=every.prompt_tokens or 0,
             completion_tokens=every.completion_tokens or 0,
-            hit_tokens=_tokens(hit, team),
-            bought_tokens=_tokens(*(of[kind] for kind in BOUGHT)),
+            hit_tokens=_tokens(hit, shared),
+            bought_tokens=_tokens(*(of[kind] for kind in MADE_CALL)),
             prompt_cache_saved_usd=(
                 None if every.undiscounted and not every.discounted else _usd(every.discount)
             ),
-            team_hits=team.asks,
-            team_saved_usd=_usd(team.value),
+            shared_hits=shared.asks,
+            shared_saved_usd=_usd(shared.value),
             prompt_cache_unpriced=every.undiscounted,
             settled_usd=_usd(every.settled),
             estimated_usd=_usd(every.estimated),

@@ -11,18 +11,16 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
-from decimal import Decimal
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from or_cache_magic.cache.request import Usd, parse_limit
 from or_cache_magic.core.callbacks import Callbacks, Cancel
-from or_cache_magic.core.key import request_key
-from or_cache_magic.core.policy import Policy, why_no_lookup
-from or_cache_magic.core.records import FREE, UNKNOWN_COST, AskKind, Cost, Outcome, Request
-from or_cache_magic.core.units import format_usd
+from or_cache_magic.core.policy import why_no_lookup
+from or_cache_magic.core.records import FREE, MADE_CALL, UNKNOWN_COST, Ask, AskKind, Cost, Outcome, Request
+from or_cache_magic.core.units import ZERO_USD, format_usd
 from or_cache_magic.errors import OptionError, OrCacheError, RequestError, UpstreamError
 
 if TYPE_CHECKING:
@@ -204,7 +202,6 @@ COLUMNS: Final = ("key", "kind", "cost_usd", "error")
 _REFUSES_ALL: Final = frozenset({401, 402})
 """Statuses by which OpenRouter refuses the key or the credits, and so would every further request."""
 
-_BOUGHT: Final = ("miss", "refresh")
 _TICK_S: Final = 0.2
 """How often to let an interrupt through; waiting alone can't be interrupted on Windows."""
 
@@ -235,7 +232,7 @@ class Warmed(NamedTuple):
     def summary(self) -> str:
         """One line: ``1,000 prompts · 940 cached · 58 bought for $0.31 · 2 failed``."""
         kinds = Counter(row.kind for row in self.rows)
-        bought = [row.cost.usd for row in self.rows if row.kind in _BOUGHT]
+        bought = [row.cost.usd for row in self.rows if row.kind in MADE_CALL and row.kind != "failed"]
         known = [usd for usd in bought if usd is not None]
         at_least = "≥ " if len(known) < len(bought) else ""
         cached = len(self.rows) - len(bought) - kinds["failed"]
@@ -244,7 +241,7 @@ class Warmed(NamedTuple):
             f"{self.wanted:,} prompt{'' if self.wanted == 1 else 's'}",
             f"{cached:,} cached",
             f"{len(bought):,} bought"
-            + (f" for {at_least}{format_usd(sum(known, Decimal(0)))}" if bought else ""),
+            + (f" for {at_least}{format_usd(sum(known, ZERO_USD))}" if bought else ""),
             f"{lost:,} of them not stored" if lost else "",
             f"{kinds['failed']:,} failed" if kinds["failed"] else "",
             f"{left:,} not asked: run it again" if (left := self.wanted - len(self.rows)) else "",
@@ -267,8 +264,8 @@ class Warmed(NamedTuple):
 
 def fill(
     prompts: Sequence[Prompt],
-    make: Callable[[Prompt], tuple[Request, Policy]],
-    ask: Callable[[Request, Policy, Callbacks], Outcome],
+    make: Callable[[Prompt], Ask],
+    run: Callable[[Ask, Callbacks], Outcome],
     *,
     workers: int = 8,
     progress: bool = True,
@@ -282,8 +279,8 @@ def fill(
 
     Args:
         prompts: What to ask.
-        make: Makes the request and the policy of a prompt.
-        ask: Asks; called from several threads.
+        make: Returns the ask of a prompt.
+        run: Asks; called from several threads.
         workers: How many are asked at a time.
         progress: Whether a bar is shown, where one can be.
         before_send: See `callbacks.Callbacks.before_send`; what it raises is that row's error.
@@ -304,7 +301,7 @@ def fill(
     try:
         with _bar(len(prompts), shown=progress) as advance:
             for prompt in prompts:
-                future = pool.submit(_row, prompt, make, ask, callbacks, gate)
+                future = pool.submit(_row, prompt, make, run, callbacks, gate)
                 futures.append(future)
                 future.add_done_callback(done.put)
             for _ in prompts:
@@ -341,7 +338,7 @@ class _Gate:
                 f"not sent, since one before was refused: {self._refusal.args[0]}",
                 self._refusal.hint,
                 status=self._refusal.status,
-                cost_usd=Decimal(0),
+                cost_usd=ZERO_USD,
             )
         if self._before_send is not None:
             self._before_send(request)
@@ -354,31 +351,29 @@ class _Gate:
 
 def _row(
     prompt: Prompt,
-    make: Callable[[Prompt], tuple[Request, Policy]],
-    ask: Callable[[Request, Policy, Callbacks], Outcome],
+    make: Callable[[Prompt], Ask],
+    run: Callable[[Ask, Callbacks], Outcome],
     callbacks: Callbacks,
     gate: _Gate,
 ) -> Row:
-    request = None
+    ask = None
     try:
-        request, policy = make(prompt)
-        barred = why_no_lookup(request, policy)
+        ask = make(prompt)
+        barred = why_no_lookup(ask.request, ask.policy)
         if barred is not None:
             raise OptionError(f"its answer would not be stored: {barred} (nothing was sent)")
-        outcome = ask(request, policy, callbacks)
+        outcome = run(ask, callbacks)
     except OrCacheError as exc:
         gate.learn(exc)
         cost = Cost(exc.cost_usd, "reported") if isinstance(exc, UpstreamError) else FREE
-        return Row(_digest(request), "failed", UNKNOWN_COST if cost.usd is None else cost, str(exc.args[0]))
+        return Row(
+            ask.key.digest if ask else "",
+            "failed",
+            UNKNOWN_COST if cost.usd is None else cost,
+            str(exc.args[0]),
+        )
     error = f"not stored: {outcome.not_stored}" if outcome.not_stored else ""
     return Row(outcome.key.digest, outcome.kind, outcome.answer.cost, error)
-
-
-def _digest(request: Request | None) -> str:
-    if request is not None:
-        with suppress(RequestError):
-            return request_key(request).digest
-    return ""
 
 
 @contextmanager
@@ -436,7 +431,7 @@ def warm(
 
         limits.append(Limit("this list's max_cost_usd", limit, BudgetTracker()))
 
-    def make(prompt: Prompt) -> tuple[Request, Policy]:
+    def make(prompt: Prompt) -> Ask:
         return cache.prepare(prompt.prompt, {**params, **prompt.params}, **{**options, **prompt.options})
 
     warmed = fill(

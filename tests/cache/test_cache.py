@@ -290,18 +290,11 @@ def test_entries__filters(kept, filters, count):
 
 def test_peek__sends_and_counts_nothing(cache, sim):
     """What an ask would come to, without asking."""
-    from or_cache_magic.cache.request import chat_body, policy_for
-
-    settings = cache.settings
-    request = cache.request(
-        chat_body(PROMPT, model=None, settings=settings), settings, sample=None, stream=None
-    )
-    policy = policy_for(settings)
-    key, row, why = cache.peek(request, policy)
-    assert (len(key), row, why) == (64, None, "not stored yet")
+    ask = cache.prepare(PROMPT, {})
+    assert cache.peek(ask) == (None, "not stored yet")
     assert sim.requests == ()
-    assert cache.ask(PROMPT).key == key
-    _, row, why = cache.peek(request, policy)
+    assert cache.ask(PROMPT).key == ask.key.digest
+    row, why = cache.peek(ask)
     assert (row.prompt, why) == (PROMPT, "")
     assert cache.totals()[0].asks == 1
 

@@ -153,7 +153,7 @@ MARKDOWN_TAGS = {"table", "thead", "tbody", "tr", "th", "td", "p", "br", "span"}
 WHOLE = totals(
     asks=41, hits=20, misses=10, refreshes=3, bypasses=2, coalesced=1, replays=2, stale=1, failed=2, unpriced=3,
     paid_usd=Decimal("1.24"), settled_usd=Decimal("0.2"), estimated_usd=Decimal("0.04"), saved_usd=Decimal("2.5"),
-    coalesced_usd=Decimal("0.01"), replayed_usd=Decimal("0.0021"), team_hits=4, team_saved_usd=Decimal("0.5"),
+    coalesced_usd=Decimal("0.01"), replayed_usd=Decimal("0.0021"), shared_hits=4, shared_saved_usd=Decimal("0.5"),
     prompt_cache_saved_usd=Decimal("0.3"), prompt_tokens=1_312_345, completion_tokens=9, hit_tokens=1, bought_tokens=3,
 )  # fmt: skip
 

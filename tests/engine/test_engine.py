@@ -520,8 +520,8 @@ def wait_for_followers(cache, count):
     """Returns when that many wait for the one flight of this cache."""
     deadline = time.monotonic() + 10
     while True:
-        flights = list(cache._engine._flights._flying.values())
-        if len(flights) == 1 and len(flights[0].landed._cond._waiters) == count:
+        running = cache.engine.flights.running()
+        if len(running) == 1 and cache.engine.flights.waiting(running[0]) == count:
             return
         assert time.monotonic() < deadline
         time.sleep(0.001)
@@ -586,7 +586,7 @@ def test_ask__is_taken_over_when_its_leader_is_interrupted(cache, sim):
 def test_ask__looks_again_before_it_sends(open_cache, sim):
     """What another kernel stored between the look and the turn is served, not bought again."""
     first, second = open_cache(sim), open_cache(sim)
-    flights = second._engine._flights
+    flights = second.engine.flights
 
     class Late:
         """A flight before which another kernel's lands."""
@@ -595,7 +595,7 @@ def test_ask__looks_again_before_it_sends(open_cache, sim):
             first.ask(PROMPT)
             return flights.do(key, work, cancel)
 
-    second._engine._flights = Late()
+    second.engine.flights = Late()
     assert second.ask(PROMPT).outcome.kind == "hit"
     assert sim.completion_count == 1
 

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from or_cache_magic.core.key import request_key
 from or_cache_magic.core.policy import Policy
-from or_cache_magic.core.records import FREE, UNKNOWN_COST, Answer, Choice, Cost, Outcome, Request, Usage
+from or_cache_magic.core.records import FREE, UNKNOWN_COST, Answer, Ask, Choice, Cost, Outcome, Request, Usage
+from or_cache_magic.core.settings import Settings
 from or_cache_magic.engine.recorder import Recorder, paid_for
 from or_cache_magic.errors import UpstreamError
 from or_cache_magic.storage.database import Database
@@ -21,6 +22,7 @@ from or_cache_magic.storage.ledger import Ledger
 
 REQUEST = Request({"model": "m/x", "messages": [{"role": "user", "content": "Hi"}], "temperature": 0})
 KEY = request_key(REQUEST)
+ASK = Ask(KEY, REQUEST, Policy(), Settings())
 
 
 def answer(usd="0.0042", **facts):
@@ -56,7 +58,7 @@ def test_paid_for__is_nothing_for_a_repeated_answer():
 
 def test_keep__stores_and_accounts(recorder, clock):
     """The entry and the row are there together, with the labels and the place of the ask."""
-    not_stored, note = recorder.keep("miss", KEY, REQUEST, Policy(ttl_s=60.0, tags=("t",)), answer())
+    not_stored, note = recorder.keep(ASK._replace(policy=Policy(ttl_s=60.0, tags=("t",))), "miss", answer())
     assert (not_stored, note) == ("", "")
     entry = recorder.store.get(KEY)
     assert (entry.answer, entry.created_s, entry.expires_s) == (answer(), clock.now_s, clock.now_s + 60)
@@ -70,7 +72,7 @@ def test_keep__stores_and_accounts(recorder, clock):
 def test_keep__is_all_or_nothing(recorder):
     """An answer that can't be stored leaves no half of it behind, and its cost is remembered."""
     broken = answer(error={"x": float("nan")})
-    not_stored, _ = recorder.keep("miss", KEY, REQUEST, Policy(), broken)
+    not_stored, _ = recorder.keep(ASK, "miss", broken)
     assert not_stored
     assert recorder.store.get(KEY) is None
     assert recorder.ledger.totals()[0].paid_usd == Decimal("0.0042")
@@ -80,13 +82,13 @@ def test_keep__is_all_or_nothing(recorder):
 @pytest.mark.parametrize("way", ["keep", "set_aside", "account", "account_failure"])
 def test_books__remember_what_a_locked_file_refuses(recorder, database, folder, way):
     """While another process holds the file, no cost is lost: the next flush writes it, once."""
-    recorder.account("miss", KEY, REQUEST, Policy(), answer("1"))
+    recorder.account(ASK, "miss", answer("1"))
     calls = {
-        "keep": lambda: recorder.keep("miss", KEY, REQUEST, Policy(), answer()),
-        "set_aside": lambda: recorder.set_aside("failed", KEY, REQUEST, Policy(), answer(), "broken"),
-        "account": lambda: recorder.account("bypass", KEY, REQUEST, Policy(), answer()),
+        "keep": lambda: recorder.keep(ASK, "miss", answer()),
+        "set_aside": lambda: recorder.set_aside(ASK, "failed", answer(), "broken"),
+        "account": lambda: recorder.account(ASK, "bypass", answer()),
         "account_failure": lambda: recorder.account_failure(
-            KEY, REQUEST, Policy(), UpstreamError("x", cost_usd=Decimal("0.0042"))
+            ASK, UpstreamError("x", cost_usd=Decimal("0.0042"))
         ),
     }
     with closing(sqlite3.connect(folder / "cache.db", isolation_level=None)) as other:
@@ -101,7 +103,7 @@ def test_books__remember_what_a_locked_file_refuses(recorder, database, folder, 
 
 def test_set_aside__keeps_what_was_paid_for(recorder):
     """A partial is kept with its reason and cost, and never found by a look-up."""
-    recorder.set_aside("failed", KEY, REQUEST, Policy(), answer(), "the answer was cut off")
+    recorder.set_aside(ASK, "failed", answer(), "the answer was cut off")
     (aside,) = recorder.store.unserved(KEY.digest)
     assert (aside.reason, aside.answer, aside.request) == ("the answer was cut off", answer(), REQUEST.body)
     assert recorder.store.get(KEY) is None
@@ -111,18 +113,19 @@ def test_set_aside__keeps_what_was_paid_for(recorder):
 @pytest.mark.parametrize(("usd", "unpriced"), [(None, 1), (Decimal(0), 0), (Decimal("0.5"), 0)])
 def test_account_failure__knows_unknown_from_free(recorder, usd, unpriced):
     """A failed call of unknown cost counts as unpriced; one that was free does not."""
-    recorder.account_failure(KEY, REQUEST, Policy(), UpstreamError("x", cost_usd=usd, generation_id="gen-9"))
+    recorder.account_failure(ASK, UpstreamError("x", cost_usd=usd, generation_id="gen-9"))
     (row,) = recorder.ledger.rows()
     assert (row.kind, row.paid.usd, row.generation_id) == ("failed", usd, "gen-9")
     assert recorder.ledger.totals()[0].unpriced == unpriced
 
 
-@pytest.mark.parametrize("kind", ["hit", "replay", "coalesced", "stale", "miss", "refresh", "bypass"])
-def test_count__counts_asks_that_made_no_call(recorder, kind):
-    """Calls are accounted for where they are made; only the others are counted here."""
-    recorder.account("miss", KEY, REQUEST, Policy(), answer())
-    recorder.count(Outcome(kind, KEY, answer()), REQUEST, Policy())
-    assert recorder.ledger.totals()[0].asks == (1 if kind in ("miss", "refresh", "bypass") else 2)
+@pytest.mark.parametrize("kind", ["hit", "shared", "replay", "coalesced", "stale"])
+def test_count__adds_an_ask_at_no_cost(recorder, kind):
+    """What made no call is counted as asked and charged nothing."""
+    recorder.account(ASK, "miss", answer())
+    recorder.count(ASK, Outcome(kind, KEY, answer()))
+    (totals,) = recorder.ledger.totals()
+    assert (totals.asks, totals.calls, totals.paid_usd) == (2, 1, Decimal("0.0042"))
 
 
 amounts = st.one_of(st.none(), st.decimals(0, 100, places=12))
@@ -144,9 +147,9 @@ def test_books__sums_are_those_of_their_rows(tmp_path_factory, made):
     for kind, usd in made:
         bought = answer(None if usd is None else str(usd))
         if kind in ("hit", "coalesced", "replay"):
-            recorder.count(Outcome(kind, KEY, bought), REQUEST, Policy())
+            recorder.count(ASK, Outcome(kind, KEY, bought))
         else:
-            recorder.account(kind, KEY, REQUEST, Policy(), bought)
+            recorder.account(ASK, kind, bought)
     (totals,) = recorder.ledger.totals()
     rows = recorder.ledger.rows()
     database.close()

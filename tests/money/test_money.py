@@ -8,6 +8,7 @@ from decimal import Decimal
 
 import pytest
 
+from or_cache_magic.cache.request import build_request
 from or_cache_magic.errors import BudgetError, OptionError, StreamBrokenError, UpstreamError
 from or_cache_magic.simulator import scenario
 from or_cache_magic.tables.batch import warm
@@ -190,7 +191,7 @@ def test_list_budget__what_may_go_over_fails_unsent(open_cache, sim):
 def test_estimate__the_bill_lies_within_it(cache, sim):
     """What a call is then charged is neither below the least nor above the most."""
     for prompt in ("What is a median?", "Explain variance. " * 300, "日本語で説明してください。" * 50):
-        request = cache.request(
+        request = build_request(
             {
                 "model": "openai/gpt-4o-mini",
                 "messages": [{"role": "user", "content": prompt}],
@@ -208,12 +209,12 @@ def test_estimate__prices_are_fetched_once_and_kept(open_cache, sim):
     body = {"model": "openai/gpt-4o-mini", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 9}
     first = open_cache(sim)
     first.ask("so that there is a file")
-    before = first.money.estimate(first.request(body, first.settings))
+    before = first.money.estimate(build_request(body, first.settings))
     assert fetched(sim)
     first.close()
     sim.clear()
     second = open_cache(sim, api_key=None)
-    assert second.money.estimate(second.request(body, second.settings)) == before
+    assert second.money.estimate(build_request(body, second.settings)) == before
     assert fetched(sim) == []
 
 
@@ -221,7 +222,7 @@ def test_estimate__offline_asks_nobody(open_cache, sim):
     """Without a kept list the price is unknown, and says why."""
     cache = open_cache(sim, mode="offline")
     body = {"model": "openai/gpt-4o-mini", "messages": [{"role": "user", "content": "Hi"}]}
-    estimate = cache.money.estimate(cache.request(body, cache.settings))
+    estimate = cache.money.estimate(build_request(body, cache.settings))
     assert estimate.high_usd is None
     assert estimate.unknown_why
     assert not sim.requests

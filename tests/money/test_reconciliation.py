@@ -41,7 +41,7 @@ def settler_of(gateway):
     """``settler_of(cache)`` settles its folder, as the same kernel or another one would."""
 
     def make(cache, *, fetch=gateway.fetch, **options):
-        options = {"base_url": lambda: cache.settings.base_url, "clock": cache.clock, **options}
+        options = {"base_url": cache.settings.base_url, "clock": cache.clock, **options}
         return Reconciler(cache.database, cache.store, fetch, **options)
 
     return make
@@ -66,9 +66,7 @@ def kept(tmp_path, clock):
             )  # fmt: skip
 
         def settler(self, fetch, base_url, **options):
-            return Reconciler(
-                self.database, self.store, fetch, base_url=lambda: base_url, clock=clock, **options
-            )
+            return Reconciler(self.database, self.store, fetch, base_url=base_url, clock=clock, **options)
 
     made = Kept()
     yield made

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from markdown_it import MarkdownIt
 
-from or_cache_magic.cache.cache import Purge
+from or_cache_magic.cache.purge import Purge
 from or_cache_magic.core.records import EntryFilter
 from or_cache_magic.money.budget import KeyLimits
 from or_cache_magic.notebook.extension import OpenRouterMagics, loaded

@@ -62,7 +62,10 @@ def test_tiles__tell_the_sources_of_what_was_paid():
         ({"saved_usd": "0", "prompt_cache_saved_usd": "-0.25"}, "-$0.25 net: prompt caching -$0.25"),
         ({"prompt_cache_unpriced": 1}, "prompt caching unknown in 1 call"),
         ({"coalesced": 1, "coalesced_usd": "0.10", "unpriced": 1}, "besides: ≥ $0.10 coalesced (1)"),
-        ({"saved_usd": "1", "team_hits": 2, "team_saved_usd": "0.40"}, "$0.40 of it by the team (2 hits)"),
+        (
+            {"saved_usd": "1", "shared_hits": 2, "shared_saved_usd": "0.40"},
+            "$0.40 of it by the team (2 hits)",
+        ),
         ({"coalesced": 3, "coalesced_usd": "0.10"}, "besides: $0.10 coalesced (3)"),
         ({"replays": 1, "replayed_usd": "0.20"}, "besides: $0.20 replayed offline (1)"),
         ({"stale": 2}, "besides: 2 expired answers served when a call failed"),

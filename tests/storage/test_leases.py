@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from decimal import Decimal
 
 import pytest
@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from or_cache_magic.core.records import EntryFilter
-from or_cache_magic.engine.cross_process import Turn, failure_from, failure_json, take_turn
+from or_cache_magic.engine.cross_process import CrossProcessLock, acquire_lock, failure_from, failure_json
 from or_cache_magic.errors import (
     ConnectionLostError,
     MissingKeyError,
@@ -77,6 +77,20 @@ def test_deadline__ends_a_lease(leases, database, clock):
     leases.release(late)
     leases.release(late, FAILURE)
     assert rows(database) == [(KEY, None)]
+
+
+def test_release_local__is_undone_with_its_transaction(leases, database):
+    """A lease that is released with what is written is free when that is there, and held when it is not."""
+    lease = leases.acquire(KEY, TTL_S)
+    with suppress(ZeroDivisionError), database.transaction():
+        leases.release_local(lease)
+        raise ZeroDivisionError
+    assert rows(database) == [(KEY, None)]
+    with database.transaction():
+        leases.release_local(lease)
+    assert rows(database) == []
+    leases.release(lease)  # as who holds it does afterwards
+    assert isinstance(leases.acquire(KEY, TTL_S), Lease)
 
 
 def test_acquire__clears_what_nobody_came_back_for(leases, database, clock):
@@ -141,15 +155,15 @@ def test_foreign_row__holds_nobody_up(leases, database, clock, planted):
     held = leases.acquire(KEY, TTL_S)
     plant(database, **planted)
     began_s = time.monotonic()
-    turn = take_turn(leases, KEY, lambda since_s: None, lambda note: None, clock=clock)
-    assert isinstance(turn, Turn)
+    lock = acquire_lock(leases, KEY, lambda since_s: None, lambda note: None, clock=clock)
+    assert isinstance(lock, CrossProcessLock)
     after = leases.acquire(KEY, TTL_S, after=held)
     assert isinstance(after, Held)
     assert time.monotonic() - began_s < 2
 
 
 def test_locked_file__costs_a_moment(leases, database, clock):
-    """While another program holds the file, looking goes on, and a turn is taken without a lease."""
+    """While another program holds the file, looking goes on, and the lock is had without a lease."""
     leases.acquire(KEY, TTL_S)
     other = sqlite3.connect(database.path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
@@ -157,16 +171,16 @@ def test_locked_file__costs_a_moment(leases, database, clock):
     began_s = time.monotonic()
     with pytest.raises(StoreBusyError):
         leases.acquire("cd" * 32, TTL_S)
-    with take_turn(leases, "cd" * 32, lambda since_s: None, print, clock=clock) as turn:
-        assert not turn.waited
+    with acquire_lock(leases, "cd" * 32, lambda since_s: None, print, clock=clock) as lock:
+        assert lock.waited_since_s is None
     assert time.monotonic() - began_s < 2
     other.close()
 
 
-def test_turn__is_renewed_while_it_lasts(database):
+def test_lock__is_renewed_while_it_lasts(database):
     """A call that lasts longer than a lease keeps it; when it is over nothing is left."""
     leases = DiskLeases(database)
-    with take_turn(leases, KEY, lambda since_s: None, print, ttl_s=0.6):
+    with acquire_lock(leases, KEY, lambda since_s: None, print, ttl_s=0.6):
         first = leases.acquire(KEY, 0.6)
         deadline_s = time.monotonic() + 10
         while (now := leases.acquire(KEY, 0.6)).until_s < first.until_s + 0.6:
@@ -176,22 +190,22 @@ def test_turn__is_renewed_while_it_lasts(database):
     assert rows(database) == []
 
 
-def test_turn__waits_its_turn(database):
+def test_lock__waits_for_its_holder(database):
     """One who comes second is told so once, and goes when the first has given the lease back."""
     leases = DiskLeases(database)
     notes = []
     waiting = threading.Event()
     looks = []
 
-    def landed(since_s):
+    def peer_result(since_s):
         looks.append(since_s)
         waiting.set()
 
     def second():
-        with take_turn(leases, KEY, landed, notes.append) as turn:
-            assert turn.waited
+        with acquire_lock(leases, KEY, peer_result, notes.append) as lock:
+            assert lock.waited_since_s == looks[0]
 
-    with take_turn(leases, KEY, landed, notes.append):
+    with acquire_lock(leases, KEY, peer_result, notes.append):
         thread = threading.Thread(target=second)
         thread.start()
         assert waiting.wait(10)
@@ -202,11 +216,11 @@ def test_turn__waits_its_turn(database):
     assert rows(database) == []
 
 
-def test_turn__brings_what_has_landed(database):
-    """What the other flight brought ends the wait, though the lease is still held."""
+def test_lock__gives_the_result_of_its_holder(database):
+    """The result of the other call ends the wait, though the lease is still held."""
     leases = DiskLeases(database)
-    with take_turn(leases, KEY, lambda since_s: None, print):
-        assert take_turn(leases, KEY, lambda since_s: "the answer", lambda note: None) == "the answer"
+    with acquire_lock(leases, KEY, lambda since_s: None, print):
+        assert acquire_lock(leases, KEY, lambda since_s: "the answer", lambda note: None) == "the answer"
 
 
 FAILURES = [

@@ -164,7 +164,7 @@ def test_distinct_asks__counts_requests_once(ledger, folder):
         ("miss", "a"),
         ("miss", "b"),
         ("hit", "a"),
-        ("team", "c"),
+        ("shared", "c"),
         ("refresh", "d"),
         ("replay", "e"),
     ]:

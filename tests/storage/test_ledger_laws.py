@@ -23,7 +23,7 @@ from or_cache_magic.storage.ledger import Ledger
 from or_cache_magic.storage.ledger_rows import Settlements
 
 BOUGHT = ("miss", "refresh", "bypass", "failed")
-SERVED = ("hit", "team", "coalesced", "replay", "stale")
+SERVED = ("hit", "shared", "coalesced", "replay", "stale")
 GENERATIONS = ("gen-1", "gen-2", "gen-3", "gen-4")
 DAY_S = 86_400.0
 BEGAN_S = 1_790_000_000.0
@@ -162,12 +162,12 @@ class Sum:
             count["failed"],
             count["stale"],
         )
-        assert (totals.hits, totals.team_hits) == (count["hit"] + count["team"], count["team"])
+        assert (totals.hits, totals.shared_hits) == (count["hit"] + count["shared"], count["shared"])
         assert (totals.paid_usd, totals.unpriced) == (usd["paid"], count["unpriced"])
         assert totals.reported_usd == usd["reported"]
         assert (totals.settled_usd, totals.estimated_usd) == (usd["generation"], usd["estimated"])
-        assert totals.saved_usd == usd["worth of hit"] + usd["worth of team"]
-        assert totals.team_saved_usd == usd["worth of team"]
+        assert totals.saved_usd == usd["worth of hit"] + usd["worth of shared"]
+        assert totals.shared_saved_usd == usd["worth of shared"]
         assert (totals.coalesced_usd, totals.replayed_usd) == (
             usd["worth of coalesced"],
             usd["worth of replay"],
@@ -241,7 +241,7 @@ def test_totals__are_the_sum_of_the_rows_whoever_wrote_them(tmp_path_factory, cl
             with localcontext() as context:
                 context.prec = 60
                 paid = sum((row.paid.usd for row in rows if row.paid.usd is not None), Decimal(0))
-                saved = sum((row.value_usd or 0 for row in rows if row.kind in ("hit", "team")), Decimal(0))
+                saved = sum((row.value_usd or 0 for row in rows if row.kind in ("hit", "shared")), Decimal(0))
             assert (totals.paid_usd, totals.saved_usd) == (paid, saved)
 
 

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from or_cache_magic.cache.cache import CompletionCache
 from or_cache_magic.core.key import KEY_VERSION, request_key
 from or_cache_magic.core.policy import Policy
-from or_cache_magic.core.records import EntryFilter, Request, RequestKey
+from or_cache_magic.core.records import Ask, EntryFilter, Request, RequestKey
 from or_cache_magic.core.settings import Settings
 from or_cache_magic.errors import NewerStoreError, StoreBusyError, StoreError, UnsafeStoreError
 from or_cache_magic.simulator import Simulator
@@ -442,15 +442,19 @@ def test_released__every_answer_is_served(fixture, tmp_path):
             assert facts == expected["totals"]
             assert cache.store.count()[0] == expected["entries"]
             for body, stream, sample, base_url, text in expected["served"]:
-                outcome = cache.run(Request(body, stream, sample, base_url), Policy())
+                outcome = cache.run(_ask(Request(body, stream, sample, base_url), settings))
                 assert (outcome.kind, outcome.answer.text) == ("hit", text)
                 (earlier,) = cache.store.unserved(outcome.key.digest)
                 assert (earlier.answer.text, earlier.request) == ("an earlier answer", body)
             (cut,) = cache.store.unserved(request_key(_asked("cut off")).digest)
             assert (cut.reason, cut.answer.text) == ("cut off", "half an ans")
-            assert cache.peek(_asked("expired"), Policy())[2] == "expired"
+            assert cache.peek(_ask(_asked("expired"), settings)) == (None, "expired")
             assert cache.totals()[0].hits == totals.hits + len(expected["served"])
         assert sim.completion_count == 0
+
+
+def _ask(request, settings):
+    return Ask(request_key(request), request, Policy(), settings)
 
 
 def _asked(prompt):

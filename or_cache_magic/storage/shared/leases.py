@@ -69,6 +69,9 @@ class SharedLeases:
         left = None if failure is None else _FAILED + value + b"\n" + json.dumps(self._told(failure)).encode()
         self._ask(lambda server: server.swap(name, value, left, _FAILURE_TTL_S))
 
+    def release_local(self, lease: Lease) -> None:
+        """See `lease.Leases.release_local`: nothing of it is in a file."""
+
     def _told(self, failure: Mapping[str, Any]) -> dict[str, Any]:
         """What the team is told of a failure: nothing that may repeat the prompt or hold the answer."""
         told = {name: value for name, value in failure.items() if name not in _PRIVATE}

@@ -47,6 +47,6 @@ def test_cluster__two_machines(machine, redis_cluster, sim):
     first, second = machine("a", redis_cluster[0].url), machine("b", redis_cluster[1].url, api_key=None)
     for i in range(8):
         first.ask(f"{PROMPT} {i}")
-    assert [second.ask(f"{PROMPT} {i}").outcome.kind for i in range(8)] == ["team"] * 8
+    assert [second.ask(f"{PROMPT} {i}").outcome.kind for i in range(8)] == ["shared"] * 8
     assert sim.completion_count == 8
     assert first.database.pop_notices() == second.database.pop_notices() == ()

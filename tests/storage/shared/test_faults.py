@@ -202,7 +202,7 @@ def test_password__is_in_no_output(machine, start, tmp_path, caplog, capfd):
     url = f"redis://default:s3cr%25t@127.0.0.1:{server.port}/0"
     first, second = machine("a", url), machine("b", url)
     first.ask(PROMPT)
-    assert second.ask(PROMPT).outcome.kind == "team"
+    assert second.ask(PROMPT).outcome.kind == "shared"
 
     from or_cache_magic.notebook.status import settings_frame
 

@@ -23,7 +23,7 @@ def test_team__second_machine_pays_nothing(machine, server, sim):
     bought = first.ask(PROMPT, tag="stats", ttl="7d")
     given = second.ask(PROMPT)
 
-    assert (given, given.cached, given.outcome.kind) == (str(bought), True, "team")
+    assert (given, given.cached, given.outcome.kind) == (str(bought), True, "shared")
     assert (given.cost_usd, given.paid_usd, given.saved_usd) == (bought.cost_usd, 0, bought.cost_usd)
     assert second.ask(PROMPT).outcome.kind == "hit"
     assert sim.completion_count == 1
@@ -58,12 +58,12 @@ def test_team__is_a_figure_of_its_own(machine, server):
         second.ask(PROMPT)
     second.flush()
 
-    assert sorted((row.kind, row.asks) for row in second.ledger.rows()) == [("hit", 2), ("team", 1)]
+    assert sorted((row.kind, row.asks) for row in second.ledger.rows()) == [("hit", 2), ("shared", 1)]
     (totals,) = second.totals()
-    assert (totals.hits, totals.team_hits, totals.paid_usd) == (3, 1, 0)
-    assert (totals.saved_usd, totals.team_saved_usd) == (3 * value, value)
+    assert (totals.hits, totals.shared_hits, totals.paid_usd) == (3, 1, 0)
+    assert (totals.saved_usd, totals.shared_saved_usd) == (3 * value, value)
     assert second.store.find()[0].hits == 3
-    assert first.totals()[0].team_hits == 0
+    assert first.totals()[0].shared_hits == 0
 
 
 def test_team__offline_asks_nobody(machine, server):
@@ -90,21 +90,13 @@ def test_team__expired_on_disk_is_looked_up_again(machine, server, sim):
     """An entry that ran out here may have been bought anew by another."""
     first, second = machine("a", server.url), machine("b", server.url)
     old = first.ask(PROMPT, ttl="1s")
-    eventually(lambda: first.peek(*_asked(first))[1] is None)
+    eventually(lambda: first.peek(first.prepare(PROMPT, {}))[0] is None)
     anew = second.ask(PROMPT, ttl="7d")
     found = first.ask(PROMPT)
 
     assert old == anew == found
-    assert found.outcome.kind == "team"
+    assert found.outcome.kind == "shared"
     assert sim.completion_count == 2
-
-
-def _asked(cache):
-    from or_cache_magic.cache.request import chat_body, policy_for
-
-    settings = cache.settings
-    body = chat_body(PROMPT, model=None, settings=settings, system=None, params={})
-    return cache.request(body, settings, sample=None, stream=None), policy_for(settings)
 
 
 def test_team__what_may_not_be_stored_is_not_shared(machine, server):
@@ -123,7 +115,7 @@ def test_team__a_full_disk_still_shares(machine, server, tmp_path):
 
     assert not bought.outcome.stored
     assert machine("b", server.url, api_key=None).ask(PROMPT) == bought
-    assert first.ask(PROMPT).outcome.kind == "team"
+    assert first.ask(PROMPT).outcome.kind == "shared"
 
 
 def test_team__without_a_namespace_in_common_is_apart(machine, server, sim):
@@ -210,11 +202,11 @@ def test_purge__reaches_the_server_when_this_disk_has_none(machine, server):
     chosen = second.purge_filter(all=True)
     preview = second.preview(chosen)
 
-    assert (preview.entries, preview.team, preview.does_nothing) == (0, True, False)
+    assert (preview.entries, preview.shared, preview.does_nothing) == (0, True, False)
     second.drop(chosen)
     with pytest.raises(MissingKeyError):
         machine("c", server.url, api_key=None).ask(PROMPT)
-    assert not second.preview(second.purge_filter(to_fit="1GB")).team
+    assert not second.preview(second.purge_filter(to_fit="1GB")).shared
 
 
 def test_team__in_front_of_it_may_be_memory(server, sim, settings_of):
@@ -244,7 +236,7 @@ def test_team__over_tls(machine, tmp_path):
         trusted = f"rediss://127.0.0.1:{port}/0?ssl_ca_certs={certificate}"
         first, second = machine("a", trusted), machine("b", trusted)
         first.ask(PROMPT)
-        assert second.ask(PROMPT).outcome.kind == "team"
+        assert second.ask(PROMPT).outcome.kind == "shared"
 
         third = machine("c", f"rediss://127.0.0.1:{port}/0")
         assert third.ask(PROMPT).outcome.kind == "miss"

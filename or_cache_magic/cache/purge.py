@@ -1,0 +1,104 @@
+"""Which entries are listed or purged: conditions as users give them, and what a purge comes to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from or_cache_magic.core.records import EntryFilter
+from or_cache_magic.core.units import parse_size, parse_ttl
+from or_cache_magic.errors import OptionError
+
+__all__ = ["Purge", "entry_filter", "purge_filter"]
+
+
+class Purge(NamedTuple):
+    """What a purge removes: how many entries, and what it would cost to buy them again.
+
+    ``cost_usd`` is the sum of what is known; ``unpriced`` counts the entries whose cost isn't. ``size_bytes``
+    go, ``rest_bytes`` stay. With `shared` the shared tier is purged too: what it has isn't counted here.
+    """
+
+    filter: EntryFilter
+    entries: int
+    cost_usd: Any
+    unpriced: int
+    size_bytes: int
+    rest_bytes: int
+    shared: bool = False
+
+    @property
+    def does_nothing(self) -> bool:
+        """Whether no entry matches, here or on a server."""
+        return not self.entries and not self.shared
+
+
+def purge_filter(
+    now_s: float,
+    keys: Sequence[str] = (),
+    *,
+    all: bool = False,  # noqa: A002 - the design's name
+    **conditions: Any,
+) -> EntryFilter:
+    """Return the filter of a purge; the conditions are those of `entry_filter`.
+
+    Raises:
+        OptionError: No condition at all, or `all` with another.
+    """
+    chosen = entry_filter(now_s, keys=tuple(keys), **conditions)
+    if all != (chosen == EntryFilter()):
+        raise OptionError(
+            f"{'all goes with no other condition' if all else 'say what to purge'} (nothing was removed)",
+            "name keys, --model, --system, --tag, --prefix, --older, --expired, --to-fit, or --all alone",
+        )
+    return chosen
+
+
+def entry_filter(
+    now_s: float,
+    *,
+    keys: tuple[str, ...] = (),
+    text: str = "",
+    model: str | None = None,
+    system: str | None = None,
+    tag: str | None = None,
+    prefix: str | None = None,
+    since: float | str | None = None,
+    older: float | str | None = None,
+    expired: bool = False,
+    to_fit: int | str | None = None,
+) -> EntryFilter:
+    """Return the filter that these conditions make now; see `CompletionCache.entries` and `purge`.
+
+    Raises:
+        OptionError: A time or a size is none.
+    """
+    return EntryFilter(
+        keys=keys,
+        text=text,
+        model=model or "",
+        system=system,
+        tag=tag or "",
+        prefix=prefix or "",
+        created_after_s=None if since is None else now_s - _length_s(since),
+        created_before_s=None if older is None else now_s - _length_s(older),
+        expired_at_s=now_s if expired else None,
+        to_fit_bytes=None if to_fit is None else _size_bytes(to_fit),
+        to_fit_at_s=0.0 if to_fit is None else now_s,
+    )
+
+
+def _length_s(length: float | str) -> float:
+    if not isinstance(length, str):
+        return float(length)
+    try:
+        return parse_ttl(length)
+    except ValueError as exc:
+        raise OptionError(str(exc), "write 30m, 24h or 7d") from None
+
+
+def _size_bytes(size: int | str) -> int:
+    try:
+        return parse_size(size) if isinstance(size, str) else size
+    except ValueError as exc:
+        raise OptionError(f"{exc} (nothing was removed)", "write 500MB or 2GB, or give bytes") from None
