@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from or_cache_magic.money.budget import BudgetGuard, Limit
-    from or_cache_magic.money.money import Money
+    from or_cache_magic.money.cost_control import CostControl
     from or_cache_magic.openrouter.client import Gateway
 
 __all__ = ["CompletionCache", "key_from_environment"]
@@ -98,7 +98,7 @@ class CompletionCache:
         self._api_key = api_key
         self._lock = threading.Lock()
         self._gateway: Gateway | None = None
-        self._money: Money | None = None
+        self._money: CostControl | None = None
         recorder = Recorder(
             self.store,
             self.ledger,
@@ -295,7 +295,7 @@ class CompletionCache:
         """
         from or_cache_magic.display.frames import stats_frame
 
-        self.money.settle()
+        self.money.reconcile()
         totals = self.totals(by, session=session)
         (whole,) = self.totals(session=session) if by else totals
         distinct = self.ledger.distinct_asks(self.session if session else None)
@@ -427,12 +427,12 @@ class CompletionCache:
         )
 
     @property
-    def money(self) -> Money:
+    def money(self) -> CostControl:
         """Prices, budgets and reconciliation; made when they are first needed."""
         if self._money is None:
-            from or_cache_magic.money.money import Money
+            from or_cache_magic.money.cost_control import CostControl
 
-            self._money = Money(
+            self._money = CostControl(
                 self.database, self.store, self.ledger, self._fetch, self._settings, self.clock
             )
         return self._money

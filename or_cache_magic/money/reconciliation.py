@@ -1,7 +1,7 @@
-"""Settles what a reply did not tell: asks OpenRouter afterwards what a generation cost, and writes it down.
+"""Costs reconciled through ``GET /generation``: asked for where replies did not have them, and written down.
 
-A cut stream, an interrupted cell, an answer from OpenRouter's own response cache have a price that the reply
-did not name; ``GET /generation`` knows it a second or so later. What nobody tells in time is counted from its
+A cut stream, an interrupted cell, an answer from OpenRouter's own response cache have a cost that is not in
+the reply; ``GET /generation`` has it a second or so later. What it never has is calculated from the call's
 tokens where the price list leaves no doubt, and stays unknown otherwise.
 """
 
@@ -10,59 +10,61 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol
 
 from or_cache_magic.core.records import Cost, LedgerRow, Request
+from or_cache_magic.core.units import ZERO_USD, read_number
 from or_cache_magic.errors import OrCacheError, StoreError, UpstreamError
 from or_cache_magic.openrouter.reply import cost_reported
 from or_cache_magic.storage.ledger_rows import Settlements, Waiting
 
 if TYPE_CHECKING:
+    from decimal import Decimal
+
     from or_cache_magic.core.records import Answer
     from or_cache_magic.money.catalog import PriceCatalog
     from or_cache_magic.storage.database import Database
     from or_cache_magic.storage.entries import DiskStore
 
-__all__ = ["NOTHING_SETTLED", "Reconciler", "Settled", "count_tokens"]
+__all__ = ["NOTHING_RECONCILED", "Reconciler", "Reconciliation", "cost_by_tokens"]
 
 _LONGEST_FETCH_S: Final = 10.0
 _MOST_USD: Final = 1_000_000
 """No generation cost more; the ledger's integers end at nine times that."""
 
 _QUIET_S: Final = 30.0
-"""How long nothing is asked after nobody answered."""
+"""How long nothing is asked after there was no answer."""
 
 _SERVER_FAILED: Final = 500
-_NOT_ABOUT_IT: Final = frozenset({401, 402, 408, 429})
-"""Refusals that say nothing of the generation that was asked for: another may be refused just so."""
+_UNRELATED: Final = frozenset({401, 402, 408, 429})
+"""Refusals that say nothing about the generation that was asked for: any other would be refused too."""
 
 
-_State = Literal["settled", "waiting", "given up"]
+_State = Literal["reconciled", "waiting", "given up"]
 
 
-class Settled(NamedTuple):
-    """What a round came to, in generations.
+class Reconciliation(NamedTuple):
+    """The result of a round, in generations.
 
     Attributes:
-        settled: Those whose cost is known now.
+        reconciled: Those whose cost is known now.
         waiting: Those that will be asked for later.
         given_up: Those whose cost stays unknown.
     """
 
-    settled: int = 0
+    reconciled: int = 0
     waiting: int = 0
     given_up: int = 0
 
 
-NOTHING_SETTLED: Final = Settled()
+NOTHING_RECONCILED: Final = Reconciliation()
 
 
 class GenerationCost(NamedTuple):
-    """What ``GET /generation`` told.
+    """What ``GET /generation`` says.
 
     Attributes:
-        cost: What the generation came to.
+        cost: What the generation cost.
         discount_usd: What prompt caching took off, negative where it cost more; None is unknown.
     """
 
@@ -84,11 +86,14 @@ class EntryKeeper(Protocol):
         """Give the answer that this generation made its cost, in the open transaction."""
 
 
-def count_tokens(store: DiskStore, prices: PriceCatalog) -> Callable[[LedgerRow], Decimal | None]:
-    """For `Reconciler`: what a call cost by the tokens of its kept answer; None where there is any doubt."""
+def cost_by_tokens(store: DiskStore, prices: PriceCatalog) -> Callable[[LedgerRow], Decimal | None]:
+    """Return a function, for `Reconciler`, from a call to its cost by the tokens of its kept answer.
 
-    def estimated(row: LedgerRow) -> Decimal | None:
-        # For how long something was written to a prompt cache is not kept, and has its price.
+    It returns None where there is any doubt.
+    """
+
+    def cost_of(row: LedgerRow) -> Decimal | None:
+        # How long what was written to a prompt cache lives there has its price, and isn't stored.
         if row.cache_write_tokens:
             return None
         for answer, body in _answers(store, row.key):
@@ -96,19 +101,19 @@ def count_tokens(store: DiskStore, prices: PriceCatalog) -> Callable[[LedgerRow]
                 return prices.tokens_cost(Request(body, base_url=row.base_url), answer, row.at_s).usd
         return None
 
-    return estimated
+    return cost_of
 
 
 class Reconciler:
-    """Settles the ledger of one `Database`, and the entries with it. Thread-safe; of several kernels too.
+    """Reconciles the ledger of one `Database`, and the entries with it. Thread-safe; of several kernels too.
 
     Args:
         database: Where ledger and entries are.
-        store: Knows the entries' costs.
+        store: Has the entries' costs.
         fetch: Asks OpenRouter. Not called, and nothing imported, before something is due.
-        base_url: Whom to ask: the only one who is ever told the key. What other APIs know waits.
-        estimated: What a call cost by its tokens, where the price list leaves no doubt; else None.
-        clock: Tells UTC epoch seconds.
+        base_url: The API to ask, the only one that is ever sent the key. Costs of other APIs wait.
+        cost_by_tokens: Gives what a call cost by its tokens where the price list leaves no doubt; else None.
+        clock: Gives UTC epoch seconds.
     """
 
     def __init__(
@@ -118,32 +123,32 @@ class Reconciler:
         fetch: Fetch,
         *,
         base_url: str,
-        estimated: Callable[[LedgerRow], Decimal | None] = lambda _row: None,
+        cost_by_tokens: Callable[[LedgerRow], Decimal | None] = lambda _row: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._database = database
         self._store = store
         self._fetch = fetch
-        #: Whom to ask.
+        #: The API to ask.
         self.base_url = base_url
-        self._estimated = estimated
+        self._cost_by_tokens = cost_by_tokens
         self._clock = clock
         self._one_round = threading.Lock()
         self._quiet_until_s = 0.0
 
     def is_due(self) -> bool:
-        """Whether a round would ask now. One SELECT, of an index; never raises."""
+        """Return whether a round would ask now. One SELECT, of an index; never raises."""
         try:
             return bool(_due(self._settlements().waiting(), self._clock())) and not self._is_quiet
         except StoreError:
             return False
 
-    def settle(self, limit: int = 16, budget_s: float = 2.0) -> Settled:
-        """Asks for what is due, and writes what is told. Never raises; with nothing due it is one SELECT.
+    def reconcile(self, limit: int = 16, budget_s: float = 2.0) -> Reconciliation:
+        """Ask for what is due, and write down the answers. Never raises; with nothing due it is one SELECT.
 
         A generation is asked for after 1, 2, 4, … seconds, doubling up to an hour, and given up after a dozen
-        answers without its cost. What is told counts for all asks that it served. Without a network, without
-        a key, or where the file can't be written, nothing is lost: a later round does it.
+        answers without its cost. A cost counts for all asks that its generation served. Without a network,
+        without a key, or where the file can't be written, nothing is lost: a later round does it.
 
         Args:
             limit: The most generations to ask for.
@@ -151,11 +156,11 @@ class Reconciler:
         """
         ends_s = time.monotonic() + budget_s
         if not self.is_due() or not self._one_round.acquire(timeout=max(0.0, budget_s)):
-            return NOTHING_SETTLED
+            return NOTHING_RECONCILED
         try:
             return self._round(self._settlements(), limit, ends_s)
         except StoreError:
-            return NOTHING_SETTLED
+            return NOTHING_RECONCILED
         finally:
             self._one_round.release()
 
@@ -166,45 +171,45 @@ class Reconciler:
     def _settlements(self) -> Settlements:
         return Settlements(self._database, self.base_url)
 
-    def _round(self, settlements: Settlements, limit: int, ends_s: float) -> Settled:
+    def _round(self, settlements: Settlements, limit: int, ends_s: float) -> Reconciliation:
         waiting = settlements.waiting()
-        settled = given_up = 0
+        reconciled = given_up = 0
         for generation_id in _due(waiting, self._clock())[:limit]:
             left_s = ends_s - time.monotonic()
             if left_s <= 0:
                 break
             try:
-                state = self._settle_one(settlements, generation_id, left_s)
+                state = self._reconcile_one(settlements, generation_id, left_s)
             except StoreError:
                 break
             except OrCacheError:
                 self._quiet_until_s = time.monotonic() + _QUIET_S
                 break
-            settled += state == "settled"
+            reconciled += state == "reconciled"
             given_up += state == "given up"
-        return Settled(settled, len(waiting) - settled - given_up, given_up)
+        return Reconciliation(reconciled, len(waiting) - reconciled - given_up, given_up)
 
-    def _settle_one(self, settlements: Settlements, generation_id: str, left_s: float) -> _State:
-        """Asks for a generation; raises `StoreError`, or `OrCacheError` when nobody answers."""
+    def _reconcile_one(self, settlements: Settlements, generation_id: str, left_s: float) -> _State:
+        """Ask for a generation; raises `StoreError`, or `OrCacheError` when there is no answer."""
         # The next try is put off before this one is made: where that can't be written, nothing is asked.
         if not settlements.claim(generation_id, self._clock()):
             return "waiting"
-        told = self._ask(settlements.base_url, generation_id, min(left_s, _LONGEST_FETCH_S))
+        found = self._ask(settlements.base_url, generation_id, min(left_s, _LONGEST_FETCH_S))
         with self._database.transaction():
-            if told is None:
+            if found is None:
                 if not settlements.miss(generation_id):
                     return "waiting"
                 call = settlements.call(generation_id)
-                usd = None if call is None else self._estimated(call)
+                usd = None if call is None else self._cost_by_tokens(call)
                 if usd is None:
                     return "given up"
-                told = GenerationCost(Cost(usd, "estimated"), None)
-            for digest in settlements.settle(generation_id, told.cost, told.discount_usd):
-                self._store.settle(digest, generation_id, told.cost)
-        return "settled"
+                found = GenerationCost(Cost(usd, "estimated"), None)
+            for digest in settlements.settle(generation_id, found.cost, found.discount_usd):
+                self._store.settle(digest, generation_id, found.cost)
+        return "reconciled"
 
     def _ask(self, base_url: str, generation_id: str, timeout_s: float) -> GenerationCost | None:
-        """What is told of a generation; None is nothing (yet). Raises `OrCacheError` when nobody answers."""
+        """Return what a generation cost; None is unknown (yet). Raises `OrCacheError` without an answer."""
         try:
             data = self._generation(base_url, generation_id, timeout_s)
             source_id = data.get("response_cache_source_id")
@@ -212,10 +217,10 @@ class Reconciler:
                 # It was served from OpenRouter's response cache: that was free, and its value is the other's.
                 data = self._generation(base_url, source_id, timeout_s)
         except UpstreamError as exc:
-            if exc.status is None or exc.status in _NOT_ABOUT_IT or exc.status >= _SERVER_FAILED:
+            if exc.status is None or exc.status in _UNRELATED or exc.status >= _SERVER_FAILED:
                 raise
             return None
-        return _told(data)
+        return _generation_cost(data)
 
     def _generation(self, base_url: str, generation_id: str, timeout_s: float) -> Mapping[str, Any]:
         reply = self._fetch(
@@ -226,7 +231,7 @@ class Reconciler:
 
 
 def _answers(store: DiskStore, digest: str) -> list[tuple[Answer, Mapping[str, Any] | None]]:
-    """Every kept answer to a request, with its body; damaged ones are left out."""
+    """Return every kept answer to a request, with its body, without damaged ones."""
     try:
         kept = [(old.answer, old.request) for old in store.unserved(digest)]
         entry = store.entry(digest)
@@ -239,8 +244,8 @@ def _due(waiting: list[Waiting], now_s: float) -> list[str]:
     return [generation_id for generation_id, next_s in waiting if next_s <= now_s]
 
 
-def _told(data: Mapping[str, Any]) -> GenerationCost | None:
-    """What ``/generation`` tells; None while a part of the cost is missing. The rule is that of ``usage``."""
+def _generation_cost(data: Mapping[str, Any]) -> GenerationCost | None:
+    """Return what ``/generation`` says by the rule of ``usage``; None while a part of the cost is missing."""
     cost = cost_reported(
         {
             "cost": data.get("total_cost"),
@@ -254,11 +259,9 @@ def _told(data: Mapping[str, Any]) -> GenerationCost | None:
 
 
 def _discount(data: Mapping[str, Any]) -> Decimal | None:
-    """What prompt caching took off; OpenRouter need not know it of a bill that the provider sends."""
-    told = data.get("cache_discount")
-    if told is None:
-        return None if data.get("is_byok") is True else Decimal(0)
-    if isinstance(told, bool) or not isinstance(told, (Decimal, int)):
-        return None
-    discount = Decimal(told)
-    return discount if discount.is_finite() and -_MOST_USD < discount < _MOST_USD else None
+    """Return what prompt caching took off; OpenRouter need not know it of a bill that the provider sends."""
+    listed = data.get("cache_discount")
+    if listed is None:
+        return None if data.get("is_byok") is True else ZERO_USD
+    discount = None if isinstance(listed, str) else read_number(listed, signed=True)
+    return discount if discount is not None and abs(discount) < _MOST_USD else None

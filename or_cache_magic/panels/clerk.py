@@ -200,7 +200,7 @@ class Clerk:
     @guarded
     def _refresh(self, button: Any = None) -> None:
         if button is not None:  # who presses it may wait: a panel that is only opened may not
-            self.cache.money.settle()
+            self.cache.money.reconcile()
         self.refresh()
 
     @guarded

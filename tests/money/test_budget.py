@@ -21,7 +21,7 @@ REQUEST = Request({"model": "m", "messages": []})
 
 
 class Estimated(NamedTuple):
-    """What a watch reads of an estimate."""
+    """What a guard reads of an estimate."""
 
     high_usd: Decimal | None
     low_usd: Decimal | None = Decimal(0)
@@ -36,7 +36,7 @@ def bought(text) -> Cost:
     return Cost(usd(text), "reported")
 
 
-def watch(*limits, most="0.01", **estimate) -> BudgetGuard:
+def guard(*limits, most="0.01", **estimate) -> BudgetGuard:
     known = None if most is None else usd(most)
     return BudgetGuard(limits, lambda _request: Estimated(known, **estimate))
 
@@ -45,27 +45,27 @@ def limit(most, tracker=None, name="this test") -> Limit:
     return Limit(name, usd(most), tracker or BudgetTracker())
 
 
-def pay(watch: BudgetGuard, cost: Cost) -> None:
-    with watch:
-        watch.check(REQUEST)
-        watch.paid = cost
+def pay(guard: BudgetGuard, cost: Cost) -> None:
+    with guard:
+        guard.check(REQUEST)
+        guard.paid = cost
 
 
-def test_watch__lets_through_what_fits():
+def test_guard__lets_through_what_fits():
     """What can cost exactly what is left is sent."""
     tracker = BudgetTracker()
-    with watch(limit("0.01", tracker), most="0.01") as watching:
-        watching.check(REQUEST)
+    with guard(limit("0.01", tracker), most="0.01") as guarded:
+        guarded.check(REQUEST)
         assert tracker.at_most() == usd("0.01")
-        watching.paid = bought("0.004")
+        guarded.paid = bought("0.004")
     assert tracker.at_most() == usd("0.004")
 
 
-def test_watch__refuses_what_may_be_too_dear():
+def test_guard__refuses_what_may_be_too_dear():
     """One cent more than the limit is not sent; the facts are attributes, the two lines say them."""
     with (
         pytest.raises(BudgetError) as caught,
-        watch(limit("0.02"), most="0.03", low_usd=usd("0.001")) as refused,
+        guard(limit("0.02"), most="0.03", low_usd=usd("0.001")) as refused,
     ):
         refused.check(REQUEST)
     error = caught.value
@@ -77,18 +77,18 @@ def test_watch__refuses_what_may_be_too_dear():
     assert len(str(error).splitlines()) == 2
 
 
-def test_watch__refuses_what_nobody_can_tell():
+def test_guard__refuses_what_nobody_can_tell():
     """A budget that can't be held is not pretended to be."""
     with pytest.raises(BudgetError, match="a router picks the model") as caught:
-        watch(limit("9"), most=None, unknown_why="a router picks the model").check(REQUEST)
+        guard(limit("9"), most=None, unknown_why="a router picks the model").check(REQUEST)
     assert caught.value.high_usd is None
 
 
-def test_watch__every_limit_must_hold_and_a_refusal_reserves_nothing():
+def test_guard__every_limit_must_hold_and_a_refusal_reserves_nothing():
     """A call refused by one limit takes nothing out of the others."""
     wide, narrow = BudgetTracker(), BudgetTracker()
     with pytest.raises(BudgetError, match="the narrow one"):
-        watch(limit("1", wide), limit("0.001", narrow, "the narrow one")).check(REQUEST)
+        guard(limit("1", wide), limit("0.001", narrow, "the narrow one")).check(REQUEST)
     assert (wide.at_most(), narrow.at_most()) == (0, 0)
 
 
@@ -96,24 +96,24 @@ def test_purse__counts_what_was_paid_not_what_was_reserved():
     """After a call what it did cost stands in the place of what it might have."""
     tracker = BudgetTracker()
     for _ in range(9):
-        pay(watch(limit("0.10", tracker), most="0.05"), bought("0.005"))
+        pay(guard(limit("0.10", tracker), most="0.05"), bought("0.005"))
     assert tracker.at_most() == usd("0.045")
 
 
 def test_purse__a_free_outcome_gives_the_reservation_back():
     """Who was served by another's call, or refused, paid nothing."""
     tracker = BudgetTracker()
-    pay(watch(limit("0.01", tracker)), FREE)
+    pay(guard(limit("0.01", tracker)), FREE)
     assert tracker.at_most() == 0
 
 
 def test_purse__unknown_is_not_zero():
     """A call that never tells its cost keeps its reservation, and the next that would go over is refused."""
     tracker = BudgetTracker()
-    pay(watch(limit("0.015", tracker)), UNKNOWN_COST)
+    pay(guard(limit("0.015", tracker)), UNKNOWN_COST)
     assert tracker.at_most() == usd("0.01")
     with pytest.raises(BudgetError) as caught:
-        watch(limit("0.015", tracker)).check(REQUEST)
+        guard(limit("0.015", tracker)).check(REQUEST)
     assert caught.value.spent_usd == usd("0.01")
 
 
@@ -127,12 +127,12 @@ def test_purse__unknown_is_not_zero():
         (KeyboardInterrupt(), "0.01"),
     ],
 )
-def test_watch__an_error_tells_what_was_paid(error, left):
+def test_guard__an_error_tells_what_was_paid(error, left):
     """What an error says of the cost counts; what it doesn't say may have cost all that was reserved."""
     tracker = BudgetTracker()
-    watching = watch(limit("1", tracker))
-    watching.check(REQUEST)
-    watching.__exit__(type(error), error, None)
+    guarded = guard(limit("1", tracker))
+    guarded.check(REQUEST)
+    guarded.__exit__(type(error), error, None)
     assert tracker.at_most() == usd(left)
 
 
@@ -141,7 +141,7 @@ def test_purse__settled_calls_give_way_to_the_ledger():
     ledger = Spent(usd("0.02"), 2)
     tracker = BudgetTracker(lambda: ledger)
     for most in ("0.05", "0.03"):
-        pay(watch(limit("1", tracker), most=most), UNKNOWN_COST)
+        pay(guard(limit("1", tracker), most=most), UNKNOWN_COST)
     assert tracker.at_most() == usd("0.10")
     ledger = Spent(usd("0.024"), 1)
     assert tracker.at_most() == usd("0.074")
@@ -149,16 +149,16 @@ def test_purse__settled_calls_give_way_to_the_ledger():
     assert tracker.at_most() == usd("0.028")
 
 
-def test_watch__asks_its_asker_first():
+def test_guard__asks_its_asker_first():
     """Another's say before a call is sent is heard, and comes before the money."""
     heard: list[Request] = []
-    callbacks = watch(limit("1")).over(Callbacks(before_send=heard.append))
+    callbacks = guard(limit("1")).over(Callbacks(before_send=heard.append))
     assert callbacks.before_send is not None
     callbacks.before_send(REQUEST)
     assert heard == [REQUEST]
 
 
-def test_watch__many_at_once_never_overdraw():
+def test_guard__many_at_once_never_overdraw():
     """Of 40 threads with one tracker only so many send as it holds at the highest price."""
     tracker, sent, lock = BudgetTracker(), [], threading.Lock()
     start = threading.Barrier(40)
@@ -166,11 +166,11 @@ def test_watch__many_at_once_never_overdraw():
     def ask() -> None:
         start.wait()
         try:
-            with watch(limit("0.10", tracker), most="0.01") as watching:
-                watching.check(REQUEST)
+            with guard(limit("0.10", tracker), most="0.01") as guarded:
+                guarded.check(REQUEST)
                 with lock:
                     sent.append(1)
-                watching.paid = bought("0.01")
+                guarded.paid = bought("0.01")
         except BudgetError:
             pass
 
@@ -195,10 +195,10 @@ def test_purse__what_was_really_paid_never_exceeds_the_limit(most: Decimal, step
     for high, cost, told in steps:
         real = min(high, cost if cost is not None else high)
         try:
-            with BudgetGuard([Limit("law", most, tracker)], _estimate(high)) as watching:
-                watching.check(REQUEST)
+            with BudgetGuard([Limit("law", most, tracker)], _estimate(high)) as guarded:
+                guarded.check(REQUEST)
                 paid += real
-                watching.paid = Cost(real, "reported") if told else UNKNOWN_COST
+                guarded.paid = Cost(real, "reported") if told else UNKNOWN_COST
         except BudgetError as refused:
             spent = refused.spent_usd
             refusals.append(spent + high)

@@ -18,7 +18,7 @@ import pytest
 from or_cache_magic.core.records import OPENROUTER_URL, UNKNOWN_COST, Cost, LedgerRow
 from or_cache_magic.errors import StreamBrokenError, UpstreamError
 from or_cache_magic.money.catalog import PriceCatalog
-from or_cache_magic.money.reconciliation import Reconciler, Settled, count_tokens
+from or_cache_magic.money.reconciliation import Reconciler, Reconciliation, cost_by_tokens
 from or_cache_magic.openrouter.client import Gateway
 from or_cache_magic.simulator import Simulator, scenario
 from or_cache_magic.storage.database import Database
@@ -37,8 +37,8 @@ def gateway():
 
 
 @pytest.fixture
-def settler_of(gateway):
-    """``settler_of(cache)`` settles its folder, as the same kernel or another one would."""
+def reconciler_of(gateway):
+    """``reconciler_of(cache)`` settles its folder, as the same kernel or another one would."""
 
     def make(cache, *, fetch=gateway.fetch, **options):
         options = {"base_url": cache.settings.base_url, "clock": cache.clock, **options}
@@ -65,7 +65,7 @@ def kept(tmp_path, clock):
                 )
             )  # fmt: skip
 
-        def settler(self, fetch, base_url, **options):
+        def reconciler(self, fetch, base_url, **options):
             return Reconciler(self.database, self.store, fetch, base_url=base_url, clock=clock, **options)
 
     made = Kept()
@@ -86,17 +86,17 @@ def never(*_args, **_kwargs):
 
 
 @pytest.mark.parametrize("how", ["eof", "eof_after_finish", "reset"])
-def test_settle__a_cut_stream_costs_what_its_generation_says(cache, sim, clock, settler_of, how):
+def test_reconcile__a_cut_stream_costs_what_its_generation_says(cache, sim, clock, reconciler_of, how):
     """A second after it the cost is told, and stands in totals, rows and the partial."""
     sim.script(scenario("cut", how=how))
     with pytest.raises(StreamBrokenError):
         cache.ask(PROMPT)
-    settler = settler_of(cache)
-    assert (settler.is_due(), settler.settle()) == (False, Settled())
+    reconciler = reconciler_of(cache)
+    assert (reconciler.is_due(), reconciler.reconcile()) == (False, Reconciliation())
     assert cache.totals()[0].unpriced == 1
 
     clock.now_s += 1
-    assert settler.settle() == Settled(settled=1)
+    assert reconciler.reconcile() == Reconciliation(reconciled=1)
     (totals,) = cache.totals()
     assert sim.total_cost > 0
     assert (totals.paid_usd, totals.settled_usd, totals.unpriced) == (sim.total_cost, sim.total_cost, 0)
@@ -104,7 +104,7 @@ def test_settle__a_cut_stream_costs_what_its_generation_says(cache, sim, clock, 
     assert row.paid == Cost(sim.total_cost, "generation")
     (partial,) = cache.store.unserved(row.key)
     assert partial.answer.cost == Cost(sim.total_cost, "generation")
-    assert settler.settle() == Settled()
+    assert reconciler.reconcile() == Reconciliation()
     assert len(asked(sim)) == 1
 
 
@@ -125,7 +125,9 @@ INTERRUPTED = """
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGINT to one process")
-def test_settle__an_interrupted_cell_costs_what_was_made_until_then(open_cache, sim, folder, settler_of):
+def test_reconcile__an_interrupted_cell_costs_what_was_made_until_then(
+    open_cache, sim, folder, reconciler_of
+):
     """Ctrl-C stops the provider; another kernel learns later what came of it."""
     sim.script(scenario("stalled", after_pieces=2))
     program = [sys.executable, "-c", textwrap.dedent(INTERRUPTED), os.fspath(folder), sim.base_url]
@@ -136,12 +138,14 @@ def test_settle__an_interrupted_cell_costs_what_was_made_until_then(open_cache, 
     assert sim.wait_for(lambda received: received[-1].cancelled)
 
     cache = open_cache(sim)
-    assert settler_of(cache).settle() == Settled(settled=1)
+    assert reconciler_of(cache).reconcile() == Reconciliation(reconciled=1)
     assert cache.totals()[0].settled_usd == sim.total_cost > 0
 
 
 @pytest.mark.parametrize("stream", [True, False])
-def test_settle__an_answer_from_the_response_cache_is_worth_its_source(open_cache, clock, settler_of, stream):
+def test_reconcile__an_answer_from_the_response_cache_is_worth_its_source(
+    open_cache, clock, reconciler_of, stream
+):
     """It was free; what it and the hits on it are worth is told by the generation that was paid for."""
     with Simulator(presets={"kept": {"cache_enabled": True}}) as sim:
         cache = open_cache(sim)
@@ -151,7 +155,7 @@ def test_settle__an_answer_from_the_response_cache_is_worth_its_source(open_cach
         assert repeated.outcome.answer.response_cache_hit
         cache.flush()
         clock.now_s += 1
-        assert settler_of(cache).settle() == Settled(settled=1)
+        assert reconciler_of(cache).reconcile() == Reconciliation(reconciled=1)
 
         (totals,) = cache.totals()
         assert (totals.paid_usd, totals.settled_usd, totals.unpriced) == (bought.cost_usd, 0, 0)
@@ -161,7 +165,7 @@ def test_settle__an_answer_from_the_response_cache_is_worth_its_source(open_cach
         assert (hit.cached, hit.saved_usd) == (True, bought.cost_usd)
 
 
-def test_settle__a_repeated_generation_without_a_source_is_followed(open_cache, clock, kept, gateway):
+def test_reconcile__a_repeated_generation_without_a_source_is_followed(open_cache, clock, kept, gateway):
     """Where only /generation knows that the response cache answered, its zero is not taken for a value."""
     with Simulator(presets={"kept": {"cache_enabled": True}}) as sim:
         cache = open_cache(sim)
@@ -175,12 +179,12 @@ def test_settle__a_repeated_generation_without_a_source_is_followed(open_cache, 
             )
         )  # fmt: skip
         clock.now_s += 1
-        assert kept.settler(gateway.fetch, sim.base_url).settle() == Settled(settled=1)
+        assert kept.reconciler(gateway.fetch, sim.base_url).reconcile() == Reconciliation(reconciled=1)
         assert [row.value_usd for row in kept.ledger.rows()] == [bought.cost_usd]
         assert kept.ledger.totals()[0].paid_usd == 0
 
 
-def test_settle__a_reply_without_a_cost_prices_its_entry_and_its_hits(cache, sim, clock, settler_of):
+def test_reconcile__a_reply_without_a_cost_prices_its_entry_and_its_hits(cache, sim, clock, reconciler_of):
     """The answer is kept with its price, hits before and after are worth it, and a dollar stays a dollar."""
     sim.script(scenario("uncosted"))
     cache.ask(PROMPT)
@@ -188,7 +192,7 @@ def test_settle__a_reply_without_a_cost_prices_its_entry_and_its_hits(cache, sim
     assert cache.ask(PROMPT).saved_usd is None
     cache.flush()
     clock.now_s += 2
-    assert settler_of(cache).settle() == Settled(settled=1)
+    assert reconciler_of(cache).reconcile() == Reconciliation(reconciled=1)
 
     hit = cache.ask(PROMPT)
     assert (hit.cost_usd, hit.saved_usd) == (sim.total_cost, sim.total_cost)
@@ -198,17 +202,17 @@ def test_settle__a_reply_without_a_cost_prices_its_entry_and_its_hits(cache, sim
     assert (entry.cost, entry.saved_usd) == (Cost(sim.total_cost, "generation"), 2 * sim.total_cost)
 
 
-def test_settle__a_key_of_ones_own_includes_the_provider(cache, sim, clock, settler_of):
+def test_reconcile__a_key_of_ones_own_includes_the_provider(cache, sim, clock, reconciler_of):
     """BYOK: OpenRouter's fee and the provider's bill are added, as in a reply that names them."""
     sim.script(dataclasses.replace(scenario("cut"), byok=True))
     with pytest.raises(StreamBrokenError):
         cache.ask(PROMPT)
     clock.now_s += 1
-    settler_of(cache).settle()
+    reconciler_of(cache).reconcile()
     assert cache.totals()[0].paid_usd == sim.total_cost > 0
 
 
-def test_settle__what_prompt_caching_took_off(cache, sim, clock, kept, gateway):
+def test_reconcile__what_prompt_caching_took_off(cache, sim, clock, kept, gateway):
     """Written at a premium, then read: the generations tell a loss and a saving, exactly."""
     system = "Be terse. " * 1000
     for prompt in ("one", "two"):
@@ -229,7 +233,7 @@ def test_settle__what_prompt_caching_took_off(cache, sim, clock, kept, gateway):
     assert kept.ledger.totals()[0].prompt_cache_unpriced == 2
     assert kept.ledger.totals()[0].prompt_cache_saved_usd is None
     clock.now_s += 1
-    assert kept.settler(gateway.fetch, sim.base_url).settle() == Settled(settled=2)
+    assert kept.reconciler(gateway.fetch, sim.base_url).reconcile() == Reconciliation(reconciled=2)
 
     read, written = (row.prompt_cache_saved_usd for row in kept.ledger.rows())
     written_tokens, read_tokens = (
@@ -248,35 +252,39 @@ def test_settle__what_prompt_caching_took_off(cache, sim, clock, kept, gateway):
 # -- when it isn't told -----------------------------------------------------------------------
 
 
-def test_settle__waits_twice_as_long_each_time(cache, sim, clock, settler_of):
+def test_reconcile__waits_twice_as_long_each_time(cache, sim, clock, reconciler_of):
     """404 twice, then known: asked after 1, 2 and 4 seconds, and never in between."""
     sim.script(dataclasses.replace(scenario("cut"), generation_misses=2))
     with pytest.raises(StreamBrokenError):
         cache.ask(PROMPT)
-    settler = settler_of(cache)
+    reconciler = reconciler_of(cache)
     rounds = []
     for _ in range(32):
         clock.now_s += 0.25
         before = len(asked(sim))
-        settled = settler.settle()
+        settled = reconciler.reconcile()
         if len(asked(sim)) > before:
             rounds.append((clock.now_s - cache.ledger.rows()[0].at_s, settled))
-    assert rounds == [(1, Settled(waiting=1)), (3, Settled(waiting=1)), (7, Settled(settled=1))]
+    assert rounds == [
+        (1, Reconciliation(waiting=1)),
+        (3, Reconciliation(waiting=1)),
+        (7, Reconciliation(reconciled=1)),
+    ]
     assert cache.totals()[0].paid_usd == sim.total_cost
 
 
-def test_settle__gives_up_what_nobody_tells(kept, sim, clock, gateway):
+def test_reconcile__gives_up_what_nobody_tells(kept, sim, clock, gateway):
     """Another account's generation is 404 for ever: twelve tries in an hour or so, then unknown stays unknown."""
     began_s = clock.now_s
     kept.unknown("gen-0-of-somebody", sim.base_url)
-    settler = kept.settler(gateway.fetch, sim.base_url)
-    last = Settled(waiting=1)
+    reconciler = kept.reconciler(gateway.fetch, sim.base_url)
+    last = Reconciliation(waiting=1)
     for _ in range(40):
         clock.now_s += 600
-        told = settler.settle()
-        last = told if told != Settled() else last
+        told = reconciler.reconcile()
+        last = told if told != Reconciliation() else last
     assert len(asked(sim)) == 12
-    assert last == Settled(given_up=1)
+    assert last == Reconciliation(given_up=1)
     assert clock.now_s - began_s > 3600
     assert kept.ledger.totals()[0].unpriced == 1
     assert kept.ledger.rows()[0].paid == UNKNOWN_COST
@@ -286,13 +294,13 @@ def test_settle__gives_up_what_nobody_tells(kept, sim, clock, gateway):
     kept.ledger.flush()
     for _ in range(3):
         clock.now_s += 600
-        settler.settle()
+        reconciler.reconcile()
     assert len(asked(sim)) == 13
 
 
 @pytest.mark.parametrize("listed", [True, False])
-def test_settle__then_counts_tokens_where_prices_leave_no_doubt(
-    cache, sim, clock, settler_of, gateway, listed
+def test_reconcile__then_counts_tokens_where_prices_leave_no_doubt(
+    cache, sim, clock, reconciler_of, gateway, listed
 ):
     """Never told, but its tokens are known: the list's price is the bill to the digit; without a list, unknown."""
     prices = PriceCatalog(cache.database, gateway.fetch, clock)
@@ -301,20 +309,24 @@ def test_settle__then_counts_tokens_where_prices_leave_no_doubt(
     cache.money.close()
     if listed:
         prices.pricing(sim.base_url, cache.settings.model)
-    settler = settler_of(cache, estimated=count_tokens(cache.store, prices) if listed else lambda _row: None)
+    reconciler = reconciler_of(
+        cache, cost_by_tokens=cost_by_tokens(cache.store, prices) if listed else lambda _row: None
+    )
     for _ in range(12):
         clock.now_s += 4000
-        last = settler.settle()
+        last = reconciler.reconcile()
 
     (totals,) = cache.totals()
-    assert last == (Settled(settled=1) if listed else Settled(given_up=1))
+    assert last == (Reconciliation(reconciled=1) if listed else Reconciliation(given_up=1))
     assert totals.unpriced == (0 if listed else 1)
     assert totals.paid_usd == totals.estimated_usd == (sim.total_cost if listed else 0)
     assert cache.store.find()[0].cost == (Cost(sim.total_cost, "estimated") if listed else UNKNOWN_COST)
-    assert settler.settle() == Settled()
+    assert reconciler.reconcile() == Reconciliation()
 
 
-def test_settle__a_damaged_answer_is_not_counted_and_stops_nothing(cache, sim, clock, settler_of, gateway):
+def test_reconcile__a_damaged_answer_is_not_counted_and_stops_nothing(
+    cache, sim, clock, reconciler_of, gateway
+):
     """Its tokens can't be read: the generation is given up, and the next one is asked for."""
     prices = PriceCatalog(cache.database, gateway.fetch, clock)
     sim.script(scenario("uncosted", misses=99))
@@ -323,11 +335,11 @@ def test_settle__a_damaged_answer_is_not_counted_and_stops_nothing(cache, sim, c
     prices.pricing(sim.base_url, cache.settings.model)
     with cache.database.transaction() as connection:
         connection.execute("UPDATE Cache SET value = x'00'")
-    settler = settler_of(cache, estimated=count_tokens(cache.store, prices))
+    reconciler = reconciler_of(cache, cost_by_tokens=cost_by_tokens(cache.store, prices))
     for _ in range(12):
         clock.now_s += 4000
-        last = settler.settle()
-    assert last == Settled(given_up=1)
+        last = reconciler.reconcile()
+    assert last == Reconciliation(given_up=1)
     assert cache.totals()[0].unpriced == 1
 
 
@@ -347,24 +359,24 @@ UNTOLD = {
 
 
 @pytest.mark.parametrize("body", UNTOLD.values(), ids=UNTOLD.keys())
-def test_settle__makes_nothing_up(kept, clock, canned, reply, gateway, body):
+def test_reconcile__makes_nothing_up(kept, clock, canned, reply, gateway, body):
     """What tells no whole cost leaves it unknown, to be asked for again."""
     server = canned(reply(body, "application/json"))
     kept.unknown("gen-1", server.base_url)
     clock.now_s += 1
-    assert kept.settler(gateway.fetch, server.base_url).settle() == Settled(waiting=1)
+    assert kept.reconciler(gateway.fetch, server.base_url).reconcile() == Reconciliation(waiting=1)
     assert kept.ledger.totals()[0].unpriced == 1
 
 
 @pytest.mark.parametrize("discount", ["null", '"much"', "1e40", "true"])
-def test_settle__no_discount_is_made_up_either(kept, clock, canned, reply, gateway, discount):
+def test_reconcile__no_discount_is_made_up_either(kept, clock, canned, reply, gateway, discount):
     """The cost is told and taken; of a discount that is none only ``null`` is zero, and for BYOK not even that."""
     byok = discount == "null"
     body = f'{{"data": {{"total_cost": 0.5, "is_byok": {str(byok).lower()}, "upstream_inference_cost": 1, "cache_discount": {discount}}}}}'
     server = canned(reply(body, "application/json"))
     kept.unknown("gen-1", server.base_url, cached_tokens=9, prompt_cache_saved_usd=None)
     clock.now_s += 1
-    assert kept.settler(gateway.fetch, server.base_url).settle() == Settled(settled=1)
+    assert kept.reconciler(gateway.fetch, server.base_url).reconcile() == Reconciliation(reconciled=1)
     (totals,) = kept.ledger.totals()
     assert totals.paid_usd == Decimal("1.5" if byok else "0.5")
     assert (totals.prompt_cache_saved_usd, totals.prompt_cache_unpriced) == (None, 1)
@@ -373,7 +385,7 @@ def test_settle__no_discount_is_made_up_either(kept, clock, canned, reply, gatew
 # -- when nobody answers ----------------------------------------------------------------------
 
 
-def test_settle__a_failed_network_costs_no_try_and_no_word(kept, sim, clock, gateway):
+def test_reconcile__a_failed_network_costs_no_try_and_no_word(kept, sim, clock, gateway):
     """Nobody there: the round ends at the first, says nothing, and is made up for when the network is back."""
     sim_url = sim.base_url
     for number in range(3):
@@ -381,41 +393,41 @@ def test_settle__a_failed_network_costs_no_try_and_no_word(kept, sim, clock, gat
     sim.stop()
     for _ in range(20):
         clock.now_s += 4000
-        assert kept.settler(gateway.fetch, sim_url).settle() == Settled(waiting=3)
+        assert kept.reconciler(gateway.fetch, sim_url).reconcile() == Reconciliation(waiting=3)
     assert kept.database.select("SELECT sum(tries) FROM or_settlement") == [(0,)]
 
 
 @pytest.mark.parametrize("status", ["401 Unauthorized", "429 Too Many Requests", "500 Oops", "503 Busy"])
-def test_settle__a_refusal_that_is_not_about_it_costs_no_try(kept, clock, canned, reply, gateway, status):
+def test_reconcile__a_refusal_that_is_not_about_it_costs_no_try(kept, clock, canned, reply, gateway, status):
     """A wrong key, a rate limit, a fault: another generation would be refused the same, so none is asked."""
     server = canned(reply('{"error": {"code": 1, "message": "no"}}', "application/json", status))
     for number in range(3):
         kept.unknown(f"gen-{number}", server.base_url)
     clock.now_s += 1
-    settler = kept.settler(gateway.fetch, server.base_url)
-    assert settler.settle() == Settled(waiting=3)
+    reconciler = kept.reconciler(gateway.fetch, server.base_url)
+    assert reconciler.reconcile() == Reconciliation(waiting=3)
     clock.now_s += 10
-    assert (settler.is_due(), settler.settle()) == (False, Settled())  # not again at once
+    assert (reconciler.is_due(), reconciler.reconcile()) == (False, Reconciliation())  # not again at once
     assert len(server.received) == 1
     assert kept.database.select("SELECT sum(tries) FROM or_settlement") == [(0,)]
 
 
-def test_settle__without_a_key_nothing_is_sent(kept, sim, clock):
+def test_reconcile__without_a_key_nothing_is_sent(kept, sim, clock):
     """Who has no key is told nothing, and loses nothing."""
     kept.unknown("gen-1", sim.base_url)
     clock.now_s += 1
     with closing(Gateway(lambda: None)) as keyless:
-        assert kept.settler(keyless.fetch, sim.base_url).settle() == Settled(waiting=1)
+        assert kept.reconciler(keyless.fetch, sim.base_url).reconcile() == Reconciliation(waiting=1)
     assert not sim.requests
 
 
-def test_settle__the_key_goes_to_the_api_in_force_and_no_other(kept, sim, clock, canned, reply, gateway):
+def test_reconcile__the_key_goes_to_the_api_in_force_and_no_other(kept, sim, clock, canned, reply, gateway):
     """A cache.db from a stranger may name any address: it is never asked."""
     stranger = canned(reply('{"data": {"total_cost": 1}}', "application/json"))
     kept.unknown("gen-1", stranger.base_url)
     clock.now_s += 1
     for base_url in (sim.base_url, OPENROUTER_URL):
-        assert kept.settler(never, base_url).settle() == Settled()
+        assert kept.reconciler(never, base_url).reconcile() == Reconciliation()
     assert not stranger.received
 
 
@@ -424,53 +436,53 @@ def test_settle__the_key_goes_to_the_api_in_force_and_no_other(kept, sim, clock,
     ["tries = 1 << 60", "tries = -9", "tries = 'x'", "next = -1e308", "next = 'x'", "next = 9e999", "generation_id = x'00'",
      "discount = 1.5", "cost = 'x'", "generation_id = ''"],
 )  # fmt: skip
-def test_settle__a_row_from_a_stranger_raises_nothing(kept, sim, clock, gateway, planted):
+def test_reconcile__a_row_from_a_stranger_raises_nothing(kept, sim, clock, gateway, planted):
     """Whatever a planted settlement holds, a round raises nothing and settles nothing."""
     kept.unknown("gen-1", sim.base_url)
     with kept.database.transaction() as connection:
         connection.execute(f"UPDATE or_settlement SET {planted}")
     clock.now_s += 1
-    settler = kept.settler(gateway.fetch, sim.base_url)
+    reconciler = kept.reconciler(gateway.fetch, sim.base_url)
     for _ in range(2):
-        assert settler.settle().settled == 0
+        assert reconciler.reconcile().reconciled == 0
         clock.now_s += 4000
 
 
-def test_settle__with_nothing_due_asks_nobody(cache, sim, clock, settler_of):
+def test_reconcile__with_nothing_due_asks_nobody(cache, sim, clock, reconciler_of):
     """All is known, or there is no file at all."""
-    settler = settler_of(cache, fetch=never)
-    assert settler.settle() == Settled()
+    reconciler = reconciler_of(cache, fetch=never)
+    assert reconciler.reconcile() == Reconciliation()
     assert not cache.database.exists()
     cache.ask(PROMPT)
     clock.now_s += 60
-    assert settler.settle() == Settled()
+    assert reconciler.reconcile() == Reconciliation()
 
 
-def test_settle__a_locked_file_means_nobody_is_asked(kept, sim, clock, gateway):
+def test_reconcile__a_locked_file_means_nobody_is_asked(kept, sim, clock, gateway):
     """What could not be written down is not asked for; unlocked, it is settled."""
     kept.unknown("gen-0-nobody", sim.base_url)
     clock.now_s += 1
-    settler = kept.settler(gateway.fetch, sim.base_url)
+    reconciler = kept.reconciler(gateway.fetch, sim.base_url)
     with closing(sqlite3.connect(kept.database.path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
-        assert settler.settle() == Settled(waiting=1)
+        assert reconciler.reconcile() == Reconciliation(waiting=1)
         assert not sim.requests
-    assert settler.settle() == Settled(waiting=1)
+    assert reconciler.reconcile() == Reconciliation(waiting=1)
     assert len(asked(sim)) == 1
 
 
-def test_settle__keeps_to_its_limit_and_its_time(kept, sim, clock, gateway):
+def test_reconcile__keeps_to_its_limit_and_its_time(kept, sim, clock, gateway):
     """So many generations and no more; and none when there is no time."""
     for number in range(5):
         kept.unknown(f"gen-{number}", sim.base_url)
     clock.now_s += 1
-    settler = kept.settler(gateway.fetch, sim.base_url)
-    assert settler.settle(budget_s=0) == Settled(waiting=5)
-    assert settler.settle(limit=2) == Settled(waiting=5)
+    reconciler = kept.reconciler(gateway.fetch, sim.base_url)
+    assert reconciler.reconcile(budget_s=0) == Reconciliation(waiting=5)
+    assert reconciler.reconcile(limit=2) == Reconciliation(waiting=5)
     assert len(asked(sim)) == 2
 
 
-def test_settle__two_kernels_at_once_ask_once(open_cache, sim, clock, settler_of):
+def test_reconcile__two_kernels_at_once_ask_once(open_cache, sim, clock, reconciler_of):
     """Each generation is claimed before it is asked for; the sums are exact whoever was first."""
     first, second = open_cache(sim), open_cache(sim)
     for number in range(6):
@@ -478,8 +490,10 @@ def test_settle__two_kernels_at_once_ask_once(open_cache, sim, clock, settler_of
         with pytest.raises(UpstreamError):
             first.ask(f"{PROMPT} {number}")
     clock.now_s += 1
-    settlers = [settler_of(first), settler_of(second), settler_of(first)]
-    threads = [threading.Thread(target=settler.settle, kwargs={"budget_s": 30}) for settler in settlers]
+    reconcilers = [reconciler_of(first), reconciler_of(second), reconciler_of(first)]
+    threads = [
+        threading.Thread(target=reconciler.reconcile, kwargs={"budget_s": 30}) for reconciler in reconcilers
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -187,11 +187,11 @@ def test_shown_folder__none():
     [
         (None, "not told by this server"),
         (
-            KeyLimits(Decimal(10), Decimal("7.43"), "monthly", Decimal(9), Decimal("2.57"), False),
+            KeyLimits(Decimal(10), Decimal("7.43"), "monthly", Decimal("2.57"), False),
             "$10.00, $7.43 left, resets monthly; $2.57 used this month",
         ),
-        (KeyLimits(Decimal(10), Decimal("-0.01"), "", None, None, False), "$10.00, -$0.01 left"),
-        (KeyLimits(None, None, "", Decimal(0), Decimal(0), True), "none; $0 used this month; free tier"),
+        (KeyLimits(Decimal(10), Decimal("-0.01"), "", None, False), "$10.00, -$0.01 left"),
+        (KeyLimits(None, None, "", Decimal(0), True), "none; $0 used this month; free tier"),
     ],
 )
 def test_limits_text(limits: KeyLimits | None, line: str):

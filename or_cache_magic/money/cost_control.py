@@ -1,4 +1,4 @@
-"""The money of a completion cache: what a call may cost, what may be spent, what is settled afterwards."""
+"""Cost control of a completion cache: estimates before a call, budgets, and costs reconciled after it."""
 
 from __future__ import annotations
 
@@ -17,37 +17,37 @@ if TYPE_CHECKING:
     from or_cache_magic.money.budget import KeyLimits
     from or_cache_magic.money.catalog import PriceCatalog
     from or_cache_magic.money.estimate import Estimate
-    from or_cache_magic.money.reconciliation import Reconciler, Settled
+    from or_cache_magic.money.reconciliation import Reconciler, Reconciliation
     from or_cache_magic.storage.database import Database
     from or_cache_magic.storage.ledger import Ledger
     from or_cache_magic.storage.tiered import TieredStore
     from or_cache_magic.storage.totals import Spent
 
-__all__ = ["Money"]
+__all__ = ["CostControl"]
 
-_WHILE_ASKED_S: Final = 3.0
-"""How long who wants statistics waits for what is to be settled first."""
+_PATIENCE_S: Final = 3.0
+"""How long statistics wait for costs that are due."""
 
-_AT_ONCE: Final = 20
-"""Generations that are asked for in one round."""
+_MOST_GENERATIONS: Final = 20
+"""How many are asked for in one round."""
 
 _KEY_TIMEOUT_S: Final = 3.0
 _CLOSING_S: Final = 2.0
 
 
-class Money:
-    """Prices, budgets and settlements of one `CompletionCache`. Thread-safe.
+class CostControl:
+    """The prices, budgets and reconciliation of one `CompletionCache`. Thread-safe.
 
-    Nothing of it is imported or asked by a hit. The network is asked only when an estimate, a budget or
+    A hit imports and asks nothing of it. The network is asked only when an estimate, a budget or
     statistics need it, and never in offline mode.
 
     Args:
-        database: Keeps price lists and what is to be settled.
-        store: Has the entries whose cost is told later.
+        database: Keeps price lists, and which costs are to be reconciled.
+        store: Has the entries whose cost is reconciled.
         ledger: Has the asks.
         fetch: Asks OpenRouter: `Gateway.fetch`.
         settings: Gives the settings in force.
-        clock: Tells UTC epoch seconds.
+        clock: Gives UTC epoch seconds.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Money:
         self._clock = clock
         self._lock = threading.Lock()
         self._prices: PriceCatalog | None = None
-        self._settler: Reconciler | None = None
+        self._reconciler: Reconciler | None = None
         self._round: threading.Thread | None = None
         self._session = BudgetTracker(self._spent_in_session)
         self._day = BudgetTracker(self._spent_today)
@@ -112,16 +112,18 @@ class Money:
         return BudgetGuard(limits, partial(self.estimate, settings=settings))
 
     def prompt_cache_saved(self, request: Request, answer: Answer) -> Decimal | None:
-        """What prompt caching took off a call, by the prices that are known now; None when they aren't.
+        """Return what prompt caching took off a call, by the prices that are known; None when they aren't.
 
-        Asks nobody: `settle` asks what is None here.
+        Fetches nothing: `reconcile` asks for what is None here.
         """
         return self.prices.prompt_cache_saved(request, answer, self._clock())
 
-    def settle(self, patience_s: float = _WHILE_ASKED_S, settings: Settings | None = None) -> Settled | None:
-        """Asks OpenRouter what calls came to whose replies did not tell; None: nothing is due, or offline.
+    def reconcile(
+        self, patience_s: float = _PATIENCE_S, settings: Settings | None = None
+    ) -> Reconciliation | None:
+        """Ask OpenRouter for costs that replies did not have; None if nothing is due, or offline.
 
-        Never raises: what can't be settled now is asked again later.
+        Never raises: what can't be had now is asked again later.
 
         Args:
             patience_s: For how long it may ask.
@@ -130,16 +132,14 @@ class Money:
         settings = settings or self._settings()
         if settings.mode == "offline":
             return None
-        settler = self._open_settler(settings)
-        if not settler.is_due():
+        reconciler = self._open_reconciler(settings)
+        if not reconciler.is_due():
             return None
         self._ledger.flush()  # so that hits of an unknown price are among those that learn it
-        return settler.settle(limit=_AT_ONCE, budget_s=patience_s)
+        return reconciler.reconcile(limit=_MOST_GENERATIONS, budget_s=patience_s)
 
     def after_call(self, ask: Ask, outcome: Outcome | None) -> None:
-        """Settles what is due, and looks up prices that a reply's money could not be told without.
-
-        Nobody waits for it.
+        """Reconcile what is due, and fetch prices without which a reply's cost is not known; never blocks.
 
         Args:
             ask: What was asked.
@@ -147,22 +147,22 @@ class Money:
         """
         if ask.settings.mode == "offline" or (self._round is not None and self._round.is_alive()):
             return
-        # Estimates are made by the list of the day, so it is fetched now, not when all else has failed. What
-        # prompt caching took off is then told by it, and OpenRouter need not be asked of each call.
+        # A call is priced by the list of its day, so that is fetched now, not when all else has failed. By it
+        # is known what prompt caching took off, so that OpenRouter need not be asked about each call.
         wanting = outcome is not None and _wants_prices(outcome)
-        if not wanting and not self._open_settler(ask.settings).is_due():
+        if not wanting and not self._open_reconciler(ask.settings).is_due():
             return
 
         def go() -> None:
             if wanting:
                 self.estimate(ask.request, ask.settings)
-            self.settle(settings=ask.settings)
+            self.reconcile(settings=ask.settings)
 
-        self._round = threading.Thread(target=go, name="or-cache-settle", daemon=True)
+        self._round = threading.Thread(target=go, name="or-cache-reconcile", daemon=True)
         self._round.start()
 
     def key_limits(self) -> KeyLimits | None:
-        """What the key may still spend, as OpenRouter tells it; None when it can't be read, or offline.
+        """Return what the key may still spend by OpenRouter; None when it can't be read, or offline.
 
         Raises:
             UpstreamError: It was refused, or there is no connection.
@@ -172,37 +172,37 @@ class Money:
             return None
         from or_cache_magic.money.budget import read_key_limits
 
-        told = self._fetch("/key", base_url=self._settings().base_url, timeout_s=_KEY_TIMEOUT_S)
-        return read_key_limits(told)
+        reply = self._fetch("/key", base_url=self._settings().base_url, timeout_s=_KEY_TIMEOUT_S)
+        return read_key_limits(reply)
 
     def session_at_most(self) -> Decimal:
-        """The most that this session has spent: what is known, and what calls of unknown cost may have."""
+        """Return the most that this session has spent, with what calls of unknown cost may have cost."""
         return self._session.at_most()
 
     def day_at_most(self) -> Decimal:
-        """The most that was spent in this cache since midnight, local time, by all its sessions."""
+        """Return the most that was spent in this cache since midnight, local time, by all its sessions."""
         return self._day.at_most()
 
     def close(self) -> None:
-        """Waits, not long, for what is being settled."""
+        """Wait, not long, for a round that is under way."""
         if self._round is not None:
             self._round.join(_CLOSING_S)
 
-    def _open_settler(self, settings: Settings) -> Reconciler:
+    def _open_reconciler(self, settings: Settings) -> Reconciler:
         prices = self.prices
         with self._lock:
-            if self._settler is None or self._settler.base_url != settings.base_url:
-                from or_cache_magic.money.reconciliation import Reconciler, count_tokens
+            if self._reconciler is None or self._reconciler.base_url != settings.base_url:
+                from or_cache_magic.money.reconciliation import Reconciler, cost_by_tokens
 
-                self._settler = Reconciler(
+                self._reconciler = Reconciler(
                     self._database,
                     self._store,
                     self._fetch,
                     base_url=settings.base_url,
-                    estimated=count_tokens(self._store, prices),
+                    cost_by_tokens=cost_by_tokens(self._store, prices),
                     clock=self._clock,
                 )
-            return self._settler
+            return self._reconciler
 
     def _spent_in_session(self) -> Spent:
         return self._ledger.spent(session=self._ledger.session)
@@ -214,6 +214,6 @@ class Money:
 
 
 def _wants_prices(outcome: Outcome) -> bool:
-    """Whether a call's tokens are known, and something of its money is not."""
+    """Return whether a call's tokens are known, and something of its cost is not."""
     answer = outcome.answer
     return answer.usage is not None and None in (outcome.paid.usd, answer.prompt_cache_saved_usd)
