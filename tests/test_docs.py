@@ -107,7 +107,7 @@ def _shell_commands() -> dict[str, argparse.ArgumentParser]:
 def test_reference__has_exactly_the_options_of_each_magic(spelling: str):
     """The option table below a magic's heading is the magic's table; `%openrouter` shares that of `%%openrouter`."""
     shared = "%%openrouter" if spelling == "%openrouter" else spelling
-    assert _options(_section(REFERENCE, f"`{shared}`")) == set(COMMANDS[spelling].names())
+    assert _options(_section(REFERENCE, f"`{shared}`")) == set(COMMANDS[spelling].by_name)
     assert _section(REFERENCE, f"`{spelling}`").strip()
 
 

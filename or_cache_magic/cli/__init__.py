@@ -117,7 +117,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_options(parser: argparse.ArgumentParser, command: Command, without: Container[str] = ()) -> None:
     """Take the options of a magic into a shell command."""
-    parser.set_defaults(command=command, words=(), **command.defaults())
+    parser.set_defaults(command=command, **command.defaults)
     for option in command.options:
         if option is not HELP and option.field not in without:
             _add_option(parser, option)

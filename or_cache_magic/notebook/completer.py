@@ -59,7 +59,7 @@ def _complete_line(command: Command, line: str, models: Names, settings: Names) 
     if option is not None:
         return _begin(piece, _values(option, models))
     name, equals, value = piece.partition("=")
-    if equals and (named := command.option(name)) is not None:
+    if equals and (named := command.by_name.get(name)) is not None:
         return _begin(value, _values(named, models))
     if piece.startswith("-"):
         return _begin(piece, _left(command, used))
@@ -83,7 +83,7 @@ def _so_far(command: Command, words: Sequence[Word]) -> tuple[Option | None, set
     for word in words:
         if word.is_option:
             name, equals, _ = word.text.partition("=")
-            option = command.option(name)
+            option = command.by_name.get(name)
             waiting = option if option is not None and option.metavar and not equals else None
             if option is not None and not option.repeatable:
                 used.add(option.field)

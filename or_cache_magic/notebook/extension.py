@@ -17,7 +17,7 @@ from traitlets import TraitError, validate
 from traitlets.config import Configurable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from IPython.core.completer import CompletionContext
     from IPython.core.interactiveshell import InteractiveShell
@@ -190,13 +190,11 @@ class _Magic:
     def __repr__(self) -> str:
         return self._spelling
 
-    def __call__(
-        self, line: str = "", cell: str | None = None, local_ns: Mapping[str, Any] | None = None
-    ) -> Any:
+    def __call__(self, line: str = "", cell: str | None = None, local_ns: Any = None) -> Any:
         from collections import ChainMap
 
         session = self._extension.session()
-        variables = ChainMap(dict(local_ns or {}), session.shell.user_ns)
+        variables = ChainMap(local_ns or {}, session.shell.user_ns)
         if self.__name__ == _NAME:
             from or_cache_magic.notebook.ask import ask
 

@@ -12,8 +12,8 @@ from __future__ import annotations
 import io
 import re
 import shlex
-from collections.abc import Callable, Iterator, Sequence
-from operator import attrgetter
+from collections.abc import Callable, Iterable, Iterator
+from functools import cached_property
 from types import SimpleNamespace
 from typing import Any, Final, Literal, NamedTuple
 
@@ -46,7 +46,7 @@ class Word(NamedTuple):
 
         ``-``, ``--`` and ``-5`` are not, so that a prompt may begin with a list item or a number.
         """
-        return _OPTION.match(self.raw) is not None
+        return self.raw.startswith("-") and _OPTION.match(self.raw) is not None
 
 
 def split(line: str) -> Iterator[Word]:
@@ -75,9 +75,6 @@ def split(line: str) -> Iterator[Word]:
         end = stream.tell()
         yield Word(text, line[start:end].rstrip(_SPACE), start)
     yield from (Word(m.group(), m.group(), m.start()) for m in _BARE.finditer(line, start))
-
-
-_FIELD_AND_DEFAULT = attrgetter("field", "default")
 
 
 class Option(NamedTuple):
@@ -131,7 +128,20 @@ def take_no_words(command: Command, options: SimpleNamespace) -> None:
         )
 
 
-class Command(NamedTuple):
+class _Row(NamedTuple):
+    name: str
+    summary: str
+    usage: str = ""
+    examples: tuple[str, ...] = ()
+    options: tuple[Option, ...] = (HELP,)
+    check: Callable[[Command, SimpleNamespace], None] = take_no_words
+    takes: Literal["", "model", "setting"] = ""
+    cell: bool = False
+    prompt: bool = False
+    unharmed: str = "nothing was done"
+
+
+class Command(_Row):
     """One magic: its name, its words and its options.
 
     Attributes:
@@ -147,33 +157,20 @@ class Command(NamedTuple):
         unharmed: What has not happened when the line is refused.
     """
 
-    name: str
-    summary: str
-    usage: str = ""
-    examples: tuple[str, ...] = ()
-    options: tuple[Option, ...] = (HELP,)
-    check: Callable[[Command, SimpleNamespace], None] = take_no_words
-    takes: Literal["", "model", "setting"] = ""
-    cell: bool = False
-    prompt: bool = False
-    unharmed: str = "nothing was done"
-
     @property
     def spelling(self) -> str:
         """The name with its ``%`` or ``%%``."""
         return ("%%" if self.cell else "%") + self.name
 
+    @cached_property
     def defaults(self) -> dict[str, Any]:
-        """Return what each field is when the line sets nothing."""
-        return dict(map(_FIELD_AND_DEFAULT, self.options))
+        """By field, what an empty line gives."""
+        return {"words": (), "prompt": "", **{option.field: option.default for option in self.options}}
 
-    def option(self, name: str) -> Option | None:
-        """Return the option that is spelt `name`; None when there is none."""
-        return next((o for o in self.options if name in o.names), None)
-
-    def names(self) -> list[str]:
-        """Return every option's every spelling."""
-        return [name for option in self.options for name in option.names]
+    @cached_property
+    def by_name(self) -> dict[str, Option]:
+        """The options by each of their spellings."""
+        return {name: option for option in self.options for name in option.names}
 
 
 def parse(command: Command, line: str) -> SimpleNamespace:
@@ -191,14 +188,14 @@ def parse(command: Command, line: str) -> SimpleNamespace:
     Raises:
         OptionError: An unknown or repeated option, a missing value, or one that it does not take.
     """
-    options = SimpleNamespace(words=(), prompt="", **command.defaults())
+    options = SimpleNamespace(**command.defaults)
     given: dict[str, str] = {}
     words: list[str] = []
     stream = split(line)
     for word in stream:
         if word.is_option:
             if word.text in HELP.names:
-                return SimpleNamespace(**{**command.defaults(), "help": True})
+                return SimpleNamespace(**{**command.defaults, "help": True})
             _take(command, word, stream, line[word.start + len(word.raw) :], options, given)
         elif command.prompt:
             options.prompt = line[word.start + 2 * (word.raw == "--") :].strip()
@@ -235,7 +232,7 @@ def _take(
     Its value comes from `stream`, which reads the `rest` of the line word by word.
     """
     name, equals, text = word.text.partition("=")
-    option = command.option(name)
+    option = command.by_name.get(name)
     if option is None:
         raise _unknown(command, name)
     if not option.metavar:
@@ -281,18 +278,18 @@ def _refuse_second(command: Command, first: str, second: str, option: Option) ->
 
 
 def _unknown(command: Command, name: str) -> OptionError:
-    found = near(name, command.names())
+    found = near(name, command.by_name)
     hints = [f"did you mean {found}?"] if found else [f"{command.spelling} --help lists the options"]
     if command.prompt:
         hints.append("put -- before a prompt that begins with a dash")
     return OptionError(f"{command.spelling} has no option {name}; {command.unharmed}", "; ".join(hints))
 
 
-def near(word: str, known: Sequence[str]) -> str:
+def near(word: str, known: Iterable[str]) -> str:
     """Return the one of `known` that `word` was likely meant to be; empty when none is like it."""
     from difflib import get_close_matches
 
-    return next(iter(get_close_matches(word.replace("_", "-"), known, n=1)), "")
+    return next(iter(get_close_matches(word.replace("_", "-"), list(known), n=1)), "")
 
 
 def help_text(command: Command) -> str:

@@ -188,7 +188,7 @@ def test_tour__shows_every_magic_and_every_option():
     missing = {
         f"{spelling} {name}"
         for spelling, magic in COMMANDS.items()
-        for name in ("", *magic.names())
+        for name in ("", *magic.by_name)
         if not re.search(rf"(?<![\w-]){re.escape(name or spelling)}(?![\w-])", shown)
     }
     assert not missing
