@@ -27,7 +27,8 @@ from or_cache_magic.core.key import NOT_IN_KEY
 from or_cache_magic.core.policy import Policy, why_no_lookup, why_not_stored
 from or_cache_magic.core.records import Answer, Choice, Request, Usage
 from or_cache_magic.core.settings import ENVIRONMENT, SETTINGS, Settings
-from or_cache_magic.display import frames
+from or_cache_magic.display.entries import ENTRY_TYPES
+from or_cache_magic.display.stats import STAT_TYPES
 from or_cache_magic.notebook.options import COMMANDS
 from or_cache_magic.simulator import SCENARIOS
 from or_cache_magic.simulator.cases import BUILDERS
@@ -174,7 +175,7 @@ def test_reference__has_exactly_the_attributes_of_a_completion():
 
 @pytest.mark.parametrize(
     ("title", "columns"),
-    [("`stats` columns", frames.STAT_COLUMNS), ("`entries` columns", frames.ENTRY_COLUMNS)],
+    [("`stats` columns", tuple(STAT_TYPES)), ("`entries` columns", tuple(ENTRY_TYPES))],
 )
 def test_reference__has_the_columns_in_their_order(title: str, columns: tuple[str, ...]):
     """The tables of columns are the DataFrames' columns, in their order."""

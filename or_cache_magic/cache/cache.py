@@ -284,7 +284,7 @@ class CompletionCache:
         return self.ledger.totals(by, session=self.session if session else None)
 
     def stats(self, by: str = "", *, session: bool = False) -> pd.DataFrame:
-        """Return calls, hits, rates and dollars as a DataFrame, one row or one a group; see `STAT_COLUMNS`.
+        """Return asks, hits, rates and dollars as a DataFrame: one row, or one a group; see `STAT_TYPES`.
 
         Costs that replies did not report are asked of OpenRouter first, where that is due, for at most three
         seconds.
@@ -310,7 +310,7 @@ class CompletionCache:
         since: float | str | None = None,
         limit: int | None = None,
     ) -> pd.DataFrame:
-        """Return the stored answers as a DataFrame, newest first; see `frames.ENTRY_COLUMNS`.
+        """Return the stored answers as a DataFrame, newest first; see `display.entries.ENTRY_TYPES`.
 
         Args:
             text: Found in the prompt or the answer.

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from or_cache_magic.core.records import Outcome, Request, Usage
 from or_cache_magic.display.escape import printable
-from or_cache_magic.display.markdown import safe_markdown
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -128,9 +127,11 @@ class Completion(str):
         choices = self.outcome.answer.choices
         return choices[0].message if choices else {}
 
-    def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
         """What Jupyter shows: the answer, rendered, with what could run in it made harmless."""
-        return {"text/plain": printable(str(self)), "text/markdown": safe_markdown(str(self))}
+        from or_cache_magic.display.answer import answer_bundle
+
+        return answer_bundle(str(self))
 
     def _repr_pretty_(self, printer: Any, _cycle: bool) -> None:
         """What a terminal shows: the text on its own; inside a list or a dict, quoted as strings are."""

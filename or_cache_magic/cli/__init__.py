@@ -10,19 +10,17 @@ import argparse
 import contextlib
 import io
 import os
-import shutil
 import sys
 import time
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
-from decimal import Decimal
+from collections.abc import Callable, Container, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
 
-from or_cache_magic.core.records import EntryFilter, EntryRow, Totals
-from or_cache_magic.core.units import format_usd
-from or_cache_magic.display.escape import one_line
-from or_cache_magic.display.receipt import format_age
+from or_cache_magic.core.records import EntryFilter
+from or_cache_magic.display.entries import entries_table, entry_values
+from or_cache_magic.display.stats import stat_notes, stat_values, stats_table, stats_text
+from or_cache_magic.display.tables import text
 from or_cache_magic.errors import OptionError, OrCacheError
 from or_cache_magic.notebook.magics import approved, purge_filter, warm_cache
 from or_cache_magic.notebook.options import ENTRIES, PURGE, STATS, WARM
@@ -35,8 +33,6 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
-_KEY_DIGITS: Final = 10
-_NAME_WIDTH: Final = 26
 _FEW: Final = 50
 _LIMIT: Final = Option(
     ("-n", "--limit"),
@@ -47,9 +43,6 @@ _LIMIT: Final = Option(
     parse=whole(1),
     expects="it takes a whole number from 1 up",
 )
-_LEAST_PREVIEW: Final = 20
-_GAP: Final = "  "
-_STATS: Final = ("asks", "hits", "misses", "hit %", "tok %", "usd %", "paid", "saved", "unpriced")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -152,29 +145,17 @@ def _reader(option: Option) -> Callable[[str], Any]:
 
 def _stats(options: SimpleNamespace) -> None:
     with _open(options) as cache:
-        sums = cache.totals(options.by or "")
-        warning = cache.quota_warning()
-        if not any(t.asks for t in sums):
+        by = options.by or ""
+        sums = cache.totals(by)
+        (whole,) = cache.totals() if by else sums
+        if not whole.asks:
             print(f"nothing was asked yet in {cache.directory}")
             return
-    ungrouped = 0 if options.by else 1
-    headings = (options.by, *_STATS)[ungrouped:]
-    print(_table(headings, [_stats_row(t)[ungrouped:] for t in sums], left=(options.by,)))
+        notes = stat_notes(whole, cache.ledger.distinct_asks())
+        warning = cache.quota_warning()
+    print(stats_text(stats_table([stat_values(t, by) for t in sums], by, notes=notes)))
     if warning:
         print(warning, file=sys.stderr)
-
-
-def _stats_row(t: Totals) -> tuple[str, ...]:
-    group = one_line(t.group or "-", _NAME_WIDTH)
-    counts = (f"{n:,}" for n in (t.asks, t.hits, t.misses))
-    rates = (_share(t.hits, t.misses), _share(t.hit_tokens, t.bought_tokens), _share(t.saved_usd, t.paid_usd))
-    paid = ("≥ " if t.unpriced else "") + format_usd(t.paid_usd)
-    return (group, *counts, *rates, paid, format_usd(t.saved_usd), f"{t.unpriced:,}")
-
-
-def _share(part: int | Decimal, rest: int | Decimal) -> str:
-    whole = part + rest
-    return f"{part / whole:.0%}" if whole else "-"
 
 
 def _entries(options: SimpleNamespace) -> None:
@@ -195,30 +176,10 @@ def _entries(options: SimpleNamespace) -> None:
         if not count:
             print(f"no entry matches in {cache.directory}")
             return
-        print(_entries_table(cache.store.find(wanted, limit=options.limit), now_s))
+        rows = [entry_values(row) for row in cache.store.find(wanted, limit=options.limit)]
+        print(text(entries_table(rows, now_s=now_s)))
         if count > options.limit:
             print(f"… and {count - options.limit:,} more (--limit)")
-
-
-def _entries_table(rows: Iterable[EntryRow], now_s: float) -> str:
-    cells = [
-        (
-            r.key[:_KEY_DIGITS],
-            format_age(now_s - r.created_s),
-            one_line(r.model, _NAME_WIDTH),
-            format_usd(r.cost.usd),
-            f"{r.hits:,}",
-            r.prompt,
-        )
-        for r in rows
-    ]
-    headings = ("key", "cached", "model", "cost", "hits", "prompt")
-    columns = zip(headings[:-1], *(c[:-1] for c in cells), strict=True)
-    taken = sum(max(map(len, column)) + len(_GAP) for column in columns)
-    room = max(shutil.get_terminal_size((100, 24)).columns - taken, _LEAST_PREVIEW)
-    return _table(
-        headings, [(*c[:-1], one_line(c[-1], room)) for c in cells], left=("key", "cached", "model", "prompt")
-    )
 
 
 def _purge(options: SimpleNamespace) -> None:
@@ -290,14 +251,3 @@ def _open(options: SimpleNamespace) -> Iterator[CompletionCache]:
         yield cache
         for notice in cache.database.pop_notices():
             print(notice, file=sys.stderr)
-
-
-def _table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, left: Container[str]) -> str:
-    """Aligned columns: those whose headings are in `left` to the left, the others, numbers, to the right."""
-    lines = [headings, *rows]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    align = [str.ljust if heading in left else str.rjust for heading in headings]
-    return "\n".join(
-        _GAP.join(put(cell, width) for put, cell, width in zip(align, line, widths, strict=True)).rstrip()
-        for line in lines
-    )

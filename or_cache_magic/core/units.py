@@ -7,33 +7,36 @@ from __future__ import annotations
 
 import math
 import re
+from datetime import datetime
 from decimal import ROUND_HALF_UP, Decimal
-from typing import TYPE_CHECKING, Any, Final
-
-if TYPE_CHECKING:
-    from datetime import datetime
+from typing import Any, Final
 
 __all__ = [
     "FOREVER_S",
     "NOTHING",
     "ZERO_USD",
     "decimal_usd",
+    "format_age",
     "format_count",
     "format_dollars",
+    "format_duration",
     "format_exact",
     "format_length",
     "format_moment",
+    "format_remaining",
     "format_share",
     "format_size",
     "format_source",
     "format_sum",
     "format_time",
+    "format_tokens",
     "format_usd",
     "parse_size",
     "parse_ttl",
     "parse_usd",
     "read_count",
     "read_number",
+    "share_of",
 ]
 
 NOTHING: Final = "-"
@@ -174,6 +177,26 @@ def format_count(number: int, one: str, many: str = "") -> str:
     return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
+def format_tokens(prompt: int | None, completion: int | None) -> str:
+    """Return how many tokens went in and came out; ``?`` for what was not reported.
+
+    >>> format_tokens(1312, 187), format_tokens(5, None)
+    ('1,312 → 187', '5 → ?')
+    """
+    sent = "?" if prompt is None else f"{prompt:,}"
+    return f"{sent} → ?" if completion is None else f"{sent} → {completion:,}"
+
+
+def share_of(part: Decimal | int, rest: Decimal | int) -> float | None:
+    """Return the share of a part in the whole of it and the rest; None where there is nothing to share.
+
+    >>> share_of(1, 3), share_of(0, 0)
+    (0.25, None)
+    """
+    whole = part + rest
+    return float(part / whole) if whole else None
+
+
 def format_share(share: float | None, *, about: bool = False) -> str:
     """Return a share in per cent; 0% and 100% only where they are exact, a dash for a share of nothing.
 
@@ -235,7 +258,11 @@ FOREVER_S: Final = math.inf
 
 _TTL_UNITS_S: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 _TTL: Final = r"([0-9]+(?:\.[0-9]+)?)([smhdw])"
-_LENGTHS: Final = ((86_400, "d"), (3_600, "h"), (60, "min"))
+_MINUTE_S: Final = 60
+_HOUR_S: Final = 60 * _MINUTE_S
+_DAY_S: Final = 24 * _HOUR_S
+_YEAR_D: Final = 365
+_LENGTHS: Final = ((_DAY_S, "d"), (_HOUR_S, "h"), (_MINUTE_S, "min"))
 
 
 def parse_ttl(text: str) -> float:
@@ -271,14 +298,48 @@ def format_length(length_s: float | None) -> str:
     return f"{length_s:,g} s"
 
 
-def format_time(at: datetime | None, now: datetime) -> str:
+def format_age(age_s: float) -> str:
+    """Return how long ago something was: ``just now``, ``5 min ago``, ``3 h ago``, ``2 d ago``."""
+    if age_s < _MINUTE_S:
+        return "just now"
+    if age_s < _HOUR_S:
+        return f"{int(age_s // _MINUTE_S)} min ago"
+    if age_s < _DAY_S:
+        return f"{int(age_s // _HOUR_S)} h ago"
+    days = int(age_s // _DAY_S)
+    return f"{days} d ago" if days < 2 * _YEAR_D else f"{days // _YEAR_D} y ago"
+
+
+def format_duration(elapsed_s: float) -> str:
+    """Return how long something took: ``0.04 s``, ``2.4 s``, ``3 min 20 s``."""
+    if elapsed_s < 0.1:  # noqa: PLR2004 - one digit more, where one says nothing
+        return f"{max(elapsed_s, 0):.2f} s"
+    if round(elapsed_s, 1) < _MINUTE_S:
+        return f"{elapsed_s:.1f} s"
+    minutes, seconds = divmod(round(elapsed_s), _MINUTE_S)
+    return f"{minutes} min {seconds} s"
+
+
+def format_remaining(expires_s: float | None, now_s: float) -> str:
+    """Return how long an entry is still served: ``3 h left``, ``expired``, ``never expires``."""
+    if expires_s is None:
+        return "never expires"
+    left_s = expires_s - now_s
+    if left_s <= 0:
+        return "expired"
+    for unit_s, name in _LENGTHS:
+        if left_s >= unit_s:
+            return f"{int(left_s // unit_s)} {name} left"
+    return "< 1 min left"
+
+
+def format_time(at_s: float, now_s: float) -> str:
     """Return a moment, short, in local time: with the hour in this year, with the year in others."""
-    if at is None:
-        return NOTHING
-    local = at.astimezone()
-    return f"{local:%m-%d %H:%M}" if local.year == now.astimezone().year else f"{local:%Y-%m-%d}"
+    local = datetime.fromtimestamp(at_s).astimezone()
+    this_year = local.year == datetime.fromtimestamp(now_s).astimezone().year
+    return f"{local:%m-%d %H:%M}" if this_year else f"{local:%Y-%m-%d}"
 
 
-def format_moment(at: datetime | None) -> str:
+def format_moment(at_s: float) -> str:
     """Return a moment exactly: local time with its offset from UTC."""
-    return NOTHING if at is None else at.astimezone().isoformat(sep=" ", timespec="milliseconds")
+    return datetime.fromtimestamp(at_s).astimezone().isoformat(sep=" ", timespec="milliseconds")

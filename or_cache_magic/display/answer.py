@@ -7,42 +7,40 @@ import json
 import re
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
-from or_cache_magic.display.escape import fenced, printable
-from or_cache_magic.display.markdown import safe_markdown
+from or_cache_magic.display.escape import RISKY, fenced, printable
 
 if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["FORMATS", "Format", "answer_bundle", "first_code", "parse_json", "parse_table"]
 
-_FENCE: Final = re.compile(
-    r"^[ \t]*(?P<rail>`{3,}|~{3,})[ \t]*(?P<language>[^\s`]*)[^\n`]*\n"
-    r"(?P<code>.*?)(?:^[ \t]*(?P=rail)[`~]*[ \t]*$|\Z)",
-    re.MULTILINE | re.DOTALL,
+# Compiled when they are first used: most answers are shown as they are.
+_FENCE: Final = (
+    r"(?ms)^[ \t]*(?P<rail>`{3,}|~{3,})[ \t]*(?P<language>[^\s`]*)[^\n`]*\n"
+    r"(?P<code>.*?)(?:^[ \t]*(?P=rail)[`~]*[ \t]*$|\Z)"
 )
-_TABLE: Final = re.compile(
-    r"^[ \t]*(?P<head>\|?[^\n]*\|[^\n]*)\n"
+_TABLE: Final = (
+    r"(?m)^[ \t]*(?P<head>\|?[^\n]*\|[^\n]*)\n"
     r"[ \t]*\|?[ \t]*:?-+:?[ \t]*(?:\|[ \t]*:?-+:?[ \t]*)*\|?[ \t]*(?:\n|\Z)"
-    r"(?P<rows>(?:[^\n]*\|[^\n]*(?:\n|\Z))*)",
-    re.MULTILINE,
+    r"(?P<rows>(?:[^\n]*\|[^\n]*(?:\n|\Z))*)"
 )
-_CELL_EDGE: Final = re.compile(r"(?<!\\)\|")
+_CELL_EDGE: Final = r"(?<!\\)\|"
 _SEPARATORS: Final = {"csv": ",", "tsv": "\t", "": ","}
 
 
 def first_code(text: str) -> tuple[str, str] | None:
-    """Returns the language (may be empty) and the code of the first fenced block; None without one."""
-    fence = _FENCE.search(text)
+    """Return the language (may be empty) and the code of the first fenced block; None without one."""
+    fence = re.search(_FENCE, text)
     return (fence["language"], fence["code"].rstrip("\n")) if fence else None
 
 
 def parse_json(text: str) -> Any:
-    """Returns the JSON value of a text: bare, or in its one fenced block.
+    """Return the JSON value of a text: bare, or in its one fenced block.
 
     Raises:
         ValueError: Where it stops being JSON (line and column), or that there are several blocks.
     """
-    blocks = list(_FENCE.finditer(text))
+    blocks = list(re.finditer(_FENCE, text))
     bare = text.strip()
     if not blocks or bare[:1] in tuple('{["'):
         return _loads(bare)
@@ -52,7 +50,7 @@ def parse_json(text: str) -> Any:
 
 
 def parse_table(text: str) -> pd.DataFrame:
-    """Returns the table of a text as a DataFrame; columns of numbers are numbers.
+    """Return the table of a text as a DataFrame; columns of numbers are numbers.
 
     It may be JSON (a list of objects, an object of lists, or an object whose only value is one of
     these), a fenced block of CSV or TSV, or a Markdown table.
@@ -66,10 +64,10 @@ def parse_table(text: str) -> pd.DataFrame:
         not_json = exc
     else:
         return _frame_of(value)
-    fence = _FENCE.search(text)
+    fence = re.search(_FENCE, text)
     if fence and fence["language"].lower() in _SEPARATORS:
         return _frame_of_csv(fence["code"], _SEPARATORS[fence["language"].lower()])
-    table = _TABLE.search(text)
+    table = re.search(_TABLE, text)
     if table:
         return _frame_of_markdown(table)
     raise ValueError(
@@ -127,7 +125,7 @@ def _frame_of_markdown(table: re.Match[str]) -> pd.DataFrame:
 def _cells(line: str) -> list[str]:
     line = line.strip().removeprefix("|")
     line = line[:-1] if line.endswith("|") and not line.endswith("\\|") else line
-    return [cell.strip().replace("\\|", "|") for cell in _CELL_EDGE.split(line)]
+    return [cell.strip().replace("\\|", "|") for cell in re.split(_CELL_EDGE, line)]
 
 
 Format = Literal["auto", "markdown", "text", "json", "code", "df", "none"]
@@ -137,7 +135,7 @@ FORMATS: Final[tuple[Format, ...]] = get_args(Format)
 
 
 def answer_bundle(text: str, format: Format = "markdown") -> dict[str, Any]:  # noqa: A002 - the option's name
-    """Returns what is published for an answer: MIME type to text. A function of its arguments alone.
+    """Return what is published for an answer: MIME type to text. A function of its arguments alone.
 
     A text that does not keep the format's promise (no JSON, no table, no code) is shown as Markdown:
     it was paid for. ``none`` is an empty bundle; a bundle of text has no Markdown in it.
@@ -154,17 +152,22 @@ def answer_bundle(text: str, format: Format = "markdown") -> dict[str, Any]:  # 
         bundle = _FORMATTERS[format](text) if format in _FORMATTERS else None
     except ValueError:
         bundle = None
-    return bundle or {"text/plain": printable(text), "text/markdown": safe_markdown(text)}
+    if bundle:
+        return bundle
+    markdown = plain = printable(text)
+    if RISKY.search(plain):
+        from or_cache_magic.display.markdown import neutralise
+
+        markdown = neutralise(plain)
+    return {"text/plain": plain, "text/markdown": markdown}
 
 
 def _json(text: str) -> dict[str, Any]:
-
     pretty = printable(json.dumps(parse_json(text), indent=2, ensure_ascii=False))
     return {"text/plain": pretty, "text/markdown": fenced(pretty, "json")}
 
 
 def _code(text: str) -> dict[str, Any] | None:
-
     found = first_code(text)
     if found is None:
         return None
@@ -173,7 +176,6 @@ def _code(text: str) -> dict[str, Any] | None:
 
 
 def _table(text: str) -> dict[str, Any]:
-
     frame = parse_table(printable(text))
     return {"text/plain": repr(frame), "text/html": frame.to_html(notebook=True, escape=True)}
 

@@ -1,62 +1,52 @@
-"""The ledger's totals and the index's rows as pandas DataFrames: the columns that others build on.
+"""Stored answers and statistics as pandas DataFrames: plain numbers within, formatted where they are shown.
 
-Within are plain numbers; how they are shown is in `shown`, imported with pandas.
+It imports pandas, so it is imported where a DataFrame is made.
 """
 
 from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Callable, Iterable, Sequence
-from datetime import datetime, timezone
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from or_cache_magic.core.records import EntryRow, Totals
-from or_cache_magic.core.units import format_sum
-from or_cache_magic.display.tables import (
-    Table,
-    entries_table,
-    entries_text,
-    html,
-    markdown,
-    stats_table,
-    stats_text,
-)
+from or_cache_magic.core.units import format_count, format_sum
+from or_cache_magic.display.entries import ENTRY_TYPES, entries_table, entry_values
+from or_cache_magic.display.stats import STAT_TYPES, stat_notes, stat_values, stats_table, stats_text
+from or_cache_magic.display.tables import Table, html, markdown, text
 
 if TYPE_CHECKING:
-    import pandas as pd
-    from typing_extensions import Self
+    from or_cache_magic.core.records import EntryRow, Totals
 
-__all__ = [
-    "ENTRY_COLUMNS",
-    "STAT_COLUMNS",
-    "EntriesFrame",
-    "StatsFrame",
-    "entries_frame",
-    "newest_text",
-    "stats_frame",
-]
+__all__ = ["ShownFrame", "entries_frame", "frame_text", "stats_frame"]
 
-_WHOLE: Final = 1000
-"""More than any prompt or answer in the table has."""
+_NEWEST = 20
+"""Entries that a terminal lists; more would scroll the newest away."""
+
+_Show = Callable[[pd.DataFrame], dict[str, str]]
+"""What makes the texts of a DataFrame, by MIME type."""
 
 
-class _ShownFrame(pd.DataFrame):
-    """A DataFrame with a look of its own; see `made_of`."""
+class ShownFrame(pd.DataFrame):
+    """A DataFrame that IPython shows as a table of ours; whatever is made of it is a plain one.
+
+    Once its columns, or the kinds of their values, are changed in place, pandas shows it.
+    """
 
     # Declared, since pandas takes an attribute that its class doesn't have for a column.
-    _made: tuple[dict[Any, Any], int] = ({}, 0)
-    _notes: tuple[str, ...] = ()
+    _types: Mapping[str, str] = {}
+    _show: _Show | None = None
 
     @classmethod
-    def made_of(cls, frame: pd.DataFrame, notes: Sequence[str] = ()) -> Self:
-        """The values of `frame`, which are not copied, with lines of text below them."""
-        made = cls(frame)
-        made._made = made._shape_now()
-        made._notes = tuple(notes)
+    def made_of(cls, frame: pd.DataFrame, types: Mapping[str, str], show: _Show) -> ShownFrame:
+        """Return the values of a frame in these types, shown by a function of such a frame."""
+        made: ShownFrame = cls(frame.astype(dict(types)))
+        made._types, made._show = types, show
         return made
 
     @property
@@ -65,79 +55,76 @@ class _ShownFrame(pd.DataFrame):
 
     def __reduce__(self) -> Any:
         # A pickle is a plain DataFrame's: whoever opens it need not have this package.
-        return pd.DataFrame, (self._plain(),)
+        return pd.DataFrame, (self.copy(deep=False),)
 
-    def __repr__(self) -> str:
-        return self._text() if self._is_as_made() else repr(self._plain())
-
-    def _repr_html_(self) -> str | None:
-        if self._is_as_made() and pd.get_option("display.notebook_repr_html"):
-            return html(self._table())
-        plain: Any = self._plain()
-        shown: str | None = plain._repr_html_()
-        return shown
-
-    def _repr_markdown_(self) -> str | None:
-        """For where HTML is not shown."""
-        as_made = self._is_as_made() and pd.get_option("display.notebook_repr_html")
-        return markdown(self._table()) if as_made else None
-
-    def _plain(self) -> pd.DataFrame:
-        """The same values, as pandas shows them."""
-        plain: pd.DataFrame = self.copy(deep=False)
-        return plain
-
-    def _table(self) -> Table:
-        raise NotImplementedError
-
-    def _text(self) -> str:
-        raise NotImplementedError
-
-    def _is_as_made(self) -> bool:
-        """Whether it has the rows and columns that it was made with; other values are shown as they are."""
-        return self._shape_now() == self._made
-
-    def _shape_now(self) -> tuple[dict[Any, Any], int]:
-        return self.dtypes.to_dict(), len(self)
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str] | None:  # noqa: ARG002
+        """Return the table in each form; None leaves it to pandas."""
+        changed = list(self.columns) != list(self._types)
+        if changed or self._show is None or not pd.get_option("display.notebook_repr_html"):
+            return None
+        try:
+            frame = self.astype(dict(self._types))
+        except (TypeError, ValueError):  # values of another kind were put in
+            return None
+        return self._show(frame)
 
 
-class StatsFrame(_ShownFrame):
-    """Statistics, with the group's column first when they are grouped."""
-
-    def _table(self) -> Table:
-        head, tail = _limits(len(self))
-        rows = _rows(self, head, tail)
-        return stats_table(list(self.columns), rows, self._notes, head, len(self) - len(rows))
-
-    def _text(self) -> str:
-        return stats_text(list(self.columns), self._table())
+def entries_frame(rows: Iterable[EntryRow]) -> ShownFrame:
+    """Return one row for each entry. Times are UTC; a ``ttl_s`` of NaN never expires."""
+    frame = pd.DataFrame([*map(entry_values, rows)], columns=list(ENTRY_TYPES))
+    for name in ("created", "last_hit"):
+        frame[name] = pd.to_datetime(frame[name].astype("float64"), unit="s", utc=True)
+    return ShownFrame.made_of(frame, ENTRY_TYPES, _show_entries)
 
 
-class EntriesFrame(_ShownFrame):
-    """Stored answers, one a row."""
+def stats_frame(
+    totals: Iterable[Totals], by: str = "", *, whole: Totals | None = None, distinct: int | None = None
+) -> ShownFrame:
+    """Return the ledger's sums, one row or one a group with the group's column first.
 
-    def _table(self) -> Table:
-        return _entries(self, *_limits(len(self)), width=pd.get_option("display.max_colwidth"))
+    A rate is NaN where there is nothing to divide by. Days are times, the oldest first.
 
-    def _text(self) -> str:
-        return entries_text(_entries(self, *_limits(len(self))))
+    Args:
+        totals: The sums.
+        by: What they are grouped by; the group's column.
+        whole: All the asks together, for the notes below; where there is one row, it is that.
+        distinct: How many different requests are among their hits and misses.
+    """
+    sums = sorted(totals, key=lambda t: t.group) if by == "day" else list(totals)
+    types = ({by: "datetime64[ns]" if by == "day" else "str"} if by else {}) | STAT_TYPES
+    frame = pd.DataFrame([stat_values(t, by) for t in sums], columns=list(types))
+    if by == "day":
+        frame[by] = pd.to_datetime(frame[by], format="%Y-%m-%d")
+    if whole is None and not by and len(sums) == 1:
+        (whole,) = sums
+    notes = stat_notes(whole, distinct) if whole else ()
+    return ShownFrame.made_of(frame, types, partial(_show_stats, by=by, notes=notes))
 
 
-def newest_text(frame: pd.DataFrame, count: int) -> str:
-    """The first so many entries for a terminal."""
-    return entries_text(_entries(frame, min(count, len(frame)), 0))
+def frame_text(frame: pd.DataFrame) -> str:
+    """Return what a terminal shows of a DataFrame."""
+    bundle = frame._repr_mimebundle_() if isinstance(frame, ShownFrame) else None
+    return bundle["text/plain"] if bundle else repr(frame)
 
 
-def _entries(frame: pd.DataFrame, head: int, tail: int, width: int | None = None) -> Table:
+def _show_entries(frame: pd.DataFrame) -> dict[str, str]:
+    def table(head: int, tail: int, width: int | None) -> Table:
+        rows = _rows(frame, head, tail)
+        return entries_table(
+            rows, now_s=now_s, width=width, notes=notes, cut_at=head, left_out=len(frame) - len(rows)
+        )
+
+    now_s, notes = time.time(), _entry_notes(frame)
+    whole = table(*_limits(len(frame)), pd.get_option("display.max_colwidth"))
+    newest = table(min(len(frame), _NEWEST), 0, None)
+    return {"text/plain": text(newest), "text/html": html(whole), "text/markdown": markdown(whole)}
+
+
+def _show_stats(frame: pd.DataFrame, by: str, notes: Sequence[str]) -> dict[str, str]:
+    head, tail = _limits(len(frame))
     rows = _rows(frame, head, tail)
-    return entries_table(
-        rows,
-        datetime.now(timezone.utc),
-        _entry_notes(frame),
-        head,
-        len(frame) - len(rows),
-        width=width or _WHOLE,
-    )
+    table = stats_table(rows, by, notes=notes, cut_at=head, left_out=len(frame) - len(rows))
+    return {"text/plain": stats_text(table), "text/html": html(table), "text/markdown": markdown(table)}
 
 
 def _entry_notes(frame: pd.DataFrame) -> list[str]:
@@ -148,27 +135,28 @@ def _entry_notes(frame: pd.DataFrame) -> list[str]:
     unpriced = f" ({unknown:,} of unknown cost)" if unknown else ""
     hits = int(frame["hits"].sum())
     unvalued = int((frame["saved_usd"].isna() & (frame["hits"] > 0)).sum())
-    saved = (
-        f"; {_count(hits, 'hit')} saved {format_sum(_sum(frame['saved_usd']), unpriced=unvalued)}"
-        if hits
-        else ""
-    )
+    saved = format_sum(_sum(frame["saved_usd"]), unpriced=unvalued)
+    served = f"; {format_count(hits, 'hit')} saved {saved}" if hits else ""
     return [
-        f"{_count(len(frame), 'entry', 'entries')}, bought for {bought}{unpriced}{saved}.",
+        f"{format_count(len(frame), 'entry', 'entries')}, bought for {bought}{unpriced}{served}.",
         "Times are local. A cost is as the reply reported it, unless it says otherwise.",
     ]
 
 
 def _rows(frame: pd.DataFrame, head: int, tail: int) -> list[dict[str, Any]]:
-    """The first and the last rows, missing values as None."""
+    """The first and the last rows."""
     count = len(frame)
     some = frame.iloc[[*range(head), *range(count - tail, count)]].astype(object)
     rows: list[dict[str, Any]] = some.where(some.notna(), None).to_dict("records")
     for row in rows:
         for name, value in row.items():
             if isinstance(value, pd.Timestamp):
-                row[name] = value.to_pydatetime(warn=False)
+                row[name] = value.timestamp() if value.tzinfo else f"{value:%Y-%m-%d}"
     return rows
+
+
+def _sum(amounts: pd.Series[float]) -> Decimal:
+    return Decimal(repr(math.fsum(amounts.dropna())))
 
 
 def _limits(count: int) -> tuple[int, int]:
@@ -181,156 +169,3 @@ def _limits(count: int) -> tuple[int, int]:
     least = pd.get_option("display.min_rows")
     shown = max(most if least is None else min(least, most), 1)
     return (shown // 2, shown // 2) if shown > 1 else (1, 0)
-
-
-def _sum(amounts: pd.Series[float]) -> Decimal:
-    return Decimal(repr(math.fsum(amounts.dropna())))
-
-
-def _count(number: int, one: str, many: str = "") -> str:
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
-
-
-STAT_COLUMNS: Final = (
-    "asks",
-    "calls",
-    "hits",
-    "misses",
-    "hit_rate",
-    "hit_rate_tokens",
-    "hit_rate_usd",
-    "paid_usd",
-    "saved_usd",
-    "prompt_cache_saved_usd",
-    "unpriced",
-    "prompt_tokens",
-    "completion_tokens",
-)
-
-ENTRY_COLUMNS: Final = (
-    "key",
-    "created",
-    "model",
-    "provider",
-    "prompt",
-    "answer",
-    "prompt_tokens",
-    "completion_tokens",
-    "cost_usd",
-    "cost_source",
-    "hits",
-    "saved_usd",
-    "last_hit",
-    "ttl_s",
-    "tags",
-    "size_bytes",
-    "notebook",
-)
-
-_STAT_TYPES: Final = {
-    name: "float64" if name.endswith("_usd") or name.startswith("hit_rate") else "int64"
-    for name in STAT_COLUMNS
-}
-_ENTRY_TYPES: Final = dict.fromkeys(ENTRY_COLUMNS, "str") | {
-    "created": "datetime64[ns, UTC]",
-    "prompt_tokens": "Int64",
-    "completion_tokens": "Int64",
-    "cost_usd": "float64",
-    "hits": "int64",
-    "saved_usd": "float64",
-    "last_hit": "datetime64[ns, UTC]",
-    "ttl_s": "float64",
-    "size_bytes": "int64",
-}
-"""Said, since pandas would guess them from the rows, and others where there are none."""
-
-_Amount = TypeVar("_Amount", int, Decimal)
-
-
-def stats_frame(
-    totals: Iterable[Totals], by: str = "", *, whole: Totals | None = None, distinct: int | None = None
-) -> pd.DataFrame:
-    """One row for each of `totals`, with the group's column first when they are grouped.
-
-    Rates are NaN where there is nothing to divide by; dollars are what is known, and ``unpriced``
-    counts the asks whose price isn't. Days are in their order, as ``datetime64``, ready to be plotted.
-
-    Args:
-        totals: The sums.
-        by: What they are grouped by: ``model``, ``day``, ``notebook``, ``tag``, or nothing.
-        whole: The sums over all of them, for what is said below the table; None: of one that is not grouped
-            they are its own, of groups nothing is said.
-        distinct: How many different requests are among their hits and misses; None is not counted.
-    """
-    import pandas as pd
-
-    from or_cache_magic.display.tables import stat_notes
-
-    sums = sorted(totals, key=lambda t: t.group) if by == "day" else list(totals)
-    rows = [({by: t.group} if by else {}) | _stat_row(t) for t in sums]
-    frame = pd.DataFrame(rows, columns=[by, *STAT_COLUMNS] if by else list(STAT_COLUMNS))
-    if by == "day":
-        frame[by] = pd.to_datetime(frame[by], format="%Y-%m-%d")
-    types = {by: "datetime64[ns]" if by == "day" else "str"} if by else {}
-    if whole is None and not by and len(sums) == 1:
-        (whole,) = sums
-    return StatsFrame.made_of(frame.astype(types | _STAT_TYPES), stat_notes(whole, distinct) if whole else ())
-
-
-def _stat_row(t: Totals) -> dict[str, Any]:
-    return {
-        "asks": t.asks,
-        "calls": t.calls,
-        "hits": t.hits,
-        "misses": t.misses,
-        "hit_rate": _rate(t.hits, t.misses),
-        "hit_rate_tokens": _rate(t.hit_tokens, t.bought_tokens),
-        "hit_rate_usd": _rate(t.saved_usd, t.paid_usd),
-        "paid_usd": float(t.paid_usd),
-        "saved_usd": float(t.saved_usd),
-        "prompt_cache_saved_usd": _number(t.prompt_cache_saved_usd),
-        "unpriced": t.unpriced,
-        "prompt_tokens": t.prompt_tokens,
-        "completion_tokens": t.completion_tokens,
-    }
-
-
-def entries_frame(rows: Iterable[EntryRow]) -> pd.DataFrame:
-    """One row for each entry. Times are UTC, ``ttl_s`` is the lifetime it was given (NaN: for ever)."""
-    import pandas as pd
-
-    frame = pd.DataFrame([_entry_row(r) for r in rows], columns=list(ENTRY_COLUMNS))
-    for name in ("created", "last_hit"):
-        frame[name] = pd.to_datetime(frame[name].astype("float64"), unit="s", utc=True)
-    return EntriesFrame.made_of(frame.astype(_ENTRY_TYPES))
-
-
-def _entry_row(r: EntryRow) -> dict[str, Any]:
-    return {
-        "key": r.key,
-        "created": r.created_s,
-        "model": r.model,
-        "provider": r.provider,
-        "prompt": r.prompt,
-        "answer": r.answer,
-        "prompt_tokens": r.prompt_tokens,
-        "completion_tokens": r.completion_tokens,
-        "cost_usd": _number(r.cost.usd),
-        "cost_source": r.cost.source,
-        "hits": r.hits,
-        "saved_usd": _number(r.saved_usd),
-        "last_hit": r.last_hit_s if r.last_hit_s is not None else float("nan"),
-        "ttl_s": r.expires_s - r.created_s if r.expires_s is not None else float("nan"),
-        "tags": ", ".join(r.tags),
-        "size_bytes": r.size_bytes,
-        "notebook": r.notebook,
-    }
-
-
-def _rate(part: _Amount, rest: _Amount) -> float:
-    whole = part + rest
-    return float(part / whole) if whole else float("nan")
-
-
-def _number(amount: Decimal | None) -> float:
-    return float("nan") if amount is None else float(amount)

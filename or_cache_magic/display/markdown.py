@@ -22,26 +22,9 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from or_cache_magic.display.escape import (
-    SPECIAL,
-    TICKS,
-    entity,
-    escape_html,
-    escape_markdown,
-    fenced,
-    one_line,
-    printable,
-)
+from or_cache_magic.display.escape import RISKY, SPECIAL, TICKS, entity, fenced, printable
 
-__all__ = [
-    "escape_html",
-    "escape_markdown",
-    "fenced",
-    "neutralised",
-    "one_line",
-    "printable",
-    "safe_markdown",
-]
+__all__ = ["neutralise", "safe_markdown"]
 
 _FENCE_OPENS: Final = re.compile(
     r"^(?P<prefix>[ \t>]*(?:(?:[-+*]|\d{1,9}[.)])[ \t][ \t>]*)*)"
@@ -101,8 +84,22 @@ _NO_BRACE: Final = re.compile(r"\\(?:begin|end)\{[a-z]*\*?\}|\\[{}]|[^{}]+", re.
 _TEX_GAP: Final = re.compile(r"<(?=[A-Za-z/!?])|!(?=\[)|\](?=[(:])")
 
 
-def neutralised(text: str) -> str:
-    """Returns printable text with what could run, load or hide made harmless; see the package."""
+def safe_markdown(text: str) -> str:
+    """Return model text as Markdown that runs, loads and hides nothing, and looks as it was meant.
+
+    Links go to ``http(s)``, ``mailto`` or a relative place; every other target is shown as text. A
+    fence that is still open (a stream) is closed. Plain prose comes back as it is.
+
+    Args:
+        text: Markdown as a model wrote it.
+    """
+    return neutralise(printable(text))
+
+
+def neutralise(text: str) -> str:
+    """Return printable text with what could run, load or hide made harmless; see `safe_markdown`."""
+    if not RISKY.search(text):
+        return text
     many_dollars = text.count("$") > 1 or ("$" in text and ("\\(" in text or "\\[" in text))
     out: list[str] = []
     pos = 0
@@ -258,19 +255,3 @@ def _is_sound(tex: str) -> bool:
     for brace in _NO_BRACE.sub("", tex) if "{" in tex or "}" in tex else "":
         depth += 1 if brace == "{" else -1 if depth else 0
     return depth == 0
-
-
-def safe_markdown(text: str) -> str:
-    """Returns model text as Markdown that runs, loads and hides nothing, and looks as it was meant.
-
-    Links go to ``http(s)``, ``mailto`` or a relative place; every other target is shown as text. A
-    fence that is still open (a stream) is closed. Plain prose comes back as it is.
-
-    Args:
-        text: Markdown as a model wrote it.
-    """
-    text = printable(text)
-    if not (SPECIAL.search(text) or "`" in text):
-        return text
-
-    return neutralised(text)

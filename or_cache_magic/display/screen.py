@@ -1,6 +1,6 @@
-"""Where answers appear: a notebook's output, a terminal, or nowhere.
+"""Where answers appear: a notebook's output or a terminal.
 
-An ask ends in `Screen.show` (the answer was there) or in `begin`, `feed`…, `finish` (it came as a
+An ask ends in `Screen.show` (the answer was there) or in `feed`…, `finish` (it came as a
 stream); what a notebook saves is the same bytes either way. What `Screen.wait` shows is gone by then.
 """
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 from or_cache_magic.display.answer import Format, answer_bundle
 from or_cache_magic.display.escape import escape_markdown, printable
-from or_cache_magic.display.receipt import receipt_markdown, receipt_text
+from or_cache_magic.display.receipt import receipt_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from or_cache_magic.core.records import Outcome
     from or_cache_magic.display.receipt import ReceiptStyle
 
-__all__ = ["NotebookScreen", "ReceiptSetting", "Screen", "SilentScreen", "TerminalScreen", "open_screen"]
+__all__ = ["NotebookScreen", "ReceiptSetting", "Screen", "TerminalScreen", "open_screen"]
 
 ReceiptSetting = Literal["live", "stable", "off"]
 """The setting ``receipt``."""
@@ -32,74 +32,48 @@ _MIN_GAP_S: Final = 0.05
 _CHARS_PER_GAP_S: Final = 120_000
 
 
+_ANSWER: Final = {"or_cache_magic": {"role": "answer"}}
+_RECEIPT: Final = {"or_cache_magic": {"role": "receipt"}}
+
+
 class Screen(Protocol):
     """Where one ask's answer and receipt appear. Used by one thread."""
-
-    def begin(self) -> None:
-        """An answer is about to stream. Shows nothing yet, so that a failed ask leaves no empty output."""
 
     def wait(self, note: str) -> None:
         """Shows, until the answer or an error comes, what is waited for; one line."""
 
     def feed(self, delta: str) -> None:
-        """Shows the next piece of the streaming answer, at once or with the next update."""
+        """Show the next piece of the streaming answer, at once or with the next update."""
 
     def finish(self, text: str | None = None) -> None:
-        """Shows the whole streamed answer; without ``text`` what was fed (an interrupt keeps the partial)."""
+        """Show the whole streamed answer; without ``text`` what was fed (an interrupt keeps the partial)."""
 
     def show(self, text: str) -> None:
-        """Shows a whole answer, in one display."""
+        """Show a whole answer, in one display."""
 
     def receipt(self, outcome: Outcome, *, asked: str = "") -> None:
-        """Shows the receipt, unless receipts are off; ``asked`` is the model that was asked for."""
+        """Show the receipt, unless receipts are off; ``asked`` is the model that was asked for."""
 
 
 def open_screen(
-    shell: Any = None,
+    shell: Any,
     *,
     format: Format = "auto",  # noqa: A002 - the option's name
     receipt: ReceiptSetting = "live",
     quiet: bool = False,
-    provenance: Mapping[str, Any] | None = None,
 ) -> Screen:
-    """Returns the screen for one ask: a notebook's for a kernel, a terminal's for other IPython, or none.
+    """Return the screen for one ask: a notebook's for a kernel, a terminal's for other shells.
 
     Args:
-        shell: The running `InteractiveShell`, or None outside IPython.
+        shell: The running `InteractiveShell`.
         format: How the answer is shown.
         receipt: Which receipt.
         quiet: No receipt, whatever ``receipt`` says.
-        provenance: Goes into the answer's metadata in the saved notebook; the same for a bought and
-            a cached answer (the key, the model), or reruns leave a diff.
     """
     style: ReceiptStyle | None = None if quiet or receipt == "off" else receipt
-    if shell is None:
-        return SilentScreen()
     if getattr(shell, "kernel", None) is None:
         return TerminalScreen(format=format, style=style)
-    return NotebookScreen(shell.display_pub.publish, format=format, style=style, provenance=provenance or {})
-
-
-class SilentScreen:
-    """Shows nothing; for scripts."""
-
-    def begin(self) -> None:
-        """Does nothing."""
-
-    def wait(self, note: str) -> None:
-        """Does nothing."""
-
-    def feed(self, delta: str) -> None:
-        """Does nothing."""
-
-    def finish(self, text: str | None = None) -> None:
-        """Does nothing."""
-
-    def show(self, text: str) -> None:
-        """Does nothing."""
-
-    def receipt(self, outcome: Outcome, *, asked: str = "") -> None:
-        """Does nothing."""
+    return NotebookScreen(shell.display_pub.publish, format=format, style=style)
 
 
 class NotebookScreen:
@@ -109,7 +83,6 @@ class NotebookScreen:
         publish: The shell's ``display_pub.publish``.
         format: How the answer is shown.
         style: Which receipt; None is none.
-        provenance: More metadata for the answer's output.
         clock: Seconds that only go up; spaces the updates.
         now: UTC epoch seconds; for the receipt's ages.
     """
@@ -120,32 +93,26 @@ class NotebookScreen:
         *,
         format: Format = "auto",  # noqa: A002 - the option's name
         style: ReceiptStyle | None = "live",
-        provenance: Mapping[str, Any] | None = None,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._publish = publish
         self._format = format
         self._style = style
-        self._metadata = {"or_cache_magic": {"role": "answer", **(provenance or {})}}
         self._clock = clock
         self._now = now
-        self.begin()
-
-    def begin(self) -> None:
-        """Forgets what was streamed before. Shows nothing yet."""
         self._pieces: list[str] = []
         self._length = 0
         self._shown_at_s: float | None = None
         self._display_id = ""
 
     def wait(self, note: str) -> None:
-        """Shows the note where the answer will stand, which then takes its place."""
+        """Show the note where the answer will stand, which then takes its place."""
         if self._format != "none":
             self._publish_answer({"text/plain": note, "text/markdown": f"*{escape_markdown(note)}*"})
 
     def feed(self, delta: str) -> None:
-        """Shows the first piece at once, and the following ones together, less often as the answer grows."""
+        """Show the first piece at once, and the following ones together, less often as the answer grows."""
         if not delta:
             return
         self._pieces.append(delta)
@@ -160,26 +127,25 @@ class NotebookScreen:
         self._shown_at_s = now_s
 
     def finish(self, text: str | None = None) -> None:
-        """Shows the whole answer in place of what was streamed."""
+        """Show the whole answer in place of what was streamed."""
         whole = "".join(self._pieces) if text is None else text
         if whole or self._display_id:
             self._display(whole, self._format)
 
     def show(self, text: str) -> None:
-        """Shows a whole answer in one display that is never updated (strict nbval can't read updates)."""
+        """Show a whole answer in one display that is never updated (strict nbval can't read updates)."""
         bundle = answer_bundle(text, self._format)
         if self._display_id:
             self._publish_answer(bundle)
         elif bundle:
-            self._publish(data=bundle, metadata=self._metadata)
+            self._publish(data=bundle, metadata=_ANSWER)
 
     def receipt(self, outcome: Outcome, *, asked: str = "") -> None:
-        """Shows the receipt as an output of its own."""
+        """Show the receipt as an output of its own."""
         if self._style is not None:
             line = receipt_text(outcome, style=self._style, now_s=self._now(), asked=asked)
             self._publish(
-                data={"text/plain": line, "text/markdown": receipt_markdown(line)},
-                metadata={"or_cache_magic": {"role": "receipt"}},
+                data={"text/plain": line, "text/markdown": f"*{escape_markdown(line)}*"}, metadata=_RECEIPT
             )
 
     def _display(self, text: str, format: Format) -> None:  # noqa: A002 - the option's name
@@ -192,7 +158,7 @@ class NotebookScreen:
         self._display_id = self._display_id or os.urandom(16).hex()
         self._publish(
             data=bundle,
-            metadata=self._metadata,
+            metadata=_ANSWER,
             transient={"display_id": self._display_id},
             update=update,
         )
@@ -221,25 +187,21 @@ class TerminalScreen:
         self._write = write or _write_stdout
         self._now = now
         self._streams = format in {"auto", "markdown", "text"}
-        self.begin()
-
-    def begin(self) -> None:
-        """Forgets what was streamed before. Shows nothing yet."""
         self._pieces: list[str] = []
 
     def wait(self, note: str) -> None:
-        """Writes the note in a line of its own."""
+        """Write the note in a line of its own."""
         self._write(f"{printable(note)}\n")
 
     def feed(self, delta: str) -> None:
-        """Writes the piece; JSON, code and tables wait until they are whole."""
+        """Write the piece; JSON, code and tables wait until they are whole."""
         if delta:
             self._pieces.append(delta)
             if self._streams:
                 self._write(printable(delta))
 
     def finish(self, text: str | None = None) -> None:
-        """Ends the line; shows what had to wait."""
+        """End the line; shows what had to wait."""
         streamed = "".join(self._pieces)
         if self._streams and streamed:
             if not streamed.endswith("\n"):
@@ -248,13 +210,13 @@ class TerminalScreen:
             self.show(streamed if text is None else text)
 
     def show(self, text: str) -> None:
-        """Writes a whole answer."""
+        """Write a whole answer."""
         plain = answer_bundle(text, "text" if self._streams else self._format).get("text/plain")
         if plain:
             self._write(plain if plain.endswith("\n") else f"{plain}\n")
 
     def receipt(self, outcome: Outcome, *, asked: str = "") -> None:
-        """Writes the receipt in a line of its own."""
+        """Write the receipt in a line of its own."""
         if self._style is not None:
             self._write(receipt_text(outcome, style=self._style, now_s=self._now(), asked=asked) + "\n")
 

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from or_cache_magic.cache.completion import Completion
 from or_cache_magic.core.callbacks import Callbacks
-from or_cache_magic.core.units import format_usd
-from or_cache_magic.display.receipt import format_age
+from or_cache_magic.core.units import format_age, format_usd
 from or_cache_magic.display.screen import open_screen
 from or_cache_magic.errors import FormatError
 from or_cache_magic.notebook.options import CELL, LINE

@@ -11,7 +11,7 @@ from or_cache_magic.errors import OptionError
 from or_cache_magic.notebook.options import CONFIG, ENTRIES, KEY, LAST, PANEL, PURGE, STATS, WARM
 from or_cache_magic.notebook.parser import Command, help_text, parse
 from or_cache_magic.notebook.session import confirmed, keeps_result
-from or_cache_magic.notebook.status import entries_text, purge_line
+from or_cache_magic.notebook.status import purge_line
 from or_cache_magic.notebook.values import read_text_argument
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def _stats(session: Session, options: SimpleNamespace, _variables: Mapping[str, 
     frame = cache.stats(options.by or "", session=options.session)
     if warning := cache.quota_warning():
         session.say(warning)
-    return session.give(frame, repr)
+    return session.give(frame)
 
 
 def _entries(
@@ -77,7 +77,7 @@ def _entries(
         session.say(*entry_card(cache, options.key))
         return None
     frame = cache.entries(options.text, model=options.model, tag=options.tag, since=options.since_s)
-    return session.give(frame, entries_text)
+    return session.give(frame)
 
 
 def _purge(session: Session, options: SimpleNamespace, variables: Mapping[str, Any]) -> pd.DataFrame | None:
@@ -97,7 +97,7 @@ def _purge(session: Session, options: SimpleNamespace, variables: Mapping[str, A
     if not options.dry_run:
         cache.drop(chosen)
         session.say("removed")
-    return session.give(frame, entries_text)
+    return session.give(frame)
 
 
 def purge_filter(

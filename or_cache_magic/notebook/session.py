@@ -115,11 +115,15 @@ class Session:
         hook.update_user_ns(value)
         hook.fill_exec_result(value)
 
-    def give(self, frame: pd.DataFrame, text: Callable[[pd.DataFrame], str]) -> pd.DataFrame | None:
+    def give(
+        self, frame: pd.DataFrame, text: Callable[[pd.DataFrame], str] | None = None
+    ) -> pd.DataFrame | None:
         """Return a table to a caller that goes on with it; in a terminal show it as `text`, which fits."""
         if not self.in_terminal or keeps_result() is not False:
             return frame
-        self.say(text(frame))
+        from or_cache_magic.display.frames import frame_text
+
+        self.say((text or frame_text)(frame))
         self.deliver(frame)
         return None
 

@@ -11,11 +11,21 @@ from typing import TYPE_CHECKING, Final
 
 from or_cache_magic.core.records import EntryFilter
 from or_cache_magic.core.settings import MEMORY, SETTINGS
-from or_cache_magic.core.units import format_share, format_size, format_sum, format_usd
+from or_cache_magic.core.units import (
+    format_age,
+    format_count,
+    format_share,
+    format_size,
+    format_sum,
+    format_usd,
+    share_of,
+)
 from or_cache_magic.display.escape import escape_markdown, fenced, one_line, printable
 from or_cache_magic.display.markdown import safe_markdown
-from or_cache_magic.display.receipt import format_age
-from or_cache_magic.display.tables import aligned, ceiling, terminal_width
+from or_cache_magic.display.stats import best_hit_rate
+from or_cache_magic.display.tables import facts_text, table_of
+from or_cache_magic.display.tables import markdown as table_markdown
+from or_cache_magic.display.tables import text as table_text
 from or_cache_magic.errors import OptionError, OrCacheError
 
 if TYPE_CHECKING:
@@ -29,8 +39,6 @@ if TYPE_CHECKING:
     from or_cache_magic.notebook.session import Session
 
 __all__ = [
-    "entries_count",
-    "entries_text",
     "entry_card",
     "limits_text",
     "masked",
@@ -43,17 +51,7 @@ __all__ = [
 ]
 
 _ROWS: Final = 20
-"""Entries that are listed; more would scroll the newest away."""
-
-_LEAST_PROMPT: Final = 12
-
-
-def entries_text(frame: pd.DataFrame) -> str:
-    """Entries, newest first: what fits of each in a line; the first 20."""
-    from or_cache_magic.display.frames import newest_text
-
-    text = newest_text(frame, _ROWS)
-    return f"{text}\n_ is the DataFrame with all of them." if len(frame) > _ROWS else text
+"""Errors that are listed."""
 
 
 def settings_text(frame: pd.DataFrame) -> str:
@@ -62,7 +60,7 @@ def settings_text(frame: pd.DataFrame) -> str:
         [str(name), "none" if value is None else str(value), origin]
         for name, value, origin in frame.itertuples()
     ]
-    return "\n".join(aligned([["setting", "value", "origin"], *rows], left=(0, 1, 2)))
+    return table_text(table_of(["setting", "value", "origin"], rows, left=3))
 
 
 def warm_text(frame: pd.DataFrame) -> str:
@@ -70,14 +68,13 @@ def warm_text(frame: pd.DataFrame) -> str:
     wrong = frame[frame["error"] != ""]
     if wrong.empty:
         return "nothing failed; _ is the DataFrame"
-    room = max(terminal_width() - 20, _LEAST_PROMPT)
     rows = [
-        [str(at), kind, one_line(error, room)]
+        [str(at), kind, error]
         for at, kind, error in wrong.head(_ROWS)[["kind", "error"]].itertuples(name=None)
     ]
-    text = "\n".join(aligned([["row", "kind", "error"], *rows], left=(0, 1, 2)))
-    rest = len(wrong) - _ROWS
-    return f"{text}\n… and {rest:,} more; _ is the DataFrame with all of them" if rest > 0 else text
+    left_out = len(wrong) - len(rows)
+    heads = ["row", "kind", "error"]
+    return table_text(table_of(heads, rows, left=3, left_out=left_out, wide="error"))
 
 
 _NO_MATCH = ("no entry matches; nothing to remove", "no entry here matches; the team's server may have some")
@@ -86,11 +83,6 @@ _NO_MATCH = ("no entry matches; nothing to remove", "no entry here matches; the 
 def masked(key: str) -> str:
     """A key as it may be shown: its ends, or nothing of a short one."""
     return f"{key[:12]}…{key[-3:]}" if len(key) > 24 else "…"  # noqa: PLR2004 - shorter ones would be told
-
-
-def entries_count(count: int) -> str:
-    """``1 entry``, ``1,234 entries``."""
-    return "1 entry" if count == 1 else f"{count:,} entries"
 
 
 def purge_line(purge: Purge, *, dry_run: bool) -> str:
@@ -113,7 +105,7 @@ def purge_line(purge: Purge, *, dry_run: bool) -> str:
         rest += " (too much still: no more match)" if purge.rest_bytes > limit_bytes else ""
     price = f"{at_least}{format_usd(purge.cost_usd)} to buy again{unpriced}"
     team = ", and what the team's server has of them" if purge.shared else ""
-    return f"{entries_count(purge.entries)}, {size}{price}{rest}{team}{tail}"
+    return f"{format_count(purge.entries, 'entry', 'entries')}, {size}{price}{rest}{team}{tail}"
 
 
 def entry_card(cache: CompletionCache, prefix: str) -> tuple[str, str]:
@@ -134,7 +126,7 @@ def entry_card(cache: CompletionCache, prefix: str) -> tuple[str, str]:
     answer = entry.answer.text if entry is not None else ""
     facts = [
         f"{row.model} · {format_usd(row.cost.usd)} ({row.cost.source})",
-        f"cached {format_age(time.time() - row.created_s)} · {row.hits:,} hit{'' if row.hits == 1 else 's'}",
+        f"cached {format_age(time.time() - row.created_s)} · {format_count(row.hits, 'hit')}",
         f"key {row.key}",
     ]
     asked = json.dumps(request, indent=2, ensure_ascii=False)
@@ -180,7 +172,7 @@ def status_card(session: Session) -> tuple[str, str]:
         "model": settings.model or "none set: name one in the cell, or %openrouter_config model=…",
         "key": f"{masked(key)} from {session.key_source}" if key else f"none: {_HOW_TO_SET_IT}",
         "key's limit": _limits(cache) if key and settings.mode != "offline" else "",
-        "completion cache": f"{folder} · {entries_count(entries)} · mode {settings.mode}",
+        "completion cache": f"{folder} · {format_count(entries, 'entry', 'entries')} · mode {settings.mode}",
         "size": cache.quota_warning() or _size(cache, settings),
         "hit rate": _rates(totals, cache.ledger.distinct_asks()),
         "paid": _paid(totals),
@@ -188,12 +180,9 @@ def status_card(session: Session) -> tuple[str, str]:
         "spent": _spent(cache, settings),
         "version": version("or-cache-magic"),
     }
-    told = {name: value for name, value in rows.items() if value}
-    plain = "\n".join(f"{name + ':':<18}{value}" for name, value in told.items())
-    table = "\n".join(
-        f"| {escape_markdown(name)} | {escape_markdown(value)} |" for name, value in told.items()
-    )
-    return plain, f"| OpenRouter | |\n|:--|:--|\n{table}"
+    facts = [(name, value) for name, value in rows.items() if value]
+    plain = facts_text((f"{name}:", value) for name, value in facts)
+    return plain, table_markdown(table_of(["OpenRouter", ""], facts, left=2))
 
 
 def shown_folder(folder: Path, start: Path) -> str:
@@ -249,16 +238,11 @@ def _rates(t: Totals, distinct: int) -> str:
         return "nothing asked yet"
     served = (
         f"{format_share(t.hits / asks)} of {asks:,} asks",
-        f"{_share(t.hit_tokens, t.bought_tokens)} of tokens",
-        f"{_share(t.saved_usd, t.paid_usd, about=bool(t.unpriced))} of dollars",
-        f"at best {format_share(ceiling(t, distinct))}",
+        f"{format_share(share_of(t.hit_tokens, t.bought_tokens))} of tokens",
+        f"{format_share(share_of(t.saved_usd, t.paid_usd), about=bool(t.unpriced))} of dollars",
+        f"at best {format_share(best_hit_rate(t, distinct))}",
     )
     return " · ".join(served)
-
-
-def _share(part: int | Decimal, rest: int | Decimal, *, about: bool = False) -> str:
-    whole = part + rest
-    return format_share(float(part / whole) if whole else None, about=about)
 
 
 def _paid(t: Totals) -> str:

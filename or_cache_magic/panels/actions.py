@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Final
 
 import ipywidgets as w
 
-from or_cache_magic.core.units import format_size, format_sum
-from or_cache_magic.panels.markup import count_entries, escape
+from or_cache_magic.core.units import format_count, format_size, format_sum
+from or_cache_magic.panels.markup import escape
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -75,7 +75,7 @@ class Actions:
 
 
 def _question(weight: EntryTotals, some: Sequence[EntryRow], *, team: bool) -> str:
-    what = f"{count_entries(weight.entries)} ({format_size(weight.size_bytes)})"
+    what = f"{format_count(weight.entries, 'entry', 'entries')} ({format_size(weight.size_bytes)})"
     price = format_sum(weight.cost_usd, unpriced=weight.unpriced)
     unknown = f" ({weight.unpriced:,} of unknown cost)" if weight.unpriced else ""
     theirs = ", and what the team's server has of them, for all of the team" if team else ""

@@ -7,13 +7,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from or_cache_magic.core.units import format_count
 from or_cache_magic.panels.actions import NAMED
 from or_cache_magic.panels.detail import detail_html
 from or_cache_magic.panels.export import propose, write_csv
 from or_cache_magic.panels.face import Face
 from or_cache_magic.panels.figures import breakdown, complete, gather
 from or_cache_magic.panels.guard import guarded
-from or_cache_magic.panels.markup import count_entries
 from or_cache_magic.panels.pace import soon
 from or_cache_magic.panels.selection import Selection
 from or_cache_magic.panels.state import Listing
@@ -115,7 +115,8 @@ class Clerk:
     def _gather(self) -> None:
         session, by = self.face.scope.value, self.face.by.value
         figures = gather(self.cache, session=session)
-        self.shown = Snapshot(figures, breakdown(self.cache, by, session=session), (), 0)
+        groups = breakdown(self.cache, by, session=session)
+        self.shown = Snapshot(figures, groups, (), 0, self.cache.clock())
 
     def _match(self) -> None:
         view = self.face.controls.view()
@@ -272,7 +273,7 @@ class Clerk:
         written = write_csv(self.cache, self._selection.rows(), path)
         with self._quietly():
             self._propose()
-        self.face.note(f"{count_entries(written)} written to {path.name}")
+        self.face.note(f"{format_count(written, 'entry', 'entries')} written to {path.name}")
 
     @guarded
     def _ask(self, _: Any) -> None:
@@ -293,7 +294,7 @@ class Clerk:
             self._close_detail()
         removed = self._selection.drop()
         self.refresh()
-        self.face.note(f"{count_entries(removed)} removed")
+        self.face.note(f"{format_count(removed, 'entry', 'entries')} removed")
 
     @guarded
     def _spare(self, _: Any) -> None:

@@ -8,10 +8,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 from or_cache_magic.core.policy import why_not_served
 from or_cache_magic.core.records import EntryFilter
-from or_cache_magic.core.units import format_size, format_usd
-from or_cache_magic.display.receipt import format_duration
+from or_cache_magic.core.units import (
+    format_duration,
+    format_moment,
+    format_remaining,
+    format_size,
+    format_usd,
+)
 from or_cache_magic.errors import StoreError
-from or_cache_magic.panels.markup import answer_html, cost_text, escape, exact_time, pre, until
+from or_cache_magic.panels.markup import answer_html, cost_text, escape, pre
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -61,7 +66,10 @@ def _served(cache: CompletionCache, key: str) -> tuple[Answer | None, str]:
     if entry is None:
         return None, "no: it is not stored any more"
     why = why_not_served(entry, cache.clock())
-    return entry.answer, "yes" if why is None else f"no: {why}; the next ask buys it"
+    return (
+        entry.answer,
+        "yes" if why is None else f"no: {why}; the next ask buys it",
+    )
 
 
 def _facts(row: EntryRow, answer: Answer | None, served: str, now_s: float) -> str:
@@ -73,11 +81,11 @@ def _facts(row: EntryRow, answer: Answer | None, served: str, now_s: float) -> s
         "provider": row.provider,
         "cost": f"{format_usd(row.cost.usd)} ({row.cost.source})",
         "hits": f"{row.hits:,}, saved {format_usd(row.saved_usd)}",
-        "last hit": row.last_hit_s and exact_time(row.last_hit_s),
-        "created": exact_time(row.created_s),
+        "last hit": row.last_hit_s and format_moment(row.last_hit_s),
+        "created": format_moment(row.created_s),
         "expires": "never"
         if row.expires_s is None
-        else f"{exact_time(row.expires_s)} ({until(row.expires_s, now_s)})",
+        else f"{format_moment(row.expires_s)} ({format_remaining(row.expires_s, now_s)})",
         "took": answer and answer.elapsed_s and format_duration(answer.elapsed_s),
         "finished": answer and answer.finish_reason,
         "generation": answer and (answer.source_generation_id or answer.generation_id),
@@ -129,7 +137,7 @@ def _answer(answer: Answer) -> Iterator[str]:
 
 
 def _earlier(kept: HistoryEntry) -> str:
-    said = f"{exact_time(kept.at_s)}: {kept.reason} · {cost_text(kept.answer.cost)}"
+    said = f"{format_moment(kept.at_s)}: {kept.reason} · {cost_text(kept.answer.cost)}"
     return (
         f"<details><summary>not served, kept {escape(said, 400)}</summary>"
         f"{answer_html(kept.answer.text) if kept.answer.text else '<p>without a text</p>'}</details>"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from or_cache_magic.core.chat import last_prompt
-from or_cache_magic.display.frames import ENTRY_COLUMNS
+from or_cache_magic.display.entries import ENTRY_TYPES
 from or_cache_magic.errors import OptionError
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def write_csv(cache: CompletionCache, rows: Sequence[EntryRow], path: Path) -> i
     try:
         with path.open("x", encoding="utf-8-sig", errors="replace", newline="") as file:
             writer = csv.writer(file)
-            writer.writerow(ENTRY_COLUMNS)
+            writer.writerow(ENTRY_TYPES)
             writer.writerows(list(_cells(cache, row)) for row in rows)
     except FileExistsError:
         raise OptionError(

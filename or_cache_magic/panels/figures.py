@@ -9,12 +9,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from or_cache_magic.core.records import EntryFilter
-from or_cache_magic.core.units import format_share, format_size, format_sum, format_usd
-from or_cache_magic.display.tables import ceiling
+from or_cache_magic.core.units import (
+    format_count,
+    format_share,
+    format_size,
+    format_sum,
+    format_usd,
+    share_of,
+)
+from or_cache_magic.display.stats import best_hit_rate
 
 if TYPE_CHECKING:
-    from decimal import Decimal
-
     from or_cache_magic.cache.cache import CompletionCache
     from or_cache_magic.core.records import Totals
 
@@ -132,7 +137,7 @@ def tiles(figures: Figures) -> tuple[Tile, ...]:
 
 def hit_rate(totals: Totals) -> str:
     """Hits among the asks that a stored answer could have served; a dash where there was none."""
-    return _share(totals.hits, totals.misses)
+    return format_share(share_of(totals.hits, totals.misses))
 
 
 def _entries(figures: Figures) -> Tile:
@@ -146,13 +151,14 @@ def _entries(figures: Figures) -> Tile:
 def _hits(figures: Figures) -> Tile:
     t = figures.totals
     asks = t.hits + t.misses
-    notes = [f"{t.hits:,} of {_count(asks, 'ask')}"]
+    notes = [f"{t.hits:,} of {format_count(asks, 'ask')}"]
     if asks:
-        dollars = _share(t.saved_usd, t.paid_usd, about=bool(t.unpriced))
-        notes.append(f"tokens {_share(t.hit_tokens, t.bought_tokens)} · dollars {dollars}")
+        dollars = format_share(share_of(t.saved_usd, t.paid_usd), about=bool(t.unpriced))
+        tokens = format_share(share_of(t.hit_tokens, t.bought_tokens))
+        notes.append(f"tokens {tokens} · dollars {dollars}")
     if figures.asked and t.hits <= asks - figures.asked:  # what others bought can bring more than these asks
-        share = format_share(ceiling(t, figures.asked))
-        notes.append(f"ceiling {share}: {_count(figures.asked, 'different request')}")
+        share = format_share(best_hit_rate(t, figures.asked))
+        notes.append(f"at best {share}: {figures.asked:,} of {format_count(asks, 'ask')} were new")
     return Tile("hit rate", hit_rate(t), tuple(notes))
 
 
@@ -171,9 +177,11 @@ def _saved(t: Totals) -> Tile:
         by = f"{'+' if t.prompt_cache_saved_usd > 0 else ''}{format_usd(t.prompt_cache_saved_usd)}"
         notes.append(f"{bound}{format_usd(t.net_saved_usd)} net: prompt caching {by}")
     if t.prompt_cache_unpriced:
-        notes.append(f"prompt caching unknown in {_count(t.prompt_cache_unpriced, 'call')}")
+        notes.append(f"prompt caching unknown in {format_count(t.prompt_cache_unpriced, 'call')}")
     if t.shared_hits:
-        notes.append(f"{format_usd(t.shared_saved_usd)} of it by the team ({_count(t.shared_hits, 'hit')})")
+        notes.append(
+            f"{format_usd(t.shared_saved_usd)} of it by the team ({format_count(t.shared_hits, 'hit')})"
+        )
     if t.coalesced:
         notes.append(
             f"besides: {format_sum(t.coalesced_usd, unpriced=t.unpriced)} coalesced ({t.coalesced:,})"
@@ -182,14 +190,5 @@ def _saved(t: Totals) -> Tile:
         replayed = format_sum(t.replayed_usd, unpriced=t.unpriced)
         notes.append(f"besides: {replayed} replayed offline ({t.replays:,})")
     if t.stale:
-        notes.append(f"besides: {_count(t.stale, 'expired answer')} served when a call failed")
+        notes.append(f"besides: {format_count(t.stale, 'expired answer')} served when a call failed")
     return Tile("saved", format_sum(t.saved_usd, unpriced=t.unpriced), tuple(notes))
-
-
-def _share(part: Decimal | int, rest: Decimal | int, *, about: bool = False) -> str:
-    whole = part + rest
-    return format_share(float(part / whole) if whole else None, about=about)
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -6,11 +6,10 @@ A cache may come from a stranger: model names, tags, prompts, answers and notebo
 from __future__ import annotations
 
 import re
-from datetime import datetime, timezone
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
-from or_cache_magic.core.units import format_moment, format_source, format_time, format_usd
+from or_cache_magic.core.units import format_source, format_usd
 from or_cache_magic.display.escape import escape_html, one_line
 
 if TYPE_CHECKING:
@@ -21,24 +20,15 @@ if TYPE_CHECKING:
 __all__ = [
     "answer_html",
     "cost_text",
-    "count_entries",
     "escape",
-    "exact_time",
     "labelled",
-    "local_time",
     "pre",
-    "short_time",
-    "until",
 ]
 
 _LONGEST_MARKDOWN: Final = 50_000
 """Characters of an answer that are rendered as Markdown (0.2 s); a longer one is shown as text, whole."""
 
 _TARGET: Final = re.compile(r"(?:https?://|mailto:)", re.IGNORECASE)
-
-_MINUTE_S: Final = 60.0
-_HOUR_S: Final = 60 * _MINUTE_S
-_DAY_S: Final = 24 * _HOUR_S
 
 
 def escape(value: object, width: int | None = None) -> str:
@@ -55,39 +45,6 @@ def labelled(label: str, value: str) -> str:
 def pre(text: str) -> str:
     """Returns a text as a block that keeps its lines."""
     return f'<pre class="orc-pre">{escape(text)}</pre>'
-
-
-def count_entries(count: int) -> str:
-    """Returns ``1 entry``, ``1,234 entries``."""
-    return "1 entry" if count == 1 else f"{count:,} entries"
-
-
-def local_time(at_s: float) -> str:
-    """Returns a time of the local zone to the minute: ``2026-11-23 14:05``."""
-    return f"{_utc(at_s).astimezone():%Y-%m-%d %H:%M}"
-
-
-def short_time(at_s: float, now_s: float) -> str:
-    """Returns a time of this year as ``11-23 14:05``, of another as its day."""
-    return format_time(_utc(at_s), _utc(now_s))
-
-
-def exact_time(at_s: float) -> str:
-    """Returns a time with its zone."""
-    return format_moment(_utc(at_s))
-
-
-def until(expires_s: float | None, now_s: float) -> str:
-    """Returns how long an entry is still served: ``3 h left``, ``expired``, ``never expires``."""
-    if expires_s is None:
-        return "never expires"
-    left_s = expires_s - now_s
-    if left_s <= 0:
-        return "expired"
-    for length_s, unit in ((_DAY_S, "d"), (_HOUR_S, "h"), (_MINUTE_S, "min")):
-        if left_s >= length_s:
-            return f"{int(left_s // length_s)} {unit} left"
-    return "< 1 min left"
 
 
 def cost_text(cost: Cost) -> str:
@@ -129,7 +86,3 @@ def _link_open(
     tokens[at].attrSet("target", "_blank")
     rendered: str = renderer.renderToken(tokens, at, options, env)
     return rendered
-
-
-def _utc(at_s: float) -> datetime:
-    return datetime.fromtimestamp(at_s, tz=timezone.utc)

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from or_cache_magic.display.escape import printable
-from or_cache_magic.display.frames import entries_frame
 from or_cache_magic.panels.clerk import Clerk
 from or_cache_magic.panels.pace import Pace
 from or_cache_magic.panels.static import markdown, plain
@@ -35,12 +34,16 @@ class Panel(Clerk):
 
     @property
     def selected(self) -> pd.DataFrame:
-        """The selected entries as a DataFrame, newest first; see `frames.ENTRY_COLUMNS`."""
+        """The selected entries as a DataFrame, newest first; see `display.entries.ENTRY_TYPES`."""
+        from or_cache_magic.display.frames import entries_frame
+
         with self.lock:
             return entries_frame(self._selection.rows())
 
     def frame(self) -> pd.DataFrame:
         """All entries that match what the panel is set to, in its order, as a DataFrame."""
+        from or_cache_magic.display.frames import entries_frame
+
         with self.lock:
             return entries_frame(self._listing.all_rows())
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from or_cache_magic.core.units import format_usd
-from or_cache_magic.panels.markup import cost_text, escape, exact_time, labelled, short_time, until
+from or_cache_magic.core.units import format_moment, format_remaining, format_time, format_tokens, format_usd
+from or_cache_magic.panels.markup import cost_text, escape, labelled
 
 if TYPE_CHECKING:
     from or_cache_magic.core.records import EntryRow
 
-__all__ = ["head_html", "row_html", "tokens_text"]
+__all__ = ["head_html", "row_html"]
 
 _NUMBER: Final = "orc-n"
 _COLUMNS: Final = (
@@ -50,18 +50,18 @@ def head_html(order: str, *, descending: bool) -> str:
 def row_html(row: EntryRow, now_s: float) -> str:
     """The cells of an entry."""
     saved = "unknown" if row.saved_usd is None else format_usd(row.saved_usd)
-    served = until(row.expires_s, now_s)
+    served = format_remaining(row.expires_s, now_s)
     tags = f" · {', '.join(row.tags)}" if row.tags else ""
     provider = f" · {row.provider}" if row.provider else ""
     cells = (
-        (short_time(row.created_s, now_s), exact_time(row.created_s)),
+        (format_time(row.created_s, now_s), format_moment(row.created_s)),
         (escape(row.model.rpartition("/")[2], _MODEL_WIDTH), escape(row.model + provider, _TITLE_WIDTH)),
         (escape(row.prompt, _PROMPT_WIDTH), escape(row.prompt + tags, _TITLE_WIDTH)),
-        (tokens_text(row), ""),
+        (format_tokens(row.prompt_tokens, row.completion_tokens), ""),
         (cost_text(row.cost), _SOURCES[row.cost.source]),
-        (f"{row.hits:,}", "" if row.last_hit_s is None else f"last {exact_time(row.last_hit_s)}"),
+        (f"{row.hits:,}", "" if row.last_hit_s is None else f"last {format_moment(row.last_hit_s)}"),
         (saved, ""),
-        (served, "" if row.expires_s is None else exact_time(row.expires_s)),
+        (served, "" if row.expires_s is None else format_moment(row.expires_s)),
     )
     return (
         '<div class="orc-grid">'
@@ -71,12 +71,6 @@ def row_html(row: EntryRow, now_s: float) -> str:
         )
         + "</div>"
     )
-
-
-def tokens_text(row: EntryRow) -> str:
-    """``1,312 → 187``; a question mark for what was not reported."""
-    counts = (row.prompt_tokens, row.completion_tokens)
-    return " → ".join("?" if count is None else f"{count:,}" for count in counts)
 
 
 def _title(title: str) -> str:

@@ -9,7 +9,8 @@ import pytest
 
 from or_cache_magic.cache.cache import key_from_environment
 from or_cache_magic.core.records import EntryFilter
-from or_cache_magic.display.frames import ENTRY_COLUMNS, STAT_COLUMNS
+from or_cache_magic.display.entries import ENTRY_TYPES
+from or_cache_magic.display.stats import STAT_TYPES
 from or_cache_magic.errors import InputError, MissingKeyError, OptionError, UpstreamError
 from or_cache_magic.simulator import scenario
 
@@ -215,7 +216,7 @@ def test_purge__takes_what_its_conditions_name(kept, conditions, gone):
     taken = kept.purge(**conditions)
     assert sorted(prompt.split()[0] for prompt in taken["prompt"]) == gone
     assert list(dry["key"]) == list(taken["key"])
-    assert tuple(taken.columns) == ENTRY_COLUMNS
+    assert tuple(taken.columns) == tuple(ENTRY_TYPES)
     assert (preview.entries, preview.unpriced) == (len(gone), 0)
     assert float(preview.cost_usd) == pytest.approx(taken["cost_usd"].sum())
     assert not set(taken["key"]) & set(kept.entries()["key"])
@@ -262,7 +263,7 @@ def test_entries__tells_of_each_entry(kept, clock):
     """The columns that others build on, newest first, hits included; unknown is NaN, for ever too."""
     kept.ask("Plain question?")
     frame = kept.entries()
-    assert tuple(frame.columns) == ENTRY_COLUMNS
+    assert tuple(frame.columns) == tuple(ENTRY_TYPES)
     assert list(frame["created"]) == sorted(frame["created"], reverse=True)
     plain = frame[frame["prompt"] == "Plain question?"].iloc[0]
     assert (plain["model"], plain["provider"], plain["hits"]) == ("openai/gpt-4o-mini", "OpenAI", 1)
@@ -303,14 +304,14 @@ def test_stats__has_the_columns_that_others_build_on(kept):
     """One row, or one a group with the group's column first."""
     kept.ask("Plain question?")
     frame = kept.stats()
-    assert tuple(frame.columns) == STAT_COLUMNS
+    assert tuple(frame.columns) == tuple(STAT_TYPES)
     (row,) = frame.to_dict("records")
     assert (row["asks"], row["calls"], row["hits"], row["misses"], row["unpriced"]) == (6, 5, 1, 5, 0)
     assert row["hit_rate"] == pytest.approx(1 / 6)
     assert row["saved_usd"] == pytest.approx(kept.entries()["saved_usd"].sum())
     for by in ("model", "day", "notebook", "tag"):
         grouped = kept.stats(by)
-        assert tuple(grouped.columns) == (by, *STAT_COLUMNS)
+        assert tuple(grouped.columns) == (by, *tuple(STAT_TYPES))
     assert set(kept.stats("model")["model"]) == {"openai/gpt-4o-mini", "meta-llama/llama-3.3-70b-instruct"}
     assert set(kept.stats("tag")["tag"]) == {"", "old", "a", "b"}
     with pytest.raises(OptionError, match="model, day, notebook or tag"):

@@ -20,6 +20,7 @@ from or_cache_magic import cli
 from or_cache_magic.cache.cache import CompletionCache
 from or_cache_magic.cli.demo import FILES, quickstart_folder
 from or_cache_magic.core.settings import Settings
+from or_cache_magic.display.stats import STAT_TYPES
 from or_cache_magic.simulator import Simulator
 
 SHELL = (sys.executable, "-c", "import sys; from or_cache_magic.cli import main; sys.exit(main())")
@@ -97,23 +98,28 @@ def keys(folder):
 
 def test_stats__shows_calls_hits_and_money(project):
     """One row has what was called, hit, paid and saved."""
-    headings, row = ok("stats", cwd=project).splitlines()
-    assert re.split(r"  +", headings.strip())[:6] == ["asks", "hits", "misses", "hit %", "tok %", "usd %"]
-    assert row.split()[:4] == ["4", "1", "3", "25%"]
-    assert all(cell.endswith("%") for cell in row.split()[4:6])
-    assert row.count("$0.0") == 2
+    facts, notes = ok("stats", cwd=project).split("\n\n")
+    shown = dict(re.split(r"  +", line) for line in facts.splitlines())
+    assert list(shown) == list(STAT_TYPES)
+    assert [shown[name] for name in ("asks", "calls", "hits", "misses", "hit_rate")] == [
+        "4",
+        "3",
+        "1",
+        "3",
+        "25%",
+    ]
+    assert all(shown[name].startswith("$0.0") for name in ("paid_usd", "saved_usd"))
+    assert "At best 25%: 3 of 4 asks were new." in notes
 
 
 def test_stats__has_a_row_for_each_model(project):
     """``--by model`` names the models in the first column."""
-    headings, *rows = ok("stats", "--by", "model", cwd=project).splitlines()
-    assert headings.split()[0] == "model"
-    assert {row.split()[0]: row.split()[1:4] for row in rows} == {
-        MINI: ["3", "1", "2"],
-        HAIKU: ["1", "0", "1"],
-    }
-    assert len({len(row) for row in (headings, *rows)}) == 1
-    assert len(headings) <= 100
+    lines = ok("stats", "--by", "model", cwd=project).partition("\n\n")[0].splitlines()
+    headings, *rows = (re.split(r"  +", line) for line in lines)
+    assert headings == ["model", "asks", "hits", "hit rate", "paid", "saved"]
+    assert {row[0]: row[1:4] for row in rows} == {MINI: ["3", "1", "33%"], HAIKU: ["1", "0", "0%"]}
+    assert len({len(line) for line in lines}) == 1
+    assert len(lines[0]) < 80
 
 
 def test_stats__of_no_cache_says_so_and_makes_none(tmp_path):
@@ -126,12 +132,12 @@ def test_stats__of_no_cache_says_so_and_makes_none(tmp_path):
 
 
 def test_entries__are_one_plain_line_each(project):
-    """Each entry is one line of at most 100 columns, newest first, with nothing that steers a terminal."""
+    """Each entry is one line of less than 80 columns, newest first, with nothing that steers a terminal."""
     output = ok("entries", cwd=project)
     headings, *rows = output.splitlines()
-    assert headings.split() == ["key", "cached", "model", "cost", "hits", "prompt"]
+    assert headings.split() == ["key", "created", "model", "cost", "hits", "prompt"]
     assert [row.split()[0] for row in rows] == [key[:10] for key in keys(project)]
-    assert max(map(len, (headings, *rows))) <= 100
+    assert max(map(len, (headings, *rows))) < 80
     assert "\x1b" not in output
     assert "Name a " in rows[1]
 
@@ -206,7 +212,7 @@ def test_purge__removes_what_is_chosen(words, project):
     """With ``-y`` what meets the condition goes, and the ledger keeps what was paid."""
     assert "1 removed" in ok("purge", *words, "-y", cwd=project)
     assert len(keys(project)) == 2
-    assert ok("stats", cwd=project).splitlines()[1].split()[0] == "4"
+    assert ok("stats", cwd=project).split()[1] == "4"
 
 
 def test_purge__takes_keys(project):
@@ -267,9 +273,9 @@ def test_folder__is_found_as_a_notebook_finds_it(project, tmp_path):
     below.mkdir(parents=True)
     empty = str(tmp_path / "empty")
     full = str(project / ".or_cache")
-    assert ok("stats", cwd=below).splitlines()[1].split()[0] == "4"
+    assert ok("stats", cwd=below).split()[1] == "4"
     assert empty in ok("stats", cwd=below, OR_CACHE_DIR=empty)
-    assert ok("stats", "--dir", full, cwd=below, OR_CACHE_DIR=empty).splitlines()[1].split()[0] == "4"
+    assert ok("stats", "--dir", full, cwd=below, OR_CACHE_DIR=empty).split()[1] == "4"
 
 
 def test_folder__with_a_bad_setting_fails_in_two_lines(tmp_path):

@@ -11,6 +11,9 @@ from hypothesis import strategies as st
 
 from or_cache_magic.core.units import (
     decimal_usd,
+    format_age,
+    format_duration,
+    format_remaining,
     format_usd,
     parse_ttl,
     read_count,
@@ -125,3 +128,20 @@ def test_parse_ttl__refuses_what_is_none(text):
     """Anything else is refused, in words that say what would be taken."""
     with pytest.raises(ValueError, match="write 30m, 24h, 7d or never"):
         parse_ttl(text)
+
+
+def test_format_age_and_duration__steps():
+    """Ages and durations read as people say them."""
+    assert [format_age(s) for s in (-5, 59, 300, 7200, 2 * 86400, 1000 * 86400)] == [
+        *("just now", "just now", "5 min ago", "2 h ago", "2 d ago", "2 y ago")
+    ]
+    assert [format_duration(s) for s in (0.04, 2.44, 59.96, 200)] == [
+        *("0.04 s", "2.4 s", "1 min 0 s", "3 min 20 s")
+    ]
+
+
+def test_format_remaining__steps():
+    """The largest whole unit that is left; an entry without a lifetime never expires."""
+    assert [format_remaining(s, 0.0) for s in (None, -1, 0, 59, 60, 7200, 3 * 86400)] == [
+        *("never expires", "expired", "expired", "< 1 min left", "1 min left", "2 h left", "3 d left")
+    ]

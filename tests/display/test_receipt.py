@@ -8,13 +8,8 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from or_cache_magic.core.records import UNKNOWN_COST, Answer, Choice, Cost, Outcome, RequestKey, Usage
-from or_cache_magic.display.receipt import (
-    format_age,
-    format_duration,
-    format_tokens,
-    receipt_markdown,
-    receipt_text,
-)
+from or_cache_magic.display.receipt import receipt_text
+from or_cache_magic.display.screen import NotebookScreen
 
 NOW_S = 1_000_000.0
 MODEL = "openai/gpt-4o-mini"
@@ -99,34 +94,26 @@ def test_receipt_text__names_another_served_model():
 
 
 @given(st.text(max_size=60))
-def test_receipt_markdown__shows_hostile_names_as_text(name):
+def test_receipt__shows_hostile_names_as_text(name):
     """Whatever a model's name holds, the receipt is one emphasised line without markup."""
-    line = receipt_text(hit(model=f"m{name}<img src=x>[a](javascript:b)"), now_s=NOW_S)
-    tokens = MarkdownIt("commonmark", {"html": True}).parse(receipt_markdown(line))
+    sent = []
+    NotebookScreen(lambda **message: sent.append(message)).receipt(
+        hit(model=f"m{name}<img src=x>[a](javascript:b)")
+    )
+    (data,) = [message["data"] for message in sent]
+    line = data["text/plain"]
+    tokens = MarkdownIt("commonmark", {"html": True}).parse(data["text/markdown"])
     kinds = {child.type for token in tokens for child in token.children or ()}
     assert "\x1b" not in line
     assert "\n" not in line
     assert kinds <= {"em_open", "em_close", "text", "text_special"}
 
 
-def test_format_age_and_duration__steps():
-    """Ages and durations read as people say them."""
-    assert [format_age(s) for s in (-5, 59, 300, 7200, 2 * 86400, 1000 * 86400)] == [
-        *("just now", "just now", "5 min ago", "2 h ago", "2 d ago", "2 y ago")
-    ]
-    assert [format_duration(s) for s in (0.04, 2.44, 59.96, 200)] == [
-        "0.04 s",
-        "2.4 s",
-        "1 min 0 s",
-        "3 min 20 s",
-    ]
-
-
-def test_format_tokens__unknown():
-    """A count that was not reported is a question mark, never 0."""
-    assert [format_tokens(u) for u in (None, Usage(), Usage(5), Usage(0, 0))] == [
-        "",
-        "",
-        "5 → ? tokens",
-        "0 → 0 tokens",
-    ]
+@pytest.mark.parametrize(
+    ("usage", "end"), [(None, "saved $0.0021"), (Usage(), "saved $0.0021"), (Usage(5), "5 → ? tokens")]
+)
+def test_receipt_text__counts_what_was_reported(usage, end):
+    """A count that was not reported is a question mark, never 0; where none was there is nothing to say."""
+    made = hit()
+    made = made._replace(answer=made.answer._replace(usage=usage))
+    assert receipt_text(made, now_s=NOW_S).rpartition(" · ")[2] == end

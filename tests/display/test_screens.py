@@ -13,7 +13,7 @@ from IPython.core.interactiveshell import InteractiveShell
 
 from or_cache_magic.core.records import Answer, Choice, Cost, Outcome, RequestKey
 from or_cache_magic.display.answer import answer_bundle, first_code, parse_json, parse_table
-from or_cache_magic.display.screen import NotebookScreen, SilentScreen, TerminalScreen, open_screen
+from or_cache_magic.display.screen import NotebookScreen, TerminalScreen, open_screen
 
 TEXT = "Use `List<String>`:\n\n```py\nx = 1\n```\n\nand $x$.\n" * 5
 OUTCOME = Outcome(
@@ -49,10 +49,9 @@ def shell():
 
 
 def test_open_screen__picks_by_shell(shell):
-    """A kernel gets the notebook's screen, other shells a terminal's, scripts none."""
+    """A kernel gets the notebook's screen, other shells a terminal's."""
     assert isinstance(open_screen(shell), NotebookScreen)
     assert isinstance(open_screen(object()), TerminalScreen)
-    assert isinstance(open_screen(), SilentScreen)
 
 
 def test_notebook__cached_answer_is_one_display(shell):
@@ -68,8 +67,7 @@ def test_notebook__cached_answer_is_one_display(shell):
 def test_notebook__bought_and_cached_are_the_same(shell, form):
     """What is left of a stream equals the one display of a cached answer."""
     text = '[{"a": 1}]' if form in {"json", "df"} else TEXT
-    screen = open_screen(shell, format=form, provenance={"key": "abc"})
-    screen.begin()
+    screen = open_screen(shell, format=form)
     for char in text:
         screen.feed(char)
     screen.finish(text)
@@ -106,7 +104,6 @@ def test_notebook__interrupt_keeps_the_partial():
 def test_notebook__nothing_came_nothing_is_shown(shell):
     """A stream that failed before its first token leaves no empty output; ``none`` shows no answer."""
     screen = open_screen(shell)
-    screen.begin()
     screen.finish()
     silent = open_screen(shell, format="none")
     silent.feed("x")
@@ -209,7 +206,6 @@ from or_cache_magic.display.screen import open_screen
 text = {text!r}
 screen = open_screen(get_ipython())
 if {streamed}:
-    screen.begin()
     for char in text:
         screen.feed(char)
     screen.finish(text)

@@ -20,7 +20,6 @@ def screen(published):
 
 def test_wait__gives_its_place_to_the_answer(screen, published):
     """The answer is shown in the note's own display, so that nothing of the note is saved."""
-    screen.begin()
     screen.wait(NOTE)
     screen.show("Four.")
     note, answer = published
@@ -32,7 +31,6 @@ def test_wait__gives_its_place_to_the_answer(screen, published):
 
 def test_wait__gives_its_place_to_a_stream(screen, published):
     """So it is when the other one failed to answer and this kernel asks itself."""
-    screen.begin()
     screen.wait(NOTE)
     screen.feed("Fo")
     screen.finish("Four.")
@@ -43,7 +41,6 @@ def test_wait__gives_its_place_to_a_stream(screen, published):
 
 def test_wait__leaves_nothing_behind_an_error(screen, published):
     """When the wait ends in an error, the note goes."""
-    screen.begin()
     screen.wait(NOTE)
     screen.finish()
     assert NOTE not in str(published[-1]["data"])
@@ -53,7 +50,6 @@ def test_wait__leaves_nothing_behind_an_error(screen, published):
 def test_wait__is_silent_where_nothing_is_shown(published):
     """An ask whose answer is a value shows nothing, so that nothing must be taken back."""
     screen = NotebookScreen(lambda **message: published.append(message), format="none")
-    screen.begin()
     screen.wait(NOTE)
     screen.show("Four.")
     assert published == []
@@ -63,7 +59,6 @@ def test_wait__is_a_line_in_a_terminal():
     """A terminal shows the note and then the answer."""
     written = []
     screen = TerminalScreen(write=written.append)
-    screen.begin()
     screen.wait(NOTE)
     screen.show("Four.")
     assert "".join(written) == f"{NOTE}\nFour.\n"

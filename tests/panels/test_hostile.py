@@ -91,7 +91,8 @@ def test_hostile__texts_are_shown_as_text(cache, open_panel, text):
         visible = " ".join(str(Text(page)) for page in shown)
         assert visible.count(name) > 4
     bundle = panel._repr_mimebundle_()
-    assert not re.search(r"<(?!br>)|\[|\]\(|!\[", bundle["text/markdown"])
+    apart = re.sub(r"<span>&#(36|92);</span>", "", bundle["text/markdown"])
+    assert not re.search(r"<(?!br>)|\[|\]\(|!\[", apart)
     assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f]", bundle["text/plain"])
 
 
