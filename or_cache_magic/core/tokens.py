@@ -26,7 +26,7 @@ class TokenRange(NamedTuple):
 
     Attributes:
         low: Practically never more than there are.
-        likely: As near as can be told.
+        likely: As near as can be known.
         high: Practically never fewer than there are; None where nothing bounds them.
     """
 
@@ -159,7 +159,8 @@ _TOOLS: Final = ("tools", "functions", "response_format")
 _MEDIA: Final = ("audio", "images")
 """What an assistant's message holds besides text, when it was made and not only written."""
 
-_NOT_TOLD: Final = frozenset({"role", "content", "cache_control", *_MEDIA})
+_NOT_AS_JSON: Final = frozenset({"role", "content", "cache_control", *_MEDIA})
+"""What of a message isn't read as JSON: its texts and media are counted apart, the rest isn't read."""
 
 
 @cache
@@ -179,7 +180,7 @@ def _rates() -> tuple[tuple[float, ...], ...]:
 
 
 def counts(written: bytes) -> list[int]:
-    """What the rates are for, of a text in UTF-8: 1 for itself, its foreign letters, then each of `RATES`."""
+    """Return what the rates are for, of a text in UTF-8: 1, its foreign letters, then each of `RATES`."""
     shape = written.translate(_shape())
     kinds = ASCII_RATES if written.isascii() else RATES
     found = [shape.count(kind) for kind in kinds] + [0] * (len(RATES) - len(kinds))
@@ -188,7 +189,7 @@ def counts(written: bytes) -> list[int]:
 
 
 def text_tokens(text: str) -> TokenRange:
-    """How many tokens ``text`` has; 0 for none. Pure, and about 7 ms for 200 KB.
+    """Return how many tokens ``text`` has; 0 for none. Pure, and about 7 ms for 200 KB.
 
     It holds for any model: ``likely`` is the middle of the published tokenizers of today's models, and
     ``high`` covers Claude 4.7's, which cuts the finest. How well is in docs/money.md.
@@ -207,7 +208,7 @@ def text_tokens(text: str) -> TokenRange:
 
 
 def request_tokens(body: Mapping[str, Any]) -> TokenRange:
-    """How many tokens of input a chat request has: messages, tools, output schema, and their framing.
+    """Return how many tokens of input a request has: messages, tools, output schema, and their framing.
 
     ``likely`` knows that Claude counts more. ``high`` is None where something can't be counted here:
     images, audio, video and files, and what OpenRouter puts in itself (searches, presets). Not known
@@ -215,18 +216,18 @@ def request_tokens(body: Mapping[str, Any]) -> TokenRange:
     a request that is too long for its model.
     """
     messages = [message for message in body.get("messages") or () if isinstance(message, Mapping)]
-    said = [text_tokens(text) for message in messages for text in _said(message.get("content"))]
-    told = [text_tokens(text) for text in _told(body, messages)]
+    said = [text_tokens(text) for message in messages for text in _texts(message.get("content"))]
+    rest = [text_tokens(text) for text in _json_texts(body, messages)]
     with_tools = any(body.get(name) for name in _TOOLS)
     frames = [_PER_REQUEST, *[_PER_MESSAGE] * len(messages), *[_PER_TOOLS] * with_tools]
 
-    texts = [*said, *told]
-    # At the least: a template may leave out all but what was said.
+    texts = [*said, *rest]
+    # At the least: a template may leave out all but the messages' texts.
     low = sum(text.low for text in said) + sum(frame.low for frame in frames)
     likely = stretch(str(body.get("model"))) * sum(text.likely for text in texts)
     high = sum(text.high or 0 for text in texts) + sum(frame.high for frame in frames)
-    counted = _ordered(low, likely + sum(frame.likely for frame in frames), high)
-    return counted if _is_bounded(body, messages) else counted._replace(high=None)
+    tokens = _ordered(low, likely + sum(frame.likely for frame in frames), high)
+    return tokens if _is_bounded(body, messages) else tokens._replace(high=None)
 
 
 def _ordered(low: float, likely: float, high: float) -> TokenRange:
@@ -235,25 +236,25 @@ def _ordered(low: float, likely: float, high: float) -> TokenRange:
 
 
 def stretch(model: str) -> float:
-    """By how much a model counts more than the middle: measured on English, Markdown, code and JSON."""
+    """Return by how much a model counts more than the middle: on English, Markdown, code and JSON."""
     claude = _CLAUDE.match(model.lstrip("~"))
     if claude is None:
         return 1.0
     return 1.15 if claude[1] and float(claude[1]) < _CLAUDE_FINER else 1.45
 
 
-def _said(content: Any) -> Iterator[str]:
-    """The texts of a message's content."""
+def _texts(content: Any) -> Iterator[str]:
+    """Yield the texts of a message's content."""
     parts = [{"text": content}] if isinstance(content, str) else content
     for part in parts if isinstance(parts, (list, tuple)) else ():
         if isinstance(part, Mapping) and isinstance(part.get("text"), str):
             yield part["text"]
 
 
-def _told(body: Mapping[str, Any], messages: list[Mapping[str, Any]]) -> Iterator[str]:
-    """What else the model may read, as JSON: names, calls, reasoning, tools, the output's schema."""
+def _json_texts(body: Mapping[str, Any], messages: list[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield what else the model may read, as JSON: names, calls, reasoning, tools, the output's schema."""
     for message in messages:
-        yield _as_json({name: value for name, value in message.items() if name not in _NOT_TOLD and value})
+        yield _as_json({name: value for name, value in message.items() if name not in _NOT_AS_JSON and value})
     yield _as_json({name: body[name] for name in _TOOLS if body.get(name)})
 
 
@@ -262,7 +263,7 @@ def _as_json(value: Mapping[str, Any]) -> str:
 
 
 def _is_bounded(body: Mapping[str, Any], messages: list[Mapping[str, Any]]) -> bool:
-    """Whether all that the model will read is text that stands in the request."""
+    """Return whether all that the model will read is text that stands in the request."""
     models = f"{body.get('model')} {body.get('models')}"
     if body.get("preset") or body.get("web_search_options") or "@preset/" in models or ":online" in models:
         return False

@@ -191,7 +191,7 @@ def _check(limit: Limit, estimate: Estimate) -> None:
         return
     if high_usd is None:
         message = (
-            f"what this call costs can't be told beforehand ({estimate.unknown_why}), so the"
+            f"what this call costs can't be known beforehand ({estimate.unknown_why}), so the"
             f" {format_usd(limit.usd)} of {limit.name} can't be held (nothing was sent)"
         )
         hint = "ask without the limit, or name a model whose price is listed"

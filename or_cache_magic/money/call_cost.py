@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["CompletedCall", "prompt_cache_saved", "tokens_cost"]
 
 _SAME_LIST_S: Final = 86_400
-"""A list that is further from a call than this tells nothing of what it cost."""
+"""A list that is further from a call than this says nothing about its cost."""
 
 
 class CompletedCall(NamedTuple):

@@ -253,7 +253,7 @@ class PriceCatalog:
         return ModelPricing(model, page.endpoints, listing, listed_s)
 
     def known(self, base_url: str, model: str) -> ModelPricing:
-        """Return `pricing` as far as it is known, however old; asks nobody."""
+        """Return `pricing` as far as it is known, however old; fetches nothing."""
         return self.pricing(base_url, model, may_fetch=False)
 
     def estimate(self, request: Request, at_s: float, *, may_fetch: bool = True) -> Estimate:
@@ -271,7 +271,7 @@ class PriceCatalog:
         return estimate(request.body, tokens, pricings, at_s, prompt_cache=request.prompt_cache)
 
     def tokens_cost(self, request: Request, answer: Answer, at_s: float) -> Cost:
-        """Return what a call cost by its tokens, where the lists that are known leave no doubt; asks nobody.
+        """Return what a call cost by its tokens where known lists leave no doubt; fetches nothing.
 
         Args:
             request: What was asked.
@@ -285,7 +285,7 @@ class PriceCatalog:
         return UNKNOWN_COST if cost_usd is None else Cost(cost_usd, "estimated")
 
     def prompt_cache_saved(self, request: Request, answer: Answer, at_s: float) -> Decimal | None:
-        """Return what the provider's prompt caching took off a call; below 0 where it cost more; asks nobody.
+        """Return what prompt caching took off a call, below 0 where it cost more; fetches nothing.
 
         None where the lists that are known leave a doubt; the arguments are those of `tokens_cost`.
         """

@@ -93,7 +93,7 @@ def estimate(
 
 
 def hides(pricing: ModelPricing, tokens: TokenRange, at_s: float) -> bool:
-    """Return whether a list of another hour leaves a price untold that one of now may tell."""
+    """Return whether a list of another hour hides a price that one fetched now may have."""
     return any(
         endpoint.price.between(tokens.low, tokens.high, at_s, at_s + BILLED_WITHIN_S)[1].unknown
         - endpoint.price.unknown
@@ -267,7 +267,7 @@ def _why_no_price(model: str, price: Price, unknown: frozenset[str]) -> str:
     if model.startswith("openrouter/"):
         return f"{model} picks a model, at that one's price, when it is asked"
     if price.overrides and not unknown <= price.unknown:
-        return f"the price of {model} changes by the hour, and the list does not tell the next"
+        return f"the price of {model} changes by the hour, and the list does not have the next rate"
     return f"{model} has no listed price"
 
 

@@ -1,7 +1,7 @@
 """`Price`: what one endpoint charges, and what it charges instead for long prompts and at other hours.
 
 The rules are OpenRouter's ("Models", *Pricing overrides*): an override applies when all its conditions hold,
-a later one wins key by key, and what it does not name is inherited. What can't be told is unknown, never a
+a later one wins key by key, and what it does not name is inherited. What isn't certain is unknown, never a
 guess: a negative price (routers are listed at ``-1``), a condition that is not understood, and the rate of
 another hour where a list shows only that of the hour at which it was fetched.
 """
@@ -148,7 +148,7 @@ class Price(NamedTuple):
         return prices | {_times(price, 1 - self.discount) for price in prices if self.discount}
 
     def _hidden(self) -> frozenset[str]:
-        """Return the keys whose usual rate is not told, since an override may have hidden it in the list."""
+        """Return the keys whose usual rate is not known, since an override may have hidden it in the list."""
         minutes = range(0)
         if self.listed_s is not None:
             minutes = _minutes(self.overrides, self.listed_s - _EDGE_S, self.listed_s + _MINUTE_S)

@@ -295,7 +295,7 @@ def test_estimate__says_when_the_list_does_not_tell_the_hour():
     )
     told = estimate({"model": "a/b", "max_tokens": 9}, TOKENS, [listed(endpoint(night))], NOW_S)
     assert (told.low_usd, told.high_usd) == (None, None)
-    assert told.unknown_why == "the price of a/b changes by the hour, and the list does not tell the next"
+    assert told.unknown_why == "the price of a/b changes by the hour, and the list does not have the next rate"
     assert hides(listed(endpoint(night)), TOKENS, NOW_S)
     assert not hides(listed(endpoint(night)), TOKENS, NOW_S + 8 * 3600)
     assert not hides(listed(endpoint(read_price({"prompt": "-1", "completion": "-1"}))), TOKENS, NOW_S)
