@@ -13,11 +13,12 @@ From Python, with the same cache and the same keys: `ask`, `aask`, `warm`, `stat
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from functools import update_wrapper
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Coroutine, Mapping, Sequence
     from decimal import Decimal
 
     import pandas as pd
@@ -44,26 +45,29 @@ __all__ = [
     "warm",
 ]
 
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
 _open: list[CompletionCache] = []
 """The cache of a script, once it is used; with the extension loaded its cache is used instead."""
 
 
 def load_ipython_extension(shell: InteractiveShell) -> None:
-    """Adds the magics to a shell: ``%load_ext or_cache_magic``. Silent; opens and makes nothing."""
+    """Add the magics to a shell: ``%load_ext or_cache_magic``. Silent; opens and makes nothing."""
     from or_cache_magic.notebook.extension import load
 
     load(shell)
 
 
 def unload_ipython_extension(shell: InteractiveShell) -> None:
-    """Takes out what loading added: ``%unload_ext or_cache_magic``."""
+    """Remove what loading added: ``%unload_ext or_cache_magic``."""
     from or_cache_magic.notebook.extension import unload
 
     unload(shell)
 
 
 def _session() -> Session | None:
-    """What the loaded extension's magics share; None where it isn't loaded."""
+    """Return what the loaded extension's magics share; None where it isn't loaded."""
     import sys
 
     extension = sys.modules.get("or_cache_magic.notebook.extension")
@@ -103,6 +107,13 @@ def _shell() -> InteractiveShell | None:
     return module.get_ipython() if module is not None else None
 
 
+def _with_arguments_of(
+    function: Callable[_P, Any],
+) -> Callable[[Callable[..., Coroutine[Any, Any, _T]]], Callable[_P, Coroutine[Any, Any, _T]]]:
+    """Give a coroutine function the signature of another, for type checkers, editors and ``?``."""
+    return lambda coroutine: update_wrapper(coroutine, function, assigned=(), updated=())
+
+
 def ask(
     prompt: str | Sequence[Mapping[str, Any]],
     *,
@@ -117,7 +128,7 @@ def ask(
     max_cost_usd: Decimal | float | str | None = None,
     **params: Any,
 ) -> Completion:
-    """The completion of a prompt: from the completion cache when it is there, else bought and kept.
+    """Return the completion of a prompt: from the completion cache when it is there, else bought and kept.
 
     It is the same entry as that of a ``%%openrouter`` cell with the same request. The arguments and
     errors are those of `CompletionCache.ask`.
@@ -137,56 +148,32 @@ def ask(
     )
 
 
-async def aask(
-    prompt: str | Sequence[Mapping[str, Any]],
-    *,
-    model: str | None = None,
-    system: str | None = None,
-    mode: str | None = None,
-    sample: int | None = None,
-    ttl: float | str | None = None,
-    tag: str | Sequence[str] | None = None,
-    stream: bool | None = None,
-    prompt_cache: str | None = None,
-    max_cost_usd: Decimal | float | str | None = None,
-    **params: Any,
-) -> Completion:
+@_with_arguments_of(ask)
+async def aask(prompt: str | Sequence[Mapping[str, Any]], **fields: Any) -> Completion:
     """`ask` for asyncio, without blocking the event loop: ``await orc.aask(…)`` in a cell or a coroutine.
 
     Cancelling the task closes the connection. See `CompletionCache.aask`.
     """
-    return await _cache().aask(
-        prompt,
-        model=model,
-        system=system,
-        mode=mode,
-        sample=sample,
-        ttl=ttl,
-        tag=tag,
-        stream=stream,
-        prompt_cache=prompt_cache,
-        max_cost_usd=max_cost_usd,
-        **params,
-    )
+    return await _cache().aask(prompt, **fields)
 
 
 def stats(by: str = "", *, session: bool = False) -> pd.DataFrame:
-    """Calls, hits, rates and dollars as a DataFrame; see `CompletionCache.stats`."""
+    """Return calls, hits, rates and dollars as a DataFrame; see `CompletionCache.stats`."""
     return _cache().stats(by, session=session)
 
 
 def entries(text: str = "", **filters: Any) -> pd.DataFrame:
-    """The stored answers as a DataFrame, newest first; see `CompletionCache.entries`."""
+    """Return the stored answers as a DataFrame, newest first; see `CompletionCache.entries`."""
     return _cache().entries(text, **filters)
 
 
 def purge(*keys: str, **conditions: Any) -> pd.DataFrame:
-    """Removes entries and returns what went, asking nothing; see `CompletionCache.purge`."""
+    """Remove entries and return what went, without a prompt; see `CompletionCache.purge`."""
     return _cache().purge(*keys, **conditions)
 
 
 def panel() -> Shown:
-    """The panel, as the last line of a cell: what is cached, paid and saved; to browse, purge and export.
+    """Return the panel, to end a cell with: what is cached, paid and saved; to browse, purge and export.
 
     Its `selected` and `frame()` are what is on screen as DataFrames. See `panels.Panel`.
     """
@@ -197,14 +184,14 @@ def panel() -> Shown:
 
 
 def warm(source: Any, **options: Any) -> pd.DataFrame:
-    """Fills the completion cache from a list or a file of prompts; see `tables.batch.warm`."""
+    """Fill the completion cache from a list or a file of prompts; see `tables.batch.warm`."""
     from or_cache_magic.tables.batch import warm as warm_cache
 
     return warm_cache(_cache(), source, **options)
 
 
 def open_cache(directory: str | os.PathLike[str]) -> CompletionCache:
-    """The completion cache in a folder, made at the first store; ``:memory:`` is none. No IPython needed."""
+    """Return the completion cache in a folder, made at the first store; ``:memory:`` is none."""
     from or_cache_magic.cache.cache import CompletionCache
 
     return CompletionCache(directory)

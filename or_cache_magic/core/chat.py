@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["asked_model", "billed_apart", "last_prompt", "system_prompt"]
+__all__ = [
+    "as_list",
+    "as_mapping",
+    "asked_model",
+    "asked_models",
+    "billed_apart",
+    "last_prompt",
+    "system_prompt",
+]
 
 _SYSTEM_ROLES = ("system", "developer")
 
@@ -19,8 +27,24 @@ _FREE_PLUGINS = frozenset(
 """Plugins that charge nothing of their own (OpenRouter: "Plugins")."""
 
 
+def as_mapping(value: Any) -> Mapping[str, Any]:
+    """Return a JSON object; an empty one in the place of anything else."""
+    return value if isinstance(value, Mapping) else {}
+
+
+def as_list(value: Any) -> Sequence[Any]:
+    """Return a JSON array; an empty one in the place of anything else."""
+    return value if isinstance(value, (list, tuple)) else ()
+
+
+def asked_models(body: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the models that a request names, fallbacks too, in their order."""
+    names = (body.get("model"), *as_list(body.get("models")))
+    return tuple(dict.fromkeys(name for name in names if isinstance(name, str) and name))
+
+
 def asked_model(body: Mapping[str, Any]) -> str | None:
-    """The model that is asked for, or the first of ``models``; None when neither is a text."""
+    """Return the model that is asked for, or the first of ``models``; None when neither is a text."""
     models = body.get("models")
     first = models[0] if isinstance(models, list) and models else None
     for model in (body.get("model"), first):
@@ -30,7 +54,7 @@ def asked_model(body: Mapping[str, Any]) -> str | None:
 
 
 def last_prompt(body: Mapping[str, Any]) -> str:
-    """The text of the last user message, its text parts joined; empty when there is none."""
+    """Return the text of the last user message, its text parts joined; empty when there is none."""
     for message in reversed(_messages(body)):
         if message.get("role") == "user":
             return _text(message.get("content"))
@@ -38,7 +62,7 @@ def last_prompt(body: Mapping[str, Any]) -> str:
 
 
 def system_prompt(body: Mapping[str, Any]) -> str | None:
-    """The text of the first system (or developer) message; None when there is none."""
+    """Return the text of the first system (or developer) message; None when there is none."""
     for message in _messages(body):
         if message.get("role") in _SYSTEM_ROLES:
             return _text(message.get("content"))
@@ -51,15 +75,15 @@ def billed_apart(body: Mapping[str, Any]) -> str:
     Searches, files and tools may be billed even when no token came back, and how many there will be
     nobody knows.
     """
-    named = (body.get("model"), *_listed(body.get("models")))
+    named = (body.get("model"), *as_list(body.get("models")))
     if any(":online" in str(name) for name in named) or any(body.get(name) for name in _SEARCHES):
         return "it may search the web, which is billed apart"
-    for plugin in _listed(body.get("plugins")):
+    for plugin in as_list(body.get("plugins")):
         name = plugin.get("id") if isinstance(plugin, Mapping) else plugin
         if name not in _FREE_PLUGINS and not (isinstance(plugin, Mapping) and plugin.get("enabled") is False):
             return f"the plugin {str(name)[:40]} is billed apart"
     # The caller runs functions; every other tool is run, and billed, by OpenRouter or the provider.
-    tools = [tool.get("type") if isinstance(tool, Mapping) else tool for tool in _listed(body.get("tools"))]
+    tools = [tool.get("type") if isinstance(tool, Mapping) else tool for tool in as_list(body.get("tools"))]
     other = [kind for kind in tools if kind != "function"]
     if other or body.get("stop_server_tools_when"):
         return f"the tool {str(other[0])[:40]} is billed apart" if other else "server tools are billed apart"
@@ -67,18 +91,11 @@ def billed_apart(body: Mapping[str, Any]) -> str:
 
 
 def _messages(body: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    messages = body.get("messages")
-    return [m for m in messages if isinstance(m, dict)] if isinstance(messages, (list, tuple)) else []
+    return [message for message in as_list(body.get("messages")) if isinstance(message, Mapping)]
 
 
 def _text(content: Any) -> str:
     if isinstance(content, str):
         return content
-    if isinstance(content, (list, tuple)):
-        parts = (part.get("text") for part in content if isinstance(part, dict))
-        return "".join(text for text in parts if isinstance(text, str))
-    return ""
-
-
-def _listed(value: Any) -> Sequence[Any]:
-    return value if isinstance(value, (list, tuple)) else ()
+    parts = (part.get("text") for part in as_list(content) if isinstance(part, Mapping))
+    return "".join(text for text in parts if isinstance(text, str))

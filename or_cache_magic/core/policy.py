@@ -11,6 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal, NamedTuple, get_args
 
+from or_cache_magic.core.chat import as_list, as_mapping, asked_models
 from or_cache_magic.core.records import Answer, Choice, Entry, Request
 from or_cache_magic.core.units import FOREVER_S
 
@@ -61,7 +62,7 @@ class Policy(NamedTuple):
 
 
 def why_no_lookup(request: Request, policy: Policy) -> str | None:
-    """Why the cache is neither read nor written for this request; None when it is.
+    """Return why the cache is neither read nor written for this request; None when it is.
 
     A request above temperature 0 is asked in order to get another answer each time, so it is kept
     out of the cache, reading and writing alike, unless it names its sample.
@@ -76,14 +77,14 @@ def why_no_lookup(request: Request, policy: Policy) -> str | None:
 
 
 def why_not_served(entry: Entry, now_s: float) -> str | None:
-    """Why a stored entry may not be served now; None when it may. Only its age can speak against it."""
+    """Return why a stored entry may not be served now; None when it may. Only its age can forbid it."""
     if entry.expires_s is not None and entry.expires_s <= now_s:
         return "expired"
     return None
 
 
 def why_not_stored(request: Request, answer: Answer) -> str | None:
-    """Why an answer may never be served to the same request again; None when it may.
+    """Return why an answer may never be served to the same request again; None when it may.
 
     Served are answers that are whole and that the model meant to give: HTTP 200, no error at any
     level, a proven end, every choice finished by ``stop`` or ``tool_calls`` (or by a limit that the
@@ -142,8 +143,8 @@ def _hollow(choice: Choice) -> str | None:
 
 
 def _malformed(request: Request, choice: Choice) -> str | None:
-    for call in _as_list(choice.message.get("tool_calls")):
-        arguments = _mapping(_mapping(call).get("function")).get("arguments")
+    for call in as_list(choice.message.get("tool_calls")):
+        arguments = as_mapping(as_mapping(call).get("function")).get("arguments")
         if isinstance(arguments, str) and arguments.strip() and not _is_json(arguments):
             return "the arguments of a tool call are not JSON"
     wanted = request.body.get("response_format")
@@ -154,7 +155,7 @@ def _malformed(request: Request, choice: Choice) -> str | None:
     content = choice.message.get("content")
     if not isinstance(content, str) or not _is_json(content):
         return "the answer is not the JSON that was asked for"
-    schema = _mapping(wanted.get("json_schema")).get("schema")
+    schema = as_mapping(wanted.get("json_schema")).get("schema")
     return _schema_violation(schema, content) if isinstance(schema, Mapping) else None
 
 
@@ -189,13 +190,13 @@ def _schema_violation(schema: Mapping[str, Any], content: str) -> str | None:
 
 
 def volatility(request: Request) -> str | None:
-    """Why the same request may get another answer tomorrow by design; None when it does not look so.
+    """Return why the same request may get another answer tomorrow by design; None when it does not look so.
 
     OpenRouter resolves routers, ``~…-latest`` aliases and presets at the time of the call, and web
     search and remote media bring in a world that changes.
     """
     body = request.body
-    models = [m for m in (body.get("model"), *_as_list(body.get("models"))) if isinstance(m, str)]
+    models = asked_models(body)
     for model in models:
         name = model.partition(":")[0]
         if name.startswith("openrouter/"):
@@ -206,21 +207,13 @@ def volatility(request: Request) -> str | None:
             return "it searches the web"
     if not models or body.get("preset"):
         return "a preset or account default chooses the model"
-    if body.get("web_search_options") or any(map(_searches, _as_list(body.get("plugins")))):
+    if body.get("web_search_options") or any(map(_searches, as_list(body.get("plugins")))):
         return "it searches the web"
-    if any(map(_is_server_tool, _as_list(body.get("tools")))):
+    if any(map(_is_server_tool, as_list(body.get("tools")))):
         return "it uses OpenRouter's server tools"
-    if any(map(_has_remote_media, _as_list(body.get("messages")))):
+    if any(map(_has_remote_media, as_list(body.get("messages")))):
         return "it refers to a remote file"
     return None
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
-
-
-def _as_list(value: Any) -> Sequence[Any]:
-    return value if isinstance(value, (list, tuple)) else ()
 
 
 def _searches(plugin: Any) -> bool:
@@ -237,18 +230,18 @@ def _is_server_tool(tool: Any) -> bool:
 
 
 def _has_remote_media(message: Any) -> bool:
-    parts = _as_list(_mapping(message).get("content"))
-    return any(_is_remote(part) for part in parts if _mapping(part).get("type") != "text")
+    parts = as_list(as_mapping(message).get("content"))
+    return any(_is_remote(part) for part in parts if as_mapping(part).get("type") != "text")
 
 
 def _is_remote(part: Any) -> bool:
-    values = _mapping(part).values()
+    values = as_mapping(part).values()
     urls = [url for value in values for url in (value.values() if isinstance(value, Mapping) else (value,))]
     return any(isinstance(url, str) and url.startswith(("http://", "https://")) for url in urls)
 
 
 def lifetime_s(request: Request, answer: Answer, policy: Policy) -> tuple[float | None, str]:
-    """How long an answer is served, in seconds (None: for ever), and what the receipt says of it."""
+    """Return how long an answer is served, in seconds (None: for ever), and what the receipt says of it."""
     if policy.ttl_s is not None:
         return _finite(policy.ttl_s), ""
     why = volatility(request)
@@ -263,7 +256,7 @@ def _finite(ttl_s: float) -> float | None:
 
 
 def notes_on(request: Request, answer: Answer) -> tuple[str, ...]:
-    """What a reader of this answer should know whenever it is served, bought or cached."""
+    """Return what a reader of this answer should know whenever it is served, bought or cached."""
     for choice in answer.choices:
         if choice.finish_reason == "length":
             limit = _output_limit(request)

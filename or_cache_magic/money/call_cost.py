@@ -10,9 +10,9 @@ from collections.abc import Iterator, Mapping
 from itertools import product
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from or_cache_magic.core.chat import billed_apart
+from or_cache_magic.core.chat import asked_models, billed_apart
 from or_cache_magic.core.units import ZERO_USD
-from or_cache_magic.money.estimate import BILLED_WITHIN_S, asked_models, routable, why_more_than_tokens
+from or_cache_magic.money.estimate import BILLED_WITHIN_S, routable, why_more_than_tokens
 
 if TYPE_CHECKING:
     from decimal import Decimal

@@ -17,6 +17,7 @@ from contextlib import suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
+from or_cache_magic.core.chat import asked_models
 from or_cache_magic.core.records import UNKNOWN_COST, Cost
 from or_cache_magic.errors import OrCacheError, StoreError, UpstreamError
 from or_cache_magic.money.listings import (
@@ -259,7 +260,7 @@ class PriceCatalog:
     def estimate(self, request: Request, at_s: float, *, may_fetch: bool = True) -> Estimate:
         """Return what a call may cost if sent at this time (UTC epoch seconds); see `money.estimate`."""
         from or_cache_magic.core.tokens import request_tokens
-        from or_cache_magic.money.estimate import asked_models, estimate, hides
+        from or_cache_magic.money.estimate import estimate, hides
 
         tokens = request_tokens(request.body)
         pricings = []
@@ -297,7 +298,7 @@ class PriceCatalog:
     def _completed(self, request: Request, answer: Answer, at_s: float) -> CompletedCall | None:
         """Return a call as if it had named only the model that served it; None when that one is not known."""
         from or_cache_magic.money.call_cost import CompletedCall
-        from or_cache_magic.money.estimate import asked_models, writes_for_1h
+        from or_cache_magic.money.estimate import writes_for_1h
 
         names = asked_models(request.body)
         if answer.usage is None:

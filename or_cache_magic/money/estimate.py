@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from or_cache_magic.core.chat import billed_apart
+from or_cache_magic.core.chat import as_list, asked_models, billed_apart
 from or_cache_magic.core.units import ZERO_USD, read_number
 from or_cache_magic.money.listings import Name
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 __all__ = [
     "BILLED_WITHIN_S",
     "Estimate",
-    "asked_models",
     "estimate",
     "hides",
     "routable",
@@ -102,12 +101,6 @@ def hides(pricing: ModelPricing, tokens: TokenRange, at_s: float) -> bool:
     )
 
 
-def asked_models(body: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the models that a request names, fallbacks too, in their order."""
-    names = (body.get("model"), *_items(body.get("models")))
-    return tuple(dict.fromkeys(name for name in names if isinstance(name, str) and name))
-
-
 def _why_no_model(body: Mapping[str, Any]) -> str:
     """Return why not even the model is known that will answer; empty when it is."""
     names = asked_models(body)
@@ -131,7 +124,7 @@ class _Terms(NamedTuple):
 
     @classmethod
     def of(cls, body: Mapping[str, Any], tokens: TokenRange, at_s: float, prompt_cache: str) -> _Terms:
-        plugins = [plugin.get("id") for plugin in _items(body.get("plugins")) if isinstance(plugin, Mapping)]
+        plugins = [plugin.get("id") for plugin in as_list(body.get("plugins")) if isinstance(plugin, Mapping)]
         if body.get("transforms") or "context-compression" in plugins:  # may leave out parts of the prompt
             tokens = tokens._replace(low=0)
         limits = [count for name in _LIMITS if (count := _count(body.get(name))) is not None]
@@ -161,10 +154,10 @@ def writes_for_1h(body: Mapping[str, Any], prompt_cache: str = "") -> bool | Non
 
 def _marks(body: Mapping[str, Any]) -> Iterator[Any]:
     """Yield the marks for prompt caching in a request."""
-    places: list[Any] = [body, *_items(body.get("tools"))]
-    for message in _items(body.get("messages")):
+    places: list[Any] = [body, *as_list(body.get("tools"))]
+    for message in as_list(body.get("messages")):
         content = message.get("content") if isinstance(message, Mapping) else None
-        places += [message, *_items(content)]
+        places += [message, *as_list(content)]
     for place in places:
         if isinstance(place, Mapping):
             yield from (place[n] for n in ("cache_control", "prompt_cache_breakpoint") if place.get(n))
@@ -274,7 +267,7 @@ def _why_no_price(model: str, price: Price, unknown: frozenset[str]) -> str:
 def why_more_than_tokens(pricing: ModelPricing, body: Mapping[str, Any]) -> str:
     """Return why an answer may cost more than tokens at its endpoints' prices; empty when it can't."""
     model, outputs = pricing.model, pricing.listing.outputs if pricing.listing else ()
-    if any(kind != "text" for kind in (*outputs, *_items(body.get("modalities")))):
+    if any(kind != "text" for kind in (*outputs, *as_list(body.get("modalities")))):
         return f"{model} may answer in more than text"
     if model.startswith("perplexity/") or "search" in model or "deep-research" in model:
         return f"{model} searches the web, which is billed apart"
@@ -366,8 +359,4 @@ def _is_too_dear(most: Any, price: Price) -> bool:
 
 
 def _texts(value: Any) -> frozenset[str]:
-    return frozenset(item.lower() for item in _items(value) if isinstance(item, str))
-
-
-def _items(value: Any) -> Sequence[Any]:
-    return value if isinstance(value, (list, tuple)) else ()
+    return frozenset(item.lower() for item in as_list(value) if isinstance(item, str))

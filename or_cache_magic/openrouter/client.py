@@ -1,7 +1,7 @@
 """Sends requests to OpenRouter through the ``openai`` client, imported here on the first miss.
 
-`Gateway.send` asks for a completion, `Gateway.fetch` for what OpenRouter tells: its models, a generation,
-a key's limits. Retries are ours, not the client's: only what is proven to have cost nothing is sent again.
+`Gateway.send` asks for a completion, `Gateway.fetch` for what OpenRouter lists: its models, a generation, a
+key's limits. Retries are ours, not the client's: only what is proven to have cost nothing is sent again.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, Final
 from or_cache_magic.core.callbacks import Cancel
 from or_cache_magic.core.records import Answer, Request
 from or_cache_magic.errors import MissingKeyError, UpstreamError
-from or_cache_magic.openrouter.connections import ConnectionPool, Way
-from or_cache_magic.openrouter.failures import connection_lost, nothing_told, upstream_error
+from or_cache_magic.openrouter.connections import ApiTarget, ConnectionPool
+from or_cache_magic.openrouter.failures import connection_lost, fetch_failed, upstream_error
 from or_cache_magic.openrouter.reply import MalformedReplyError, ReplyReader, lines_of
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ LONGEST_WAIT_S: Final = 60.0
 """A server that asks for more patience than this is not waited for."""
 
 FETCH_TIMEOUT_S: Final = 10.0
-"""What `Gateway.fetch` asks for is made without a model; who waits for it waits no longer than this."""
+"""`Gateway.fetch` waits no longer than this: what it asks for is made without a model."""
 
 _KEY: Final = re.compile(r"[\x21-\x7e]+")
 _HTTP_LIBRARIES: Final = frozenset({"httpx", "httpx2", "httpcore", "httpcore2"})
@@ -42,10 +42,10 @@ class Gateway:
     """Sends requests. Thread-safe; opens nothing until the first request.
 
     Args:
-        api_key: Gives the OpenRouter key, asked at each request; None when there is none. No other
+        api_key: Returns the OpenRouter key, called at each request; None when there is none. No other
             key and none of OpenAI's organisation headers ever leave.
-        attribution: Tells whether OpenRouter is told which tool asks.
-        timeout_s: Tells the seconds without a byte after which a call is given up.
+        attribution: Returns whether requests say which tool sends them.
+        timeout_s: Returns the seconds without a byte after which a call is given up.
         sleep: Waits between attempts.
     """
 
@@ -66,29 +66,29 @@ class Gateway:
     def send(
         self, request: Request, reader: ReplyReader, *, fresh: bool = False, cancel: Cancel | None = None
     ) -> Answer:
-        """The answer, which may be cut or hold an error (see `policy.why_not_stored`).
+        """Return the answer, which may be cut or hold an error (see `policy.why_not_stored`).
 
         Args:
             request: What to ask.
             reader: Collects the reply, and still holds what had arrived when this raises.
             fresh: Forbids OpenRouter to answer from its own response cache.
-            cancel: Calls the request off: the connection is closed at once. None leaves that to an interrupt.
+            cancel: Cancels the request: the connection is closed at once. None leaves that to an interrupt.
 
         Raises:
             MissingKeyError: There is no key; nothing was sent.
             UpstreamError: Refused, or failed before any part of an answer arrived.
             KeyboardInterrupt: As it came; the connection is closed, which ends the work upstream
                 where the provider supports it.
-            Cancelled: It was called off; the same holds.
+            Cancelled: It was cancelled; the same holds.
         """
         sleep = self._sleep if cancel is None else cancel.sleep
         cancel = cancel or Cancel()
         for attempt in range(1, ATTEMPTS + 1):
-            way = self._way(request.base_url)
+            target = self._target(request.base_url)
             try:
-                with self._pool.use(way) as lane, cancel.waking(lane.shut):
+                with self._pool.use(target) as connection, cancel.waking(connection.shut):
                     return _send_once(
-                        lane.client, request, reader, fresh=fresh, attempt=attempt, cancel=cancel
+                        connection.client, request, reader, fresh=fresh, attempt=attempt, cancel=cancel
                     )
             except UpstreamError as exc:
                 wait_s = exc.retry_after_s if exc.retry_after_s is not None else 0.5 * 2 ** (attempt - 1)
@@ -106,14 +106,14 @@ class Gateway:
         timeout_s: float = FETCH_TIMEOUT_S,
         needs_key: bool = True,
     ) -> Any:
-        """What OpenRouter tells at a path, as JSON; numbers with a point are Decimal. Free, and asked once.
+        """Return the JSON at a path of the API; numbers with a point are Decimal. Free, and sent once.
 
         Args:
             path: Below the base URL: ``/models``.
-            base_url: Whom to ask.
+            base_url: Of the API.
             params: Of the query.
             timeout_s: Seconds without a byte after which it is given up.
-            needs_key: Whether it is told to nobody without a key; else a key is sent only when there is one.
+            needs_key: Whether it needs a key; else one is sent only when there is one.
 
         Raises:
             MissingKeyError: There is no key, and one is needed; nothing was sent.
@@ -122,26 +122,26 @@ class Gateway:
         import openai
 
         key = self.require_key() if needs_key or self._api_key() else ""
-        way = Way(key, base_url, self._attribution(), self._timeout_s())
+        target = ApiTarget(key, base_url, self._attribution(), self._timeout_s())
         try:
-            with self._pool.use(way) as lane:
-                body = lane.client.get(
+            with self._pool.use(target) as connection:
+                body = connection.client.get(
                     path, cast_to=bytes, options={"params": dict(params), "timeout": timeout_s}
                 )
-            return _told(body)
+            return _read_json(body)
         except openai.APIStatusError as exc:
             raise upstream_error(
                 exc.status_code, _error_object(exc.body), body={}, headers=exc.response.headers, attempts=1
             ) from None
         except (openai.APIConnectionError, ValueError) as exc:
-            raise nothing_told(exc, base_url=base_url, path=path) from None
+            raise fetch_failed(exc, base_url=base_url, path=path) from None
 
     def close(self) -> None:
-        """Closes idle connections."""
+        """Close idle connections."""
         self._pool.close()
 
     def require_key(self) -> str:
-        """The key that the next request would be sent with.
+        """Return the key that the next request would be sent with.
 
         Raises:
             MissingKeyError: There is none, or it can't be one.
@@ -160,8 +160,8 @@ class Gateway:
             )
         return key
 
-    def _way(self, base_url: str) -> Way:
-        return Way(self.require_key(), base_url, self._attribution(), self._timeout_s())
+    def _target(self, base_url: str) -> ApiTarget:
+        return ApiTarget(self.require_key(), base_url, self._attribution(), self._timeout_s())
 
 
 def _send_once(
@@ -183,12 +183,12 @@ def _send_once(
             headers = response.headers
             reader.read_headers(headers)
             if "text/event-stream" in headers.get("content-type", ""):
-                chunks = _while_wanted(response.iter_bytes(), cancel)
+                chunks = _until_cancelled(response.iter_bytes(), cancel)
                 any(map(reader.read_line, lines_of(chunks)))  # as far as the end marker
             else:
                 reader.read_body(response.read())
     except Exception as exc:
-        cancel.check()  # it failed because it was called off
+        cancel.check()  # it failed because it was cancelled
         failure = _failure(exc, request, reader, headers=headers, attempt=attempt)
         if failure is None:
             raise
@@ -203,7 +203,7 @@ def _send_once(
 
 
 def _sent_body(request: Request) -> Mapping[str, Any]:
-    """The body as it leaves: with marks for the provider's prompt caching where they are asked for."""
+    """Return the body as it is sent: with marks for the provider's prompt caching where asked for."""
     if not request.prompt_cache:
         return request.body
     from or_cache_magic.openrouter.prompt_caching import marked
@@ -211,7 +211,7 @@ def _sent_body(request: Request) -> Mapping[str, Any]:
     return marked(request.body, request.prompt_cache).body
 
 
-def _while_wanted(chunks: Iterator[bytes], cancel: Cancel) -> Iterator[bytes]:
+def _until_cancelled(chunks: Iterator[bytes], cancel: Cancel) -> Iterator[bytes]:
     for chunk in chunks:
         cancel.check()
         yield chunk
@@ -220,7 +220,7 @@ def _while_wanted(chunks: Iterator[bytes], cancel: Cancel) -> Iterator[bytes]:
 def _failure(
     exc: Exception, request: Request, reader: ReplyReader, *, headers: Mapping[str, str], attempt: int
 ) -> UpstreamError | None:
-    """The error that `exc` stands for; None when it isn't the wire's doing."""
+    """Return the error that `exc` stands for; None when it isn't a failure of the request."""
     import openai
 
     if isinstance(exc, openai.APIStatusError):
@@ -255,7 +255,7 @@ def _refusal(
     headers: Mapping[str, str],
     attempt: int,
 ) -> UpstreamError:
-    """The error of an HTTP 200 that brought no part of an answer."""
+    """Return the error of an HTTP 200 that brought no part of an answer."""
     return upstream_error(
         None,
         error,
@@ -267,8 +267,8 @@ def _refusal(
     )
 
 
-def _told(body: bytes) -> Any:
-    """The JSON value of a body; raises ValueError for everything that is none, or too much of one."""
+def _read_json(body: bytes) -> Any:
+    """Return the JSON value of a body; raises ValueError for what is none, or too large or deep."""
     try:
         return json.loads(body, parse_float=Decimal)
     except (ArithmeticError, RecursionError) as exc:  # 1e9999999999999999999, a million brackets
@@ -283,7 +283,7 @@ def _error_object(body: Any) -> Mapping[str, Any] | str | None:
 
 
 def _is_transport_failure(exc: BaseException) -> bool:
-    """Whether the connection failed, as the client tells it or as the HTTP library below it does.
+    """Return whether the connection failed, as the client reports it or as the HTTP library below it does.
 
     The lines are read below the client, so that the library's own exceptions come through; which
     library that is depends on the client's version.

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 if TYPE_CHECKING:
     import ssl
 
-__all__ = ["Connection", "ConnectionPool", "Way"]
+__all__ = ["ApiTarget", "Connection", "ConnectionPool"]
 
 _ATTRIBUTION: Final = {
     # A localhost URL needs a title, and then counts (OpenRouter: "App attribution").
@@ -37,8 +37,8 @@ reads the last one back from the request, to know which kind of response it was 
 _NEW_STREAM: Final = ("connect_tcp.complete", "start_tls.complete")
 
 
-class Way(NamedTuple):
-    """Where requests go and how; an empty key sends none."""
+class ApiTarget(NamedTuple):
+    """The API that requests are sent to, and how; an empty key sends none."""
 
     api_key: str
     base_url: str
@@ -49,41 +49,41 @@ class Way(NamedTuple):
 class Connection:
     """A client with one connection of its own, used by one call at a time.
 
-    Sharing a pool, nobody could tell which connection a call is on before its reply begins, which is when a
-    call waits longest.
+    In a shared pool it is unknown which connection a call is on before its reply begins, which is when a call
+    waits longest.
 
     Args:
-        way: Where its requests go.
-        tls: The certificates that are trusted; read once for all lanes, which takes 25 ms.
+        target: Where its requests go.
+        tls: The certificates that are trusted; read once for all connections, which takes 25 ms.
     """
 
-    def __init__(self, way: Way, tls: ssl.SSLContext) -> None:
+    def __init__(self, target: ApiTarget, tls: ssl.SSLContext) -> None:
         import openai
 
-        timeout = openai.Timeout(way.timeout_s, connect=min(way.timeout_s, _CONNECT_S))
+        timeout = openai.Timeout(target.timeout_s, connect=min(target.timeout_s, _CONNECT_S))
         #: Whether it was shut; it is then good for nothing more.
         self.is_shut = False
         self._stream: Any = None
         self.client = openai.OpenAI(
-            api_key=way.api_key or _NO_KEY,
-            base_url=way.base_url,
+            api_key=target.api_key or _NO_KEY,
+            base_url=target.base_url,
             max_retries=0,
             timeout=timeout,
-            default_headers=_headers(way),
+            default_headers=_headers(target),
             http_client=openai.DefaultHttpxClient(
                 timeout=timeout,
                 verify=tls,
-                event_hooks={"request": [_keep_ours if way.api_key else _keep_no_key, self._watch]},
+                event_hooks={"request": [_keep_ours if target.api_key else _keep_no_key, self._watch]},
             ),
         )
 
     def shut(self) -> None:
-        """Ends what the lane is doing, from any thread, and wakes who is blocked in it; returns at once."""
+        """End the call under way, from any thread, and wake the thread that is blocked in it."""
         self.is_shut = True
         self._shut_stream()
 
     def close(self) -> None:
-        """Closes its connection."""
+        """Close the connection."""
         self.client.close()
 
     def _watch(self, request: Any) -> None:
@@ -103,55 +103,55 @@ class Connection:
 
 
 class ConnectionPool:
-    """As many lanes as there are calls at one time. Thread-safe; the last one used is used next."""
+    """As many connections as there are calls at one time. Thread-safe; the last one used is used next."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._way: Way | None = None
+        self._target: ApiTarget | None = None
         self._free: list[Connection] = []
         self._tls: ssl.SSLContext | None = None
 
     @contextmanager
-    def use(self, way: Way) -> Iterator[Connection]:
-        """A lane, for as long as the block lasts."""
-        lane = self._lane(way)
+    def use(self, target: ApiTarget) -> Iterator[Connection]:
+        """Yield a connection for as long as the block lasts."""
+        connection = self._take(target)
         try:
-            yield lane
+            yield connection
         finally:
             with self._lock:
-                keep = not lane.is_shut and way == self._way
+                keep = not connection.is_shut and target == self._target
                 if keep:
-                    self._free.append(lane)
+                    self._free.append(connection)
             if not keep:
-                lane.close()
+                connection.close()
 
     def close(self) -> None:
-        """Closes the lanes that are free now, and the others when they become so."""
+        """Close the connections that are free now, and the others when they become so."""
         self._change_to(None)
 
-    def _lane(self, way: Way) -> Connection:
-        self._change_to(way)
+    def _take(self, target: ApiTarget) -> Connection:
+        self._change_to(target)
         with self._lock:
             if self._free:
                 return self._free.pop()
             if self._tls is None:
                 self._tls = _trusted()
-        return Connection(way, self._tls)
+        return Connection(target, self._tls)
 
-    def _change_to(self, way: Way | None) -> None:
+    def _change_to(self, target: ApiTarget | None) -> None:
         with self._lock:
-            if way == self._way:
+            if target == self._target:
                 return
-            self._way = way
+            self._target = target
             outdated, self._free = self._free, []
-        for lane in outdated:
-            lane.close()
+        for connection in outdated:
+            connection.close()
 
 
-def _headers(way: Way) -> dict[str, str]:
+def _headers(target: ApiTarget) -> dict[str, str]:
     # Said as a header as well, since one in ``OPENAI_CUSTOM_HEADERS`` would go before `api_key`.
-    key = {"Authorization": f"Bearer {way.api_key}"} if way.api_key else {}
-    return {**key, **(_ATTRIBUTION if way.attribution else {})}
+    key = {"Authorization": f"Bearer {target.api_key}"} if target.api_key else {}
+    return {**key, **(_ATTRIBUTION if target.attribution else {})}
 
 
 def _keep_ours(request: Any) -> None:

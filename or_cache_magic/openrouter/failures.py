@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from or_cache_magic.core.chat import billed_apart
+from or_cache_magic.core.chat import as_mapping, billed_apart
 from or_cache_magic.core.records import FREE, UNKNOWN_COST, Cost
 from or_cache_magic.errors import ConnectionLostError, UpstreamError
 
-__all__ = ["connection_lost", "cost_of_failure", "nothing_told", "upstream_error"]
+__all__ = ["connection_lost", "cost_of_failure", "fetch_failed", "upstream_error"]
 
 _RETRYABLE: Final = frozenset({429, 500, 502, 503, 529})
 
@@ -40,7 +40,7 @@ def upstream_error(
     generation_id: str | None = None,
     reported: Cost = UNKNOWN_COST,
 ) -> UpstreamError:
-    """The error for a reply that refuses or fails, with the facts that it carries as attributes.
+    """Return the error for a reply that refuses or fails, with the facts that it carries as attributes.
 
     Args:
         status: HTTP status of the refusal; None when it came inside an HTTP 200, and its own code counts.
@@ -52,8 +52,8 @@ def upstream_error(
         reported: What the reply itself says that it cost.
     """
     facts = error if isinstance(error, Mapping) else {}
-    metadata = _mapping(facts.get("metadata"))
-    availability = _mapping(facts.get("availability"))
+    metadata = as_mapping(facts.get("metadata"))
+    availability = as_mapping(facts.get("availability"))
     code = _code(facts, availability) if status is None else status
     cost = reported if reported.usd is not None else cost_of_failure(code, body, accepted=status is None)
     retry_after_s = _seconds(headers.get("retry-after"), availability.get("retry_after"))
@@ -77,7 +77,7 @@ def cost_of_failure(status: int | None, body: Mapping[str, Any], *, accepted: bo
 
     A refused request is not billed, and a provider's failure without a completion is not either
     (OpenRouter: "Zero completion insurance"), unless the request also ordered searches or files,
-    which are billed apart. After a time-out or a lost connection nobody here knows.
+    which are billed apart. After a time-out or a lost connection it is unknown.
 
     Args:
         status: The HTTP status or the error's own code; None is neither.
@@ -93,7 +93,7 @@ def cost_of_failure(status: int | None, body: Mapping[str, Any], *, accepted: bo
 def connection_lost(
     exc: BaseException, *, sent: bool, attempts: int, base_url: str, generation_id: str | None = None
 ) -> ConnectionLostError:
-    """The error for a call that brought no whole reply; `sent` is whether the request may have arrived."""
+    """Return the error for a call that brought no whole reply; `sent` is whether it may have arrived."""
     what = str(exc) or type(exc).__name__
     if sent:
         message = f"the connection to {base_url} broke off: {what} (it may have been billed)"
@@ -113,8 +113,8 @@ def connection_lost(
     )
 
 
-def nothing_told(exc: BaseException, *, base_url: str, path: str) -> ConnectionLostError:
-    """The error for a question about models, prices or costs that got no answer; asking is free."""
+def fetch_failed(exc: BaseException, *, base_url: str, path: str) -> ConnectionLostError:
+    """Return the error for a `Gateway.fetch` that got no answer; fetching is free."""
     cause = exc.__cause__ or exc
     what = "no JSON" if isinstance(exc, ValueError) else str(cause) or type(cause).__name__
     return ConnectionLostError(
@@ -154,7 +154,7 @@ def _message(facts: Mapping[str, Any], error: Mapping[str, Any] | str | None) ->
     text = _text(facts.get("message")) or (error if isinstance(error, str) else "") or "no reason given"
     if text.lstrip()[:1] == "<":
         text = "an HTML page from the network's edge"
-    raw = _mapping(facts.get("metadata")).get("raw")
+    raw = as_mapping(facts.get("metadata")).get("raw")
     text = f"{text}: {raw}" if isinstance(raw, str) and raw else text
     return " ".join(text.split())[:300]
 
@@ -177,10 +177,6 @@ def _seconds(*values: Any) -> float | None:
         if seconds >= 0:
             return seconds
     return None
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
 
 
 def _text(value: Any) -> str:

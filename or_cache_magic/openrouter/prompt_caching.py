@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
+from or_cache_magic.core.chat import as_list, as_mapping
 from or_cache_magic.core.records import Json
 from or_cache_magic.core.tokens import text_tokens
 from or_cache_magic.errors import OptionError
@@ -167,7 +168,7 @@ class _Place(NamedTuple):
 
 
 def marked(body: Mapping[str, Json], ttl: str) -> Marked:
-    """A copy of a body whose static part is marked for the provider's prompt caching.
+    """Return a copy of a body whose static part is marked for the provider's prompt caching.
 
     There are at most four marks, as Anthropic wants it: on the last function tool, at the end of the system
     prompt, after the attachments of the first question, and after all that is before the last question. A
@@ -211,8 +212,8 @@ def _why_none(rules: Rules, static_tokens: int) -> str:
 
 
 def _places(body: Mapping[str, Json], rules: Rules) -> tuple[dict[str, _Place], int]:
-    """Where marks can stand, by what they stand after; and how many tokens are before the question."""
-    messages = _listed(body.get("messages"))
+    """Return where marks can stand, by what they stand after; and how many tokens are before the question."""
+    messages = as_list(body.get("messages"))
     roles = [_role(message) for message in messages]
     opening = _first(roles, 0, {"system", "developer"})
     reply = _first(roles, opening, {"user"})
@@ -234,13 +235,13 @@ def _places(body: Mapping[str, Json], rules: Rules) -> tuple[dict[str, _Place], 
 
 
 def _first(roles: Sequence[str], start: int, passed: set[str]) -> int:
-    """The first message from ``start`` on that has none of these roles."""
+    """Return the first message from ``start`` on that has none of these roles."""
     return next((i for i in range(start, len(roles)) if roles[i] not in passed), len(roles))
 
 
 def _tool_place(body: Mapping[str, Json]) -> tuple[dict[str, _Place], int]:
-    """The place on the last function tool, if there is one, and the tokens of all tools."""
-    tools = _listed(body.get("tools"))
+    """Return the place on the last function tool, if there is one, and the tokens of all tools."""
+    tools = as_list(body.get("tools"))
     if not tools:
         return {}, 0
     tokens = estimated_tokens(json.dumps(tools, default=str))
@@ -249,7 +250,7 @@ def _tool_place(body: Mapping[str, Json]) -> tuple[dict[str, _Place], int]:
 
 
 def _static_parts(messages: Sequence[Any], question: int, tokens: int) -> Iterator[_Place]:
-    """Every part before the question, with the tokens up to its end; part -1 is one that takes no mark."""
+    """Yield every part before the question, with the tokens up to its end; part -1 takes no mark."""
     for i, message in enumerate(messages[: question + 1]):
         parts = _parts(message)
         if i == question:
@@ -261,7 +262,7 @@ def _static_parts(messages: Sequence[Any], question: int, tokens: int) -> Iterat
 
 
 def _is_last_text(messages: Sequence[Any], place: _Place, message: int) -> bool:
-    """Whether a place is the last text of this message: the question of a conversation's first turn."""
+    """Return whether a place is the last text of this message: the first turn's question."""
     later = _parts(messages[message])[place.part + 1 :]
     return place.message == message and all(_text(part) is None for part in later)
 
@@ -285,14 +286,14 @@ def _with_marks(
 def _has_marks(body: Mapping[str, Json]) -> bool:
     if body.get("cache_control") or body.get("prompt_cache_options"):
         return True
-    messages = _listed(body.get("messages"))
+    messages = as_list(body.get("messages"))
     parts = (part for message in messages for part in _parts(message))
-    items = (*messages, *parts, *_listed(body.get("tools")))
+    items = (*messages, *parts, *as_list(body.get("tools")))
     return any(_field(item, "cache_control") or _field(item, "prompt_cache_breakpoint") for item in items)
 
 
 def estimated_tokens(text: str) -> int:
-    """About how many tokens a text has."""
+    """Return about how many tokens a text has."""
     return text_tokens(text).likely
 
 
@@ -307,9 +308,9 @@ def _media_tokens(part: Any) -> int:
 
 
 def _parts(message: Any) -> list[Any]:
-    """A message's content as a list of parts: a text is one, and nothing is none."""
+    """Return a message's content as a list of parts: a text is one, and nothing is none."""
     content = _field(message, "content")
-    return [{"type": "text", "text": content}] if isinstance(content, str) else list(_listed(content))
+    return [{"type": "text", "text": content}] if isinstance(content, str) else list(as_list(content))
 
 
 def _text(part: Any) -> str | None:
@@ -322,8 +323,4 @@ def _role(message: Any) -> str:
 
 
 def _field(value: Any, name: str) -> Any:
-    return value.get(name) if isinstance(value, Mapping) else None
-
-
-def _listed(value: Any) -> Sequence[Any]:
-    return value if isinstance(value, (list, tuple)) else ()
+    return as_mapping(value).get(name)

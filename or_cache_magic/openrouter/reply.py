@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from decimal import Decimal
 from typing import Any, Final
 
+from or_cache_magic.core.chat import as_mapping
 from or_cache_magic.core.records import UNKNOWN_COST, Answer, Choice, Cost, Usage
 from or_cache_magic.core.units import decimal_usd
 
@@ -24,8 +25,8 @@ __all__ = [
     "MalformedReplyError",
     "ReplyReader",
     "cost_reported",
+    "join_surrogates",
     "lines_of",
-    "mended",
     "merge_delta",
     "merged_logprobs",
     "whole_message",
@@ -41,7 +42,7 @@ _PARTS: Final[Mapping[str, tuple[str, ...]]] = {
 
 
 def merge_delta(message: dict[str, Any], delta: Mapping[str, Any]) -> None:
-    """Adds what one chunk brings to the message so far."""
+    """Add what one chunk brings to the message so far."""
     for name, value in delta.items():
         if value is None:
             continue
@@ -58,7 +59,7 @@ def merge_delta(message: dict[str, Any], delta: Mapping[str, Any]) -> None:
 
 
 def merged_logprobs(known: Any, value: Any) -> Any:
-    """The log probabilities so far and those of one more chunk."""
+    """Return the log probabilities so far and those of one more chunk."""
     if not isinstance(known, dict) or not isinstance(value, dict):
         return value
     names = dict.fromkeys([*known, *value])
@@ -66,23 +67,23 @@ def merged_logprobs(known: Any, value: Any) -> Any:
 
 
 def whole_message(message: Mapping[str, Any]) -> dict[str, Any]:
-    """A message as a whole reply has it, whichever way it came: null fields left out but for the content."""
+    """Return a message as a whole reply has it, streamed or not: null fields left out but for the content."""
     whole = {"role": "assistant", "content": None, **message}
     calls = whole.get("tool_calls")
     if isinstance(calls, list):
         # "index" is how a stream's fragments find each other.
         whole["tool_calls"] = [_without_index(call) for call in calls]
         whole["content"] = whole["content"] or None
-    return {name: _mended(value) for name, value in whole.items() if value is not None or name == "content"}
+    return {name: _joined(value) for name, value in whole.items() if value is not None or name == "content"}
 
 
-def mended(text: str) -> str:
-    r"""The text with the halves of a character that came apart joined; a lone half becomes U+FFFD.
+def join_surrogates(text: str) -> str:
+    r"""Return the text with the halves of a character that came apart joined; a lone half becomes U+FFFD.
 
     JSON spells a character beyond U+FFFF as two escapes, which a stream may cut apart; no file and no
     screen takes half a character.
 
-    >>> mended("\ud83d" + "\ude00") == "\U0001f600", mended("half: \ud83d")
+    >>> join_surrogates("\ud83d" + "\ude00") == "\U0001f600", join_surrogates("half: \ud83d")
     (True, 'half: \ufffd')
     """
     if text.isascii():
@@ -94,18 +95,18 @@ def _without_index(call: Any) -> Any:
     return {k: v for k, v in call.items() if k != "index"} if isinstance(call, dict) else call
 
 
-def _mended(value: Any) -> Any:
+def _joined(value: Any) -> Any:
     if isinstance(value, str):
-        return mended(value)
+        return join_surrogates(value)
     if isinstance(value, list):
-        return [_mended(part) for part in value]
+        return [_joined(part) for part in value]
     if isinstance(value, dict):
-        return {mended(name): _mended(part) for name, part in value.items()}
+        return {join_surrogates(name): _joined(part) for name, part in value.items()}
     return value
 
 
 def _merge_parts(parts: list[dict[str, Any]], pieces: list[Any], *, joined: tuple[str, ...]) -> None:
-    """Adds fragments to the parts they continue: the same index and, where given, the same type."""
+    """Add fragments to the parts they continue: the same index and, where given, the same type."""
     for piece in pieces:
         if not isinstance(piece, dict):
             raise TypeError("a fragment is not an object")
@@ -143,7 +144,7 @@ class MalformedReplyError(ValueError):
 
 
 def _discard(_text: str) -> None:
-    """Where text goes that nobody waits for."""
+    """Discard text that no caller shows."""
 
 
 class ReplyReader:
@@ -151,7 +152,7 @@ class ReplyReader:
 
     Args:
         on_text: Called with each piece of the first choice's text as it arrives.
-        clock: Tells UTC epoch seconds.
+        clock: Returns UTC epoch seconds.
     """
 
     def __init__(
@@ -162,7 +163,7 @@ class ReplyReader:
         self.restart()
 
     def restart(self) -> None:
-        """Forgets a failed attempt, all of it."""
+        """Forget a failed attempt, all of it."""
         self._began = time.perf_counter()
         self._choices: dict[int, dict[str, Any]] = {}
         self._usage: Mapping[str, Any] | None = None
@@ -190,13 +191,13 @@ class ReplyReader:
         return cost_reported(None if self._cache_hit else self._usage)
 
     def read_headers(self, headers: Mapping[str, str]) -> None:
-        """Takes the generation's id and what OpenRouter's response caching did."""
+        """Take the generation's id and what OpenRouter's response caching did."""
         self.generation_id = headers.get("x-generation-id")
         self._cache_hit = headers.get("x-openrouter-cache-status", "").upper() == "HIT"
         self._source_id = headers.get("x-openrouter-cache-source-id")
 
     def read_line(self, line: str) -> bool:
-        """Reads one line of an event stream; True at the end marker.
+        """Read one line of an event stream; True at the end marker.
 
         Comments (``: OPENROUTER PROCESSING``) and other fields than ``data`` are passed over (the
         Event Streams standard).
@@ -222,7 +223,7 @@ class ReplyReader:
         return False
 
     def read_body(self, body: bytes) -> None:
-        """Reads a whole reply; padding before the JSON (blank lines, comments) is passed over.
+        """Read a whole reply; padding before the JSON (blank lines, comments) is passed over.
 
         Raises:
             MalformedReplyError: It isn't a chat completion.
@@ -243,7 +244,7 @@ class ReplyReader:
         self._show()
 
     def answer(self) -> Answer:
-        """The answer as far as it has arrived; `Answer.complete` says if it is proven whole."""
+        """Return the answer as far as it has arrived; `Answer.complete` says if it is proven whole."""
         return Answer(
             choices=tuple(_choice(self._choices[index]) for index in sorted(self._choices)),
             model=self._model,
@@ -290,11 +291,11 @@ class ReplyReader:
         if "\ud800" <= text[-1:] <= "\udbff":  # half a character: the next piece brings the other
             text, self._held = text[:-1], text[-1]
         if text:
-            self._on_text(mended(text))
+            self._on_text(join_surrogates(text))
 
 
 def lines_of(chunks: Iterable[bytes]) -> Iterator[str]:
-    """The lines of an event stream, without their ends.
+    """Return the lines of an event stream, without their ends.
 
     Lines end as the Event Streams standard has it. The client's own lines end at U+2028 and U+0085
     too, which JSON may hold as they are, so that chunks with such text would be torn.
@@ -332,7 +333,7 @@ def _object(text: str) -> dict[str, Any]:
 
 
 def _error_of(reply: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """The error that a reply or chunk carries at its top or in a choice; None when there is none."""
+    """Return the error that a reply or chunk carries at its top or in a choice; None when there is none."""
     for part in (reply, *(reply.get("choices") or ())):
         error = part.get("error")
         if error:
@@ -356,8 +357,8 @@ def _choice(parts: Mapping[str, Any]) -> Choice:
 def _usage(block: Mapping[str, Any] | None) -> Usage | None:
     if block is None:
         return None
-    prompt = _mapping(block.get("prompt_tokens_details"))
-    completion = _mapping(block.get("completion_tokens_details"))
+    prompt = as_mapping(block.get("prompt_tokens_details"))
+    completion = as_mapping(block.get("completion_tokens_details"))
     return Usage(
         prompt_tokens=_count(block.get("prompt_tokens")),
         completion_tokens=_count(block.get("completion_tokens")),
@@ -389,12 +390,8 @@ def cost_reported(usage: Mapping[str, Any] | None) -> Cost:
 
 
 def _prompt_cost_usd(block: Mapping[str, Any] | None) -> Decimal | None:
-    details = _mapping(_mapping(block).get("cost_details"))
+    details = as_mapping(as_mapping(block).get("cost_details"))
     return decimal_usd(details.get("upstream_inference_prompt_cost"))
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
 
 
 def _count(value: Any) -> int | None:

@@ -6,8 +6,9 @@ from decimal import Decimal
 
 import pytest
 
+from or_cache_magic.core.chat import asked_models
 from or_cache_magic.core.tokens import TokenRange
-from or_cache_magic.money.estimate import asked_models, estimate, hides, writes_for_1h
+from or_cache_magic.money.estimate import estimate, hides, writes_for_1h
 from or_cache_magic.money.listings import Endpoint, ModelListing, ModelPricing
 from or_cache_magic.money.price import read_price
 
@@ -295,7 +296,9 @@ def test_estimate__says_when_the_list_does_not_tell_the_hour():
     )
     told = estimate({"model": "a/b", "max_tokens": 9}, TOKENS, [listed(endpoint(night))], NOW_S)
     assert (told.low_usd, told.high_usd) == (None, None)
-    assert told.unknown_why == "the price of a/b changes by the hour, and the list does not have the next rate"
+    assert (
+        told.unknown_why == "the price of a/b changes by the hour, and the list does not have the next rate"
+    )
     assert hides(listed(endpoint(night)), TOKENS, NOW_S)
     assert not hides(listed(endpoint(night)), TOKENS, NOW_S + 8 * 3600)
     assert not hides(listed(endpoint(read_price({"prompt": "-1", "completion": "-1"}))), TOKENS, NOW_S)

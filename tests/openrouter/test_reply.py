@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from or_cache_magic.core.records import UNKNOWN_COST, Cost, Usage
-from or_cache_magic.openrouter.reply import MalformedReplyError, ReplyReader, lines_of, mended
+from or_cache_magic.openrouter.reply import MalformedReplyError, ReplyReader, join_surrogates, lines_of
 
 USAGE = {
     "prompt_tokens": 17,
@@ -133,15 +133,15 @@ def test_draft__replaces_a_lone_half_of_a_character():
 
 
 @given(st.text(WHOLE_LETTERS))
-def test_mended__leaves_whole_text_alone(value):
+def test_join_surrogates__leaves_whole_text_alone(value):
     """Text without halves of characters is not changed in any way."""
-    assert mended(value) == value
+    assert join_surrogates(value) == value
 
 
 @given(st.text(WHOLE_LETTERS + "\ud83d\ude00\udbff\udc00"))
-def test_mended__can_always_be_written(value):
-    """What is mended can be encoded."""
-    assert mended(value).encode().decode() == mended(value)
+def test_join_surrogates__can_always_be_written(value):
+    """What comes of it can be encoded."""
+    assert join_surrogates(value).encode().decode() == join_surrogates(value)
 
 
 def test_draft__assembles_tool_calls_from_fragments():
