@@ -91,6 +91,20 @@ def _reply(body, content_type="text/event-stream", status="200 OK", **headers) -
     return "\r\n".join([*lines, "", ""]).encode() + (body.encode() if isinstance(body, str) else body)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _one_root(tmp_path_factory):
+    """Has clients trust one certificate: to read all of them takes longer than an ask of the simulator."""
+    import certifi
+
+    end = "-----END CERTIFICATE-----\n"
+    roots = Path(certifi.where()).read_text(encoding="utf-8")
+    one = tmp_path_factory.mktemp("roots") / "one.pem"
+    one.write_text(roots.partition(end)[0] + end, encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("SSL_CERT_FILE", str(one))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch):
     for name in os.environ:
