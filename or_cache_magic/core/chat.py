@@ -9,16 +9,22 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 __all__ = [
+    "MEDIA",
     "as_list",
     "as_mapping",
     "asked_model",
     "asked_models",
     "billed_apart",
+    "has_media",
     "last_prompt",
+    "messages_of",
     "system_prompt",
 ]
 
 _SYSTEM_ROLES = ("system", "developer")
+
+MEDIA = ("audio", "images")
+"""What an assistant's message has besides its content, when it was made and not only written."""
 
 _SEARCHES = ("web_search_options", "x_search_filter")
 _FREE_PLUGINS = frozenset(
@@ -53,9 +59,14 @@ def asked_model(body: Mapping[str, Any]) -> str | None:
     return None
 
 
+def messages_of(body: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the messages of a request, without what is none."""
+    return [message for message in as_list(body.get("messages")) if isinstance(message, Mapping)]
+
+
 def last_prompt(body: Mapping[str, Any]) -> str:
     """Return the text of the last user message, its text parts joined; empty when there is none."""
-    for message in reversed(_messages(body)):
+    for message in reversed(messages_of(body)):
         if message.get("role") == "user":
             return _text(message.get("content"))
     return ""
@@ -63,10 +74,16 @@ def last_prompt(body: Mapping[str, Any]) -> str:
 
 def system_prompt(body: Mapping[str, Any]) -> str | None:
     """Return the text of the first system (or developer) message; None when there is none."""
-    for message in _messages(body):
+    for message in messages_of(body):
         if message.get("role") in _SYSTEM_ROLES:
             return _text(message.get("content"))
     return None
+
+
+def has_media(message: Mapping[str, Any]) -> bool:
+    """Return whether a message has more than text: images, audio, video, files, what is not known here."""
+    parts = as_list(message.get("content"))
+    return any(as_mapping(part).get("type") != "text" for part in parts) or any(map(message.get, MEDIA))
 
 
 def billed_apart(body: Mapping[str, Any]) -> str:
@@ -88,10 +105,6 @@ def billed_apart(body: Mapping[str, Any]) -> str:
     if other or body.get("stop_server_tools_when"):
         return f"the tool {str(other[0])[:40]} is billed apart" if other else "server tools are billed apart"
     return ""
-
-
-def _messages(body: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    return [message for message in as_list(body.get("messages")) if isinstance(message, Mapping)]
 
 
 def _text(content: Any) -> str:

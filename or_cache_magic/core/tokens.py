@@ -18,6 +18,8 @@ from operator import mul
 from string import ascii_lowercase, ascii_uppercase, digits, punctuation
 from typing import Any, Final, NamedTuple
 
+from or_cache_magic.core.chat import MEDIA, as_list, as_mapping, has_media, messages_of
+
 __all__ = ["TokenRange", "request_tokens", "text_tokens"]
 
 
@@ -156,10 +158,7 @@ _ADD_NOTHING: Final = frozenset(
 _TOOLS: Final = ("tools", "functions", "response_format")
 """Where a request says what the model may call, and in what form it answers."""
 
-_MEDIA: Final = ("audio", "images")
-"""What an assistant's message holds besides text, when it was made and not only written."""
-
-_NOT_AS_JSON: Final = frozenset({"role", "content", "cache_control", *_MEDIA})
+_NOT_AS_JSON: Final = frozenset({"role", "content", "cache_control", *MEDIA})
 """What of a message isn't read as JSON: its texts and media are counted apart, the rest isn't read."""
 
 
@@ -215,7 +214,7 @@ def request_tokens(body: Mapping[str, Any]) -> TokenRange:
     here and not counted: a provider's own hidden prompt, and what OpenRouter cuts out of the middle of
     a request that is too long for its model.
     """
-    messages = [message for message in body.get("messages") or () if isinstance(message, Mapping)]
+    messages = messages_of(body)
     said = [text_tokens(text) for message in messages for text in _texts(message.get("content"))]
     rest = [text_tokens(text) for text in _json_texts(body, messages)]
     with_tools = any(body.get(name) for name in _TOOLS)
@@ -246,9 +245,9 @@ def stretch(model: str) -> float:
 def _texts(content: Any) -> Iterator[str]:
     """Yield the texts of a message's content."""
     parts = [{"text": content}] if isinstance(content, str) else content
-    for part in parts if isinstance(parts, (list, tuple)) else ():
-        if isinstance(part, Mapping) and isinstance(part.get("text"), str):
-            yield part["text"]
+    for part in as_list(parts):
+        if isinstance(text := as_mapping(part).get("text"), str):
+            yield text
 
 
 def _json_texts(body: Mapping[str, Any], messages: list[Mapping[str, Any]]) -> Iterator[str]:
@@ -267,17 +266,10 @@ def _is_bounded(body: Mapping[str, Any], messages: list[Mapping[str, Any]]) -> b
     models = f"{body.get('model')} {body.get('models')}"
     if body.get("preset") or body.get("web_search_options") or "@preset/" in models or ":online" in models:
         return False
-    plugins = [plugin for plugin in body.get("plugins") or () if isinstance(plugin, Mapping)]
+    plugins = [plugin for plugin in as_list(body.get("plugins")) if isinstance(plugin, Mapping)]
     if any(plugin.get("id") not in _ADD_NOTHING and plugin.get("enabled") is not False for plugin in plugins):
         return False
-    tools = [tool for tool in body.get("tools") or () if isinstance(tool, Mapping)]
+    tools = [tool for tool in as_list(body.get("tools")) if isinstance(tool, Mapping)]
     if any(tool.get("type") != "function" for tool in tools):
         return False
-    return not any(_has_media(message) for message in messages)
-
-
-def _has_media(message: Mapping[str, Any]) -> bool:
-    content = message.get("content")
-    parts = content if isinstance(content, (list, tuple)) else ()
-    strange = any(not isinstance(part, Mapping) or part.get("type") != "text" for part in parts)
-    return strange or any(message.get(name) for name in _MEDIA)
+    return not any(has_media(message) for message in messages)

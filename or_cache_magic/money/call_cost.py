@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from itertools import product
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from or_cache_magic.core.chat import asked_models, billed_apart
+from or_cache_magic.core.chat import asked_models, billed_apart, has_media, messages_of
 from or_cache_magic.core.units import ZERO_USD
 from or_cache_magic.money.estimate import BILLED_WITHIN_S, routable, why_more_than_tokens
 
@@ -53,9 +53,9 @@ def tokens_cost(call: CompletedCall) -> Decimal | None:
     if usage.prompt_tokens is None or usage.completion_tokens is None or pricing.listed_s is None:
         return None
     several = len(asked_models(body)) != 1  # another one may have served it
-    if several or abs(call.at_s - pricing.listed_s) > _SAME_LIST_S or billed_apart(body) or _has_media(body):
+    if several or abs(call.at_s - pricing.listed_s) > _SAME_LIST_S:
         return None
-    if why_more_than_tokens(pricing, body):
+    if billed_apart(body) or why_more_than_tokens(pricing, body) or any(map(has_media, messages_of(body))):
         return None
     amounts = {_total(usage, price, for_1h=for_1h) for price, for_1h in _readings(call)}
     return amounts.pop() if len(amounts) == 1 else None
@@ -140,13 +140,3 @@ def _prompt_cost(usage: Usage, price: Price, *, for_1h: bool) -> Decimal | None:
         plain -= count or 0
         cost += (count or 0) * (price.prompt if rate is None else rate)
     return cost + plain * price.prompt
-
-
-def _has_media(body: Mapping[str, Any]) -> bool:
-    """Return whether it sends more than text, which may have a price of its own."""
-    messages = body.get("messages")
-    contents = (
-        [m.get("content") for m in messages if isinstance(m, Mapping)] if isinstance(messages, list) else []
-    )
-    parts = [part for content in contents if isinstance(content, (list, tuple)) for part in content]
-    return any(not isinstance(part, Mapping) or part.get("type") != "text" for part in parts)
