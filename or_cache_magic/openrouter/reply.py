@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from or_cache_magic.core.chat import as_mapping
 from or_cache_magic.core.records import UNKNOWN_COST, Answer, Choice, Cost, Usage
-from or_cache_magic.core.units import decimal_usd
+from or_cache_magic.core.units import decimal_usd, read_count
 
 __all__ = [
     "MalformedReplyError",
@@ -360,11 +360,11 @@ def _usage(block: Mapping[str, Any] | None) -> Usage | None:
     prompt = as_mapping(block.get("prompt_tokens_details"))
     completion = as_mapping(block.get("completion_tokens_details"))
     return Usage(
-        prompt_tokens=_count(block.get("prompt_tokens")),
-        completion_tokens=_count(block.get("completion_tokens")),
-        cached_tokens=_count(prompt.get("cached_tokens")),
-        cache_write_tokens=_count(prompt.get("cache_write_tokens")),
-        reasoning_tokens=_count(completion.get("reasoning_tokens")),
+        prompt_tokens=read_count(block.get("prompt_tokens")),
+        completion_tokens=read_count(block.get("completion_tokens")),
+        cached_tokens=read_count(prompt.get("cached_tokens")),
+        cache_write_tokens=read_count(prompt.get("cache_write_tokens")),
+        reasoning_tokens=read_count(completion.get("reasoning_tokens")),
     )
 
 
@@ -392,10 +392,6 @@ def cost_reported(usage: Mapping[str, Any] | None) -> Cost:
 def _prompt_cost_usd(block: Mapping[str, Any] | None) -> Decimal | None:
     details = as_mapping(as_mapping(block).get("cost_details"))
     return decimal_usd(details.get("upstream_inference_prompt_cost"))
-
-
-def _count(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def _str(value: Any) -> str | None:
