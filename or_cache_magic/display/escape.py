@@ -22,12 +22,12 @@ _CONTROL: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 _INFO: Final = re.compile(r"[\w+#.-]+", re.ASCII)
 TICKS: Final = re.compile("`{3,}")
 """What could open or close a fence."""
-SPECIAL: Final = re.compile(r"\\+|[<$]|!\[|\][(:]|~{3,}")
-"""Where something may have to be done outside of code; cheap, for skipping over plain prose."""
+# Alternatives that each begin with one certain character are searched for eight times as fast.
+SPECIAL: Final = re.compile(r"\\\\*|<|\$|!\[|\][(:]|~~~+")
+"""Where something may have to be done outside of code."""
 
 RISKY: Final = re.compile(rf"`|{SPECIAL.pattern}")
 """What printable text has somewhere unless it is harmless as Markdown."""
-
 _MARKUP: Final = {ord(char): f"&#{ord(char)};" for char in "!\"#$&'()*<>@[\\]_`{|}~"}
 
 
@@ -37,6 +37,8 @@ def printable(text: str) -> str:
     Nothing in it can steer a terminal, and it can always be encoded: lone surrogates and the
     controls U+0080…U+009F become ``\ufffd``.
     """
+    if text.isprintable():
+        return text
     if "\r" in text:
         text = text.replace("\r\n", "\n").replace("\r", "\n")
     return _CONTROL.sub(_picture, text)
