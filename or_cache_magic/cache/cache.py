@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from or_cache_magic.cache.completion import Completion
-from or_cache_magic.cache.purge import Purge, entry_filter, purge_filter
 from or_cache_magic.cache.request import Usd, build_ask, parse_limit
 from or_cache_magic.core.callbacks import Callbacks, OnText, OnWait
 from or_cache_magic.core.records import Answer, Ask, EntryFilter, EntryRow, Outcome, Request, Totals
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from typing_extensions import Self
 
+    from or_cache_magic.cache.purge import Purge
     from or_cache_magic.money.budget import BudgetGuard, Limit
     from or_cache_magic.money.cost_control import CostControl
     from or_cache_magic.openrouter.client import Gateway
@@ -43,6 +43,7 @@ _NO_CALLBACKS = Callbacks()
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
+_O = TypeVar("_O", Outcome, None)
 
 
 def key_from_environment() -> str | None:
@@ -202,10 +203,15 @@ class CompletionCache:
             asyncio.CancelledError: The task was cancelled, or the cache closed. If nobody else waits for the
                 answer, the connection was closed, and what had arrived is kept as a partial, with its cost.
         """
-        on_text, on_wait = (_on_the_loop(fields.pop(name, None)) for name in ("on_text", "on_wait"))
+        on_text, on_wait = fields.pop("on_text", None), fields.pop("on_wait", None)
+        callbacks = _NO_CALLBACKS
+        if on_text is not None or on_wait is not None:
+            from or_cache_magic.engine.aio import on_this_loop
+
+            callbacks = Callbacks(on_this_loop(on_text), on_this_loop(on_wait))
         limit = parse_limit(fields.pop("max_cost_usd", None))
         ask = self.prepare(prompt, fields)
-        outcome = await self.arun(ask, Callbacks(on_text, on_wait), max_cost_usd=limit)
+        outcome = await self.arun(ask, callbacks, max_cost_usd=limit)
         return Completion(outcome, ask.request)
 
     def prepare(
@@ -218,7 +224,7 @@ class CompletionCache:
             fields: Other fields of the request, and options too.
             **options: See `request.OPTIONS`.
         """
-        return build_ask(prompt, self.settings, {**options, **fields})
+        return build_ask(prompt, self._settings(), {**options, **fields})
 
     def run(
         self,
@@ -238,7 +244,6 @@ class CompletionCache:
         """
         self._follow(ask.settings)
         guard = self._guard(ask, max_cost_usd, limits)
-        outcome = None
         try:
             if guard is None:
                 outcome = self.engine.ask(ask, callbacks)
@@ -246,9 +251,10 @@ class CompletionCache:
                 with guard:
                     outcome = self.engine.ask(ask, guard.over(callbacks))
                     guard.paid = outcome.paid
-            return self._warned(ask, outcome)
-        finally:
-            self._after(ask, outcome)
+        except BaseException:
+            self._after(ask, None)
+            raise
+        return outcome if outcome.kind == "hit" else self._after(ask, outcome)
 
     async def arun(
         self, ask: Ask, callbacks: Callbacks = _NO_CALLBACKS, *, max_cost_usd: Decimal | None = None
@@ -256,7 +262,6 @@ class CompletionCache:
         """`run` for a task of an event loop; see `Engine.aask`."""
         self._follow(ask.settings)
         guard = self._guard(ask, max_cost_usd)
-        outcome = None
         try:
             if guard is None:
                 outcome = await self.engine.aask(ask, callbacks)
@@ -264,9 +269,10 @@ class CompletionCache:
                 with guard:
                     outcome = await self.engine.aask(ask, guard.over(callbacks))
                     guard.paid = outcome.paid
-            return self._warned(ask, outcome)
-        finally:
-            self._after(ask, outcome)
+        except BaseException:
+            self._after(ask, None)
+            raise
+        return outcome if outcome.kind == "hit" else self._after(ask, outcome)
 
     def peek(self, ask: Ask) -> tuple[EntryRow | None, str]:
         """Return the entry that would be served, and why a call would be made instead; sends nothing."""
@@ -319,6 +325,7 @@ class CompletionCache:
             since: Stored in the last so many seconds, or ``"7d"``.
             limit: At most so many rows.
         """
+        from or_cache_magic.cache.purge import entry_filter
         from or_cache_magic.display.frames import entries_frame
 
         self.ledger.flush()
@@ -387,10 +394,14 @@ class CompletionCache:
         Raises:
             OptionError: No condition at all, or `all` with another.
         """
+        from or_cache_magic.cache.purge import purge_filter
+
         return purge_filter(self.clock(), keys, **conditions)
 
     def preview(self, chosen: EntryFilter) -> Purge:
         """Return what a purge would remove."""
+        from or_cache_magic.cache.purge import Purge
+
         self.ledger.flush()
         goes = self.store.weigh(chosen)
         # Making room on this disk does not concern the shared tier.
@@ -477,23 +488,24 @@ class CompletionCache:
             return None
         return self.money.guard(ask.settings, max_cost_usd, limits)
 
-    def _after(self, ask: Ask, outcome: Outcome | None) -> None:
-        """Note what is to be written, and reconciled, after an ask; None is one that failed."""
-        if outcome is None or outcome.kind != "hit":
-            self.bought = True
-            if outcome is None or outcome.made_call:
-                self.money.after_call(ask, outcome)
+    def _after(self, ask: Ask, outcome: _O) -> _O:
+        """Have written and reconciled what an ask, not a hit, left; None is one that failed.
 
-    def _warned(self, ask: Ask, outcome: Outcome) -> Outcome:
-        """Return the outcome, with a note where it made the cache grow over its quota."""
-        if outcome.stored and outcome.made_call and (warning := self.quota_warning(ask.settings)):
-            return outcome._replace(notes=(*outcome.notes, warning))
+        Returns:
+            The outcome, with a note where it made the cache grow over its quota.
+        """
+        self.bought = True
+        if outcome is None or outcome.made_call:
+            self.money.after_call(ask, outcome)
+            if outcome is not None and outcome.stored and (warning := self.quota_warning(ask.settings)):
+                return outcome._replace(notes=(*outcome.notes, warning))
         return outcome
 
     def _prompt_cache_saved(self, request: Request, answer: Answer) -> Decimal | None:
         return self.money.prompt_cache_saved(request, answer)
 
     def _fetch(self, path: str, **options: Any) -> Any:
+        self._follow(self._settings())  # whoever wants statistics may not have asked before
         return self._open_gateway().fetch(path, **options)
 
     def _open_gateway(self) -> Gateway:
@@ -507,17 +519,3 @@ class CompletionCache:
                     timeout_s=lambda: self._in_force.timeout_s,
                 )
             return self._gateway
-
-
-def _on_the_loop(show: Callable[[str], None] | None) -> Callable[[str], None] | None:
-    """Return `show`, to be called from another thread and done on this task's event loop."""
-    if show is None:
-        return None
-    import asyncio
-
-    loop = asyncio.get_running_loop()
-
-    def shown(text: str) -> None:
-        loop.call_soon_threadsafe(show, text)
-
-    return shown

@@ -15,7 +15,7 @@ from typing import Final, Generic, TypeVar
 from or_cache_magic.core.callbacks import Cancel
 from or_cache_magic.engine.single_flight import Flight, SingleFlight
 
-__all__ = ["SIZE", "AsyncFlights"]
+__all__ = ["SIZE", "AsyncFlights", "on_this_loop"]
 
 T = TypeVar("T")
 
@@ -118,3 +118,15 @@ class AsyncFlights(Generic[T]):
             if flight.started and flight.cancel is not None and flight.cancel.is_set:
                 await asyncio.wait((done,), timeout=_CANCELLED_WAIT_S)
             raise
+
+
+def on_this_loop(show: Callable[[str], None] | None) -> Callable[[str], None] | None:
+    """Return `show`, to be called from another thread and done on this task's event loop."""
+    if show is None:
+        return None
+    loop = asyncio.get_running_loop()
+
+    def shown(text: str) -> None:
+        loop.call_soon_threadsafe(show, text)
+
+    return shown

@@ -9,6 +9,7 @@ from decimal import Decimal
 import pytest
 
 from or_cache_magic.cache.request import build_request
+from or_cache_magic.core.records import Request
 from or_cache_magic.errors import BudgetError, OptionError, StreamBrokenError, UpstreamError
 from or_cache_magic.simulator import scenario
 from or_cache_magic.tables.batch import warm
@@ -216,6 +217,16 @@ def test_estimate__prices_are_fetched_once_and_kept(open_cache, sim):
     second = open_cache(sim, api_key=None)
     assert second.money.estimate(build_request(body, second.settings)) == before
     assert fetched(sim) == []
+
+
+@pytest.mark.parametrize("attribution", [True, False])
+def test_estimate__is_fetched_under_the_settings_in_force(open_cache, sim, attribution):
+    """Prices that are looked up before anything was asked are looked up as the settings say."""
+    cache = open_cache(sim, attribution=attribution)
+    body = {"model": "openai/gpt-4o-mini", "messages": [{"role": "user", "content": "Hi"}]}
+    cache.money.estimate(Request(body, base_url=sim.base_url))
+    assert fetched(sim)
+    assert {"x-openrouter-title" in one.headers for one in sim.requests} == {attribution}
 
 
 def test_estimate__offline_asks_nobody(open_cache, sim):
