@@ -1,4 +1,4 @@
-"""Fills the completion cache from a list of prompts: several at a time, each on its own, resumable."""
+"""Fill the completion cache from a list of prompts: several at a time, each on its own, resumable."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ import json
 import os
 import queue
 import warnings
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from or_cache_magic.cache.request import Usd, parse_limit
 from or_cache_magic.core.callbacks import Callbacks, Cancel
 from or_cache_magic.core.policy import why_no_lookup
-from or_cache_magic.core.records import FREE, MADE_CALL, UNKNOWN_COST, Ask, AskKind, Cost, Outcome, Request
-from or_cache_magic.core.units import ZERO_USD, format_usd
+from or_cache_magic.core.records import FREE, MADE_CALL, UNKNOWN_COST, AskKind, Cost, Request
+from or_cache_magic.core.units import ZERO_USD, format_count, format_sum
 from or_cache_magic.errors import OptionError, OrCacheError, RequestError, UpstreamError
 
 if TYPE_CHECKING:
+    from decimal import Decimal
+
     import pandas as pd
 
     from or_cache_magic.cache.cache import CompletionCache
     from or_cache_magic.money.budget import Limit
 
-__all__ = ["COLUMNS", "Prompt", "Row", "Warmed", "fill", "options_and_params", "read_prompts", "warm"]
+__all__ = ["COLUMNS", "Prompt", "Row", "read_prompts", "warm"]
 
 
 class Prompt(NamedTuple):
@@ -69,8 +69,8 @@ _FORMS: Final = (
 )
 
 
-def read_prompts(source: Any, folder: Path | None = None) -> list[Prompt]:
-    """The prompts of a file or a variable.
+def read_prompts(source: Any) -> list[Prompt]:
+    """Return the prompts of a file or a variable.
 
     A table (DataFrame, ``.csv``) has a column ``prompt``, and may have ``model``, ``system`` and ``tag``; its
     other columns are not sent. A list (list, tuple, Series, generator, ``.jsonl`` with one item a line) has
@@ -80,15 +80,13 @@ def read_prompts(source: Any, folder: Path | None = None) -> list[Prompt]:
 
     Args:
         source: A path, or anything above that is no text.
-        folder: Where a relative path begins; None is the current folder.
 
     Raises:
         OptionError: It can't be read, or is nothing of the kind.
         RequestError: An item is no prompt; the message says which.
     """
     if isinstance(source, (str, os.PathLike)):
-        path = (folder or Path()) / Path(source).expanduser()
-        return list(_from_file(path))
+        return list(_from_file(Path(source).expanduser()))
     if hasattr(source, "columns"):
         return list(_from_table(source.columns, source.itertuples(index=False, name=None), "row"))
     if isinstance(source, Mapping) or not isinstance(source, Iterable):
@@ -97,12 +95,6 @@ def read_prompts(source: Any, folder: Path | None = None) -> list[Prompt]:
             "give a list, a Series, a DataFrame with a column prompt, or a file",
         )
     return [_prompt(item, f"item {at}") for at, item in enumerate(source)]
-
-
-def options_and_params(fields: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The arguments of `CompletionCache.ask` among these, and the other fields of the request."""
-    options = {name: value for name, value in fields.items() if name in _OPTIONS}
-    return options, {name: value for name, value in fields.items() if name not in _OPTIONS}
 
 
 def _from_file(path: Path) -> Iterator[Prompt]:
@@ -174,11 +166,17 @@ def _prompt(item: Any, place: str) -> Prompt:
     asked = [fields.pop(name) for name in ("prompt", "messages") if name in fields]
     if len(asked) != 1 or not _is_prompt(asked[0]):
         raise RequestError(f"{place} is no prompt: {_shown(item)} {_NOTHING_SENT}", _FORMS)
-    options, params = options_and_params(fields)
+    options, params = _options_and_params(fields)
     for name, value in options.items():
         if value is not None and not _fits(name, value):
             raise RequestError(f"{place}: {name} can't be {_shown(value)} {_NOTHING_SENT}", _FORMS)
     return Prompt(asked[0], options, params)
+
+
+def _options_and_params(fields: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the arguments of `CompletionCache.ask` among these, and the other fields of the request."""
+    options = {name: value for name, value in fields.items() if name in _OPTIONS}
+    return options, {name: value for name, value in fields.items() if name not in _OPTIONS}
 
 
 def _fits(name: str, value: Any) -> bool:
@@ -207,7 +205,7 @@ _TICK_S: Final = 0.2
 
 
 class Row(NamedTuple):
-    """What one request of the list came to.
+    """The result of one request of the list.
 
     Attributes:
         key: 64 hex digits; empty where the request can't be made.
@@ -222,117 +220,122 @@ class Row(NamedTuple):
     error: str = ""
 
 
-class Warmed(NamedTuple):
-    """What a list came to; `rows` in its order, without those that an interrupt left undone."""
-
-    rows: Sequence[Row]
-    wanted: int
-
-    @property
-    def summary(self) -> str:
-        """One line: ``1,000 prompts · 940 cached · 58 bought for $0.31 · 2 failed``."""
-        kinds = Counter(row.kind for row in self.rows)
-        bought = [row.cost.usd for row in self.rows if row.kind in MADE_CALL and row.kind != "failed"]
-        known = [usd for usd in bought if usd is not None]
-        at_least = "≥ " if len(known) < len(bought) else ""
-        cached = len(self.rows) - len(bought) - kinds["failed"]
-        lost = sum(bool(row.error) for row in self.rows) - kinds["failed"]
-        parts = [
-            f"{self.wanted:,} prompt{'' if self.wanted == 1 else 's'}",
-            f"{cached:,} cached",
-            f"{len(bought):,} bought"
-            + (f" for {at_least}{format_usd(sum(known, ZERO_USD))}" if bought else ""),
-            f"{lost:,} of them not stored" if lost else "",
-            f"{kinds['failed']:,} failed" if kinds["failed"] else "",
-            f"{left:,} not asked: run it again" if (left := self.wanted - len(self.rows)) else "",
-        ]
-        return " · ".join(filter(None, parts))
-
-    def frame(self, index: Any = None) -> pd.DataFrame:
-        """One row a request, with `COLUMNS`; ``cost_usd`` is NaN where it is unknown."""
-        import pandas as pd
-
-        rows = [
-            (r.key, r.kind, float("nan") if r.cost.usd is None else float(r.cost.usd), r.error)
-            for r in self.rows
-        ]
-        frame: pd.DataFrame = pd.DataFrame(rows, index=index, columns=list(COLUMNS)).astype(
-            {"key": "str", "kind": "str", "cost_usd": "float64", "error": "str"}
-        )
-        return frame
-
-
-def fill(
-    prompts: Sequence[Prompt],
-    make: Callable[[Prompt], Ask],
-    run: Callable[[Ask, Callbacks], Outcome],
+def warm(
+    cache: CompletionCache,
+    source: Any,
     *,
     workers: int = 8,
     progress: bool = True,
+    max_cost_usd: Usd | None = None,
     before_send: Callable[[Request], None] | None = None,
-    tell: Callable[[str], None],
-) -> Warmed:
-    """Asks for each prompt, so many at a time. What fails is in its row, and stops no other.
+    tell: Callable[[str], None] | None = None,
+    **asked: Any,
+) -> pd.DataFrame:
+    """Fill the cache from a list of prompts, and return the result of each; see `COLUMNS`.
 
-    What is stored already is free, so that a list can be run again after an interrupt or a failure.
-    Where OpenRouter refuses the key or the credits nothing more is sent.
+    What is stored already is free: after an interrupt or a failure, run it again. One that fails stops no
+    other; its error is in its row. Where OpenRouter refuses the key or the credits nothing more is sent.
 
     Args:
-        prompts: What to ask.
-        make: Returns the ask of a prompt.
-        run: Asks; called from several threads.
+        cache: What is filled.
+        source: A list, Series or DataFrame, or a ``.txt``, ``.jsonl`` or ``.csv`` file; see
+            `read_prompts`. The table has the index of a Series or DataFrame.
         workers: How many are asked at a time.
-        progress: Whether a bar is shown, where one can be.
-        before_send: See `callbacks.Callbacks.before_send`; what it raises is that row's error.
-        tell: Takes the summary, also when it is interrupted.
+        progress: Whether a bar is shown, where one can be, and the summary printed.
+        max_cost_usd: The most that the whole list may cost: a prompt that may go over it fails unsent.
+            The settings' budgets hold besides.
+        before_send: Called with each request that is about to be sent, from several threads; an
+            `OrCacheError` that it raises is that row's, and nothing is sent.
+        tell: Takes the summary instead of printing it, also when the list is interrupted.
+        **asked: The arguments of `ask`, for the prompts that don't have their own.
 
     Raises:
-        OptionError: There can't be so many workers.
+        OptionError: The source can't be read, or there can't be so many workers; nothing was sent.
+        RequestError: An item of it is no prompt; nothing was sent.
         KeyboardInterrupt: As it came. The calls under way are ended at once; what was bought is kept.
     """
     if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
         raise OptionError(f"workers {workers!r} is no number from 1 up (nothing was sent)", "8 is a good one")
-    cancel = Cancel()
-    gate = _Gate(before_send)
-    callbacks = Callbacks(before_send=gate, cancel=cancel)
-    futures: list[Future[Row]] = []
-    done: queue.SimpleQueue[Future[Row]] = queue.SimpleQueue()
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="or-cache-warm")
+    batch = _Batch(cache, asked, parse_limit(max_cost_usd), before_send)
+    prompts = read_prompts(source)
+    rows: list[Row] = []
     try:
-        with _bar(len(prompts), shown=progress) as advance:
-            for prompt in prompts:
-                future = pool.submit(_row, prompt, make, run, callbacks, gate)
-                futures.append(future)
-                future.add_done_callback(done.put)
-            for _ in prompts:
-                _next(done).result()
-                advance()
+        batch.run(prompts, rows, workers=workers, progress=progress)
     finally:
-        cancel.set()
-        pool.shutdown(cancel_futures=True)
-        rows = [future.result() for future in futures if not future.cancelled() and not future.exception()]
-        warmed = Warmed(rows, len(prompts))
-        tell(warmed.summary)
-    return warmed
+        if tell is not None or progress:
+            (tell or print)(_summary(rows, len(prompts)))
+    return _frame(rows, source.index if hasattr(source, "iloc") else None)
 
 
-def _next(done: queue.SimpleQueue[Future[Row]]) -> Future[Row]:
-    while True:
-        try:
-            return done.get(timeout=_TICK_S)
-        except queue.Empty:
-            continue
+class _Batch:
+    """The asks of one list. Thread-safe.
 
+    Args:
+        cache: What is filled.
+        asked: The arguments of `CompletionCache.ask` that all prompts share.
+        limit_usd: The most that the list may cost; None is no limit.
+        before_send: See `warm`.
+    """
 
-class _Gate:
-    """Lets requests through until OpenRouter has refused the key or the credits."""
+    def __init__(
+        self,
+        cache: CompletionCache,
+        asked: Mapping[str, Any],
+        limit_usd: Decimal | None,
+        before_send: Callable[[Request], None] | None,
+    ) -> None:
+        self._cache = cache
+        self._options, self._params = _options_and_params(asked)
+        self._limits: list[Limit] = []
+        if limit_usd is not None:
+            from or_cache_magic.money.budget import BudgetTracker, Limit
 
-    def __init__(self, before_send: Callable[[Request], None] | None) -> None:
+            self._limits.append(Limit("this list's max_cost_usd", limit_usd, BudgetTracker()))
         self._before_send = before_send
+        self._cancel = Cancel()
+        self._callbacks = Callbacks(before_send=self._allow, cancel=self._cancel)
         self._refusal: UpstreamError | None = None
 
-    def __call__(self, request: Request) -> None:
-        """Raises what forbids to send."""
+    def run(self, prompts: Sequence[Prompt], rows: list[Row], *, workers: int, progress: bool) -> None:
+        """Ask for each prompt, so many at a time; put into `rows` what each came to, in their order."""
+        done: queue.SimpleQueue[Future[Row]] = queue.SimpleQueue()
+        futures: list[Future[Row]] = []
+        pool = ThreadPoolExecutor(workers, thread_name_prefix="or-cache-warm")
+        try:
+            with _bar(len(prompts), shown=progress) as advance:
+                for prompt in prompts:
+                    future = pool.submit(self._row, prompt)
+                    futures.append(future)
+                    future.add_done_callback(done.put)
+                for _ in prompts:
+                    _next(done).result()
+                    advance()
+        finally:
+            self._cancel.set()
+            pool.shutdown(cancel_futures=True)
+            rows += [f.result() for f in futures if not f.cancelled() and not f.exception()]
+
+    def _row(self, prompt: Prompt) -> Row:
+        ask = None
+        params, options = {**self._params, **prompt.params}, {**self._options, **prompt.options}
+        try:
+            ask = self._cache.prepare(prompt.prompt, params, **options)
+            barred = why_no_lookup(ask.request, ask.policy)
+            if barred is not None:
+                raise OptionError(f"its answer would not be stored: {barred} (nothing was sent)")
+            outcome = self._cache.run(ask, self._callbacks, limits=self._limits)
+        except OrCacheError as exc:
+            cost = FREE
+            if isinstance(exc, UpstreamError):
+                if exc.status in _REFUSES_ALL:
+                    self._refusal = self._refusal or exc
+                cost = UNKNOWN_COST if exc.cost_usd is None else Cost(exc.cost_usd, "reported")
+            return Row(ask.key.digest if ask else "", "failed", cost, str(exc.args[0]))
+        error = f"not stored: {outcome.not_stored}" if outcome.not_stored else ""
+        return Row(outcome.key.digest, outcome.kind, outcome.answer.cost, error)
+
+    def _allow(self, request: Request) -> None:
+        """Raise what forbids to send."""
         if self._refusal is not None:
             raise UpstreamError(
                 f"not sent, since one before was refused: {self._refusal.args[0]}",
@@ -343,37 +346,13 @@ class _Gate:
         if self._before_send is not None:
             self._before_send(request)
 
-    def learn(self, failure: OrCacheError) -> None:
-        """Takes note of how a request failed."""
-        if self._refusal is None and isinstance(failure, UpstreamError) and failure.status in _REFUSES_ALL:
-            self._refusal = failure
 
-
-def _row(
-    prompt: Prompt,
-    make: Callable[[Prompt], Ask],
-    run: Callable[[Ask, Callbacks], Outcome],
-    callbacks: Callbacks,
-    gate: _Gate,
-) -> Row:
-    ask = None
-    try:
-        ask = make(prompt)
-        barred = why_no_lookup(ask.request, ask.policy)
-        if barred is not None:
-            raise OptionError(f"its answer would not be stored: {barred} (nothing was sent)")
-        outcome = run(ask, callbacks)
-    except OrCacheError as exc:
-        gate.learn(exc)
-        cost = Cost(exc.cost_usd, "reported") if isinstance(exc, UpstreamError) else FREE
-        return Row(
-            ask.key.digest if ask else "",
-            "failed",
-            UNKNOWN_COST if cost.usd is None else cost,
-            str(exc.args[0]),
-        )
-    error = f"not stored: {outcome.not_stored}" if outcome.not_stored else ""
-    return Row(outcome.key.digest, outcome.kind, outcome.answer.cost, error)
+def _next(done: queue.SimpleQueue[Future[Row]]) -> Future[Row]:
+    while True:
+        try:
+            return done.get(timeout=_TICK_S)
+        except queue.Empty:
+            continue
 
 
 @contextmanager
@@ -391,60 +370,29 @@ def _bar(total: int, *, shown: bool) -> Iterator[Callable[[], object]]:
         yield bar.update
 
 
-def warm(
-    cache: CompletionCache,
-    source: Any,
-    *,
-    workers: int = 8,
-    progress: bool = True,
-    max_cost_usd: Usd | None = None,
-    before_send: Callable[[Request], None] | None = None,
-    tell: Callable[[str], None] | None = None,
-    **asked: Any,
-) -> pd.DataFrame:
-    """Fills the cache from a list of prompts, and tells what each came to; see `COLUMNS`.
-
-    What is stored already is free: after an interrupt or a failure, run it again. One that fails stops no
-    other; its error is in its row.
-
-    Args:
-        cache: What is filled.
-        source: A list, Series or DataFrame, or a ``.txt``, ``.jsonl`` or ``.csv`` file; see
-            `read_prompts`. The table has the index of a Series or DataFrame.
-        workers: How many are asked at a time.
-        progress: Whether a bar is shown, where one can be, and the summary printed.
-        max_cost_usd: The most that the whole list may cost: a prompt that may go over it fails unsent.
-            The settings' budgets hold besides.
-        before_send: Called with each request that is about to be sent, from several threads; an
-            `OrCacheError` that it raises is that row's, and nothing is sent.
-        tell: Takes the summary instead of printing it.
-        **asked: The arguments of `ask`, for the prompts that don't have their own.
-
-    Raises:
-        OptionError: The source can't be read; nothing was sent.
-        RequestError: An item of it is no prompt; nothing was sent.
-    """
-    options, params = options_and_params(asked)
-    limits: list[Limit] = []
-    if (limit := parse_limit(max_cost_usd)) is not None:
-        from or_cache_magic.money.budget import BudgetTracker, Limit
-
-        limits.append(Limit("this list's max_cost_usd", limit, BudgetTracker()))
-
-    def make(prompt: Prompt) -> Ask:
-        return cache.prepare(prompt.prompt, {**params, **prompt.params}, **{**options, **prompt.options})
-
-    warmed = fill(
-        read_prompts(source),
-        make,
-        partial(cache.run, limits=limits),
-        workers=workers,
-        progress=progress,
-        before_send=before_send,
-        tell=tell or (print if progress else _say_nothing),
-    )
-    return warmed.frame(source.index if hasattr(source, "iloc") else None)
+def _summary(rows: Sequence[Row], wanted: int) -> str:
+    """One line: ``1,000 prompts · 940 cached · 58 bought for $0.31 · 2 failed``."""
+    failed = sum(row.kind == "failed" for row in rows)
+    bought = [row.cost.usd for row in rows if row.kind in MADE_CALL and row.kind != "failed"]
+    known = [usd for usd in bought if usd is not None]
+    paid = format_sum(sum(known, ZERO_USD), unpriced=len(bought) - len(known))
+    lost, left = sum(bool(row.error) for row in rows) - failed, wanted - len(rows)
+    parts = [
+        format_count(wanted, "prompt"),
+        f"{len(rows) - len(bought) - failed:,} cached",
+        f"{len(bought):,} bought" + (f" for {paid}" if bought else ""),
+        f"{lost:,} of them not stored" if lost else "",
+        f"{failed:,} failed" if failed else "",
+        f"{left:,} not asked: run it again" if left else "",
+    ]
+    return " · ".join(filter(None, parts))
 
 
-def _say_nothing(_line: str) -> None:
-    """Where a summary goes that nobody wants."""
+def _frame(rows: Sequence[Row], index: Any) -> pd.DataFrame:
+    """One row a request, with `COLUMNS`; ``cost_usd`` is NaN where it is unknown."""
+    import pandas as pd
+
+    values = [(row.key, row.kind, row.cost.usd, row.error) for row in rows]
+    types = {"key": "str", "kind": "str", "cost_usd": "float64", "error": "str"}
+    frame: pd.DataFrame = pd.DataFrame(values, index=index, columns=list(COLUMNS)).astype(types)
+    return frame
