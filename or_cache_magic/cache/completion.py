@@ -31,7 +31,7 @@ class Completion(str):
     _data: Any
 
     def __new__(cls, outcome: Outcome, request: Request, data: Any = None) -> Self:
-        """The completion of an outcome; `data` is the answer in parsed form, where the caller parsed it."""
+        """Return the completion of an outcome; `data` is the answer as the caller parsed it."""
         self = super().__new__(cls, outcome.answer.text)
         self.outcome = outcome
         self.request = request
@@ -73,7 +73,7 @@ class Completion(str):
 
     @property
     def usage(self) -> Usage | None:
-        """Tokens of the call that bought the answer; None when it did not say."""
+        """Tokens of the call that bought the answer; None if unknown."""
         return self.outcome.answer.usage
 
     @property
@@ -103,7 +103,7 @@ class Completion(str):
         return self._data
 
     def attach(self, data: Any) -> None:
-        """Sets what `data` gives: the answer as the caller parsed it."""
+        """Set what `data` returns: the answer as the caller parsed it."""
         self._data = data
 
     @property

@@ -1,4 +1,4 @@
-"""Who asks: what they are shown while they wait, and how they have a say."""
+"""The caller's side of an ask: what is shown while it waits, how it is checked and cancelled."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ __all__ = ["Callbacks", "Cancel", "Cancelled", "OnText", "OnWait", "Show"]
 
 
 class Cancelled(BaseException):
-    """The work was called off. Like an interrupt it is no error: nothing that handles errors stops it."""
+    """The work was cancelled. Like an interrupt it is no error: nothing that handles errors stops it."""
 
 
 class Cancel:
-    """Says whether work is still wanted, and wakes it when it isn't. Thread-safe; once set, it stays set."""
+    """Cancels work, and wakes it where it is blocked. Thread-safe; once set, it stays set."""
 
     def __init__(self) -> None:
         self._set = threading.Event()
@@ -26,36 +26,36 @@ class Cancel:
 
     @property
     def is_set(self) -> bool:
-        """Whether the work was called off."""
+        """Whether the work was cancelled."""
         return self._set.is_set()
 
     def set(self) -> None:
-        """Calls the work off, and wakes it where it is blocked; returns at once."""
+        """Cancel the work, and wake it where it is blocked; never blocks."""
         with self._lock:
             self._set.set()
             for wake in self._wakers:
                 wake()
 
     def check(self) -> None:
-        """Raises `Cancelled` if the work was called off."""
+        """Raise `Cancelled` if the work was cancelled."""
         if self._set.is_set():
             raise Cancelled
 
     def sleep(self, seconds: float) -> None:
-        """Sleeps; raises `Cancelled` as soon as the work is called off."""
+        """Sleep; raise `Cancelled` as soon as the work is cancelled."""
         if self._set.wait(seconds):
             raise Cancelled
 
     @contextmanager
     def waking(self, wake: Callable[[], None]) -> Iterator[None]:
-        """While the block lasts, `wake` is what wakes the work.
+        """Have `wake` wake the work while the block lasts.
 
         Args:
             wake: Called once, from another thread; neither waits nor raises. It is never called after the
                 block, when what it would wake may be at other work.
 
         Raises:
-            Cancelled: The work was called off before.
+            Cancelled: The work was cancelled before.
         """
         with self._lock:
             self.check()
@@ -82,7 +82,7 @@ class Callbacks(NamedTuple):
         on_wait: Shows, in one line, which other process's identical ask is being waited for.
         before_send: Given the request when nothing can be served at once. An `OrCacheError` that it raises
             is the ask's, and nothing is sent: the place of a budget.
-        cancel: Calls the ask off; None leaves that to an interrupt.
+        cancel: Cancels the ask; None leaves that to an interrupt.
     """
 
     on_text: OnText | None = None
@@ -100,7 +100,7 @@ class Show:
         self.trouble: tuple[str, ...] = ()
 
     def __call__(self, text: str) -> None:
-        """Passes one text on."""
+        """Pass one text on."""
         if self._on_text is None:
             return
         try:

@@ -89,8 +89,7 @@ def has_media(message: Mapping[str, Any]) -> bool:
 def billed_apart(body: Mapping[str, Any]) -> str:
     """Return what a request orders that is billed besides its tokens, as a clause; empty if nothing is.
 
-    Searches, files and tools may be billed even when no token came back, and how many there will be
-    nobody knows.
+    Searches, files and tools may be billed even when no token came back, and their number is unknown.
     """
     named = (body.get("model"), *as_list(body.get("models")))
     if any(":online" in str(name) for name in named) or any(body.get(name) for name in _SEARCHES):

@@ -1,7 +1,7 @@
 """Which requests are the same: what of a request counts, and the digest of it.
 
-Everything in the body is in the key, except what `NOT_IN_KEY` names, so that a parameter nobody here
-has heard of costs a miss and never serves another request's answer. What is in is written by
+Everything in the body is in the key, except what `NOT_IN_KEY` names, so that a parameter unknown
+here costs a miss and never serves another request's answer. What is in is written by
 `canonical` (RFC 8785), with these readings:
 
 * Names are sorted, except inside JSON Schemas and tool parameters, whose order the model sees.
@@ -77,7 +77,7 @@ _URLSAFE: Final = bytes.maketrans(b"-_", b"+/")
 
 
 def request_key(request: Request) -> RequestKey:
-    """The key of a request: two requests have the same key when one's answer may serve the other.
+    """Return the key of a request: two requests have the same key when one's answer may serve the other.
 
     Reads the request and changes nothing in it; safe on any thread.
 
@@ -104,7 +104,7 @@ def request_key(request: Request) -> RequestKey:
 
 
 def system_digest(text: str) -> str:
-    """The 64 hex digits under which the store's index finds the entries of one system prompt.
+    """Return the 64 hex digits under which the store's index finds the entries of one system prompt.
 
     Raises:
         RequestError: The text holds half of a surrogate pair.

@@ -182,7 +182,7 @@ def _schema_violation(schema: Mapping[str, Any], content: str) -> str | None:
             validator(schema, registry=Registry()).iter_errors(json.loads(content))
         )
     except Exception:  # noqa: BLE001 - bad types, patterns, references: each fails in its own library's way
-        # The model was sent this schema and answered; judging by a schema that can't judge helps nobody.
+        # The model was sent this schema and answered; a schema that can't judge refuses nothing.
         return None
     return (
         None if violation is None else f"the answer does not fit its JSON schema ({violation.message[:80]})"

@@ -1,4 +1,4 @@
-"""The values that travel between the rooms: frozen, typed, with a JSON form and a schema number.
+"""The values that travel between the packages: frozen, typed, with a JSON form and a schema number.
 
 A request is what goes on the wire; an answer is what came back; an entry is a kept answer; an
 outcome is what one ask came to. Money is `decimal.Decimal` in US dollars, never a float; unknown
@@ -58,7 +58,7 @@ CostSource = Literal["reported", "generation", "estimated", "unknown"]
 """Where an amount comes from: the reply's ``usage.cost``, ``GET /generation``, the price list, nowhere."""
 
 AskKind = Literal["hit", "shared", "miss", "refresh", "bypass", "coalesced", "replay", "stale", "failed"]
-"""What an ask came to.
+"""The outcome of an ask.
 
 ``hit`` served from the cache instead of a call · ``shared`` the same, from the shared tier ·
 ``miss`` asked because nothing could be served · ``refresh`` asked again on request · ``bypass`` asked
@@ -97,7 +97,7 @@ class Request(NamedTuple):
 
 
 class RequestKey(NamedTuple):
-    """Which request a request is.
+    """Identifies a request.
 
     Attributes:
         digest: 64 hex digits, the store's key.
@@ -226,8 +226,8 @@ class Entry(NamedTuple):
         expires_s: When it stops being served; None is never.
         tags: Labels given by the user.
         notebook: Where it was asked from (a path or name), for browsing; may be empty.
-        bought_by: Who of the team paid for it, as a hash; empty when it did not come from the team.
-        shared: Whether it was found in the team's shared tier just now. Never stored.
+        bought_by: Who of the team paid for it, as a hash; empty when it did not come from the shared tier.
+        shared: Whether it was found in the shared tier just now. Never stored.
     """
 
     key: RequestKey
@@ -241,7 +241,7 @@ class Entry(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What one ask came to.
+    """The outcome of one ask.
 
     Attributes:
         kind: See `AskKind`.
@@ -398,7 +398,7 @@ class Totals(NamedTuple):
             where writing to it cost more than was read. None when it is known of no call that used it, 0 when
             none did.
         prompt_cache_unpriced: The calls that used prompt caching, of which it is not known.
-        settled_usd: What of ``paid_usd`` ``GET /generation`` told afterwards.
+        settled_usd: What of ``paid_usd`` was reconciled through ``GET /generation``.
         estimated_usd: What of ``paid_usd`` is counted from tokens and the price list. The rest is reported.
     """
 

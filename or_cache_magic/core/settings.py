@@ -1,4 +1,4 @@
-"""What the user settled on, and where each value came from.
+"""The settings, and where each value came from.
 
 Later wins: defaults, ``[tool.or_cache_magic]`` in the nearest ``pyproject.toml``, the environment,
 ``c.OpenRouterMagics.*`` or ``%openrouter_config``. A cell's own options come last; they are not
@@ -59,11 +59,11 @@ class SharedUrl:
         self.shown = f"{scheme}://{address}{path}"
 
     def reveal(self) -> str:
-        """The whole URL, password included."""
+        """Return the whole URL, password included."""
         return self._url
 
     def hide(self, text: str) -> str:
-        """`text` without the URL's password, for messages of libraries and servers."""
+        """Return `text` without the URL's password, for messages of libraries and servers."""
         return text.replace(self._password, "…") if self._password else text
 
     def __repr__(self) -> str:
@@ -80,7 +80,7 @@ class SharedUrl:
 
 
 def parse_shared_url(text: object) -> SharedUrl:
-    """The URL ``redis://…``, ``rediss://…`` (TLS) or ``memcached://host:port``.
+    """Return the URL ``redis://…``, ``rediss://…`` (TLS) or ``memcached://host:port``.
 
     Raises:
         ValueError: It is none of these. The message does not repeat it.
@@ -159,7 +159,7 @@ class Settings(NamedTuple):
         return self.max_cost_usd is not None or self.max_cost_per_day_usd is not None
 
     def model_id(self, name: str) -> str:
-        """The model id that `name` stands for: its alias's target, or itself."""
+        """Return the model id that `name` stands for: its alias's target, or itself."""
         return self.aliases.get(name, name)
 
 
@@ -326,11 +326,11 @@ NEVER_FROM_A_PROJECT: Final = {
     "base_url": "a project must not choose where your API key is sent; set OPENROUTER_BASE_URL instead",
     "shared_url": "a project must not choose where your answers are sent; set OR_CACHE_SHARED_URL instead",
 }
-"""A pyproject.toml may come from a stranger, with the notebook."""
+"""A pyproject.toml is untrusted input: it may come with a notebook."""
 
 
 def parse_setting(name: str, value: Any, origin: str) -> Any:
-    """The value that `value` (text, or a TOML value) stands for.
+    """Return the value that `value` (text, or a TOML value) stands for.
 
     Raises:
         SettingError: There is no such setting, or it does not take this value.
@@ -355,7 +355,7 @@ _SEARCH_AGAIN_S: Final = 1.0
 
 
 def find_pyproject(folder: Path) -> Path | None:
-    """The nearest ``pyproject.toml`` at or above `folder`, or None."""
+    """Return the nearest ``pyproject.toml`` at or above `folder`, or None."""
     for parent in (folder, *folder.parents):
         # Asked at every cell: strings, which are quicker than paths.
         candidate = os.path.join(parent, "pyproject.toml")
@@ -378,7 +378,7 @@ class Project:
         self._read: tuple[object, dict[str, tuple[Any, str]]] = (None, {})
 
     def values(self) -> dict[str, tuple[Any, str]]:
-        """By setting, its value and the file; empty without a file or a section of ours.
+        """Return by setting its value and the file; empty without a file or a section of ours.
 
         Raises:
             SettingError: The file is not TOML, or sets what it may not.
@@ -429,7 +429,7 @@ def _read_project(path: Path) -> dict[str, tuple[Any, str]]:
 
 
 def load_settings(environ: Mapping[str, str], project: Project, config: Mapping[str, Any]) -> Settings:
-    """The settings in force.
+    """Return the settings in force.
 
     Args:
         environ: The process's environment.
@@ -455,7 +455,7 @@ assert set(Settings._fields) - {"origins"} == SETTINGS.keys()  # noqa: S101 - on
 
 
 def save_settings(folder: Path, changes: Mapping[str, str]) -> Path:
-    """Writes `changes` (text, checked before) under ``[tool.or_cache_magic]``; the file that was written.
+    """Write `changes` (text, checked before) under ``[tool.or_cache_magic]``; the file that was written.
 
     The file is the nearest ``pyproject.toml`` at or above `folder`, or a new one in it.
 
@@ -480,7 +480,7 @@ def save_settings(folder: Path, changes: Mapping[str, str]) -> Path:
 
 
 def _as_toml(name: str, text: str) -> Any:
-    """`text` as a number or a truth value where it stands for one, as people write TOML; else as it is."""
+    """Return `text` as a number or a truth value where it stands for one, as TOML has it; else as it is."""
     import tomlkit
 
     try:
