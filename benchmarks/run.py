@@ -56,7 +56,7 @@ QUICK = Effort(
     cell_rounds=2,
     cell_calls=10,
     entries=200,
-    listed=2_000,
+    listed=500,
 )
 
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 class Effort:
     """How long to go on."""
 
+    processes: int = 8
     load_s: float = 12.0
     hits_s: float = 3.0
     hit_rounds: int = 5
@@ -38,8 +39,7 @@ class Effort:
     askers: int = 20
 
 
-QUICK = Effort(load_s=1.0, hits_s=0.5, hit_rounds=1, kills=5, askers=4)
-PROCESSES = 8
+QUICK = Effort(processes=2, load_s=1.0, hits_s=0.5, hit_rounds=1, kills=2, askers=3)
 
 
 def _sound(what: str, found: Found, errors: int) -> Iterator[Figure]:
@@ -53,10 +53,10 @@ def _sound(what: str, found: Found, errors: int) -> Iterator[Figure]:
 
 
 def mixed(folder: Path, effort: Effort) -> Iterator[Figure]:
-    """Eight processes that read and write at once."""
+    """Several processes that read and write at once."""
     first = fill(folder, 500)
-    did = load(folder, processes=PROCESSES, seconds=effort.load_s)
-    name = f"{PROCESSES} processes, {effort.load_s:g} s mixed"
+    did = load(folder, processes=effort.processes, seconds=effort.load_s)
+    name = f"{effort.processes} processes, {effort.load_s:g} s mixed"
     found = inspect(folder, [*first, *did.kept])
     yield from _sound(name, found, len(did.errors) + did.unwritten)
     rate = f"{did.hits_per_s:,.0f} hits + {len(did.kept) / effort.load_s:,.0f} answers kept a second"
@@ -71,9 +71,16 @@ def counting(folder: Path, effort: Effort) -> Iterator[Figure]:
     for number in range(2 * effort.hit_rounds):
         # Neither is always the first: what else the machine does changes slowly.
         on = number % 4 in (1, 2)
-        did = load(folder, processes=PROCESSES, seconds=effort.hits_s, counting=on, buying=False, start=start)
+        did = load(
+            folder,
+            processes=effort.processes,
+            seconds=effort.hits_s,
+            counting=on,
+            buying=False,
+            start=start,
+        )
         rates[on].append(did.hits_per_s)
-        start += PROCESSES * STRIDE
+        start += effort.processes * STRIDE
     off, on = (statistics.median(rates[which]) for which in (False, True))
     detail = f"{on:,.0f} ÷ {off:,.0f} hits a second"
     yield Figure("counting hits: cost of throughput", "≤", 25, "%", 100 * (1 - on / off), detail)

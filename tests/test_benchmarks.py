@@ -49,7 +49,7 @@ def quick(tmp_path_factory):
     found = tmp_path_factory.mktemp("benchmarks") / "figures.json"
     command = [sys.executable, str(RUN), "--quick", "--json", str(found)]
     done = subprocess.run(
-        command, cwd=found.parent, capture_output=True, encoding="utf-8", check=True, timeout=120
+        command, cwd=found.parent, capture_output=True, encoding="utf-8", check=True, timeout=300
     )
     figures = json.loads(found.read_text(encoding="utf-8"))["figures"]
     return done.stdout, {figure["name"]: figure for figure in figures}
@@ -95,7 +95,7 @@ def _lines(script: str, folder: Path) -> list[str]:
         check=False,
         capture_output=True,
         encoding="utf-8",
-        timeout=120,
+        timeout=300,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout.splitlines()
@@ -125,5 +125,5 @@ def test_soak__prints_every_row_and_finds_nothing(tmp_path):
     """A quick soak runs to its end: every row has a verdict, and nothing that must not happen did."""
     lines = _lines("soak.py", tmp_path)[1:]
     assert len(lines) == 14
-    for what in ("8 processes", "counting hits", "kill -9", "one cold key, leader killed"):
+    for what in ("2 processes", "counting hits", "kill -9", "one cold key, leader killed"):
         assert any(what in line for line in lines)

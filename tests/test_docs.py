@@ -346,7 +346,7 @@ def test_examples__run(page: Path, tmp_path: Path):
         env={**kept, "IPYTHONDIR": str(tmp_path / "ipython"), "NO_COLOR": "1"},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr

@@ -52,7 +52,7 @@ class Running:
     def __init__(self, program, server):
         from playwright.sync_api import expect, sync_playwright
 
-        expect.set_options(timeout=15_000)
+        expect.set_options(timeout=60_000)
         self._playwright = sync_playwright().start()
         self.browser = Browser(server, self._playwright, program)
         Running.now = self

@@ -149,7 +149,7 @@ def converted(folder, browser):
 
     def start(name, *options):
         command = [sys.executable, "-m", "nbconvert", "--to", "html", *options, name]
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=60)
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=180)
         assert done.returncode == 0, done.stderr
         pages.append(browser.context.new_page())
         # What it would load for mathematics is nowhere: it is read without.

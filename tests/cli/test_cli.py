@@ -44,7 +44,7 @@ def run(*words, cwd, stdin=subprocess.DEVNULL, **more):
         capture_output=True,
         text=True,
         encoding="utf-8",
-        timeout=120,
+        timeout=300,
         check=False,
     )
 
@@ -185,7 +185,7 @@ def test_entries__end_quietly_when_the_reader_does(project):
     command.stdout.close()
     with command.stderr:
         assert command.stderr.read() == b""
-    command.wait(timeout=30)
+    command.wait(timeout=180)
 
 
 # -- purge ----------------------------------------------------------------------------------------
@@ -325,11 +325,11 @@ def test_simulate__serves_until_interrupted(tmp_path):
                 json.dumps({"model": MINI, "messages": [{"role": "user", "content": "2 + 2"}]}).encode(),
                 {"Authorization": f"Bearer {told['OPENROUTER_API_KEY']}", "Content-Type": "application/json"},
             )
-            with urllib.request.urlopen(request, timeout=10) as reply:
+            with urllib.request.urlopen(request, timeout=60) as reply:
                 assert json.load(reply)["choices"][0]["message"]["content"] == "4"
         finally:
             server.send_signal(signal.SIGINT)
-        assert server.wait(timeout=10) == 0
+        assert server.wait(timeout=180) == 0
 
 
 def test_simulate__on_a_taken_port_fails_in_two_lines(tmp_path):

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -55,7 +53,7 @@ def notebook(*cells: str) -> Any:
 
 def executed(folder: Path, *cells: str) -> list[Any]:
     """Runs a notebook as a batch job does, in a kernel of its own; its cells with their outputs."""
-    client = NotebookClient(notebook(*cells), timeout=60, resources={"metadata": {"path": str(folder)}})
+    client = NotebookClient(notebook(*cells), timeout=180, resources={"metadata": {"path": str(folder)}})
     done: list[Any] = client.execute().cells
     return done
 
@@ -80,14 +78,14 @@ class Kernel:
             allow_stdin=bool(answers),
             stdin_hook=answer,
             output_hook=lambda message: outputs.append((message["msg_type"], message["content"])),
-            timeout=60,
+            timeout=180,
         )
         return reply["content"], [o for o in outputs if o[0] not in ("status", "execute_input")], asked
 
     def shown_next(self, kind: str) -> dict[str, Any]:
         """The next output of a kind, of a cell that is running."""
         while True:
-            message = self.client.get_iopub_msg(timeout=30)
+            message = self.client.get_iopub_msg(timeout=180)
             if message["msg_type"] == kind:
                 content: dict[str, Any] = message["content"]
                 return content
@@ -178,7 +176,7 @@ def test_kernel__tables_and_cards(folder: Path, sim: Simulator):
 def test_kernel__errors_stop_a_batch_run(folder: Path, sim: Simulator, cell: str, error: str):
     """A mistake is an error output of two lines, and what comes after is not run."""
     book = notebook("%load_ext or_cache_magic", cell, "print('went on')")
-    client = NotebookClient(book, timeout=60, resources={"metadata": {"path": str(folder)}})
+    client = NotebookClient(book, timeout=180, resources={"metadata": {"path": str(folder)}})
     with pytest.raises(CellExecutionError, match=error):
         client.execute()
     (output,) = book.cells[1].outputs
@@ -187,23 +185,6 @@ def test_kernel__errors_stop_a_batch_run(folder: Path, sim: Simulator, cell: str
     assert len("\n".join(output.traceback).splitlines()) == 2
     assert book.cells[2].outputs == []
     assert sim.requests == ()
-
-
-def test_kernel__papermill_and_nbconvert_fail(folder: Path, sim: Simulator):
-    """From a shell, a batch run with a failed ask does not end with 0."""
-    path = folder / "job.ipynb"
-    nbformat.write(notebook("%load_ext or_cache_magic", f"{ASK} --offline\nhi"), path)
-    commands = (
-        ["-m", "papermill", str(path), str(folder / "out.ipynb"), "--no-progress-bar"],
-        ["-m", "nbconvert", "--execute", "--to", "notebook", "--output", "out2", str(path)],
-    )
-    for command in commands:
-        pytest.importorskip(command[1])
-        done = subprocess.run(
-            [sys.executable, *command], cwd=folder, capture_output=True, text=True, timeout=90, check=False
-        )
-        assert done.returncode == 1, done.stderr
-        assert "CacheMissError: offline" in done.stderr
 
 
 def test_kernel__keyboard(kernel: Kernel, sim: Simulator):
@@ -238,7 +219,7 @@ def test_kernel__interrupt_stops_the_spending(kernel: Kernel, sim: Simulator):
     # How much had arrived at the first look depends on the machine; the last has all of it.
     assert last["data"]["text/plain"].startswith(first["data"]["text/plain"])
     assert last["transient"] == first["transient"]
-    assert kernel.client.get_shell_msg(timeout=30)["content"]["ename"] == "KeyboardInterrupt"
+    assert kernel.client.get_shell_msg(timeout=180)["content"]["ename"] == "KeyboardInterrupt"
     _, outputs, _ = kernel.run(
         "import or_cache_magic as orc; len(orc.entries()), int(orc.stats()['asks'][0])"
     )

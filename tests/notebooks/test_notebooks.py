@@ -43,7 +43,7 @@ def execute(notebook, folder, env, *, allow_errors=False):
     ran = copy.deepcopy(notebook)
     client = NotebookClient(
         ran,
-        timeout=60,
+        timeout=180,
         kernel_name="python3",
         coalesce_streams=True,
         allow_errors=allow_errors,
@@ -92,7 +92,7 @@ def command(*words, cwd, env):
         capture_output=True,
         text=True,
         encoding="utf-8",
-        timeout=120,
+        timeout=300,
         check=False,
     )
 
@@ -143,7 +143,7 @@ def test_shipped_notebook__says_the_same_when_run_without_a_key(name, tmp_path):
         "pytest",
         "--nbval",
         "--nbval-current-env",
-        "--nbval-cell-timeout=60",
+        "--nbval-cell-timeout=180",
         f"--nbval-sanitize-with={SHIPPED / 'nbval.cfg'}",
         "-p",
         "no:cacheprovider",
@@ -302,7 +302,7 @@ def test_papermill__fails_with_our_two_lines(tmp_path):
     done = command(
         "papermill", "--no-progress-bar", "work.ipynb", "out.ipynb", cwd=tmp_path, env=environment()
     )
-    assert done.returncode != 0
+    assert done.returncode == 1
     assert re.search(r"CacheMissError: offline.*\n  run it once", done.stderr)
     assert "or_cache_magic/" not in done.stderr
 
@@ -313,6 +313,6 @@ def test_nbconvert__fails_without_key_or_answer(tmp_path):
     done = command(
         "nbconvert", "--to", "notebook", "--execute", "work.ipynb", cwd=tmp_path, env=environment()
     )
-    assert done.returncode != 0
+    assert done.returncode == 1
     assert "MissingKeyError" in done.stderr
     assert "OPENROUTER_API_KEY" in done.stderr
