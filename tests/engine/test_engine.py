@@ -14,6 +14,10 @@ from decimal import Decimal
 
 import pytest
 
+from or_cache_magic.core.records import Answer, Choice
+from or_cache_magic.engine.cross_process import CrossProcessLock
+from or_cache_magic.engine.engine import Engine
+from or_cache_magic.engine.recorder import Recorder
 from or_cache_magic.errors import (
     CacheMissError,
     MissingKeyError,
@@ -22,7 +26,9 @@ from or_cache_magic.errors import (
     StreamBrokenError,
     UpstreamError,
 )
+from or_cache_magic.openrouter.client import Gateway
 from or_cache_magic.simulator import Simulator, scenario
+from or_cache_magic.storage.leases import DiskLeases
 
 PROMPT = "What is a median?"
 DAY_S = 86400.0
@@ -598,6 +604,35 @@ def test_ask__looks_again_before_it_sends(open_cache, sim):
     second.engine.flights = Late()
     assert second.ask(PROMPT).outcome.kind == "hit"
     assert sim.completion_count == 1
+
+
+def test_ask__gives_what_another_kernel_set_aside_as_it_ended(cache, open_cache, sim, clock):
+    """Who gets the lease after waiting is given what came, though it can't be stored: no second call is paid for."""
+    other, ask = open_cache(sim), cache.prepare(PROMPT, {})
+    leases = DiskLeases(other.database, clock)
+    lock = CrossProcessLock(leases, leases.acquire(ask.key.digest, 15.0))
+    theirs = Recorder(other.store, other.ledger, other.database.transaction, clock=clock)
+    filtered = Answer((Choice({"role": "assistant", "content": "I …"}, "content_filter"),))
+
+    class Late:
+        """Leases that the other kernel gives back after this one's look, and before its next try."""
+
+        def __init__(self):
+            self.real = DiskLeases(cache.database, clock)
+
+        def acquire(self, digest, ttl_s, *, after=None):
+            if after is not None:
+                theirs.set_aside(ask, "miss", filtered, "filtered", lock)
+            return self.real.acquire(digest, ttl_s, after=after)
+
+        def release(self, lease, failure=None):
+            self.real.release(lease, failure)
+
+    recorder = Recorder(cache.store, cache.ledger, cache.database.transaction, clock=clock)
+    with closing(Gateway(lambda: "sk-or-v1-test")) as gateway:
+        outcome = Engine(recorder, lambda: gateway, Late()).ask(ask)
+    assert (outcome.kind, outcome.answer.text, outcome.stored) == ("coalesced", "I …", False)
+    assert sim.completion_count == 0
 
 
 def test_ask__never_shares_samples(cache, sim):
