@@ -46,7 +46,7 @@ _LIMIT: Final = Option(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command and returns the exit code: 0, or 1 for an error that was told on stderr.
+    """Run one command and return the exit code: 0, or 1 for an error that is shown on stderr.
 
     Args:
         arguments: The words after ``or-cache``; None takes those of the process.

@@ -39,7 +39,7 @@ _LEFT_OUT: Final = ("OPENROUTER_", "OR_CACHE_", "JPY_SESSION_NAME")
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What one run of the notebook came to.
+    """The figures of one run of the notebook.
 
     ``paid_usd`` and ``saved_usd`` are sums of what is known, as in `records.Totals`; ``requests`` is how many
     completions the simulator was asked for.
@@ -61,7 +61,7 @@ class Run:
 
 
 def quickstart_folder() -> Path:
-    """The folder that the quickstart and its table are in: this package's, or a checkout's ``notebooks``.
+    """Return the folder with the quickstart and its table: this package's, or a checkout's ``notebooks``.
 
     Raises:
         OrCacheError: Neither has them.
@@ -74,7 +74,7 @@ def quickstart_folder() -> Path:
 
 
 def run_demo(keep: Path | None = None, *, say: Callable[[str], object]) -> tuple[Run, Run]:
-    """Runs the quickstart twice and returns what each run came to.
+    """Run the quickstart twice and return the figures of each run.
 
     Args:
         keep: The folder to run in, made when absent; what is there of an earlier demo is used again, its
@@ -134,7 +134,7 @@ def _folder(keep: Path | None) -> Iterator[Path]:
 
 
 def _run(folder: Path, simulator: Simulator) -> Run:
-    """Runs the notebook in a new kernel and saves it with its outputs."""
+    """Run the notebook in a new kernel and save it with its outputs."""
     import nbformat
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
@@ -182,6 +182,6 @@ def _totals(folder: Path) -> Mapping[str, Any]:
 
 
 def _environment(simulator: Simulator) -> dict[str, str]:
-    """The kernel's environment: the simulator and its key in place of the user's."""
+    """Return the kernel's environment: the simulator and its key in place of the user's."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(_LEFT_OUT)}
     return {**kept, "OPENROUTER_BASE_URL": simulator.base_url, "OPENROUTER_API_KEY": simulator.api_key}

@@ -25,7 +25,7 @@ _CELL = re.compile(r"(?P<magic>%%openrouter\w*)\s(?P<line>.*)", re.DOTALL)
 def complete(
     text: str, cursor_line: int, cursor: int, *, models: Names, settings: Names
 ) -> tuple[str, list[str]]:
-    """The piece of text before the cursor that is being completed, and what it could become, in order.
+    """Return the piece of text before the cursor that is being completed, and its completions, in order.
 
     Args:
         text: The whole cell.
@@ -71,7 +71,7 @@ def _complete_line(command: Command, line: str, models: Names, settings: Names) 
 
 
 def _so_far(command: Command, words: Sequence[Word]) -> tuple[Option | None, set[str], int, bool]:
-    """What the finished words leave open.
+    """Read the finished words, and return what they leave open.
 
     Returns:
         The option whose value comes next, the fields that are set, how many words are no options, and
@@ -101,7 +101,7 @@ def _values(option: Option, models: Names) -> Sequence[str]:
 
 
 def _left(command: Command, used: set[str]) -> Iterator[str]:
-    """The long name of every option that may still be given."""
+    """Yield the long name of every option that may still be given."""
     return (option.names[-1] for option in command.options if option.field not in used)
 
 

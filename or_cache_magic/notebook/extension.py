@@ -253,7 +253,7 @@ class Extension:
         atexit.register(self.close)
 
     def uninstall(self) -> None:
-        """Take out what `install` added, and closes the cache."""
+        """Take out what `install` added, and close the cache."""
         shell = self.shell
         for name in MAGICS:
             for kind in ("line", "cell"):

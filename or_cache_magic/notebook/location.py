@@ -59,7 +59,7 @@ def cache_directory(
     environ: Mapping[str, str] | None = None,
     user_ns: Mapping[str, Any] | None = None,
 ) -> Location:
-    """Where the cache is. Nothing is made.
+    """Return where the cache is. Nothing is made.
 
     The first of these decides: `option`; ``OR_CACHE_DIR``; the notebook's folder, as VS Code, a Jupyter
     server or papermill tell it; the nearest folder above `starting_dir` that already has a cache;
@@ -91,7 +91,7 @@ def cache_directory(
 
 
 def locate(shell: InteractiveShell, option: str | None = None) -> Location:
-    """`cache_directory` of a running shell."""
+    """Return the `cache_directory` of a running shell."""
     return cache_directory(
         starting_dir=Path(shell.starting_dir), option=option, environ=os.environ, user_ns=shell.user_ns
     )
@@ -100,7 +100,7 @@ def locate(shell: InteractiveShell, option: str | None = None) -> Location:
 def notebook_file(
     *, starting_dir: Path, environ: Mapping[str, str] | None = None, user_ns: Mapping[str, Any] | None = None
 ) -> NotebookFile | None:
-    """The notebook's file, or None when no front end tells.
+    """Return the notebook's file, or None when no front end names it.
 
     VS Code sets the variable ``__vsc_ipynb_file__``, a Jupyter server ``JPY_SESSION_NAME``, and papermill
     with ``--inject-paths`` the variable ``PAPERMILL_INPUT_PATH``. The first two are absolute. They go stale
@@ -126,7 +126,7 @@ def notebook_file(
 
 
 def notebook_name(notebook: NotebookFile | None, location: Location) -> str:
-    """The notebook's name as entries keep it: its path from the folder that the cache is in, with ``/``.
+    """Return the notebook's name as entries keep it: its path from the cache's parent folder, with ``/``.
 
     Elsewhere it is the file's name alone: the path of someone's home says nothing to others who get the
     entry. Empty when the notebook isn't known.
@@ -150,7 +150,7 @@ def _plausible(path: Path) -> bool:
 
 
 def _searched(start: Path) -> Iterator[Path]:
-    """The folders from `start` upwards in which a cache may be adopted."""
+    """Yield the folders from `start` upwards whose cache may be used."""
     for folder in (start, *start.parents):
         if folder == start or not _anyone_writes(folder):
             yield folder

@@ -36,7 +36,7 @@ _OWN_PLACE: Final[Mapping[str, str]] = {
 }
 """Fields of the request that ``--param`` does not set, and what does."""
 
-_SHOWN_KEY: Final = re.compile(r"[0-9a-fA-F]{8,64}")
+_SHOWN_KEY: Final = r"[0-9a-fA-F]{8,64}"
 
 
 def _flag(names: tuple[str, ...], field: str, help_line: str) -> Option:
@@ -60,7 +60,7 @@ def _read_params(options: SimpleNamespace) -> None:
 
 
 def _read_ask(_command: Command, options: SimpleNamespace) -> None:
-    """The words of a cell's first line are its model."""
+    """Read the words of a cell's first line as its model."""
     models = tuple(filter(None, (options.model, *options.words)))
     if len(models) > 1:
         raise OptionError(
@@ -72,14 +72,14 @@ def _read_ask(_command: Command, options: SimpleNamespace) -> None:
 
 
 def _read_entries(_command: Command, options: SimpleNamespace) -> None:
-    """One word of at least 8 hex digits is a `key` (10 are shown); other words are the `text` to find."""
+    """Read one word of at least 8 hex digits as a `key` (10 are shown), other words as the `text` to find."""
     words = " ".join(options.words)
-    is_key = _SHOWN_KEY.fullmatch(words) is not None
+    is_key = re.fullmatch(_SHOWN_KEY, words) is not None
     options.key, options.text = (words.lower(), "") if is_key else (None, words)
 
 
 def _read_purge(command: Command, options: SimpleNamespace) -> None:
-    """The words are `keys`."""
+    """Read the words as `keys`."""
     try:
         options.keys = tuple(map(v.hex_key, options.words))
     except ValueError as problem:
@@ -88,7 +88,7 @@ def _read_purge(command: Command, options: SimpleNamespace) -> None:
 
 
 def _read_warm(command: Command, options: SimpleNamespace) -> None:
-    """The word is the `source`: a variable or a file."""
+    """Read the word as the `source`: a variable or a file."""
     _read_params(options)
     if len(options.words) != 1:
         named = f"names {len(options.words)} lists" if options.words else "names no list of prompts"
@@ -100,7 +100,7 @@ def _read_warm(command: Command, options: SimpleNamespace) -> None:
 
 
 def _refuse_key(_command: Command, options: SimpleNamespace) -> None:
-    """What stands there may be the key: it is not repeated."""
+    """Refuse words without repeating them: they may be the key."""
     if options.words:
         raise OptionError(
             "%openrouter_key asks for the key; nothing is written behind it",
@@ -109,7 +109,7 @@ def _refuse_key(_command: Command, options: SimpleNamespace) -> None:
 
 
 def _read_config(command: Command, options: SimpleNamespace) -> None:
-    """The words are `changes`: settings and their values as text, neither checked here."""
+    """Read the words as `changes`: settings and their values as text, neither checked here."""
     changes: dict[str, str] = {}
     for word in options.words:
         setting, equals, value = word.partition("=")

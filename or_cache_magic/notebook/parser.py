@@ -22,7 +22,6 @@ from or_cache_magic.errors import OptionError
 __all__ = ["HELP", "Command", "Option", "Word", "help_text", "near", "parse", "split"]
 
 _OPTION = re.compile(r"--?[^\W\d_]")
-_BARE = re.compile(r"\S+")
 _SPACE = " \t\r\n"
 _UNQUOTED = re.compile(rf"[^{_SPACE}]+")
 
@@ -55,26 +54,25 @@ def split(line: str) -> Iterator[Word]:
     From a quote that is never closed (``don't``) to the end of the line, words end at white space and
     quotes are letters. Nothing here is a comment; whoever reads the words knows where one may stand.
     """
-    if '"' not in line and "'" not in line:
-        for found in _UNQUOTED.finditer(line):
-            yield Word(found[0], found[0], found.start())
-        return
-    stream = io.StringIO(line)
-    lexer = shlex.shlex(stream, posix=True)
-    lexer.whitespace_split = True
-    lexer.escape = lexer.commenters = ""
-    end = 0
-    while True:
-        start = len(line) - len(line[end:].lstrip(_SPACE))
-        try:
-            text = lexer.get_token()
-        except ValueError:
-            break
-        if text is None:
-            return
-        end = stream.tell()
-        yield Word(text, line[start:end].rstrip(_SPACE), start)
-    yield from (Word(m.group(), m.group(), m.start()) for m in _BARE.finditer(line, start))
+    start = 0
+    if '"' in line or "'" in line:
+        stream = io.StringIO(line)
+        lexer = shlex.shlex(stream, posix=True)
+        lexer.whitespace_split = True
+        lexer.escape = lexer.commenters = ""
+        end = 0
+        while True:
+            start = len(line) - len(line[end:].lstrip(_SPACE))
+            try:
+                text = lexer.get_token()
+            except ValueError:
+                break
+            if text is None:
+                return
+            end = stream.tell()
+            yield Word(text, line[start:end].rstrip(_SPACE), start)
+    for found in _UNQUOTED.finditer(line, start):
+        yield Word(found[0], found[0], found.start())
 
 
 class Option(NamedTuple):

@@ -75,7 +75,7 @@ class Session:
 
     @property
     def key_source(self) -> str:
-        """Where the key was found; empty when there is none."""
+        """The name of the place where the key was found; empty when there is none."""
         if self.key:
             return "%openrouter_key"
         return "OPENROUTER_API_KEY" if self.api_key() else ""

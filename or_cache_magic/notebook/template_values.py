@@ -59,7 +59,7 @@ class Shown(NamedTuple):
     rows: int | None = None
 
     def text(self) -> str:
-        """The value as it reads; raises `Unwritable`."""
+        """Return the value as a prompt has it; raises `Unwritable`."""
         frame = _frame(self.value)
         if frame is not None:
             return self._shape(frame) + "\n\n" + _markdown(frame)
@@ -89,7 +89,7 @@ class Shown(NamedTuple):
 
 
 def _is(value: Any, library: str, *names: str) -> bool:
-    """Whether `value` is of a class of `library` so named, or of a subclass, without importing it."""
+    """Return whether `value` is of a class of `library` so named, or of a subclass, without importing it."""
     return any(c.__name__ in names and c.__module__.partition(".")[0] == library for c in type(value).__mro__)
 
 
@@ -98,19 +98,19 @@ def _is_array(value: Any) -> bool:
 
 
 def _frame(value: Any) -> Any:
-    """`value` as a DataFrame when it is a table or a column of one; else None."""
+    """Return `value` as a DataFrame when it is a table or a column of one; else None."""
     if _is(value, "pandas", "DataFrame"):
         return value
     return value.to_frame() if _is(value, "pandas", "Series") else None
 
 
 def _only_counts(index: Any) -> bool:
-    """Whether an index is the one that pandas makes by itself, which says nothing."""
+    """Return whether an index is the one that pandas makes by itself, which says nothing."""
     return _is(index, "pandas", "RangeIndex") and index.name is None
 
 
 def _rows(frame: Any) -> list[list[Any]]:
-    """A frame's rows; missing values, of which pandas has several, are None."""
+    """Return a frame's rows; missing values, of which pandas has several, are None."""
     missing = frame.isna().to_numpy()
     return [
         [None if missing[i, j] else value for j, value in enumerate(row)]
@@ -119,7 +119,7 @@ def _rows(frame: Any) -> list[list[Any]]:
 
 
 def _markdown(frame: Any) -> str:
-    """A Markdown table without padding: spaces cost tokens. Missing values are empty cells."""
+    """Return a Markdown table without padding: spaces cost tokens. Missing values are empty cells."""
     index = frame.index
     header = list(frame.columns)
     labels: list[tuple[Any, ...]] = [()] * len(frame)
@@ -164,7 +164,7 @@ def _json(value: Any) -> str:
 
 
 def _jsonable(value: Any) -> Any:
-    """`value` in lists, dicts, numbers, texts and None; not-a-number is None, as JSON has none."""
+    """Return `value` in lists, dicts, numbers, texts and None; not-a-number is None, as JSON has none."""
     if isinstance(value, float):
         return None if math.isnan(value) else float(value)
     if value is None or isinstance(value, (str, bool, int)):
@@ -190,7 +190,7 @@ def _json_name(key: Any) -> str:
 
 
 def _ordered(items: set[Any] | frozenset[Any]) -> list[Any]:
-    """A set's items in an order that every process finds."""
+    """Return a set's items in an order that is the same in every process."""
     kinds = {float if isinstance(item, (int, float)) else type(item) for item in items}
     # Of sets, "less" means "part of": no order.
     if len(kinds) <= 1 and not any(issubclass(kind, (set, frozenset)) for kind in kinds):
@@ -273,7 +273,7 @@ FILTERS: Final[Mapping[str, Callable[[Shown, int | None], Shown]]] = {
 
 
 def apply(name: str, count: int | None, shown: Shown) -> Shown:
-    """`shown` after the filter `name`, with the number that stood behind it; raises `Unwritable`."""
+    """Return `shown` after the filter `name` and its number; raises `Unwritable`."""
     if name not in FILTERS:
         raise Unwritable(f"there is no filter {name}", "the filters are " + ", ".join(FILTERS))
     return FILTERS[name](shown, count)

@@ -19,7 +19,7 @@ from typing import Any, Final, NamedTuple
 from or_cache_magic.errors import TemplateError
 from or_cache_magic.notebook.template_values import Shown, Unwritable, apply
 
-__all__ = ["names_used", "render"]
+__all__ = ["render"]
 
 _STRING = r"'[^'\n]*'|\"[^\"\n]*\""
 _STEP = re.compile(
@@ -47,7 +47,7 @@ class _Expression(NamedTuple):
 
 
 def render(template: str, namespace: Mapping[str, Any]) -> str:
-    """`template` with every ``{{ … }}`` replaced by its value's text.
+    """Return `template` with every ``{{ … }}`` replaced by its value's text.
 
     The same values give the same text in every process: what has no order or no text of its own is
     refused, not guessed. How a value reads is told in `value_text`.
@@ -62,15 +62,6 @@ def render(template: str, namespace: Mapping[str, Any]) -> str:
         pieces += template[end : expression.start], _fill(expression, namespace)
         end = expression.end
     return "".join(pieces) + template[end:]
-
-
-def names_used(template: str) -> tuple[str, ...]:
-    """The variables that `template` begins its expressions with, each once, in order.
-
-    Raises:
-        TemplateError: Something in ``{{ }}`` that isn't a name.
-    """
-    return tuple(dict.fromkeys(expression.root for expression in _expressions(template)))
 
 
 def _expressions(template: str) -> Iterator[_Expression]:
@@ -148,7 +139,7 @@ def _look_up(expression: _Expression, namespace: Mapping[str, Any]) -> Any:
 
 
 def _attribute(value: Any, name: str) -> Any:
-    """``value.name``; of a mapping the key of that name comes first, so that ``{{ row.items }}`` is data."""
+    """Return ``value.name``; of a mapping the key of that name first, so that ``{{ row.items }}`` is data."""
     return value[name] if isinstance(value, Mapping) and name in value else getattr(value, name)
 
 
@@ -160,7 +151,7 @@ def _item(value: Any, key: str | int) -> Any:
 
 
 def _parts(value: Any) -> Iterator[str]:
-    """What could have been meant after `value`: its keys, or its public attributes."""
+    """Return what could have been meant after `value`: its keys, or its public attributes."""
     return (str(part) for part in (value if isinstance(value, Mapping) else dir(value)))
 
 

@@ -34,30 +34,31 @@ __all__ = [
     "whole",
 ]
 
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
-_WHOLE = re.compile(r"[+-]?\d+", re.ASCII)
-_KEY = re.compile(r"[0-9a-f]{4,64}")
+# Compiled when they are first used: a hit uses none.
+_NUMBER = r"(?a)[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?"
+_WHOLE = r"(?a)[+-]?\d+"
+_KEY = r"[0-9a-f]{4,64}"
 
 
 def text(word: str) -> str:
-    """`word`, which must not be blank."""
+    """Return `word`, which must not be blank."""
     if not word.strip():
         raise ValueError("the value is empty")
     return word
 
 
 def number(word: str) -> float:
-    """A finite decimal number."""
-    if not _NUMBER.fullmatch(word) or math.isinf(float(word)):
+    """Return a finite decimal number."""
+    if not re.fullmatch(_NUMBER, word) or math.isinf(float(word)):
         raise ValueError(f"{word!r} is not a number")
     return float(word)
 
 
 def whole(least: int | None = None) -> Callable[[str], int]:
-    """A parser of whole numbers, from `least` up; None has no lower end."""
+    """Return a parser of whole numbers, from `least` up; None has no lower end."""
 
     def parsed(word: str) -> int:
-        if not _WHOLE.fullmatch(word):
+        if not re.fullmatch(_WHOLE, word):
             raise ValueError(f"{word!r} is not a whole number")
         if least is not None and int(word) < least:
             raise ValueError(f"{word} is below {least}")
@@ -67,12 +68,12 @@ def whole(least: int | None = None) -> Callable[[str], int]:
 
 
 def token_limit(word: str) -> int | Literal["none"]:
-    """A number of tokens from 1 up, or ``none``: no limit is sent."""
+    """Return a number of tokens from 1 up, or ``none``: no limit is sent."""
     return "none" if word == "none" else whole(1)(word)
 
 
 def choice(*choices: str) -> Callable[[str], str]:
-    """A parser of one of `choices`."""
+    """Return a parser of one of `choices`."""
 
     def parsed(word: str) -> str:
         if word not in choices:
@@ -84,7 +85,7 @@ def choice(*choices: str) -> Callable[[str], str]:
 
 
 def name(word: str) -> str:
-    """A Python name that a value can be bound to, in the form in which Python itself keeps names (NFKC)."""
+    """Return a Python name to bind a value to, in the form in which Python itself keeps names (NFKC)."""
     bound = unicodedata.normalize("NFKC", word)
     if not bound.isidentifier() or keyword.iskeyword(bound):
         raise ValueError(f"{word!r} is not a name that a value can be bound to")
@@ -92,7 +93,7 @@ def name(word: str) -> str:
 
 
 def ttl_s(word: str) -> float:
-    """Seconds in ``30m``, ``24h``, ``7d``; infinity for ``never``."""
+    """Return the seconds in ``30m``, ``24h``, ``7d``; infinity for ``never``."""
     try:
         return parse_ttl(word)
     except ValueError:
@@ -100,7 +101,7 @@ def ttl_s(word: str) -> float:
 
 
 def length_s(word: str) -> float:
-    """Seconds in ``30m``, ``24h``, ``7d``."""
+    """Return the seconds in ``30m``, ``24h``, ``7d``."""
     seconds = ttl_s(word)
     if math.isinf(seconds):
         raise ValueError(f"{word!r} is not a length of time")
@@ -108,7 +109,7 @@ def length_s(word: str) -> float:
 
 
 def size_bytes(word: str) -> int:
-    """Bytes in ``500MB``, ``2GB``."""
+    """Return the bytes in ``500MB``, ``2GB``."""
     try:
         return parse_size(word)
     except ValueError:
@@ -116,14 +117,14 @@ def size_bytes(word: str) -> int:
 
 
 def hex_key(word: str) -> str:
-    """An entry's key, or the first 4 hex digits of it or more."""
-    if not _KEY.fullmatch(word.lower()):
+    """Return an entry's key, or the first 4 hex digits of it or more."""
+    if not re.fullmatch(_KEY, word.lower()):
         raise ValueError(f"{word!r} is not a key")
     return word.lower()
 
 
 def json_param(word: str) -> tuple[str, Any]:
-    """The field and the value in ``KEY=JSON``. NaN and infinities are no JSON."""
+    """Return the field and the value in ``KEY=JSON``. NaN and infinities are no JSON."""
     key, equals, source = word.partition("=")
     if not equals or not key.strip():
         raise ValueError(f"{word!r} has no KEY=")
@@ -145,7 +146,7 @@ def _finite(source: str) -> float:
 
 
 def read_text_argument(value: str, namespace: Mapping[str, Any], base_dir: Path) -> str:
-    """The text that ``TEXT | @file | NAME`` stands for.
+    """Return the text that ``TEXT | @file | NAME`` stands for.
 
     ``@file`` is the file's text, `base_dir` being where a relative path begins. A single word that is a
     variable in `namespace` is the variable's text. Everything else is the text itself, a single word that

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from or_cache_magic.errors import TemplateError
 from or_cache_magic.notebook.template_values import MAX_COLUMNS, MAX_ITEMS, MAX_ROWS
-from or_cache_magic.notebook.templates import names_used, render
+from or_cache_magic.notebook.templates import render
 
 
 class Answer(str):
@@ -384,7 +384,6 @@ def test_render__never_runs_code(template: str):
     except TemplateError:
         return
     assert isinstance(text, str)
-    assert all(name in ("x", "w") for name in names_used(template))
 
 
 @pytest.mark.parametrize("expression", ["w()", "w[0]", "w + w", "w == w", "w | lines", "w | json", "w | csv"])
@@ -392,11 +391,3 @@ def test_render__tripwire(expression: str):
     """No expression but an index reaches an object's own code, and that one's error is not hidden."""
     with pytest.raises(AssertionError if expression == "w[0]" else TemplateError):
         render(f"{{{{ {expression} }}}}", {"w": Tripwire()})
-
-
-def test_names_used__roots_once_in_order():
-    """The variables a prompt needs, for planning; a malformed one raises."""
-    assert names_used("{{ b.x }} {{ a | head 2 }} {{ b[0] }} {c}") == ("b", "a")
-    assert names_used("none") == ()
-    with pytest.raises(TemplateError):
-        names_used("{{ 1 }}")
