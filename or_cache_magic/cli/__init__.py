@@ -17,12 +17,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
 
-from or_cache_magic.core.records import EntryFilter
+from or_cache_magic.cache.purge import entry_filter
 from or_cache_magic.display.entries import entries_table, entry_values
 from or_cache_magic.display.stats import stat_notes, stat_values, stats_table, stats_text
 from or_cache_magic.display.tables import text
 from or_cache_magic.errors import OptionError, OrCacheError
-from or_cache_magic.notebook.magics import approved, purge_filter, warm_cache
+from or_cache_magic.notebook.magics import approved, purge_filter, read_arguments, warm_cache
 from or_cache_magic.notebook.options import ENTRIES, PURGE, STATS, WARM
 from or_cache_magic.notebook.parser import HELP, Command, Option
 from or_cache_magic.notebook.session import confirmed
@@ -166,11 +166,8 @@ def _entries(options: SimpleNamespace) -> None:
             print(entry_card(cache, options.key)[0])
             return
         now_s = time.time()
-        wanted = EntryFilter(
-            text=options.text,
-            model=options.model or "",
-            tag=options.tag or "",
-            created_after_s=None if options.since_s is None else now_s - options.since_s,
+        wanted = entry_filter(
+            now_s, text=options.text, model=options.model, tag=options.tag, since=options.since_s
         )
         count, _, _ = cache.store.count(wanted)
         if not count:
@@ -184,7 +181,7 @@ def _entries(options: SimpleNamespace) -> None:
 
 def _purge(options: SimpleNamespace) -> None:
     with _open(options) as cache:
-        chosen = purge_filter(cache, options, {}, Path.cwd())
+        chosen = purge_filter(cache, options)
         if approved(cache.preview(chosen), options, _say, _confirmed) and not options.dry_run:
             print(f"{cache.drop(chosen):,} removed")
 
@@ -201,7 +198,7 @@ def _warm(options: SimpleNamespace) -> None:
     from or_cache_magic.notebook.status import warm_text
 
     with _open(options) as cache:
-        frame = warm_cache(cache, options.source, options, {}, Path.cwd(), _say)
+        frame = warm_cache(cache, options, _say)
     if (frame["error"] != "").any():
         print(warm_text(frame), file=sys.stderr)
 
@@ -240,6 +237,7 @@ def _open(options: SimpleNamespace) -> Iterator[CompletionCache]:
 
     options.command.check(options.command, options)
     here = Path.cwd()
+    read_arguments(options, {}, here)
     option = options.dir or load_settings(os.environ, Project(here), {}).cache_dir
     location = cache_directory(starting_dir=here, option=option, environ=os.environ)
     if os.fspath(location.path) == MEMORY:

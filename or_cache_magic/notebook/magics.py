@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from or_cache_magic.notebook.session import Session
     from or_cache_magic.panels import Shown
 
-__all__ = ["approved", "purge_filter", "run", "warm_cache"]
+__all__ = ["approved", "purge_filter", "read_arguments", "run", "warm_cache"]
 
 
 def run(session: Session, name: str, line: str, variables: Mapping[str, Any]) -> Any:
@@ -44,10 +44,31 @@ def run(session: Session, name: str, line: str, variables: Mapping[str, Any]) ->
     if options.help:
         session.say(help_text(command))
         return None
-    return act(session, options, variables)
+    read_arguments(options, variables, session.folder)
+    return act(session, options)
 
 
-def _panel(session: Session, _options: SimpleNamespace, _variables: Mapping[str, Any]) -> Shown | None:
+def read_arguments(options: SimpleNamespace, variables: Mapping[str, Any], folder: Path) -> None:
+    """Put what a line names in the place of its name: the text of ``system``, the list or file of ``source``.
+
+    Args:
+        options: Of any of the magics.
+        variables: The notebook's.
+        folder: Where relative paths begin.
+
+    Raises:
+        OptionError: A file can't be read, or a variable isn't a text.
+    """
+    fields = vars(options)
+    if fields.get("system"):
+        options.system = read_text_argument(options.system, variables, folder)
+    if "source" in fields:
+        name = options.source
+        source = variables[name] if name.isidentifier() and name in variables else name
+        options.source = folder / Path(source).expanduser() if isinstance(source, str) else source
+
+
+def _panel(session: Session, _options: SimpleNamespace) -> Shown | None:
     """``%openrouter_panel``: the panel; in a terminal what it shows, as text."""
     from or_cache_magic.panels import open_panel, panel_text
 
@@ -57,7 +78,7 @@ def _panel(session: Session, _options: SimpleNamespace, _variables: Mapping[str,
     return open_panel(session.cache(), folder=session.folder)
 
 
-def _stats(session: Session, options: SimpleNamespace, _variables: Mapping[str, Any]) -> pd.DataFrame | None:
+def _stats(session: Session, options: SimpleNamespace) -> pd.DataFrame | None:
     """``%openrouter_stats``: asks, hits, rates and dollars."""
     cache = session.cache()
     frame = cache.stats(options.by or "", session=options.session)
@@ -66,9 +87,7 @@ def _stats(session: Session, options: SimpleNamespace, _variables: Mapping[str, 
     return session.give(frame)
 
 
-def _entries(
-    session: Session, options: SimpleNamespace, _variables: Mapping[str, Any]
-) -> pd.DataFrame | None:
+def _entries(session: Session, options: SimpleNamespace) -> pd.DataFrame | None:
     """``%openrouter_entries``: a table, or one entry whole."""
     cache = session.cache()
     if options.key is not None:
@@ -80,7 +99,7 @@ def _entries(
     return session.give(frame)
 
 
-def _purge(session: Session, options: SimpleNamespace, variables: Mapping[str, Any]) -> pd.DataFrame | None:
+def _purge(session: Session, options: SimpleNamespace) -> pd.DataFrame | None:
     """``%openrouter_purge``: say what would go, ask, remove.
 
     Returns:
@@ -90,7 +109,7 @@ def _purge(session: Session, options: SimpleNamespace, variables: Mapping[str, A
         OptionError: Nothing is chosen, or the front end can't ask. Nothing was removed.
     """
     cache = session.cache()
-    chosen = purge_filter(cache, options, variables, session.folder)
+    chosen = purge_filter(cache, options)
     if not approved(cache.preview(chosen), options, session.say):
         return None
     frame = cache.chosen(chosen)
@@ -100,18 +119,16 @@ def _purge(session: Session, options: SimpleNamespace, variables: Mapping[str, A
     return session.give(frame)
 
 
-def purge_filter(
-    cache: CompletionCache, options: SimpleNamespace, variables: Mapping[str, Any], folder: Path
-) -> EntryFilter:
+def purge_filter(cache: CompletionCache, options: SimpleNamespace) -> EntryFilter:
     """Return the filter that the options of ``%openrouter_purge`` make.
 
     Raises:
-        OptionError: Nothing is chosen, everything and yet something, or the system prompt can't be read.
+        OptionError: Nothing is chosen, or everything and yet something.
     """
     return cache.purge_filter(
         options.keys,
         model=options.model,
-        system=options.system and read_text_argument(options.system, variables, folder),
+        system=options.system,
         tag=options.tag,
         prefix=options.prefix,
         older=options.older_s,
@@ -141,16 +158,14 @@ def approved(
     return False
 
 
-def _last(session: Session, _options: SimpleNamespace, _variables: Mapping[str, Any]) -> Completion:
+def _last(session: Session, _options: SimpleNamespace) -> Completion:
     """``%openrouter_last``: the last completion; raises `OptionError` before the first."""
     if session.last is None:
         raise OptionError("nothing was asked in this session yet", "ask with %%openrouter first")
     return session.last
 
 
-def _configure(
-    session: Session, options: SimpleNamespace, _variables: Mapping[str, Any]
-) -> pd.DataFrame | None:
+def _configure(session: Session, options: SimpleNamespace) -> pd.DataFrame | None:
     """``%openrouter_config``: the settings as a table, after changing those that are named.
 
     Raises:
@@ -168,7 +183,7 @@ def _configure(
     return session.give(settings_frame(session.settings()), settings_text)
 
 
-def _set_key(session: Session, _options: SimpleNamespace, _variables: Mapping[str, Any]) -> None:
+def _set_key(session: Session, _options: SimpleNamespace) -> None:
     """``%openrouter_key``: ask for the key without echoing it, and keep it in memory.
 
     Raises:
@@ -195,7 +210,7 @@ def _set_key(session: Session, _options: SimpleNamespace, _variables: Mapping[st
     session.say(f"key set for this kernel: {masked(key)}")
 
 
-def _warm(session: Session, options: SimpleNamespace, variables: Mapping[str, Any]) -> pd.DataFrame | None:
+def _warm(session: Session, options: SimpleNamespace) -> pd.DataFrame | None:
     """``%openrouter_warm``: ask for each prompt of a variable or a file; see `tables.batch.warm`.
 
     Returns:
@@ -206,31 +221,22 @@ def _warm(session: Session, options: SimpleNamespace, variables: Mapping[str, An
     """
     from or_cache_magic.notebook.status import warm_text
 
-    cache, source = session.cache(), options.source
-    if source.isidentifier() and source in variables:
-        source = variables[source]
-    frame = warm_cache(cache, source, options, variables, session.folder, session.say)
+    cache = session.cache()
+    frame = warm_cache(cache, options, session.say)
     for notice in cache.database.pop_notices():
         session.say(notice)
     return session.give(frame, warm_text)
 
 
-def warm_cache(
-    cache: CompletionCache,
-    source: Any,
-    options: SimpleNamespace,
-    variables: Mapping[str, Any],
-    folder: Path,
-    say: Callable[[str], None],
-) -> pd.DataFrame:
-    """Ask for each prompt of a list or a file, which is found from `folder`, with the options of the line."""
+def warm_cache(cache: CompletionCache, options: SimpleNamespace, say: Callable[[str], None]) -> pd.DataFrame:
+    """Ask for each prompt of the list or file that the options of ``%openrouter_warm`` name."""
     from or_cache_magic.tables.batch import warm
 
     return warm(
         cache,
-        folder / Path(source).expanduser() if isinstance(source, str) else source,
+        options.source,
         model=options.model,
-        system=options.system and read_text_argument(options.system, variables, folder),
+        system=options.system,
         mode=options.mode,
         sample=options.sample,
         ttl=options.ttl_s,

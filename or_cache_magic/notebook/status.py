@@ -1,4 +1,4 @@
-"""How things stand: what a bare ``%openrouter`` says."""
+"""Text views: of an entry, the settings, a purge, and what a bare ``%openrouter`` shows."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ _ROWS: Final = 20
 
 
 def settings_text(frame: pd.DataFrame) -> str:
-    """Settings: name, value, and where the value came from."""
+    """Return the settings as text: name, value, and where the value came from."""
     rows = [
         [str(name), "none" if value is None else str(value), origin]
         for name, value, origin in frame.itertuples()
@@ -64,7 +64,7 @@ def settings_text(frame: pd.DataFrame) -> str:
 
 
 def warm_text(frame: pd.DataFrame) -> str:
-    """What a list of prompts came to: the errors; the first 20."""
+    """Return the errors of a list of prompts as text; the first 20."""
     wrong = frame[frame["error"] != ""]
     if wrong.empty:
         return "nothing failed; _ is the DataFrame"
@@ -81,12 +81,12 @@ _NO_MATCH = ("no entry matches; nothing to remove", "no entry here matches; the 
 
 
 def masked(key: str) -> str:
-    """A key as it may be shown: its ends, or nothing of a short one."""
-    return f"{key[:12]}…{key[-3:]}" if len(key) > 24 else "…"  # noqa: PLR2004 - shorter ones would be told
+    """Return a key as it may be shown: its ends, or nothing of a short one."""
+    return f"{key[:12]}…{key[-3:]}" if len(key) > 24 else "…"  # noqa: PLR2004 - shorter ones would be given away
 
 
 def purge_line(purge: Purge, *, dry_run: bool) -> str:
-    """What a purge would remove, and what that would cost to buy again."""
+    """Say what a purge would remove, and what that would cost to buy again."""
     limit_bytes = purge.filter.to_fit_bytes
     if not purge.entries:
         fits = limit_bytes is not None and purge.rest_bytes <= limit_bytes
@@ -109,7 +109,7 @@ def purge_line(purge: Purge, *, dry_run: bool) -> str:
 
 
 def entry_card(cache: CompletionCache, prefix: str) -> tuple[str, str]:
-    """One entry whole: request, answer and earlier answers; plain and as Markdown.
+    """Return one entry whole, plain and as Markdown: request, answer and earlier answers.
 
     Raises:
         OptionError: No entry begins so, or several do.
@@ -142,7 +142,7 @@ def entry_card(cache: CompletionCache, prefix: str) -> tuple[str, str]:
 
 
 def settings_frame(settings: Settings) -> pd.DataFrame:
-    """The settings as a table: the value in force, and where it came from."""
+    """Return the settings as a table: the value in force, and where it came from."""
     import pandas as pd
 
     rows = [(name, getattr(settings, name), settings.origins.get(name, "default")) for name in SETTINGS]
@@ -156,7 +156,7 @@ _REASON_WIDTH = 120
 
 
 def status_card(session: Session) -> tuple[str, str]:
-    """Model, key and its limits, folder, entries, hit rates and dollars; plain and as Markdown.
+    """Return what a bare ``%openrouter`` shows, plain and as Markdown: model, key, folder, figures.
 
     OpenRouter is asked for the key's limits, unless there is no key or the mode is offline; when it can't be
     reached, the card says so.
@@ -186,7 +186,7 @@ def status_card(session: Session) -> tuple[str, str]:
 
 
 def shown_folder(folder: Path, start: Path) -> str:
-    """A folder as it may stand in a saved notebook: nobody's home, nothing of what is above a project.
+    """Return a folder as a saved notebook may have it: no home folder, nothing above the project.
 
     Args:
         folder: Absolute, or ``:memory:``.
@@ -206,18 +206,18 @@ def shown_folder(folder: Path, start: Path) -> str:
 
 
 def limits_text(limits: KeyLimits | None) -> str:
-    """What a key may still spend, in a line: ``limit $10.00, $7.43 left, resets monthly; $2.57 used …``."""
+    """Say what a key may still spend: ``$10.00, $7.43 left, resets monthly; $2.57 used this month``."""
     if limits is None:
         return "not told by this server"
     if limits.limit_usd is None:
-        told = "none"
+        limit = "none"
     else:
         left = "" if limits.remaining_usd is None else f", {format_usd(limits.remaining_usd)} left"
         resets = f", resets {one_line(limits.resets, _REASON_WIDTH)}" if limits.resets else ""
-        told = f"{format_usd(limits.limit_usd)}{left}{resets}"
+        limit = f"{format_usd(limits.limit_usd)}{left}{resets}"
     month = limits.used_this_month_usd
     used = "" if month is None else f"; {format_usd(month)} used this month"
-    return f"{told}{used}{'; free tier' if limits.is_free_tier else ''}"
+    return f"{limit}{used}{'; free tier' if limits.is_free_tier else ''}"
 
 
 def _limits(cache: CompletionCache) -> str:
@@ -257,7 +257,7 @@ def _saved(t: Totals) -> str:
 
 
 def _spent(cache: CompletionCache, settings: Settings) -> str:
-    """What the budgets count, and what they allow."""
+    """Say what the budgets count, and what they allow."""
     session = _of(cache.money.session_at_most(), settings.max_cost_usd)
     day = _of(cache.money.day_at_most(), settings.max_cost_per_day_usd)
     return f"{session} this session · {day} today"
