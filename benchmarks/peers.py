@@ -19,7 +19,7 @@ REQUIREMENTS = {
     "dspy_disk": ("dspy",),
     "langchain_sqlite": ("langchain-openai", "langchain-community"),
     # Its hit path imports the last three, and no extra of it brings them without the whole proxy.
-    "litellm_disk": ("litellm[caching]", "fastapi", "orjson", "soundfile"),
+    "litellm_local": ("litellm", "fastapi", "orjson", "soundfile"),
 }
 """What each peer's contestant needs, by the contestant's name."""
 

@@ -38,7 +38,7 @@ VISITS = {
 PEERS = {
     "API hit, 2 KB: dspy_disk ÷ ours",
     "API hit, 2 KB: langchain_sqlite ÷ ours",
-    "API hit, 2 KB: litellm_disk ÷ ours",
+    "API hit, 2 KB: litellm_local ÷ ours",
     "API hit, 200 KB: dspy_disk ÷ ours",
 }
 

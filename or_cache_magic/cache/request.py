@@ -103,7 +103,7 @@ def chat_body(
             "no model was named (nothing was sent)",
             "name one, as in %%openrouter openai/gpt-4o-mini, or set OPENROUTER_MODEL",
         )
-    if not prompt or (isinstance(prompt, str) and not prompt.strip()):
+    if not prompt or (isinstance(prompt, str) and prompt.isspace()):
         raise RequestError("the prompt is empty (nothing was sent)", "write the prompt below %%openrouter")
     if not isinstance(prompt, str) and not (
         isinstance(prompt, (list, tuple)) and all(isinstance(message, Mapping) for message in prompt)
