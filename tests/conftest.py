@@ -32,6 +32,7 @@ settings.register_profile(
 settings.load_profile("ci" if os.environ.get("CI") else "dev")
 
 
+@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in its own
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Marks the tests of `APART`; with pytest-xdist those of one place run in one process."""
     here = Path(__file__).parent
