@@ -43,7 +43,7 @@ def figures(*, entries: int) -> Iterator[Figure]:
             spread = f"{min(times_ms):.2g} to {max(times_ms):.2g} ms" if times > 1 else "once"
             return Figure(name, "≤", bar_ms, "ms", median(times_ms), f"{spread}; {entries:,} entries")
 
-        yield figure("page of 50, newest first", 1, lambda: kept.find(limit=50))
+        yield figure("page of 50, newest first", 1, lambda: kept.listing.find(limit=50))
         yield figure("totals by model", 40, lambda: ledger.totals("model"))
         yield _search(kept, database, entries)
         yield figure("purge of one model of 40", 600, lambda: kept.purge(model), times=1)
@@ -54,7 +54,7 @@ def _search(kept: store.DiskStore, database: store.Database, entries: int) -> Fi
     """A search that has to read everything, beside merely inflating it: of that much there is no less."""
     nowhere = store.EntryFilter(text="nowhere to be found")
     blobs = [blob[BLOB_START:] for pair in database.select(f"{EVERY_BLOB} LIMIT {SAMPLED}") for blob in pair]
-    found_ms = median(_ms(lambda: kept.count(nowhere)) for _ in range(TIMES_SEARCHED))
+    found_ms = median(_ms(lambda: kept.listing.count(nowhere)) for _ in range(TIMES_SEARCHED))
     floor_ms = median(_ms(lambda: [_inflate(blob) for blob in blobs]) for _ in range(TIMES_EACH))
     floor_ms *= entries / min(entries, SAMPLED)
     return Figure(

@@ -53,7 +53,7 @@ def inspect(folder: Path, kept: Collection[int]) -> Found:
     store = DiskStore(database)
     lost = sum(not _is_served(store, number) for number in kept)
     half = 0
-    rows = store.find()
+    rows = store.listing.find()
     for row in rows:
         try:
             half += store.entry(row.key) is None

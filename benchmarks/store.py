@@ -146,16 +146,16 @@ def measure(folder: Path, count: int, words: list[str]) -> None:
     with told("flush those hits"):
         ledger.flush()
     for name, page in (
-        ("page of 50, newest", lambda _: store.find(limit=50)),
-        ("page of 50, by cost", lambda _: store.find(limit=50, order="cost_usd")),
-        ("page of 50 of one model", lambda _: store.find(EntryFilter(model=MODELS[3]), limit=50)),
-        ("count all", lambda _: store.count()),
+        ("page of 50, newest", lambda _: store.listing.find(limit=50)),
+        ("page of 50, by cost", lambda _: store.listing.find(limit=50, order="cost_usd")),
+        ("page of 50 of one model", lambda _: store.listing.find(EntryFilter(model=MODELS[3]), limit=50)),
+        ("count all", lambda _: store.listing.count()),
         ("totals by model", lambda _: ledger.totals("model")),
         ("totals by day", lambda _: ledger.totals("day")),
     ):
         print(f"{name:<50}{median_us(page, 11) / 1e3:10.2f} ms")
     with told("search a text that is nowhere"):
-        store.count(EntryFilter(text="nowhere to be found"))
+        store.listing.count(EntryFilter(text="nowhere to be found"))
     with told("purge one model of 40"):
         store.purge(EntryFilter(model=MODELS[3]))
     with told("purge all"):

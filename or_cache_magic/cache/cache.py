@@ -278,7 +278,7 @@ class CompletionCache:
         """Return the entry that would be served, and why a call would be made instead; sends nothing."""
         self._follow(ask.settings)
         why = self.engine.why_asked(ask)
-        rows = self.store.find(EntryFilter(keys=(ask.key.digest,)), limit=1) if why is None else []
+        rows = self.store.listing.find(EntryFilter(keys=(ask.key.digest,)), limit=1) if why is None else []
         return (rows[0] if rows else None), why or ""
 
     # -- browsing, accounts, purging ----------------------------------------------------------
@@ -330,7 +330,7 @@ class CompletionCache:
 
         self.ledger.flush()
         wanted = entry_filter(self.clock(), text=text, model=model, tag=tag, since=since)
-        return entries_frame(self.store.find(wanted, limit=limit))
+        return entries_frame(self.store.listing.find(wanted, limit=limit))
 
     def purge(
         self,
@@ -386,7 +386,7 @@ class CompletionCache:
         from or_cache_magic.display.frames import entries_frame
 
         self.ledger.flush()
-        return entries_frame(self.store.find(chosen))
+        return entries_frame(self.store.listing.find(chosen))
 
     def purge_filter(self, keys: Sequence[str] = (), **conditions: Any) -> EntryFilter:
         """Return the filter of a purge; the conditions are those of `purge`.
@@ -403,10 +403,10 @@ class CompletionCache:
         from or_cache_magic.cache.purge import Purge
 
         self.ledger.flush()
-        goes = self.store.weigh(chosen)
+        goes = self.store.listing.totals(chosen)
         # Making room on this disk does not concern the shared tier.
         shared = self.settings.shared_url is not None and chosen.to_fit_bytes is None
-        return Purge(chosen, *goes, self.store.size_bytes() - goes.size_bytes, shared)
+        return Purge(chosen, *goes, self.store.listing.size_bytes() - goes.size_bytes, shared)
 
     def drop(self, chosen: EntryFilter) -> int:
         """Remove the entries that `chosen` names; return how many."""
@@ -426,7 +426,7 @@ class CompletionCache:
         if quota_bytes is None:
             return ""
         try:
-            size_bytes = self.store.size_over(quota_bytes)
+            size_bytes = self.store.listing.size_over(quota_bytes)
         except StoreError:
             return ""  # said where the answer could not be kept
         if size_bytes is None:

@@ -169,11 +169,11 @@ def _entries(options: SimpleNamespace) -> None:
         wanted = entry_filter(
             now_s, text=options.text, model=options.model, tag=options.tag, since=options.since_s
         )
-        count, _, _ = cache.store.count(wanted)
+        count, _, _ = cache.store.listing.count(wanted)
         if not count:
             print(f"no entry matches in {cache.directory}")
             return
-        rows = [entry_values(row) for row in cache.store.find(wanted, limit=options.limit)]
+        rows = [entry_values(row) for row in cache.store.listing.find(wanted, limit=options.limit)]
         print(text(entries_table(rows, now_s=now_s)))
         if count > options.limit:
             print(f"… and {count - options.limit:,} more (--limit)")

@@ -130,7 +130,7 @@ class Session:
     def model_names(self) -> list[str]:
         """Return the model ids and aliases that completion offers: those set, and those asked before."""
         try:
-            settings, stored = self.settings(), self.cache().store.models()
+            settings, stored = self.settings(), self.cache().store.listing.models()
         except OrCacheError:
             return []
         return list(dict.fromkeys(filter(None, (*settings.aliases, settings.model, *stored))))

@@ -115,7 +115,7 @@ def entry_card(cache: CompletionCache, prefix: str) -> tuple[str, str]:
         OptionError: No entry begins so, or several do.
     """
     cache.ledger.flush()
-    rows = cache.store.find(EntryFilter(keys=(prefix,)), limit=2)
+    rows = cache.store.listing.find(EntryFilter(keys=(prefix,)), limit=2)
     if len(rows) != 1:
         raise OptionError(
             f"no entry begins with {prefix}" if not rows else f"several entries begin with {prefix}",
@@ -165,7 +165,7 @@ def status_card(session: Session) -> tuple[str, str]:
 
     cache, settings, key = session.cache(), session.settings(), session.api_key()
     (totals,) = cache.totals()
-    entries, _, _ = cache.store.count()
+    entries, _, _ = cache.store.listing.count()
     in_terminal = session.in_terminal
     folder = str(cache.directory) if in_terminal else shown_folder(cache.directory, session.folder)
     rows = {
@@ -228,7 +228,7 @@ def _limits(cache: CompletionCache) -> str:
 
 
 def _size(cache: CompletionCache, settings: Settings) -> str:
-    size = format_size(cache.store.size_bytes())
+    size = format_size(cache.store.listing.size_bytes())
     return size if settings.quota is None else f"{size} of {format_size(settings.quota)}"
 
 

@@ -49,7 +49,7 @@ class Clerk:
         #: What the last callback raised; None when it went well.
         self.error: Exception | None = None
         self._folder = folder
-        self._listing = Listing(cache.store, cache.clock)
+        self._listing = Listing(cache.store.listing, cache.clock)
         self._selection = Selection(cache)
         #: What is shown; None before the first look.
         self.shown: Snapshot | None = None
@@ -127,9 +127,9 @@ class Clerk:
 
     def _paint(self) -> None:
         """Shows what was read."""
-        store, face = self.cache.store, self.face
+        index, face = self.cache.store.listing, self.face
         with self._quietly():
-            face.controls.offer(store.models(), store.tags())
+            face.controls.offer(index.models(), index.tags())
             if face.controls.view() != self._listing.view:
                 self._match()  # what it was narrowed to is gone
             if face.actions.file.value == self._proposed:

@@ -43,7 +43,7 @@ def detail_html(cache: CompletionCache, key: str) -> str:
     Raises:
         StoreError: The file can't be read.
     """
-    rows = cache.store.find(EntryFilter(keys=(key,)), limit=1)
+    rows = cache.store.listing.find(EntryFilter(keys=(key,)), limit=1)
     if not rows:
         return f"<h3>{escape(key[:10])}</h3><p>This entry is not in the completion cache any more.</p>"
     (row,) = rows

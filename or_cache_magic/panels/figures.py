@@ -98,7 +98,7 @@ def gather(cache: CompletionCache, *, session: bool = False) -> Figures:
         StoreError: The file can't be read.
     """
     (totals,) = cache.totals(session=session)
-    entries, _, _, size_bytes = cache.store.weigh(EntryFilter())
+    entries, _, _, size_bytes = cache.store.listing.totals(EntryFilter())
     return Figures(totals, session, entries, size_bytes, cache.settings.quota)
 
 

@@ -42,19 +42,19 @@ class Selection:
 
     def prune(self) -> None:
         """Forgets keys whose entries are gone; raises `StoreError`, as the others do."""
-        store = self._cache.store
-        self.keys = {key for some in self._filters() for key in store.digests(some)}
+        index = self._cache.store.listing
+        self.keys = {key for some in self._filters() for key in index.digests(some)}
 
     def weigh(self) -> EntryTotals:
         """What the entries come to."""
         total = EntryTotals(0, Decimal(0), 0, 0)
         for some in self._filters():
-            total = EntryTotals(*map(add, total, self._cache.store.weigh(some)))
+            total = EntryTotals(*map(add, total, self._cache.store.listing.totals(some)))
         return total
 
     def rows(self, limit: int | None = None) -> list[EntryRow]:
         """The entries, newest first; with a limit so many of them, any."""
-        rows = [row for some in self._filters(limit) for row in self._cache.store.find(some)]
+        rows = [row for some in self._filters(limit) for row in self._cache.store.listing.find(some)]
         return sorted(rows, key=lambda row: (row.created_s, row.key), reverse=True)
 
     def drop(self) -> int:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from or_cache_magic.core.records import EntryRow
-    from or_cache_magic.storage.tiered import TieredStore
+    from or_cache_magic.storage.listing import EntryIndex
 
 __all__ = ["SORTS", "Listing", "State", "View"]
 
@@ -73,17 +73,17 @@ class Listing:
     """The entries of a view, a page at a time. Used by one thread at a time.
 
     Args:
-        store: Whose entries.
+        index: The entries.
         clock: Tells UTC epoch seconds.
         page_size: Entries on a page.
     """
 
-    def __init__(self, store: TieredStore, clock: Callable[[], float], page_size: int = 15) -> None:
+    def __init__(self, index: EntryIndex, clock: Callable[[], float], page_size: int = 15) -> None:
         self.page_size = page_size
         #: The page that is shown, from 0.
         self.page = 0
         self.view = View()
-        self._store = store
+        self._index = index
         self._clock = clock
         self._ids: list[int] = []
         self._filter = EntryFilter()
@@ -129,17 +129,17 @@ class Listing:
 
     def rows(self) -> list[EntryRow]:
         """The page's entries; those that are gone since are left out."""
-        return self._store.rows(self._ids[self.first : self.first + self.page_size])
+        return self._index.rows(self._ids[self.first : self.first + self.page_size])
 
     def all_rows(self) -> list[EntryRow]:
         """Every entry of the view, in its order."""
-        return self._store.rows(self._ids)
+        return self._index.rows(self._ids)
 
     def keys(self) -> list[str]:
         """The keys of all entries of the view."""
         if self._filter.text:
             return [row.key for row in self.all_rows()]  # a second search would take longer
-        return self._store.digests(self._filter)
+        return self._index.digests(self._filter)
 
     def _matching(self, view: View, wanted: EntryFilter) -> list[int]:
-        return self._store.matching(wanted, order=view.order, descending=view.descending)
+        return self._index.matching(wanted, order=view.order, descending=view.descending)

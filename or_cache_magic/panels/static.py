@@ -60,7 +60,7 @@ def snapshot(cache: CompletionCache) -> Snapshot:
         StoreError: The file can't be read.
     """
     figures = complete(cache, gather(cache))
-    listing = Listing(cache.store, cache.clock, _ROWS)
+    listing = Listing(cache.store.listing, cache.clock, _ROWS)
     listing.read(View())
     return Snapshot(figures, breakdown(cache, BREAKDOWNS[0]), listing.rows(), listing.count, cache.clock())
 
@@ -124,7 +124,7 @@ class Still:
         """All entries, newest first, as a DataFrame; see `display.entries.ENTRY_TYPES`."""
         from or_cache_magic.display.frames import entries_frame
 
-        return entries_frame(self.cache.store.find())
+        return entries_frame(self.cache.store.listing.find())
 
     def __repr__(self) -> str:
         return f"{plain(snapshot(self.cache))}\n\n{_INSTALL}"

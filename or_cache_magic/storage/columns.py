@@ -1,4 +1,7 @@
-"""Whether a row holds what its table says: SQLite lets any column hold anything, and files get damaged."""
+"""Values as columns and back, and the check that a row holds what its table says.
+
+SQLite lets any column hold anything, and files get damaged.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +9,52 @@ from decimal import ROUND_HALF_EVEN, Context, Decimal
 from operator import contains
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, overload
 
+from or_cache_magic.core.key import system_digest
+from or_cache_magic.core.records import OPENROUTER_URL
 from or_cache_magic.errors import StoreCorruptError
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Mapping, Sequence
 
-__all__ = ["ANY", "COUNT", "INTEGER", "LABEL", "MAYBE_TIME", "REAL", "TEXT", "TIME", "check_row"]
+    from or_cache_magic.core.records import Request
+
+__all__ = [
+    "ANY",
+    "COUNT",
+    "INTEGER",
+    "LABEL",
+    "MAYBE_TIME",
+    "REAL",
+    "REQUEST_COLUMNS",
+    "TEXT",
+    "TIME",
+    "HitCount",
+    "add_hits",
+    "check_row",
+    "from_pico",
+    "join_tags",
+    "request_columns",
+    "split_tags",
+    "system_id",
+    "tag_mark",
+    "to_pico",
+]
+
+REQUEST_COLUMNS: Final = "sample, stream, base_url"
+"""What of a request is in its row beside the body."""
+
+
+def request_columns(request: Request) -> tuple[Any, ...]:
+    """Return the values of `REQUEST_COLUMNS`; OpenRouter's base URL is NULL."""
+    base_url = request.base_url.removesuffix("/")
+    return request.sample, int(request.stream), None if base_url == OPENROUTER_URL else base_url
+
+
+def system_id(text: str) -> bytes:
+    """Return how the index finds a system prompt, whole and exact: 16 bytes of its digest."""
+    return bytes.fromhex(system_digest(text))[:16]
+
 
 # What is worth more by now than when it was served was settled meanwhile: a reported cost never was unknown.
 _ADD = """
@@ -53,17 +95,17 @@ _END: Final = "\x1f"  # ASCII's unit separator: nobody types it in a label
 
 
 def join_tags(tags: Sequence[str]) -> str | None:
-    """Labels as a column's text; None when there are none."""
+    """Return labels as a column's text; None when there are none."""
     return f"{_END}{_END.join(tags)}{_END}" if tags else None
 
 
 def split_tags(column: str | None) -> tuple[str, ...]:
-    """The labels of `join_tags`."""
+    """Return the labels of `join_tags`."""
     return tuple(column[1:-1].split(_END)) if column else ()
 
 
 def tag_mark(tag: str) -> str:
-    """What a column of `join_tags` contains exactly when this label is one of its own."""
+    """Return what a column of `join_tags` contains exactly when this label is one of its own."""
     return f"{_END}{tag}{_END}"
 
 
@@ -78,7 +120,7 @@ def to_pico(usd: Decimal) -> int: ...
 @overload
 def to_pico(usd: None) -> None: ...
 def to_pico(usd: Decimal | None) -> int | None:
-    """An amount of US dollars as integer pico-dollars; None (unknown) stays None.
+    """Return an amount of US dollars as integer pico-dollars; None (unknown) stays None.
 
     Raises:
         ValueError: The amount is NaN or infinite.
@@ -95,7 +137,7 @@ def from_pico(pico: int) -> Decimal: ...
 @overload
 def from_pico(pico: None) -> None: ...
 def from_pico(pico: int | None) -> Decimal | None:
-    """Integer pico-dollars as US dollars without trailing zeros; None (unknown) stays None."""
+    """Return integer pico-dollars as US dollars without trailing zeros; None (unknown) stays None."""
     if pico is None:
         return None
     whole, part = divmod(pico, _PICO)
@@ -119,7 +161,7 @@ _LATEST_S: Final = 9e9
 
 
 def check_row(what: str, allowed: Sequence[frozenset[type]], columns: Sequence[Any], *times_s: Any) -> None:
-    """Does nothing for a row whose columns are of the types that are allowed there.
+    """Do nothing for a row whose columns are of the types that are allowed there.
 
     Args:
         what: What the row is, for the message (``"an entry"``).

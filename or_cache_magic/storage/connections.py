@@ -6,11 +6,13 @@ import os
 import sqlite3
 import threading
 import time
-from contextlib import closing, contextmanager, suppress
-from typing import TYPE_CHECKING, Any, Final, Union
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, Final
 
+from or_cache_magic.core.key import KEY_VERSION
 from or_cache_magic.core.settings import MEMORY
-from or_cache_magic.errors import StoreBusyError, StoreUnavailableError
+from or_cache_magic.errors import StoreBusyError
+from or_cache_magic.storage.schema import create_tables, refuse_newer, vet
 from or_cache_magic.storage.sqlite import (
     Reader,
     connect,
@@ -19,18 +21,13 @@ from or_cache_magic.storage.sqlite import (
     open_reader,
     prepare_writer,
     set_wait,
-    sqlite_errors,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from or_cache_magic.storage.diskcache_adapter import StrictCache
-    from or_cache_magic.storage.upgrade import Upgrade
-
-SqlValue = Union[str, bytes, int, float, None]  # noqa: UP007 - evaluated, also by Python 3.10
-"""What an SQL function may return."""
 
 FileId = tuple[int, int]
 """Device and inode: which file a path names."""
@@ -38,42 +35,32 @@ FileId = tuple[int, int]
 _CHECKPOINT_WAIT_S: Final = 0.1
 _READER_WAIT_S: Final = 1.0
 _RETRY_GAP_S: Final = 0.005
-_UNREADABLE_FOR_S: Final = 10.0
-"""How long the ways to read that failed are not waited for again."""
-
-_LARGEST_STAND_IN_BYTES: Final = 1 << 29
-_STAND_IN_WAIT_S: Final = 60.0
-_SIZE = "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size"
+_IMPATIENT_FOR_S: Final = 10.0
+"""How long what was waited for in vain (a way to read, the lock for re-keying) is not waited for again."""
 
 
 class ConnectionPool:
     """A pool of readers and one writer under a lock. Thread-safe; belongs to the process that made it.
 
+    SQLite's errors come out as they are; `Database` makes them ours.
+
     Args:
         path: The file.
         file_id: Which file the path named; None before there was one.
-        functions: SQL functions that every connection gets: name -> (number of arguments, function).
-        upgrade: Says whether a file is written in what this code writes, and brings it there.
         timeout_s: The longest wait for another's lock.
+        tell: Takes a line for the user, and optionally what it is about, which is told once.
     """
 
     def __init__(
-        self,
-        path: Path,
-        file_id: FileId | None,
-        functions: Mapping[str, tuple[int, Callable[..., SqlValue]]],
-        upgrade: Upgrade,
-        timeout_s: float,
+        self, path: Path, file_id: FileId | None, timeout_s: float, tell: Callable[..., None]
     ) -> None:
         self.path = path
         self.file_id = file_id
         self.log_id: FileId | None = None
         self.pid = os.getpid()
-        self._functions = functions
-        self._upgrade = upgrade
-        self._upgrading = threading.Lock()
-        self._stand_in: ConnectionPool | None = None
         self._timeout_s = timeout_s
+        self._tell = tell
+        self._rekeying = threading.Lock()
         self._readers: list[Reader] = []
         self._lock = threading.RLock()
         self._writer: sqlite3.Connection | None = None
@@ -82,7 +69,7 @@ class ConnectionPool:
         self._depth = 0
         self._dirty = False
         self._closed = False
-        self._unreadable_until_s = 0.0
+        self._impatient_until_s = 0.0
         #: Whether a write met damage; the file is to be set aside before the next.
         self.damaged = False
         #: Whether a read met damage, which the writer's page cache may hide from it: to be opened anew.
@@ -97,19 +84,12 @@ class ConnectionPool:
             reader = self._readers.pop()
         except IndexError:
             reader = self._open_reader()
-            if self._upgrade.is_due(reader.versions):
-                stand_in = self._upgraded(reader)
-                if stand_in is not None:
-                    rows = stand_in.select(sql, parameters)
-                    # Another thread may have brought the file up to date, and dropped this.
-                    return rows if stand_in.is_open else self.select(sql, parameters)
-                reader = self._open_reader()
         try:
-            rows = reader.connection.execute(sql, parameters).fetchall() if reader.versions else []
+            rows = [] if reader.keys is None else reader.connection.execute(sql, parameters).fetchall()
         except BaseException as exc:
             self._drop(reader, exc)
             raise
-        if reader.lasting and reader.versions:
+        if reader.lasting and reader.keys == KEY_VERSION:
             self._give_back(reader)
         else:
             reader.connection.close()
@@ -146,28 +126,41 @@ class ConnectionPool:
                 self._readers.pop().connection.close()
 
     def _open_reader(self) -> Reader:
-        patient = time.monotonic() >= self._unreadable_until_s
+        """Open a reading connection, to a file that is re-keyed first when it is of an older version."""
+        patient = time.monotonic() >= self._impatient_until_s
         wait_s = min(self._timeout_s, _READER_WAIT_S) if patient else 0.0
-        reader = open_reader(self.path, wait_s, self._upgrade)
+        reader = open_reader(self.path, wait_s)
+        if reader.keys is not None and reader.keys < KEY_VERSION and self._rekeyed():
+            reader.connection.close()
+            reader = open_reader(self.path, wait_s)
         if not reader.lasting:
-            self._unreadable_until_s = time.monotonic() + _UNREADABLE_FOR_S
-        self._teach(reader.connection)
+            self._impatient_until_s = time.monotonic() + _IMPATIENT_FOR_S
+        self._add_functions(reader.connection)
         self.log_id = self.log_id or file_id(f"{self.path}-wal")
         return reader
 
-    def _upgraded(self, reader: Reader) -> ConnectionPool | None:
-        """Bring an older file up to date, once; what to read from instead when it can't be written."""
-        with self._upgrading, closing(reader.connection) as source:
-            if self._stand_in is None:
-                try:
-                    self.open_writer(min(self._timeout_s, _READER_WAIT_S))
-                except StoreUnavailableError:
-                    self._stand_in = InMemoryCopy(self.path, source, self._functions, self._upgrade)
-            return self._stand_in
+    def _rekeyed(self) -> bool:
+        """Re-key an older file; return False, which is told once, when it can't be written now."""
+        with self._rekeying:
+            patient = time.monotonic() >= self._impatient_until_s
+            try:
+                self.open_writer(self._timeout_s if patient else 0.0)
+            except (sqlite3.Error, StoreBusyError) as exc:
+                if is_damage(exc):
+                    raise
+                self._impatient_until_s = time.monotonic() + _IMPATIENT_FOR_S
+                self._tell(
+                    f"The completion cache {self.path} is of an older version and can't be written now: its"
+                    " answers are listed, and found for an ask as soon as it can be.",
+                    about="older",
+                )
+                return False
+        return True
 
-    def _teach(self, connection: sqlite3.Connection) -> None:
-        for name, (arguments, function) in self._functions.items():
-            connection.create_function(name, arguments, function, deterministic=True)
+    @staticmethod
+    def _add_functions(connection: sqlite3.Connection) -> None:
+        connection.create_function("or_has_text", 4, _has_text, deterministic=True)
+        connection.create_function("or_begins", 3, _begins, deterministic=True)
 
     @property
     def is_open(self) -> bool:
@@ -192,7 +185,7 @@ class ConnectionPool:
     def transaction(self, wait_s: float | None = None) -> Iterator[sqlite3.Connection]:
         """See `Database.transaction`."""
         wait_s = self._timeout_s if wait_s is None else wait_s
-        with self._locked(wait_s), sqlite_errors(self.path):
+        with self._locked(wait_s):
             inner = self._depth > 0
             self.open_writer(wait_s)
             try:
@@ -221,7 +214,7 @@ class ConnectionPool:
         connection.execute("BEGIN IMMEDIATE")
         self._owner, self._depth, self._dirty = threading.get_ident(), 1, True
         try:
-            self._upgrade.check(connection)
+            refuse_newer(connection)
             yield
             connection.execute("COMMIT")
         finally:
@@ -250,36 +243,40 @@ class ConnectionPool:
                 connection.execute(f"RELEASE {name}")
 
     def open_writer(self, wait_s: float) -> None:
-        """Open the writing connection, and make the tables in an empty file; nothing when it is open.
+        """Open the writing connection, make the tables of an empty file, re-key an older one.
+
+        Does nothing when it is open.
 
         Raises:
-            StoreError: As `schema.vet` says, or the file can't be written.
+            StoreError: As `schema.vet` says.
+            sqlite3.Error: The file can't be written.
         """
-        with self._locked(wait_s), sqlite_errors(self.path):
+        with self._locked(wait_s):
             deadline_s = time.monotonic() + wait_s
             while self._writer is None:
                 try:
-                    self._ready_writer(wait_s)
+                    self._open_writer(wait_s)
                 except sqlite3.Error as exc:
                     # Two kernels that make the file at once: SQLite does not wait where it switches to WAL.
                     if not is_locked(exc) or time.monotonic() > deadline_s:
                         raise
                     time.sleep(_RETRY_GAP_S)
 
-    def _ready_writer(self, wait_s: float) -> None:
+    def _open_writer(self, wait_s: float) -> None:
         connection = self._connect(wait_s)
         try:
-            versions = self._upgrade.vet(connection)
+            keys = vet(connection)
             prepare_writer(connection)
-            self._teach(connection)
+            self._add_functions(connection)
             self._writer = connection
-            if versions is None:
+            if keys is None:
                 self._create_tables(connection)
-            elif self._upgrade.is_due(versions):
+            elif keys < KEY_VERSION:
+                from or_cache_magic.storage.upgrade import rekey
+
                 self._dirty = True
-                self._upgrade.run(connection, versions)
+                rekey(connection, self._tell)
             self.log_id = file_id(f"{self.path}-wal")
-            self._drop_stand_in()
         except BaseException:
             self._writer = self._cache = None
             connection.close()
@@ -288,22 +285,13 @@ class ConnectionPool:
     def _connect(self, wait_s: float) -> sqlite3.Connection:
         return connect(self.path, "mode=rw", wait_s)
 
-    def _drop_stand_in(self) -> None:
-        stand_in, self._stand_in = self._stand_in, None
-        if stand_in is not None:
-            stand_in.close()
-
     def _create_tables(self, connection: sqlite3.Connection) -> None:
-        connection.execute("BEGIN IMMEDIATE")
-        try:
+        with connection:
+            connection.execute("BEGIN IMMEDIATE")
             # Another kernel may have been first.
-            if self._upgrade.vet(connection) is None:
+            if vet(connection) is None:
                 self.cache()
-                self._upgrade.create(connection)
-            connection.execute("COMMIT")
-        finally:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
+                create_tables(connection)
 
     def checkpoint(self) -> bool:
         """See `Database.checkpoint`."""
@@ -327,7 +315,6 @@ class ConnectionPool:
         """Close every connection, those in use as soon as they are done with."""
         self._closed = True
         self._close_readers()
-        self._drop_stand_in()
         if self._lock.acquire(blocking=False):
             try:
                 if self._depth == 0 and self._writer is not None:
@@ -337,26 +324,8 @@ class ConnectionPool:
                 self._lock.release()
 
 
-def file_id(path: str) -> FileId | None:
-    """Which file a path names; None when there is none."""
-    try:
-        stat = os.stat(path)
-    except FileNotFoundError:
-        return None
-    return (stat.st_dev, stat.st_ino)
-
-
-class MemoryFile(ConnectionPool):
+class MemoryPool(ConnectionPool):
     """One connection to tables in memory, which threads read and write in turn."""
-
-    def __init__(
-        self,
-        path: Path,
-        functions: Mapping[str, tuple[int, Callable[..., SqlValue]]],
-        upgrade: Upgrade,
-        timeout_s: float,
-    ) -> None:
-        super().__init__(path, None, functions, upgrade, timeout_s)
 
     def select(self, sql: str, parameters: Sequence[Any]) -> list[Any]:
         """See `Database.select`."""
@@ -374,43 +343,22 @@ class MemoryFile(ConnectionPool):
         return sqlite3.connect(MEMORY, isolation_level=None, check_same_thread=False, cached_statements=64)
 
 
-class InMemoryCopy(MemoryFile):
-    """A copy of an older file, brought up to date in memory: the file is read-only, locked or the disk full.
+def file_id(path: str) -> FileId | None:
+    """Return which file a path names; None when there is none."""
+    try:
+        stat = os.stat(path)
+    except FileNotFoundError:
+        return None
+    return (stat.st_dev, stat.st_ino)
 
-    Args:
-        path: The file's, for messages.
-        source: A reading connection to the file.
-        functions: As for `ConnectionPool`.
-        upgrade: The same.
 
-    Raises:
-        StoreUnavailableError: The file is too large to be copied into memory.
-    """
+def _has_text(key: str, value: bytes, body: bytes, folded: str) -> bool:
+    from or_cache_magic.storage.search import has_text
 
-    def __init__(
-        self,
-        path: Path,
-        source: sqlite3.Connection,
-        functions: Mapping[str, tuple[int, Callable[..., SqlValue]]],
-        upgrade: Upgrade,
-    ) -> None:
-        super().__init__(path, functions, upgrade.of_a_copy(), _STAND_IN_WAIT_S)
-        self._source = source
-        self.open_writer(_STAND_IN_WAIT_S)
-        self.writer.execute("PRAGMA query_only=ON")
-        upgrade.say(
-            f"the completion cache {path} is of an older version and can't be written now:"
-            " its answers are served from a copy in memory"
-        )
+    return has_text(key, value, body, folded)
 
-    def _connect(self, wait_s: float) -> sqlite3.Connection:
-        (size_bytes,) = self._source.execute(_SIZE).fetchone()
-        if size_bytes > _LARGEST_STAND_IN_BYTES:
-            raise StoreUnavailableError(
-                f"The completion cache {self.path} is of an older version, can't be written now, and is too"
-                f" large ({size_bytes / 1e9:.1f} GB) to be brought up to date in memory.",
-                "Copy its folder to where it can be written, and point OR_CACHE_DIR there.",
-            )
-        connection = super()._connect(wait_s)
-        self._source.backup(connection)
-        return connection
+
+def _begins(key: str, body: bytes, prefix: str) -> bool:
+    from or_cache_magic.storage.search import begins
+
+    return begins(key, body, prefix)

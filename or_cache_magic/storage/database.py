@@ -20,16 +20,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from or_cache_magic.core.settings import MEMORY
 from or_cache_magic.errors import StoreBusyError, StoreCorruptError, StoreError
-from or_cache_magic.storage.connections import ConnectionPool, FileId, MemoryFile, SqlValue, file_id
-from or_cache_magic.storage.schema import LAYOUT, Layout
-from or_cache_magic.storage.sqlite import store_error
-from or_cache_magic.storage.upgrade import Upgrade
+from or_cache_magic.storage.connections import ConnectionPool, FileId, MemoryPool, file_id
+from or_cache_magic.storage.sqlite import is_damage, sqlite_errors, store_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from or_cache_magic.storage.diskcache_adapter import StrictCache
-    from or_cache_magic.storage.upgrade import Rekey
 
 __all__ = ["FaultLog", "network_file_system"]
 
@@ -43,7 +40,7 @@ _REMOTE: Final = re.compile(
 
 
 def network_file_system(path: str | os.PathLike[str], mounts: str | None = None) -> str | None:
-    """The type of the network file system that a folder is on; None when it is local, or nobody can tell.
+    """Return the type of the network file system that a folder is on; None if it is local or unknown.
 
     Linux tells in its mount table, Windows in the path. On other systems the answer is None.
 
@@ -107,7 +104,7 @@ class FaultLog:
         return self._patience_s
 
     def met(self, failure: StoreError, waited_s: float) -> None:
-        """Takes note of a failed write; ``waited_s`` is how long it would have waited for a lock."""
+        """Note a failed write; ``waited_s`` is how long it would have waited for a lock."""
         if isinstance(failure, StoreCorruptError):
             return  # the next write sets the file aside, and tells
         if isinstance(failure, StoreBusyError):
@@ -118,11 +115,11 @@ class FaultLog:
         self.tell(f"{message} {failure.hint}", about=message.partition(" (")[0])
 
     def over(self) -> None:
-        """Takes note of a write that succeeded."""
+        """Note a write that succeeded."""
         self._busy_until_s = 0.0
 
     def tell(self, notice: str, *, about: str = "") -> None:
-        """Keeps a notice for the user; what it is about is told only once."""
+        """Keep a notice for the user; what it is about is told only once."""
         if about:
             if about in self._told:
                 return
@@ -130,7 +127,7 @@ class FaultLog:
         self._notices.append(notice)
 
     def pop_notices(self) -> tuple[str, ...]:
-        """What the user should be told, once."""
+        """Return, once, what the user should know."""
         notices, self._notices = tuple(self._notices), []
         return notices
 
@@ -154,19 +151,14 @@ class Database:
     Args:
         directory: The cache folder; made at the first write, mode 0700, with a ``.gitignore`` of ``*``.
         timeout_s: The longest that a write waits for another's lock.
-        layout: The layout that is read and written; others than the usual are for tests of older files.
     """
 
-    def __init__(
-        self, directory: str | os.PathLike[str], *, timeout_s: float = 5.0, layout: Layout = LAYOUT
-    ) -> None:
+    def __init__(self, directory: str | os.PathLike[str], *, timeout_s: float = 5.0) -> None:
         self.directory = Path(directory).absolute()
         self.path = self.directory / FILE_NAME
         self.timeout_s = timeout_s
         self._path_text = os.fspath(self.path)
-        self._functions: dict[str, tuple[int, Callable[..., SqlValue]]] = {}
-        self._trouble = FaultLog(timeout_s)
-        self._upgrade = Upgrade(layout, self._trouble.tell)
+        self._faults = FaultLog(timeout_s)
         self._file = self._not_open(None)
         self._switching = threading.Lock()
         self._own = _Own()
@@ -178,11 +170,11 @@ class Database:
         return f"Database({os.fspath(self.directory)!r})"
 
     def exists(self) -> bool:
-        """Whether there is a file."""
+        """Return whether there is a file."""
         return self.path.exists()
 
     def select(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
-        """The rows of a SELECT, as tuples; none when there is no file or it is still empty.
+        """Return the rows of a SELECT, as tuples; none when there is no file or it is still empty.
 
         Inside a transaction of this thread it sees what the transaction wrote.
 
@@ -196,7 +188,7 @@ class Database:
             raise store_error(exc, self.path) from exc
 
     def state(self) -> object | None:
-        """What is another as soon as anything was committed to the file, by whom ever, or it was replaced.
+        """Return a value that changes when anything is committed to the file, or it is replaced.
 
         Two equal states have nothing between them: what was read after the first still stands at the second.
         Unequal ones may be two connections', with nothing changed. None, where nobody can tell: inside a
@@ -218,17 +210,9 @@ class Database:
         # The time shows what was written past SQLite (`cp` over an open file).
         return state and (state, found.st_mtime_ns, found.st_size)
 
-    def add_function(self, name: str, arguments: int, function: Callable[..., SqlValue]) -> None:
-        """Let SQL call a pure function that never raises; to be said before the first use."""
-        self._functions[name] = (arguments, function)
-
-    def give_keys(self, rekey: Rekey) -> None:
-        """Let older files be re-keyed when they are opened; to be said before the first use."""
-        self._upgrade.rekey = rekey
-
     @contextmanager
     def transaction(self, *, wait_s: float | None = None) -> Iterator[sqlite3.Connection]:
-        """A write transaction, kept whole or not at all; makes the folder and the file when there is none.
+        """Open a write transaction, all or nothing; makes the folder and the file when there is none.
 
         Reentrant in a thread: an inner one that raises undoes what it did itself, and the outer one may go
         on. Other threads wait.
@@ -244,28 +228,29 @@ class Database:
         """
         inside = self._in_transaction()
         if inside is not None:
-            with inside.transaction(wait_s) as connection:
+            with sqlite_errors(self.path), inside.transaction(wait_s) as connection:
                 yield connection
             return
         wait_s = self.patience_s if wait_s is None else wait_s
         try:
-            file = self._writable(wait_s)
-            with file.transaction(wait_s) as connection:
-                self._own.file = file
-                yield connection
+            with sqlite_errors(self.path):
+                file = self._writable(wait_s)
+                with file.transaction(wait_s) as connection:
+                    self._own.file = file
+                    yield connection
         except StoreError as exc:
-            self._trouble.met(exc, wait_s)
+            self._faults.met(exc, wait_s)
             raise
         else:
             self._writes += 1
-            self._trouble.over()
+            self._faults.over()
         finally:
             self._own.file = None
 
     @property
     def patience_s(self) -> float:
         """The longest that a write waits now: ``timeout_s``, or hardly at all after it waited in vain."""
-        return self._trouble.patience_s
+        return self._faults.patience_s
 
     def cache(self) -> StrictCache:
         """Diskcache on the transaction's connection; only inside a `transaction`."""
@@ -274,11 +259,11 @@ class Database:
         return file.cache()
 
     def version(self) -> object:
-        """What is another once something was written, by this kernel or another; two stats, about 4 µs."""
+        """Return a value that changes when this kernel or another has written; two stats, about 4 µs."""
         return self._writes, *map(_stamp, (self._path_text, f"{self._path_text}-wal"))
 
     def checkpoint(self) -> bool:
-        """Move the log into ``cache.db``, so that a copy of the file has everything; whether all of it was.
+        """Move the log into ``cache.db``, so that a copy has everything; return whether all of it was moved.
 
         Waits at most a tenth of a second for other kernels; never raises.
         """
@@ -295,22 +280,22 @@ class Database:
 
     def tell(self, notice: str) -> None:
         """Keep a line for `pop_notices`."""
-        self._trouble.tell(notice)
+        self._faults.tell(notice)
 
     def pop_notices(self) -> tuple[str, ...]:
-        """What happened to the file that the user should be told, once (``"… damaged: set aside as …"``)."""
-        return self._trouble.pop_notices()
+        """Return, once, what happened to the file that the user should know (it was set aside)."""
+        return self._faults.pop_notices()
 
     def _not_open(self, of: FileId | None) -> ConnectionPool:
-        return ConnectionPool(self.path, of, self._functions, self._upgrade, self.timeout_s)
+        return ConnectionPool(self.path, of, self.timeout_s, self._faults.tell)
 
     def _in_transaction(self) -> ConnectionPool | None:
-        """The file of this thread's transaction, which ends where it began though the path names another."""
+        """Return the file of this thread's transaction, also when the path names another now."""
         file = self._own.file
         return file if file is not None and file.pid == os.getpid() else None
 
     def _current(self) -> ConnectionPool | None:
-        """The connections to the file that the path names now; None when it names none."""
+        """Return the connections to the file that the path names now; None when it names none."""
         return self._named(file_id(self._path_text))
 
     def _named(self, now: FileId | None) -> ConnectionPool | None:
@@ -350,13 +335,17 @@ class Database:
                 os.unlink(self._path_text + suffix)
 
     def _writable(self, wait_s: float) -> ConnectionPool:
-        """The connections to a file that can be written: made when missing, set aside when damaged."""
+        """Return the connections to a file that can be written: made when missing, set aside when damaged."""
         self._warn_of_network()
         try:
             file = self._current() or self._create()
             if not file.damaged:
-                with suppress(StoreCorruptError):
+                try:
                     file.open_writer(wait_s)
+                except sqlite3.DatabaseError as exc:
+                    if not is_damage(exc):
+                        raise
+                else:
                     return file
             self._set_aside(file)
             file = self._current() or self._create()
@@ -383,7 +372,7 @@ class Database:
         self._located = True
         kind = network_file_system(self.directory)
         if kind is not None:
-            self._trouble.tell(
+            self._faults.tell(
                 f"The completion cache {self.path} is on a network file system ({kind}), where two programs"
                 " that write at once can damage it. Set OR_CACHE_DIR to a folder on this machine."
             )
@@ -402,7 +391,7 @@ class Database:
         for suffix in ("-wal", "-shm"):
             with suppress(FileNotFoundError):
                 Path(self._path_text + suffix).rename(f"{aside}{suffix}")
-        self._trouble.tell(f"{self.path} was damaged: set aside as {aside.name}, and a new one was begun")
+        self._faults.tell(f"{self.path} was damaged: set aside as {aside.name}, and a new one was begun")
 
     def _close_at_exit(self) -> None:
         if self._at_exit is None:
@@ -418,7 +407,7 @@ class Database:
 
 
 def _stamp(path: str) -> tuple[int, int, int] | None:
-    """Where a file is, when it was written and its size; None when it is empty (a log just begun) or none."""
+    """Return a file's inode, time and size; None when it is empty (a log just begun) or missing."""
     try:
         found = os.stat(path)
     except OSError:
@@ -431,7 +420,7 @@ def _is_suspect(file: ConnectionPool) -> bool:
 
 
 def open_database(directory: str | os.PathLike[str]) -> Database:
-    """The database in a folder, or one in memory when the folder is called `MEMORY`."""
+    """Return the database in a folder, or one in memory when the folder is called `MEMORY`."""
     return MemoryDatabase() if os.fspath(directory) == MEMORY else Database(directory)
 
 
@@ -441,15 +430,15 @@ class MemoryDatabase(Database):
     Closing it forgets everything. A forked child begins with an empty one: SQLite forbids it its parent's.
     """
 
-    def __init__(self, *, timeout_s: float = 5.0, layout: Layout = LAYOUT) -> None:
-        super().__init__(MEMORY, timeout_s=timeout_s, layout=layout)
+    def __init__(self, *, timeout_s: float = 5.0) -> None:
+        super().__init__(MEMORY, timeout_s=timeout_s)
         self.directory = self.path = Path(MEMORY)
 
     def __repr__(self) -> str:
         return "MemoryDatabase()"
 
     def exists(self) -> bool:
-        """Whether anything was written."""
+        """Return whether anything was written."""
         file = self._file
         return file.pid == os.getpid() and file.is_open
 
@@ -457,7 +446,7 @@ class MemoryDatabase(Database):
         """Nobody can tell: there is one connection, and SQLite does not count what that writes itself."""
 
     def _not_open(self, of: FileId | None) -> ConnectionPool:  # noqa: ARG002 - there is one only
-        return MemoryFile(Path(MEMORY), self._functions, self._upgrade, self.timeout_s)
+        return MemoryPool(Path(MEMORY), None, self.timeout_s, self._faults.tell)
 
     def _current(self) -> ConnectionPool:
         if self._file.pid != os.getpid():

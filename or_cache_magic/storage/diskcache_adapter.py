@@ -26,25 +26,25 @@ class StrictDisk(Disk):  # type: ignore[misc]
     """Text keys, bytes values, no files, no pickles, whatever a row says of itself."""
 
     def put(self, key: object) -> tuple[str, bool]:
-        """The key as it is stored; only text is taken."""
+        """Return the key as it is stored; only text is taken."""
         if type(key) is not str:
             raise TypeError(f"a key must be a str, not {type(key).__name__}")
         return key, True
 
     def get(self, key: object, raw: object) -> str:
-        """The key of a row; a pickled one is refused unread."""
+        """Return the key of a row; a pickled one is refused unread."""
         if not raw or type(key) is not str:
             raise _refused("a key that is not text")
         return key
 
     def store(self, value: object, read: bool, key: object = None) -> tuple[int, int, None, bytes]:  # noqa: ARG002
-        """The columns of a value; only bytes are taken. Size is 0: diskcache counts files there."""
+        """Return the columns of a value; only bytes are taken. Size is 0: diskcache counts files there."""
         if read or type(value) is not bytes:
             raise TypeError(f"a value must be bytes, not {type(value).__name__}")
         return 0, MODE_RAW, None, value
 
     def fetch(self, mode: object, filename: object, value: object, read: bool) -> bytes:
-        """The value of a row; a pickle, a text or a file name is refused unread."""
+        """Return the value of a row; a pickle, a text or a file name is refused unread."""
         if read or mode != MODE_RAW or filename is not None or type(value) is not bytes:
             raise _refused("a value that is not inline bytes")
         return value
@@ -93,7 +93,7 @@ class StrictCache(Cache):  # type: ignore[misc]
         return _Transaction(self._transaction())
 
     def transact(self, retry: bool = False) -> Any:  # noqa: ARG002
-        """A transaction of ours, reentrant in a thread."""
+        """Return a transaction of ours, reentrant in a thread."""
         return self._transaction()
 
     def reset(self, key: str, value: Any = ENOVAL, update: bool = True) -> Any:

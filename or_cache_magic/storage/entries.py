@@ -1,13 +1,14 @@
-"""`DiskStore`: entries in cache.db, each with its index row and its request."""
+"""`DiskStore`: get, put and settle entries in cache.db, each with its index row and its request."""
 
 from __future__ import annotations
 
 import time
 from contextlib import suppress
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from or_cache_magic.core.chat import asked_model, last_prompt
-from or_cache_magic.core.records import Answer, Cost, Entry, EntryFilter, Request, RequestKey
+from or_cache_magic.core.chat import asked_model, last_prompt, system_prompt
+from or_cache_magic.core.records import Entry
 from or_cache_magic.errors import OptionError, StoreCorruptError, StoreError, UnsafeStoreError
 from or_cache_magic.storage.codec import (
     decode_entry,
@@ -16,29 +17,45 @@ from or_cache_magic.storage.codec import (
     encode_entry,
     encode_request,
 )
-from or_cache_magic.storage.columns import HitCount, add_hits, to_pico
-from or_cache_magic.storage.listing import PUT_INDEX, EntryIndex, filter_sql, index_columns
+from or_cache_magic.storage.columns import REQUEST_COLUMNS, join_tags, request_columns, system_id, to_pico
 from or_cache_magic.storage.recent import RecentEntries
-from or_cache_magic.storage.upgrade import REQUEST_COLUMNS, StoredRequests, request_columns
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping
 
-    from or_cache_magic.core.records import Answer, Cost, Entry
+    from or_cache_magic.core.records import Answer, Cost, EntryFilter, Request, RequestKey
     from or_cache_magic.storage.database import Database
-    from or_cache_magic.storage.upgrade import Rekey
+    from or_cache_magic.storage.listing import EntryIndex
 
-__all__ = [
-    "FIND_UNSERVED",
-    "DiskStore",
-    "HistoryEntry",
-    "insert_unserved",
-    "keep_replaced",
-    "read_unserved",
-    "settle_entry",
-    "settle_unserved",
-]
+__all__ = ["DiskStore", "HistoryEntry"]
+
+_RAW_MODE = 1  # diskcache's mode of an inline value
+_PUT_INDEX: Final = """
+INSERT INTO or_entry (id, created, expires, served_model, provider, prompt_tokens, completion_tokens,
+    cost, cost_source, size, tags, notebook, system)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (id) DO UPDATE SET created = excluded.created, expires = excluded.expires,
+    served_model = excluded.served_model, provider = excluded.provider,
+    prompt_tokens = excluded.prompt_tokens, completion_tokens = excluded.completion_tokens,
+    cost = excluded.cost, cost_source = excluded.cost_source, size = excluded.size,
+    tags = excluded.tags, notebook = excluded.notebook, system = excluded.system
+"""
+_KEYS = "SELECT c.rowid, c.key FROM or_entry e JOIN Cache c ON c.rowid = e.id {where} ORDER BY c.key"
+_PUT_REQUEST = f"INSERT OR REPLACE INTO or_request (id, body, {REQUEST_COLUMNS}) VALUES (?, ?, ?, ?, ?)"  # noqa: S608
+_GET = "SELECT value, mode, filename FROM Cache WHERE key = ? AND raw = 1"
+_KEEP_UNSERVED: Final = f"""
+INSERT INTO or_unserved (key, at, reason, model, cost, cost_source, answer, request, {REQUEST_COLUMNS})
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+"""  # noqa: S608
+_GET_UNSERVED: Final = """
+SELECT at, reason, answer, request FROM or_unserved WHERE key = ? ORDER BY at DESC, id DESC
+"""
+_REPLACED: Final = """
+SELECT c.value, c.tag, e.cost, e.cost_source, r.body, coalesce(r.sample, 0), coalesce(r.stream, 1), r.base_url
+FROM Cache c JOIN or_entry e ON e.id = c.rowid LEFT JOIN or_request r ON r.id = c.rowid
+WHERE c.key = ? AND c.raw = 1
+"""
 
 _UNPRICED_ENTRY: Final = """
 SELECT c.rowid, c.value FROM Cache c JOIN or_entry e ON e.id = c.rowid
@@ -52,59 +69,14 @@ UPDATE or_entry SET cost = :cost, cost_source = :source, size = size + :growth,
 WHERE id = :id
 """
 _UNPRICED_UNSERVED: Final = "SELECT id, answer FROM or_unserved WHERE key = ? AND cost IS NULL"
-_PRICE_UNSERVED: Final = "UPDATE or_unserved SET answer = ?, cost = ?, cost_source = ? WHERE id = ?"
-
-
-def settle_entry(connection: sqlite3.Connection, digest: str, generation_id: str, cost: Cost) -> bool:
-    """Price an entry whose answer a generation made, in its blob and in the index; whether there was one."""
-    for row_id, blob in connection.execute(_UNPRICED_ENTRY, (digest,)).fetchall():
-        priced = _priced(digest, blob, generation_id, cost)
-        if priced is not None:
-            connection.execute("UPDATE Cache SET value = ? WHERE rowid = ?", (priced, row_id))
-            told = {"cost": to_pico(cost.usd), "source": cost.source, "growth": len(priced) - len(blob)}
-            connection.execute(_PRICE_ENTRY, {**told, "id": row_id})
-            return True
-    return False
-
-
-def settle_unserved(connection: sqlite3.Connection, digest: str, generation_id: str, cost: Cost) -> bool:
-    """The same for the answers to a request that are kept and never served."""
-    settled = False
-    for row_id, blob in connection.execute(_UNPRICED_UNSERVED, (digest,)).fetchall():
-        priced = _priced(digest, blob, generation_id, cost)
-        if priced is not None:
-            connection.execute(_PRICE_UNSERVED, (priced, to_pico(cost.usd), cost.source, row_id))
-            settled = True
-    return settled
-
-
-def _priced(digest: str, blob: object, generation_id: str, cost: Cost) -> bytes | None:
-    """The blob with this cost; None for another generation's, for one with a cost, and for a damaged one."""
-    with suppress(StoreError):  # which can't keep the ledger from being settled
-        entry = decode_entry(digest, blob)
-        answer = entry.answer
-        if answer.cost.usd is None and _paid_generation(answer) == generation_id:
-            return encode_entry(entry._replace(answer=answer._replace(cost=cost)))
-    return None
-
-
-def _paid_generation(answer: Answer) -> str | None:
-    """The generation that an answer's price is of."""
-    return answer.source_generation_id if answer.response_cache_hit else answer.generation_id
-
-
-_INSERT: Final = f"""
-INSERT INTO or_unserved (key, at, reason, model, cost, cost_source, answer, request, {REQUEST_COLUMNS})
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-"""  # noqa: S608
-FIND_UNSERVED: Final = """
-SELECT at, reason, answer, request FROM or_unserved WHERE key = ? ORDER BY at DESC, id DESC
+_PRICE_UNSERVED: Final = """
+UPDATE or_unserved SET answer = :blob, cost = :cost, cost_source = :source WHERE id = :id
 """
-_REPLACED: Final = """
-SELECT c.value, c.tag, e.cost, e.cost_source, r.body, coalesce(r.sample, 0), coalesce(r.stream, 1), r.base_url
-FROM Cache c JOIN or_entry e ON e.id = c.rowid LEFT JOIN or_request r ON r.id = c.rowid
-WHERE c.key = ? AND c.raw = 1
-"""
+_SETTLE: Final = (
+    (_UNPRICED_ENTRY, ("UPDATE Cache SET value = :blob WHERE rowid = :id", _PRICE_ENTRY)),
+    (_UNPRICED_UNSERVED, (_PRICE_UNSERVED,)),
+)
+"""What finds the answers of unknown cost, and what gives them one."""
 
 
 class HistoryEntry(NamedTuple):
@@ -123,54 +95,26 @@ class HistoryEntry(NamedTuple):
     request: Mapping[str, Any] | None
 
 
-def read_unserved(digest: str, rows: Iterable[Sequence[Any]]) -> list[HistoryEntry]:
-    """The answers of rows of `FIND_UNSERVED`; damaged ones are left out."""
-    found = []
-    for at_s, reason, value, body in rows:
-        with suppress(StoreCorruptError):
-            request = None if body is None else decode_request(digest, body)
-            found.append(HistoryEntry(at_s, reason, decode_entry(digest, value).answer, request))
-    return found
-
-
-def keep_replaced(connection: sqlite3.Connection, entry: Entry, reason: str) -> None:
-    """Move the stored answer of a key to the unserved ones, unless the new one says the same."""
-    digest = entry.key.digest
-    for value, model, cost, source, body, *columns in connection.execute(_REPLACED, (digest,)).fetchall():
-        with suppress(StoreError):  # what is damaged can't be shown as history either
-            if decode_entry(digest, value).answer.choices != entry.answer.choices:
-                old = (digest, entry.created_s, reason, model, cost, source, value, body)
-                insert_unserved(connection, old, columns)
-
-
-def insert_unserved(
-    connection: sqlite3.Connection, answer: tuple[Any, ...], request_columns: Sequence[Any]
-) -> None:
-    """Write a row: key, at, reason, model, cost in pico-dollars, its source, the two blobs; the rest."""
-    connection.execute(_INSERT, (*answer, *request_columns))
-
-
-_RAW_MODE = 1  # diskcache's mode of an inline value
-_KEYS = "SELECT c.rowid, c.key FROM or_entry e JOIN Cache c ON c.rowid = e.id {where} ORDER BY c.key"
-_PUT_REQUEST = f"INSERT OR REPLACE INTO or_request (id, body, {REQUEST_COLUMNS}) VALUES (?, ?, ?, ?, ?)"  # noqa: S608
-_GET = "SELECT value, mode, filename FROM Cache WHERE key = ? AND raw = 1"
-
-
-class DiskStore(EntryIndex):
+class DiskStore:
     """The entries of one `Database`. Thread-safe. Every method may raise `StoreError`.
 
     Args:
         database: Where they are.
-        rekey: Brings entries of older keys to those that are asked with; None is this version's.
     """
 
-    def __init__(self, database: Database, *, rekey: Rekey | None = None) -> None:
-        super().__init__(database)
-        database.give_keys(rekey or StoredRequests())
+    def __init__(self, database: Database) -> None:
+        self._database = database
         self._recent = RecentEntries()
 
+    @cached_property
+    def listing(self) -> EntryIndex:
+        """What browses the entries; imported at its first use, since serving needs none of it."""
+        from or_cache_magic.storage.listing import EntryIndex
+
+        return EntryIndex(self._database)
+
     def get(self, key: RequestKey, request: Request | None = None) -> Entry | None:  # noqa: ARG002
-        """The entry of a request, expired or not; None when there is none.
+        """Return the entry of a request, expired or not; None when there is none.
 
         Args:
             key: Which.
@@ -197,7 +141,7 @@ class DiskStore(EntryIndex):
         return self._read(digest, None)
 
     def _read(self, digest: str, state: object | None) -> Entry | None:
-        """An entry as it stands in the file, kept decoded where the state of the file is known."""
+        """Return an entry as it stands in the file, kept decoded where the state of the file is known."""
         rows = self._database.select(_GET, (digest,))
         if not rows:
             return None
@@ -231,13 +175,13 @@ class DiskStore(EntryIndex):
         body = encode_request(digest, request.body, last_prompt(request.body))
         expire_s = None if entry.expires_s is None else entry.expires_s - time.time()
         with self._database.transaction() as connection:
-            keep_replaced(connection, entry, replaced_reason or "replaced")
+            _keep_replaced(connection, entry, replaced_reason or "replaced")
             self._database.cache().set(digest, value, expire=expire_s, tag=model)
             ((row_id, *_),) = connection.execute(
                 "SELECT rowid FROM Cache WHERE key = ? AND raw = 1", (digest,)
             ).fetchall()
             connection.execute(
-                PUT_INDEX, (row_id, *index_columns(entry, request, model, len(value) + len(body)))
+                _PUT_INDEX, (row_id, *_index_columns(entry, request, model, len(value) + len(body)))
             )
             connection.execute(_PUT_REQUEST, (row_id, body, *request_columns(request)))
 
@@ -252,14 +196,11 @@ class DiskStore(EntryIndex):
         body = encode_request(key.digest, request.body, last_prompt(request.body))
         model = asked_model(request.body) or answer.model
         with self._database.transaction() as connection:
-            insert_unserved(
-                connection,
-                (key.digest, at_s, reason, model, to_pico(answer.cost.usd), answer.cost.source, value, body),
-                request_columns(request),
-            )
+            row = (key.digest, at_s, reason, model, to_pico(answer.cost.usd), answer.cost.source, value, body)
+            connection.execute(_KEEP_UNSERVED, (*row, *request_columns(request)))
 
     def settle(self, digest: str, generation_id: str, cost: Cost) -> bool:
-        """Give the answers to a request their cost, unknown when they came; whether there were any.
+        """Give the answers to a request their cost, unknown when they came; return whether there were any.
 
         Only those of unknown cost that this generation made, or that OpenRouter repeated of it: the entry and
         those that are not served. What the entry's hits saved is known then, too; nothing else changes.
@@ -275,12 +216,22 @@ class DiskStore(EntryIndex):
         """
         if cost.usd is None or not self._database.exists():
             return False
+        settled = False
         with self._database.transaction() as connection:
-            served = settle_entry(connection, digest, generation_id, cost)
-            return settle_unserved(connection, digest, generation_id, cost) or served
+            for select, updates in _SETTLE:
+                for row_id, blob in connection.execute(select, (digest,)).fetchall():
+                    priced = _priced(digest, blob, generation_id, cost)
+                    if priced is not None:
+                        settled = True
+                        facts = {"id": row_id, "blob": priced, "growth": len(priced) - len(blob)}
+                        for update in updates:
+                            connection.execute(
+                                update, {**facts, "cost": to_pico(cost.usd), "source": cost.source}
+                            )
+        return settled
 
     def request(self, digest: str) -> dict[str, Any] | None:
-        """The body of an entry's request, its fields in the order they were sent; None when not stored."""
+        """Return the body of an entry's request, fields in the order sent; None if not stored."""
         rows = self._database.select(
             "SELECT body FROM or_request WHERE id = (SELECT rowid FROM Cache WHERE key = ? AND raw = 1)",
             (digest,),
@@ -288,11 +239,16 @@ class DiskStore(EntryIndex):
         return decode_request(digest, rows[0][0]) if rows else None
 
     def unserved(self, digest: str) -> list[HistoryEntry]:
-        """The answers to a request that are kept and never served, newest first; damaged ones left out."""
-        return read_unserved(digest, self._database.select(FIND_UNSERVED, (digest,)))
+        """Return the kept answers to a request that are never served, newest first; damaged ones left out."""
+        found = []
+        for at_s, reason, value, body in self._database.select(_GET_UNSERVED, (digest,)):
+            with suppress(StoreCorruptError):
+                request = None if body is None else decode_request(digest, body)
+                found.append(HistoryEntry(at_s, reason, decode_entry(digest, value).answer, request))
+        return found
 
     def purge(self, wanted: EntryFilter, *, everything: bool = False) -> int:
-        """Remove the entries that match, with their requests and unserved answers; how many went.
+        """Remove the entries that match, with their requests and unserved answers; return how many went.
 
         One transaction. The ledger keeps its rows: what was paid and saved stays true.
 
@@ -303,6 +259,8 @@ class DiskStore(EntryIndex):
         Raises:
             OptionError: A filter without conditions, and ``everything`` was not said.
         """
+        from or_cache_magic.storage.listing import filter_sql
+
         where, parameters = filter_sql(wanted)
         if not where and not everything:
             raise OptionError(
@@ -319,11 +277,26 @@ class DiskStore(EntryIndex):
             connection.executemany("DELETE FROM or_unserved WHERE key = ?", [(key,) for _, key in gone])
         return len(gone)
 
-    def record_hits(self, counts: Mapping[str, HitCount]) -> None:
-        """Add counted hits to the index, in one transaction."""
-        if counts and self._database.exists():
-            with self._database.transaction() as connection:
-                add_hits(connection, counts)
+
+def _keep_replaced(connection: sqlite3.Connection, entry: Entry, reason: str) -> None:
+    """Move the stored answer of a key to the unserved ones, unless the new one says the same."""
+    digest = entry.key.digest
+    for value, model, cost, source, body, *columns in connection.execute(_REPLACED, (digest,)).fetchall():
+        with suppress(StoreError):  # what is damaged can't be shown as history either
+            if decode_entry(digest, value).answer.choices != entry.answer.choices:
+                old = (digest, entry.created_s, reason, model, cost, source, value, body)
+                connection.execute(_KEEP_UNSERVED, (*old, *columns))
+
+
+def _priced(digest: str, blob: object, generation_id: str, cost: Cost) -> bytes | None:
+    """Return the blob with this cost; None for another generation's, one with a cost, and a damaged one."""
+    with suppress(StoreError):  # which can't keep the ledger from being settled
+        entry = decode_entry(digest, blob)
+        answer = entry.answer
+        paid = answer.source_generation_id if answer.response_cache_hit else answer.generation_id
+        if answer.cost.usd is None and paid == generation_id:
+            return encode_entry(entry._replace(answer=answer._replace(cost=cost)))
+    return None
 
 
 def _delete_all(connection: sqlite3.Connection) -> int:
@@ -333,3 +306,23 @@ def _delete_all(connection: sqlite3.Connection) -> int:
     # How a call failed may repeat its prompt; who is asking now keeps the lease.
     connection.execute("DELETE FROM or_lease WHERE failure IS NOT NULL")
     return connection.execute("DELETE FROM Cache").rowcount
+
+
+def _index_columns(entry: Entry, request: Request, model: str, size_bytes: int) -> tuple[Any, ...]:
+    """Return the parameters of `_PUT_INDEX` after the id."""
+    answer, usage = entry.answer, entry.answer.usage
+    system = system_prompt(request.body)
+    return (
+        entry.created_s,
+        entry.expires_s,
+        answer.model if answer.model != model else None,
+        answer.provider,
+        usage and usage.prompt_tokens,
+        usage and usage.completion_tokens,
+        to_pico(answer.cost.usd),
+        answer.cost.source,
+        size_bytes,
+        join_tags(entry.tags),
+        entry.notebook or None,
+        None if system is None else system_id(system),
+    )

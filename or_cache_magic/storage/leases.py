@@ -51,7 +51,7 @@ class Leases(Protocol):
     """Hands out leases. Thread-safe. Every method may raise `StoreError`; the ask then goes on without."""
 
     def acquire(self, digest: str, ttl_s: float, *, after: Held | None = None) -> Lease | Held:
-        """The lease, or who holds it (or how their call just failed). Never waits for its owner.
+        """Return the lease, or who holds it (or how their call just failed). Never waits for its owner.
 
         Those who wait call it again and again, so finding it held must be cheap.
 
@@ -64,10 +64,10 @@ class Leases(Protocol):
         """
 
     def renew(self, lease: Lease, ttl_s: float) -> bool:
-        """Holds it for `ttl_s` from now; False when it was lost to another."""
+        """Hold it for `ttl_s` from now; False when it was lost to another."""
 
     def release(self, lease: Lease, failure: Mapping[str, Any] | None = None) -> None:
-        """Gives it back, leaving a failure for those who wait; without the token it does nothing."""
+        """Give it back, leaving a failure for those who wait; without the token it does nothing."""
 
     def release_local(self, lease: Lease) -> None:
         """Gives back what of it is in this machine's file, in the open transaction if there is one."""
@@ -157,7 +157,7 @@ class DiskLeases:
             return lease
 
     def _held(self, rows: Sequence[Any], ttl_s: float, after: Held | None) -> Held | None:
-        """Who holds the lease, or how the flight `after` failed; None when it is free."""
+        """Return who holds the lease, or how the flight `after` failed; None when it is free."""
         if not rows:
             return None
         ((host, pid, started_s, deadline_s, told),) = rows
@@ -188,7 +188,7 @@ def _host() -> str:
 
 
 def _is_gone(host: str, pid: int) -> bool:
-    """Whether the owner is seen to have ended; False where that can't be seen from here."""
+    """Return whether the owner is seen to have ended; False where that can't be seen from here."""
     if os.name != "posix" or host != _host():
         return False
     if pid <= 0:

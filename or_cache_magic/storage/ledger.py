@@ -17,12 +17,13 @@ from or_cache_magic.errors import StoreError
 from or_cache_magic.storage.columns import HitCount, add_hits, from_pico, to_pico
 from or_cache_magic.storage.ledger_rows import SELECT_ROWS, Wanted, insert_rows, row_from
 from or_cache_magic.storage.totals import (
+    HOURS,
     Grouping,
     Spent,
     Sums,
     amounts,
+    day_start_s,
     group_by,
-    group_by_time,
     select_sums,
     spent,
 )
@@ -62,14 +63,14 @@ class Hits:
         self.seconds = 0.0
 
     def add(self, other: Hits) -> None:
-        """Adds others of the same."""
+        """Add others of the same."""
         self.asks += other.asks
         self.seconds += other.seconds
         self.last_s = max(self.last_s, other.last_s)
 
 
 def hits_row(of: AlikeHits, hits: Hits, session: str) -> LedgerRow:
-    """The row that hits become."""
+    """Return the row that hits become."""
     return LedgerRow(
         at_s=hits.last_s,
         session=session,
@@ -90,7 +91,7 @@ def hits_row(of: AlikeHits, hits: Hits, session: str) -> LedgerRow:
 
 
 def hit_counts(rows: Iterable[LedgerRow]) -> dict[str, HitCount]:
-    """What rows add to the entries: asks that avoided a call, not those that were merely served."""
+    """Return what rows add to the entries: asks that avoided a call, not those that were merely served."""
     counts: dict[str, HitCount] = {}
     for row in rows:
         if row.kind in AVOIDED_CALL:
@@ -194,7 +195,7 @@ class Ledger:
             hits.last_s = self._clock()
 
     def flush(self) -> bool:
-        """Write what is in memory, and add the hits to their entries; whether nothing is left.
+        """Write what is in memory, and add the hits to their entries; return whether nothing is left.
 
         Never waits longer than a twentieth of a second for the file: with it locked, read-only or not there
         (hits alone make no file) everything stays in memory for the next flush.
@@ -205,7 +206,7 @@ class Ledger:
     def rows(
         self, *, session: str | None = None, since_s: float | None = None, limit: int | None = None
     ) -> list[LedgerRow]:
-        """The rows, newest first, hits still in memory flushed before; with what was settled since."""
+        """Return the rows, newest first, hits still in memory flushed before; with what was settled since."""
         self.flush()
         wanted = Wanted(session, since_s)
         found = self._database.select(
@@ -217,7 +218,7 @@ class Ledger:
     def totals(
         self, by: str = "", *, session: str | None = None, since_s: float | None = None
     ) -> list[Totals]:
-        """Exact sums over the rows, hits still in memory included; one of them, or one a group.
+        """Return exact sums over the rows, hits still in memory included; one of them, or one a group.
 
         Args:
             by: ``model``, ``day``, ``notebook`` or ``tag``, most asks first; empty is all in one. Days are
@@ -237,7 +238,7 @@ class Ledger:
         return sorted(totals, key=lambda t: (-t.asks, t.group))
 
     def spent(self, *, session: str | None = None, since_s: float | None = None) -> Spent:
-        """What calls came to, those that could not be written yet included: what a budget is held against.
+        """Return what calls cost, those not written yet included: what a budget is held against.
 
         Args:
             session: Only this session's; None is all.
@@ -251,7 +252,7 @@ class Ledger:
             return spent(self._database, wanted, self._waiting(wanted))
 
     def timeline(self, session: str | None = None) -> list[tuple[float, Totals]]:
-        """The sums of each day that had asks, the oldest first, and when it began; of two days, of each hour.
+        """Return when each day that had asks began and its sums, oldest first; within two days, of each hour.
 
         The days are local, and begin at local midnight (given as UTC epoch seconds); the group is their name.
         It is hours (``2026-11-23 14:00``) where all asks are of one day or of two that follow each other.
@@ -262,14 +263,14 @@ class Ledger:
         Raises:
             StoreCorruptError: The ledger holds what this package never writes.
         """
-        sums = self._sums(group_by_time(hours=False), session)
-        starts_s = [span.starts_s for span in sums]
-        if starts_s and max(starts_s) - min(starts_s) < _TWO_DAYS_S:
-            sums = self._sums(group_by_time(hours=True), session)
-        return [(span.starts_s, parts.totals(span.name)) for span, parts in sorted(sums.items(), key=_first)]
+        days = self._sums(group_by("day"), session)
+        spans = {(day_start_s(day), day): sums for day, sums in days.items()}
+        if spans and max(spans)[0] - min(spans)[0] < _TWO_DAYS_S:
+            spans = self._sums(HOURS, session)
+        return [(starts_s, sums.totals(name)) for (starts_s, name), sums in sorted(spans.items(), key=_first)]
 
     def distinct_asks(self, session: str | None = None) -> int:
-        """How many different requests the hits and misses of `totals` were of.
+        """Return how many different requests the hits and misses of `totals` were of.
 
         No cache could have had a better hit rate than 1 less its share of them: each was new once.
 
@@ -323,7 +324,7 @@ class Ledger:
         return False
 
     def _waiting(self, wanted: Wanted) -> list[LedgerRow]:
-        """What could not be flushed: the file is locked or read-only, or there is none."""
+        """Return what could not be flushed: the file is locked or read-only, or there is none."""
         with self._lock:
             rows = [*self._unwritten, *self._rows_of(self._hits)]
         return [row for row in rows if wanted.has(row)]

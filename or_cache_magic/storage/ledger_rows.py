@@ -88,14 +88,14 @@ class Wanted(NamedTuple):
         return tuple(value for value in self if value is not None)
 
     def where_also(self, *others: str) -> str:
-        """The same with other conditions."""
+        """Return the same with other conditions."""
         session = [] if self.session is None else ["session = ?"]
         since = [] if self.since_s is None else ["at >= ?"]
         conditions = [*session, *since, *others]
         return f"WHERE {' AND '.join(conditions)}" if conditions else ""
 
     def has(self, row: LedgerRow) -> bool:
-        """Whether this row is."""
+        """Return whether this row is."""
         return self.session in (None, row.session) and (self.since_s is None or row.at_s >= self.since_s)
 
 
@@ -109,23 +109,23 @@ def insert_rows(connection: sqlite3.Connection, rows: Iterable[LedgerRow]) -> No
 
 
 def uses_prompt_cache(row: LedgerRow) -> bool:
-    """Whether the provider read from its prompt cache, or wrote to it, as far as the reply told."""
+    """Return whether the provider read from its prompt cache, or wrote to it, as far as the reply told."""
     return bool(row.cached_tokens or row.cache_write_tokens)
 
 
 def discount_of(row: LedgerRow) -> Decimal | None:
-    """What prompt caching took off, 0 where there was none; None is unknown."""
+    """Return what prompt caching took off, 0 where there was none; None is unknown."""
     saved_usd = row.prompt_cache_saved_usd
     return Decimal(0) if saved_usd is None and not uses_prompt_cache(row) else saved_usd
 
 
 def base_url_column(base_url: str) -> str | None:
-    """A base URL as it is kept; OpenRouter's is NULL."""
+    """Return a base URL as it is kept; OpenRouter's is NULL."""
     return None if base_url == OPENROUTER_URL else base_url
 
 
 def row_from(columns: Sequence[Any]) -> LedgerRow:
-    """The row of `SELECT_ROWS`, with what was settled of it since.
+    """Return the row of `SELECT_ROWS`, with what was settled of it since.
 
     Raises:
         StoreCorruptError: A column holds what this package never writes there.
@@ -183,7 +183,7 @@ def _row_columns(row: LedgerRow) -> tuple[Any, ...]:
 
 
 def _settlement_columns(row: LedgerRow) -> tuple[Any, ...] | None:
-    """What is kept besides of a row with something unknown in it or with a discount; None of all others."""
+    """Return what is kept besides of a row with an unknown cost or a discount; None of all others."""
     named = bool(row.generation_id)
     unknown = row.paid.usd is None or row.value_usd is None
     told_later = row.paid.source in ("generation", "estimated")  # which totals tell apart
@@ -257,7 +257,7 @@ class Settlements:
         self._url = base_url_column(base_url)
 
     def waiting(self) -> list[Waiting]:
-        """The generations that are to be asked for, the first one first.
+        """Return the generations that are to be asked for, the first one first.
 
         Raises:
             StoreError: The ledger can't be read.
@@ -268,7 +268,7 @@ class Settlements:
         return [Waiting(*columns) for columns in found]
 
     def claim(self, generation_id: str, now_s: float) -> bool:
-        """Puts off the next try; whether it was due still, so that it is the caller who asks now.
+        """Put off the next try; return whether it was due still, so that it is the caller who asks now.
 
         Written before anything is asked: no other kernel asks too, and where nothing can be written nothing
         is asked at all.
@@ -283,7 +283,7 @@ class Settlements:
             return claimed.rowcount > 0
 
     def miss(self, generation_id: str) -> bool:
-        """Counts a try that told nothing; whether it was the last, and the generation is given up.
+        """Count a try that told nothing; return whether it was the last, and the generation is given up.
 
         Raises:
             StoreError: It could not be written.
@@ -295,7 +295,7 @@ class Settlements:
             return is_last
 
     def settle(self, generation_id: str, cost: Cost, discount_usd: Decimal | None) -> Sequence[str]:
-        """Writes what a generation cost where that was unknown, in this thread's transaction if one is open.
+        """Write what a generation cost where that was unknown, in this thread's transaction if one is open.
 
         Args:
             generation_id: Which.
@@ -325,7 +325,7 @@ class Settlements:
         return list(keys)
 
     def call(self, generation_id: str) -> LedgerRow | None:
-        """The call that made a generation; None when it is not in the ledger, or its cost is known.
+        """Return the call that made a generation; None when it is not in the ledger, or its cost is known.
 
         Raises:
             StoreError: The ledger can't be read.

@@ -1,24 +1,13 @@
-"""`EntryIndex`: browsing the entries of a database: which match, what they say, what they come to."""
+"""`EntryIndex`: browse the entries of a database: which match, what they say, what they total."""
 
 from __future__ import annotations
 
 from decimal import Decimal
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from or_cache_magic.core.chat import last_prompt, system_prompt
-from or_cache_magic.core.key import system_digest
-from or_cache_magic.core.records import Cost, Entry, EntryFilter, EntryRow, Request
-from or_cache_magic.errors import OptionError, StoreCorruptError, StoreError
-from or_cache_magic.storage.codec import (
-    HEAD_CHARS,
-    check_blob,
-    decode_entry,
-    decode_request,
-    json_text,
-    parts,
-    read_head,
-)
+from or_cache_magic.core.records import Cost, EntryFilter, EntryRow
+from or_cache_magic.errors import OptionError, StoreCorruptError
+from or_cache_magic.storage.codec import read_head
 from or_cache_magic.storage.columns import (
     ANY,
     COUNT,
@@ -29,106 +18,17 @@ from or_cache_magic.storage.columns import (
     TIME,
     check_row,
     from_pico,
-    join_tags,
     split_tags,
+    system_id,
     tag_mark,
-    to_pico,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from or_cache_magic.core.records import EntryFilter, EntryRow
     from or_cache_magic.storage.database import Database
 
-__all__ = [
-    "DROP_ORDER",
-    "IDS",
-    "ORDERS",
-    "PUT_INDEX",
-    "EntryIndex",
-    "EntryTotals",
-    "begins",
-    "entry_row",
-    "filter_sql",
-    "has_text",
-    "index_columns",
-    "rows_sql",
-    "system_id",
-]
-
-
-class _Needle(NamedTuple):
-    """What is searched for: a case-folded text, and its bytes when it is ASCII."""
-
-    folded: str
-    plain: bytes | None
-
-    def is_in(self, text: bytes) -> bool:
-        """Whether a text in UTF-8 contains it, whatever the case of either."""
-        if self.plain is not None and self.plain in text.lower():
-            return True
-        # Folding leaves ASCII what it is; but a ligature may fold to it, and so may the Kelvin sign.
-        return not text.isascii() and self.folded in str(text, "utf-8", "replace").casefold()
-
-
-@lru_cache(maxsize=4)
-def _needles(folded: str) -> tuple[_Needle, _Needle]:
-    """What to look for in a text, and in JSON."""
-    # What JSON escapes has no upper case, so that escaping and folding may change places.
-    plain, escaped = (
-        _Needle(text, text.encode() if text.isascii() else None) for text in (folded, json_text(folded))
-    )
-    return plain, escaped
-
-
-def has_text(key: str, value: bytes, body: bytes, folded: str) -> bool:
-    """Whether the whole answer or prompt contains a case-folded text; a damaged one contains none."""
-    return _answer_has(key, value, folded) or _prompt_has(key, body, folded)
-
-
-def _answer_has(key: str, value: bytes, folded: str) -> bool:
-    try:
-        text = next(parts(key, value))
-        if _needles(folded)[0].is_in(text):
-            check_blob(key, value)
-            return True
-        return _may_go_on(text) and folded in decode_entry(key, value).answer.text.casefold()
-    except (StoreError, ValueError):
-        return False
-
-
-def _prompt_has(key: str, body: bytes, folded: str) -> bool:
-    plain, escaped = _needles(folded)
-    try:
-        unfolding = parts(key, body)
-        text = next(unfolding)
-        if plain.is_in(text):
-            check_blob(key, body)
-            return True
-        if not _may_go_on(text) or not escaped.is_in(next(unfolding)):
-            return False
-        return folded in last_prompt(decode_request(key, body)).casefold()
-    except (StoreError, ValueError):
-        return False
-
-
-def _may_go_on(text: bytes) -> bool:
-    """Whether a blob's text may be the beginning of a longer one, which stands in the JSON."""
-    # Cut are those of more characters than a listing shows, to as many exactly.
-    return len(text) >= HEAD_CHARS and len(str(text, "utf-8", "surrogatepass")) == HEAD_CHARS
-
-
-def begins(key: str, body: bytes, prefix: str) -> bool:
-    """Whether the prompt begins with a text."""
-    try:
-        head = read_head(key, body)
-        if not head.startswith(prefix) and not prefix.startswith(head):
-            return False
-        return last_prompt(decode_request(key, body)).startswith(prefix)
-    except StoreError:
-        return False
-
+__all__ = ["DROP_ORDER", "ORDERS", "EntryIndex", "EntryTotals", "filter_sql"]
 
 _Term = tuple[str, "Sequence[Any]"]  # a condition and its parameters
 
@@ -157,9 +57,9 @@ _TO_FIT = (
 
 
 def filter_sql(wanted: EntryFilter) -> tuple[str, list[Any]]:
-    """The WHERE clause of a filter (with the word, or empty when it matches all) and its parameters.
+    """Return the WHERE clause of a filter (with the word, or empty when it matches all) and its parameters.
 
-    Uses the SQL functions ``or_has_text`` and ``or_begins`` of `DiskStore`.
+    Uses the SQL functions of `search`, which every connection has.
 
     Raises:
         OptionError: A key prefix that is too short or not hexadecimal.
@@ -228,11 +128,6 @@ def _model(pattern: str) -> _Term:
     return f"e.id IN ({asked}) OR e.served_model {like} ?", (pattern, pattern)
 
 
-def system_id(text: str) -> bytes:
-    """How the index finds a system prompt, whole and exact: 16 bytes of its digest."""
-    return bytes.fromhex(system_digest(text))[:16]
-
-
 ORDERS: Final[Mapping[str, str]] = {
     "created": "e.created",
     "model": "(SELECT tag FROM Cache WHERE rowid = e.id)",
@@ -249,16 +144,6 @@ ORDERS: Final[Mapping[str, str]] = {
 }
 """What `EntryIndex.find` can order by."""
 
-PUT_INDEX: Final = """
-INSERT INTO or_entry (id, created, expires, served_model, provider, prompt_tokens, completion_tokens,
-    cost, cost_source, size, tags, notebook, system)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-ON CONFLICT (id) DO UPDATE SET created = excluded.created, expires = excluded.expires,
-    served_model = excluded.served_model, provider = excluded.provider,
-    prompt_tokens = excluded.prompt_tokens, completion_tokens = excluded.completion_tokens,
-    cost = excluded.cost, cost_source = excluded.cost_source, size = excluded.size,
-    tags = excluded.tags, notebook = excluded.notebook, system = excluded.system
-"""
 IDS: Final = "SELECT e.id FROM or_entry e {where} ORDER BY {order} {way}, e.id {way} LIMIT ? OFFSET ?"
 _ROWS: Final = """
 SELECT e.id, c.key, c.tag, c.value, r.body, e.created, e.provider, e.prompt_tokens, e.completion_tokens,
@@ -273,33 +158,13 @@ _COLUMNS: Final = (
 )
 
 
-def index_columns(entry: Entry, request: Request, model: str, size_bytes: int) -> tuple[Any, ...]:
-    """The parameters of `PUT_INDEX` after the id."""
-    answer, usage = entry.answer, entry.answer.usage
-    system = system_prompt(request.body)
-    return (
-        entry.created_s,
-        entry.expires_s,
-        answer.model if answer.model != model else None,
-        answer.provider,
-        usage and usage.prompt_tokens,
-        usage and usage.completion_tokens,
-        to_pico(answer.cost.usd),
-        answer.cost.source,
-        size_bytes,
-        join_tags(entry.tags),
-        entry.notebook or None,
-        None if system is None else system_id(system),
-    )
-
-
 def rows_sql(count: int) -> str:
-    """A SELECT of so many entries by their ids; each row begins with its id."""
+    """Return a SELECT of so many entries by their ids; each row begins with its id."""
     return _ROWS.format(marks=",".join("?" * count))
 
 
 def entry_row(columns: Sequence[Any]) -> EntryRow | None:
-    """The entry of a row of `rows_sql`, its texts cut to what a listing shows; None when it is damaged."""
+    """Return the entry of a row of `rows_sql`, its texts cut for a listing; None if it is damaged."""
     _, key, model, value, body, created_s, provider, prompt_tokens, completion_tokens, cost, *rest = columns
     cost_source, hits, saved, last_hit_s, expires_s, tags, size_bytes, notebook = rest
     try:
@@ -328,7 +193,7 @@ def entry_row(columns: Sequence[Any]) -> EntryRow | None:
 
 
 def _head(key: str, blob: bytes | None) -> str:
-    """What a listing shows of a blob; a damaged one must not hide the others."""
+    """Return what a listing shows of a blob; a damaged one must not hide the others."""
     try:
         return read_head(key, blob)
     except StoreCorruptError:
@@ -372,8 +237,6 @@ class EntryIndex:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        database.add_function("or_has_text", 4, has_text)
-        database.add_function("or_begins", 3, begins)
 
     def find(
         self,
@@ -384,7 +247,7 @@ class EntryIndex:
         limit: int | None = None,
         offset: int = 0,
     ) -> list[EntryRow]:
-        """The entries that match, as listed: newest first, or by another of `ORDERS`; damaged ones left out.
+        """Return the entries that match: newest first, or by another of `ORDERS`; damaged ones are left out.
 
         Raises:
             OptionError: An unknown order, or a key prefix that is none.
@@ -398,7 +261,7 @@ class EntryIndex:
         order: str = "created",
         descending: bool = True,
     ) -> list[int]:
-        """The row ids of all entries that match, in order: a list to count and to page in, read once.
+        """Return the row ids of all entries that match, in order: a list to count and to page in, read once.
 
         `rows` lists a part of it. An id is good for a listing, not to remember an entry by: that of a
         removed entry may be given to a new one. Its key is never another's.
@@ -409,7 +272,7 @@ class EntryIndex:
         return self._ids(wanted, order, descending, -1, 0)
 
     def rows(self, ids: Sequence[int]) -> list[EntryRow]:
-        """The entries of these row ids, in their order; those that are gone or damaged are left out."""
+        """Return the entries of these row ids, in their order, without those that are gone or damaged."""
         found = {}
         for start in range(0, len(ids), _ROWS_AT_ONCE):
             some = ids[start : start + _ROWS_AT_ONCE]
@@ -426,18 +289,18 @@ class EntryIndex:
         return [row_id for (row_id,) in self._database.select(sql, [*parameters, limit, offset])]
 
     def count(self, wanted: EntryFilter = EntryFilter()) -> tuple[int, Decimal, int]:  # noqa: B008 - frozen
-        """How many entries match, the sum of their known costs in USD, and how many have an unknown one."""
-        return self.weigh(wanted)[:3]
+        """Return how many entries match, the sum of their known costs in USD, and how many are unknown."""
+        return self.totals(wanted)[:3]
 
-    def weigh(self, wanted: EntryFilter) -> EntryTotals:
-        """What the entries that match come to."""
+    def totals(self, wanted: EntryFilter) -> EntryTotals:
+        """Return the totals of the entries that match."""
         where, parameters = filter_sql(wanted)
         rows = self._database.select(_COUNT.format(where=where), parameters)
         entries, cost, unpriced, size_bytes = rows[0] if rows else (0, 0, 0, 0)
         return EntryTotals(entries, from_pico(cost), unpriced, size_bytes)
 
     def size_bytes(self, wanted: EntryFilter = EntryFilter()) -> int:  # noqa: B008 - frozen
-        """The bytes of the entries that match, as stored; that of all is what a quota is held against."""
+        """Return the stored bytes of the entries that match; that of all is what a quota is held against."""
         where, parameters = filter_sql(wanted)
         rows = self._database.select(_SIZE.format(where=where), parameters)
         return int(rows[0][0]) if rows else 0
@@ -454,24 +317,16 @@ class EntryIndex:
         return size_bytes if size_bytes > quota_bytes else None
 
     def models(self) -> list[str]:
-        """The models that entries were asked of, sorted."""
+        """Return the models that entries were asked of, sorted."""
         rows = self._database.select("SELECT DISTINCT tag FROM Cache ORDER BY tag")
         return [model for (model,) in rows]
 
     def tags(self) -> list[str]:
-        """The labels of entries, sorted."""
+        """Return the labels of entries, sorted."""
         columns: Iterable[tuple[str]] = self._database.select(_TAGS)
         return sorted({tag for (column,) in columns for tag in split_tags(column)})
 
-    def resolve(self, prefix: str) -> list[str]:
-        """The digests that begin with these hex digits, at least four, sorted.
-
-        Raises:
-            OptionError: It is no beginning of a key.
-        """
-        return self.digests(EntryFilter(keys=(prefix,)))
-
     def digests(self, wanted: EntryFilter) -> list[str]:
-        """The digests of the entries that match, sorted."""
+        """Return the digests of the entries that match, sorted."""
         where, parameters = filter_sql(wanted)
         return [key for (key,) in self._database.select(_DIGESTS.format(where=where), parameters)]

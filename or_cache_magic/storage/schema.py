@@ -1,24 +1,27 @@
 """What a ``cache.db`` of ours may hold, and the check that it holds nothing else.
 
-A cache folder travels with notebooks and in git, so a ``cache.db`` may come from a stranger, who can
-plant triggers, views, or Settings rows that diskcache would obey. Hence the rule: every schema object
-equals, text for text, one that this package made, and every Settings row is a known one.
+A cache folder travels with notebooks and in git, so ``cache.db`` is untrusted input: it may hold planted
+triggers, views, or Settings rows that diskcache would obey. Hence the rule: every schema object equals,
+text for text, one that this package made, and every Settings row is a known one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
+from or_cache_magic.core.key import KEY_VERSION
 from or_cache_magic.errors import NewerStoreError, UnsafeStoreError
 
 if TYPE_CHECKING:
     import sqlite3
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 1
 """Number of this layout; a reader refuses a higher one. Every released one keeps a fixture in the tests."""
+
+_STAMP: Final = 1000
+"""``user_version`` is one number for the versions of keys and layout: 2001 is keys 2, layout 1."""
 
 APPLICATION_ID: Final = 0x4F52434D
 """``ORCM`` in the file's header (``PRAGMA application_id``), as ``file(1)`` reads it."""
@@ -65,8 +68,8 @@ _DISKCACHE: Final = (
 )
 
 # Rows are joined to Cache by rowid: a second copy of the 64-digit key would cost 150 bytes an entry.
-# The asked model is Cache.tag. Money is pico-dollars; NULL is unknown. Tags: see `store.filters`.
-_LAYOUT_1: Final = (
+# The asked model is Cache.tag. Money is pico-dollars; NULL is unknown. Tags: see `join_tags`.
+_TABLES: Final = (
     """CREATE TABLE or_entry (
         id INTEGER PRIMARY KEY, created REAL NOT NULL, expires REAL, served_model TEXT, provider TEXT,
         prompt_tokens INTEGER, completion_tokens INTEGER, cost INTEGER, cost_source TEXT NOT NULL,
@@ -91,89 +94,30 @@ _LAYOUT_1: Final = (
     # Covers the totals: at 100,000 rows reading the table itself would take several times as long.
     """CREATE INDEX or_ledger_totals ON or_ledger (
         model, kind, asks, paid, value, prompt_tokens, completion_tokens, at, session)""",
-    # Who is asking for what now; see `store.leases`.
+    # Who is asking for what now; see `DiskLeases`.
     """CREATE TABLE or_lease (
         key TEXT PRIMARY KEY, token TEXT NOT NULL, host TEXT NOT NULL, pid INTEGER NOT NULL,
         started REAL NOT NULL, deadline REAL NOT NULL, failure TEXT) WITHOUT ROWID""",
     """CREATE TRIGGER or_entry_delete AFTER DELETE ON Cache FOR EACH ROW BEGIN
         DELETE FROM or_entry WHERE id = OLD.rowid; DELETE FROM or_request WHERE id = OLD.rowid; END""",
-)
-
-_NEW_IN_2: Final = (
-    # What a reply did not tell of its ask's money, by the ledger's row; see `settling`. `next` is when to ask
-    # again, NULL never; `discount` is what the provider's prompt caching took off.
+    # What a reply did not tell of its ask's money, by the ledger's row; see `Settlements`. `next` is when to
+    # ask again, NULL never; `discount` is what the provider's prompt caching took off.
     """CREATE TABLE or_settlement (
         id INTEGER PRIMARY KEY, generation_id TEXT NOT NULL, base_url TEXT, cost INTEGER, cost_source TEXT,
         discount INTEGER, tries INTEGER NOT NULL, next REAL)""",
     "CREATE INDEX or_settlement_next ON or_settlement (next) WHERE next IS NOT NULL",
     "CREATE INDEX or_settlement_generation ON or_settlement (generation_id)",
-    # What OpenRouter lists (models, prices), as fetched at that time; see `prices`.
+    # What OpenRouter lists (models, prices), as fetched at that time; see `PriceCatalog`.
     """CREATE TABLE or_listing (
         base_url TEXT NOT NULL, path TEXT NOT NULL, fetched REAL NOT NULL, body BLOB NOT NULL,
         PRIMARY KEY (base_url, path)) WITHOUT ROWID""",
 )
 
-OUR_TABLES: Final = (*_LAYOUT_1, *_NEW_IN_2)
 
-
-class Earlier(NamedTuple):
-    """A released layout, and the statements that lead from it to the next one.
-
-    They leave the schema as the next layout's tables are written, text for text: ``ALTER TABLE … ADD COLUMN``
-    appends its words to a table's text. `Upgrade` compares before it commits.
-    """
-
-    tables: tuple[str, ...]
-    migration: tuple[str, ...]
-
-
-class Layout(NamedTuple):
-    """The layout that the code reads and writes, and those that it knows the way from.
-
-    Attributes:
-        version: Its number.
-        tables: The statements that make our tables.
-        earlier: By number, every released layout before it.
-    """
-
-    version: int
-    tables: tuple[str, ...]
-    earlier: Mapping[int, Earlier] = MappingProxyType({})
-
-
-EARLIER: Final[Mapping[int, Earlier]] = MappingProxyType({1: Earlier(_LAYOUT_1, _NEW_IN_2)})
-"""The layouts before this one. Nobody released number 1, but caches were written in it."""
-
-LAYOUT: Final = Layout(SCHEMA_VERSION, OUR_TABLES, EARLIER)
-
-_STAMP: Final = 1000
-
-
-class Versions(NamedTuple):
-    """What a file is written in: the number of its layout, and the version of its oldest keys.
-
-    Both stand in the file's ``user_version``, in one number that changes in one transaction: 2001 is layout 1
-    with keys of version 2.
-    """
-
-    layout: int
-    keys: int
-
-    @property
-    def stamp(self) -> int:
-        """The number in the file."""
-        return self.keys * _STAMP + self.layout
-
-
-def vet(connection: sqlite3.Connection, layout: Layout, keys: int) -> Versions | None:
-    """What the file is written in, this layout or an earlier one; None when it is new and empty.
+def vet(connection: sqlite3.Connection) -> int | None:
+    """Return the version of the keys in a file, this code's or an older one; None when it is new and empty.
 
     Reads the header and the schema, about 0.1 ms; changes nothing.
-
-    Args:
-        connection: To the file.
-        layout: The newest layout that may be read.
-        keys: The newest version of keys.
 
     Raises:
         NewerStoreError: A newer version of this package wrote the file.
@@ -185,28 +129,46 @@ def vet(connection: sqlite3.Connection, layout: Layout, keys: int) -> Versions |
     connection.execute("PRAGMA trusted_schema=OFF")
     connection.execute("PRAGMA cell_size_check=ON")
     (application_id,) = connection.execute("PRAGMA application_id").fetchone()
+    if application_id == APPLICATION_ID:
+        refuse_newer(connection)
     (stamp,) = connection.execute("PRAGMA user_version").fetchone()
-    found = Versions(stamp % _STAMP, stamp // _STAMP)
-    if application_id == APPLICATION_ID and (found.layout > layout.version or found.keys > keys):
-        raise NewerStoreError(
-            f"The completion cache was written by a newer version (layout {found.layout}, keys"
-            f" {found.keys}; this one reads {layout.version} and {keys}); it was left untouched.",
-            "Update or_cache_magic, or point OR_CACHE_DIR to another folder.",
-        )
     objects = connection.execute("SELECT name, sql FROM sqlite_master").fetchall()
     if not objects and not application_id and not stamp:
         return None
-    earlier = layout.earlier.get(found.layout)
-    vet_objects(objects, layout.tables if earlier is None else earlier.tables)
+    _vet_objects(objects)
     _vet_settings(connection)
-    return found if earlier is not None else found._replace(layout=layout.version)
+    return int(stamp // _STAMP)
 
 
-def vet_objects(objects: list[tuple[str, str | None]], tables: tuple[str, ...]) -> None:
-    """Raise `UnsafeStoreError` unless a schema's objects are diskcache's and these tables, text for text."""
-    expected = _expected(tables)
+def refuse_newer(connection: sqlite3.Connection) -> None:
+    """Raise `NewerStoreError` when a newer version of this package has written the file."""
+    (stamp,) = connection.execute("PRAGMA user_version").fetchone()
+    keys, layout = divmod(stamp, _STAMP)
+    if layout > SCHEMA_VERSION or keys > KEY_VERSION:
+        raise NewerStoreError(
+            f"The completion cache was written by a newer version (layout {layout}, keys {keys};"
+            f" this one reads {SCHEMA_VERSION} and {KEY_VERSION}); it was left untouched.",
+            "Update or_cache_magic, or point OR_CACHE_DIR to another folder.",
+        )
+
+
+def create_tables(connection: sqlite3.Connection) -> None:
+    """Make our tables in a file that has diskcache's."""
+    for statement in _TABLES:
+        connection.execute(statement)
+    connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
+    set_key_version(connection)
+
+
+def set_key_version(connection: sqlite3.Connection) -> None:
+    """Write into the header that the file's keys are of this code's version."""
+    connection.execute(f"PRAGMA user_version={KEY_VERSION * _STAMP + SCHEMA_VERSION}")
+
+
+def _vet_objects(objects: list[tuple[str, str | None]]) -> None:
     # Without SQL are only the indexes that a UNIQUE makes, of tables whose text is compared.
     found = {" ".join(str(sql).split()): str(name) for name, sql in objects if sql is not None}
+    expected = _expected()
     for text in found.keys() - expected:
         raise _unsafe(f"an unknown schema object, {found[text][:60]!r}")
     if len(found) < len(expected):
@@ -214,8 +176,8 @@ def vet_objects(objects: list[tuple[str, str | None]], tables: tuple[str, ...]) 
 
 
 @cache
-def _expected(tables: tuple[str, ...]) -> frozenset[str]:
-    return frozenset(" ".join(sql.split()) for sql in (*_DISKCACHE, *tables))
+def _expected() -> frozenset[str]:
+    return frozenset(" ".join(sql.split()) for sql in (*_DISKCACHE, *_TABLES))
 
 
 def _vet_settings(connection: sqlite3.Connection) -> None:

@@ -8,14 +8,12 @@ from itertools import count
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from or_cache_magic.errors import StoreBusyError, StoreCorruptError, StoreError, StoreUnavailableError
-from or_cache_magic.storage.schema import SETTINGS
+from or_cache_magic.storage.schema import SETTINGS, vet
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from or_cache_magic.storage.schema import Versions
-    from or_cache_magic.storage.upgrade import Upgrade
 
 _JOURNAL_LIMIT_BYTES: Final = 1 << 24
 _NUMBERS: Final = count()
@@ -27,20 +25,20 @@ class Reader(NamedTuple):
 
     Attributes:
         connection: Usable by one thread at a time, whichever.
-        versions: What the file is written in; None when it is still empty.
+        keys: The version of the file's keys; None when it is still empty.
         lasting: Whether it sees later changes. An immutable one (read-only mount) does not, and is used once.
         number: No other reader of this process, or of those that it was forked from, has it.
         cursor: For `state` alone: making one takes as long as asking.
     """
 
     connection: sqlite3.Connection
-    versions: Versions | None
+    keys: int | None
     lasting: bool
     number: int
     cursor: sqlite3.Cursor
 
     def state(self) -> tuple[int, int]:
-        """What is another as soon as any other connection, of any process, has committed a change.
+        """Return what is another as soon as any other connection, of any process, has committed a change.
 
         SQLite compares its copy of the log's header, without reading a page (``PRAGMA data_version``): 2 µs.
         """
@@ -49,43 +47,41 @@ class Reader(NamedTuple):
 
 
 def connect(path: Path, options: str, timeout_s: float) -> sqlite3.Connection:
-    """A connection in autocommit mode that any thread may use, one at a time; the file must exist."""
+    """Open a connection in autocommit mode that any thread may use, one at a time; the file must exist."""
     uri = f"{path.absolute().as_uri()}?{options}"
     return sqlite3.connect(
         uri, uri=True, timeout=timeout_s, isolation_level=None, check_same_thread=False, cached_statements=64
     )
 
 
-def open_reader(path: Path, timeout_s: float, upgrade: Upgrade) -> Reader:
-    """A vetted reading connection, by the first way that works.
+def open_reader(path: Path, timeout_s: float) -> Reader:
+    """Open a vetted reading connection, by the first way that works.
 
     A log (WAL) needs a writable folder even to read; where there is none, or no space, or the file is
     locked, the immutable way still reads what was checkpointed. Each value's checksum guards what it finds.
 
     Raises:
-        StoreError: As `schema.vet` says, or when no way works.
+        StoreError: As `schema.vet` says.
+        sqlite3.Error: No way works.
     """
     failure: sqlite3.Error | None = None
     for options in _MODES:
         connection = connect(path, options, timeout_s)
         try:
-            versions = upgrade.vet(connection)
+            keys = vet(connection)
             connection.execute("PRAGMA query_only=ON")
             connection.execute(f"PRAGMA mmap_size={SETTINGS['sqlite_mmap_size']}")
         except sqlite3.OperationalError as exc:
             connection.close()
             failure = failure or exc
-        except sqlite3.Error as exc:
-            connection.close()
-            raise store_error(exc, path) from exc
         except BaseException:
             connection.close()
             raise
         else:
             lasting = "immutable" not in options
-            return Reader(connection, versions, lasting, next(_NUMBERS), connection.cursor())
+            return Reader(connection, keys, lasting, next(_NUMBERS), connection.cursor())
     assert failure is not None  # noqa: S101 - the loop ran
-    raise store_error(failure, path) from failure
+    raise failure
 
 
 def prepare_writer(connection: sqlite3.Connection) -> None:
@@ -110,7 +106,7 @@ def sqlite_errors(path: Path) -> Iterator[None]:
 
 
 def store_error(exc: sqlite3.Error | OSError | UnicodeEncodeError, path: Path) -> StoreError:
-    """What SQLite or the system says about the file, as an error of ours with a hint.
+    """Return what SQLite or the system says about the file, as an error of ours with a hint.
 
     SQLite's codes are only on its exceptions from Python 3.11 on; its messages are stable
     (sqlite3ErrStr in SQLite's main.c).
@@ -147,11 +143,11 @@ _UNAVAILABLE = (
 
 
 def is_damage(exc: Exception) -> bool:
-    """Whether the file is no database, or a damaged one."""
+    """Return whether the file is no database, or a damaged one."""
     text = str(exc)
     return type(exc) is sqlite3.DatabaseError or "malformed" in text or "not a database" in text
 
 
 def is_locked(exc: sqlite3.Error) -> bool:
-    """Whether another connection holds the lock that was needed."""
+    """Return whether another connection holds the lock that was needed."""
     return isinstance(exc, sqlite3.OperationalError) and "locked" in str(exc)

@@ -45,7 +45,7 @@ class Team:
         self._open: tuple[tuple[Any, ...], SharedStore] | None = None
 
     def store(self) -> SharedStore | None:
-        """The team's answers; None where no server is set.
+        """Return the team's answers; None where no server is set.
 
         Raises:
             SettingError: The library for the server is not installed, or the secret is none.
@@ -72,7 +72,7 @@ class Team:
         return self._open[1]
 
     def leases(self) -> SharedLeases | None:
-        """The team's leases; None where no server is set."""
+        """Return the team's leases; None where no server is set."""
         store = self.store()
         if store is None:
             return None
@@ -81,7 +81,7 @@ class Team:
         return SharedLeases(store, clock=self._clock)
 
     def close(self) -> None:
-        """Closes the connections; the next use opens new ones."""
+        """Close the connections; the next use opens new ones."""
         if self._open is not None:
             self._open[1].close()
             self._open = None
@@ -113,7 +113,7 @@ class TieredStore(DiskStore):
         self._clock = clock
 
     def get(self, key: RequestKey, request: Request | None = None) -> Entry | None:
-        """The disk's entry while it may be served, else the team's, which is written to disk as it was.
+        """Return the disk's entry while it may be served, else the shared one, which is then written to disk.
 
         Args:
             key: Which.
@@ -134,7 +134,7 @@ class TieredStore(DiskStore):
         return self._team_entry(key, request) or entry
 
     def share(self, entry: Entry, request: Request) -> None:
-        """Keeps an entry for the team too; a server that can't take it is no failure."""
+        """Keep an entry for the team too; a server that can't take it is no failure."""
         shared = self._shared()
         if shared is not None:
             shared.put(entry, request)
@@ -151,7 +151,7 @@ class TieredStore(DiskStore):
         if shared is not None:
             if wanted == EntryFilter() and not everything:
                 return super().purge(wanted)  # which refuses it
-            removed = shared.purge(wanted, self.digests(wanted))
+            removed = shared.purge(wanted, self.listing.digests(wanted))
             if removed:
                 shared.link.tell(f"{shared.link} held {removed:,} of them, and they are removed for all.")
         return super().purge(wanted, everything=everything)

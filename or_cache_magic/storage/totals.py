@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import time
-from bisect import bisect_right
 from collections.abc import Callable, Sequence
-from datetime import date
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, get_args
 
 from or_cache_magic.core.records import MADE_CALL, AskKind, LedgerRow, Totals
@@ -32,150 +29,7 @@ if TYPE_CHECKING:
     from or_cache_magic.storage.database import Database
     from or_cache_magic.storage.ledger_rows import Wanted
 
-__all__ = [
-    "Amounts",
-    "Calendar",
-    "Grouping",
-    "Span",
-    "Spent",
-    "Sums",
-    "amounts",
-    "day_name",
-    "day_span",
-    "group_by",
-    "group_by_time",
-    "local_calendar",
-    "select_sums",
-    "spent",
-]
-
-_DAY_S: Final = 86_400
-_HOUR_S: Final = 3_600
-_WEEK_S: Final = 7 * _DAY_S
-_LATER_S: Final = 52 * _WEEK_S
-"""How far behind this week the offsets are asked for: somebody's clock may be ahead."""
-
-_EPOCH: Final = date(1970, 1, 1).toordinal()
-_BIAS_DAYS: Final = 1_000
-"""Keeps what SQL divides above 0, where it would round up, in zones that were in 1969 as 1970 began."""
-
-
-class Calendar(NamedTuple):
-    """The offsets from UTC of one time zone.
-
-    Attributes:
-        since_s: When each offset began; the first one is taken for whatever was before.
-        offsets_s: Seconds to add to UTC, in the same order.
-    """
-
-    since_s: tuple[int, ...]
-    offsets_s: tuple[int, ...]
-
-    @property
-    def day_sql(self) -> str:
-        """SQL for the day of a column ``at``: the same as `day` for every moment from 1970 on."""
-        # From the latest back: most rows are young, and stop at the first.
-        offsets = list(zip(self.since_s, self.offsets_s, strict=True))
-        arms = " ".join(f"WHEN at >= {since_s} THEN {offset_s}" for since_s, offset_s in offsets[:0:-1])
-        offset = f"CASE {arms} ELSE {self.offsets_s[0]} END" if arms else str(self.offsets_s[0])
-        # Whole seconds first: a quotient of floats rounds the last microsecond of a day into the next one.
-        return f"(CAST(at AS INTEGER) + ({offset}) + {_BIAS_DAYS * _DAY_S}) / {_DAY_S} - {_BIAS_DAYS}"
-
-    @property
-    def hour_sql(self) -> str:
-        """SQL for the hour of a column ``at``: the same as `hour`."""
-        return f"(CAST(at AS INTEGER) + {self._shift_s}) / {_HOUR_S}"
-
-    def day(self, at_s: float) -> int:
-        """The local day of a moment, counted from 1970-01-01."""
-        place = max(0, bisect_right(self.since_s, at_s) - 1)
-        return int((at_s + self.offsets_s[place]) // _DAY_S)
-
-    def hour(self, at_s: float) -> int:
-        """The hour of a moment, counted through; it begins when the local clock's does.
-
-        In zones with half an hour it begins at half past (UTC). The hour that is lived twice when summer
-        ends is two.
-        """
-        return int((at_s + self._shift_s) // _HOUR_S)
-
-    def hour_span(self, hour: int) -> Span:
-        """An `hour`. Raises as `day_name`."""
-        _check_time(hour, _HOUR_S)
-        starts_s = float(hour * _HOUR_S - self._shift_s)
-        return Span(starts_s, time.strftime("%Y-%m-%d %H:%M", time.localtime(starts_s)))
-
-    @property
-    def _shift_s(self) -> int:
-        return self.offsets_s[-1] % _HOUR_S
-
-
-class Span(NamedTuple):
-    """An hour or a day.
-
-    Attributes:
-        starts_s: When it began, UTC epoch seconds.
-        name: ``2026-11-23`` or ``2026-11-23 14:00``, by the local clock.
-    """
-
-    starts_s: float
-    name: str
-
-
-def day_name(day: int) -> str:
-    """A day as ``2026-11-23``.
-
-    Raises:
-        StoreCorruptError: No row of ours has such a time.
-    """
-    _check_time(day, _DAY_S)
-    return date.fromordinal(day + _EPOCH).isoformat()
-
-
-def day_span(day: int) -> Span:
-    """A local day. Raises as `day_name`."""
-    name = day_name(day)
-    year, month, number = map(int, name.split("-"))
-    return Span(time.mktime((year, month, number, 0, 0, 0, 0, 0, -1)), name)
-
-
-def local_calendar() -> Calendar:
-    """The offsets of this machine's time zone, from 1970 to a year ahead."""
-    week = int(time.time()) // _WEEK_S
-    return _calendar(week, (time.tzname, time.timezone, time.altzone))
-
-
-@lru_cache(maxsize=4)
-def _calendar(week: int, zone: object) -> Calendar:  # noqa: ARG001 - another zone is another calendar
-    since_s, offsets_s = [0], [_offset_s(0)]
-    for after_s in range(_WEEK_S, week * _WEEK_S + _LATER_S, _WEEK_S):
-        now_s = _offset_s(after_s)
-        if now_s != offsets_s[-1]:
-            since_s.append(_changed_s(after_s - _WEEK_S, after_s))
-            offsets_s.append(now_s)
-    return Calendar(tuple(since_s), tuple(offsets_s))
-
-
-def _changed_s(before_s: int, after_s: int) -> int:
-    """The second from which the offset is the one of ``after_s``."""
-    offset_s = _offset_s(after_s)
-    while after_s - before_s > 1:
-        middle_s = (before_s + after_s) // 2
-        if _offset_s(middle_s) == offset_s:
-            after_s = middle_s
-        else:
-            before_s = middle_s
-    return after_s
-
-
-def _offset_s(at_s: int) -> int:
-    return time.localtime(at_s).tm_gmtoff
-
-
-def _check_time(count: int, seconds: int) -> None:
-    check_row("a row of the ledger", (INTEGER,), (count,))
-    check_row("a row of the ledger", (), (), float(count * seconds))
-
+__all__ = ["HOURS", "Grouping", "Spent", "Sums", "amounts", "day_start_s", "group_by", "select_sums", "spent"]
 
 _CALLS: Final = f"kind IN {MADE_CALL}"
 _SPENT: Final = """
@@ -193,7 +47,7 @@ class Spent(NamedTuple):
 
 
 def spent(database: Database, wanted: Wanted, waiting: Iterable[LedgerRow]) -> Spent:
-    """What the calls came to among the rows that are wanted, settled ones included.
+    """Return what the calls came to among the rows that are wanted, settled ones included.
 
     Reads 100,000 rows in about 10 ms, off their index; budgets ask before a call that takes longer.
 
@@ -237,33 +91,33 @@ class Grouping(NamedTuple):
 
 
 def group_by(by: str) -> Grouping:
-    """The grouping of that name.
+    """Return the grouping of that name.
 
     Raises:
         OptionError: There is none.
     """
-    if by == "day":
-        calendar = local_calendar()
-        return Grouping(
-            calendar.day_sql, lambda row: calendar.day(row.at_s), lambda day: (day_name(day),), True
-        )
-    if by not in _BY_TEXT:
-        known = ", ".join(filter(None, [*_BY_TEXT, "day"]))
+    if by not in _GROUPINGS:
+        known = ", ".join(filter(None, _GROUPINGS))
         raise OptionError(f"Totals can't be grouped by {by!r}.", f"Choose from: {known}.")
-    return _BY_TEXT[by]
+    return _GROUPINGS[by]
 
 
-def group_by_time(*, hours: bool) -> Grouping:
-    """By local day, or by hour; the groups are `days.Span`."""
-    calendar = local_calendar()
-    if hours:
-        return Grouping(
-            calendar.hour_sql,
-            lambda row: calendar.hour(row.at_s),
-            lambda hour: (calendar.hour_span(hour),),
-            True,
-        )
-    return Grouping(calendar.day_sql, lambda row: calendar.day(row.at_s), lambda day: (day_span(day),), True)
+def day_start_s(day: str) -> float:
+    """Return when a local day (``2026-11-23``) began, UTC epoch seconds."""
+    year, month, number = map(int, day.split("-"))
+    return time.mktime((year, month, number, 0, 0, 0, 0, 0, -1))
+
+
+def _day(row: LedgerRow) -> str:
+    return time.strftime("%Y-%m-%d", time.localtime(int(row.at_s)))
+
+
+def _hour(quarter: Any) -> tuple[tuple[float, str]]:
+    """Return the hour of a quarter: when it began and its name; that which summer's end repeats is two."""
+    check_row("a row of the ledger", (INTEGER,), (quarter,))
+    local = time.localtime(quarter * _QUARTER_S)
+    starts_s = float(quarter * _QUARTER_S - 60 * local.tm_min - local.tm_sec)
+    return ((starts_s, time.strftime("%Y-%m-%d %H:%M", time.localtime(starts_s))),)
 
 
 def _text(value: Any) -> tuple[str]:
@@ -276,13 +130,22 @@ def _tags(value: Any) -> tuple[str, ...]:
     return split_tags(value) or ("",)
 
 
-_BY_TEXT: Final = {
+_QUARTER_S: Final = 900
+"""Every time zone's hours begin with a quarter of an hour in UTC."""
+
+_GROUPINGS: Final = {
     # An index has them in the order of models; their sums are added up afterwards.
     "": Grouping("model", lambda row: row.model, lambda _model: ("",)),
     "model": Grouping("model", lambda row: row.model, _text),
+    # Whole seconds: SQLite would round the last half of a millisecond into the next day.
+    "day": Grouping("date(CAST(at AS INTEGER), 'unixepoch', 'localtime')", _day, _text, by_time=True),
     "notebook": Grouping("notebook", lambda row: row.notebook, _text),
     "tag": Grouping("tags", lambda row: join_tags(row.tags), _tags),
 }
+HOURS: Final = Grouping(
+    f"CAST(at AS INTEGER) / {_QUARTER_S}", lambda row: int(row.at_s) // _QUARTER_S, _hour, by_time=True
+)
+"""By local hour; the groups are pairs of when it began and its name (``2026-11-23 14:00``)."""
 
 
 _KINDS: Final = get_args(AskKind)
@@ -349,7 +212,7 @@ _NO_KIND: Final[list[int]] = []
 
 
 def select_sums(database: Database, grouping: Grouping, wanted: Wanted) -> list[Any]:
-    """Rows of a group's value, a kind and `Amounts`, of one moment."""
+    """Return rows of a group's value, a kind and `Amounts`, of one moment."""
     # By time the table is nearly in order already: sorting it costs less then than reading the index saves.
     ledger = "or_ledger NOT INDEXED" if grouping.by_time else "or_ledger"
     sql = _SUMS.format(group=grouping.sql, ledger=ledger, where=wanted.where, source=_SOURCE)
@@ -376,7 +239,7 @@ class Sums:
                 sums[place] += amount
 
     def totals(self, group: str) -> Totals:
-        """The sums as they are told.
+        """Return the sums as they are told.
 
         Raises:
             StoreCorruptError: A sum that rows of ours can't have.
@@ -419,7 +282,7 @@ class Sums:
 
 
 def amounts(row: LedgerRow) -> Amounts:
-    """The amounts of a row that is not written yet, or of one that is, with what was settled of it."""
+    """Return the amounts of a row that is not written yet, or of one that is, with what was settled of it."""
     paid, discount = to_pico(row.paid.usd), to_pico(discount_of(row))
     return Amounts(
         asks=row.asks,

@@ -40,7 +40,7 @@ def rows(cache):
 
 
 def stored(cache):
-    return cache.store.count()[0]
+    return cache.store.listing.count()[0]
 
 
 # -- hit and miss -----------------------------------------------------------------------------
@@ -670,7 +670,7 @@ def test_money__keeps_its_digits_from_wire_to_statistics(open_cache, canned, rep
     assert bought.cost_usd == hit.cost_usd == hit.saved_usd == cost_usd
     totals = cache.totals()[0]
     assert (totals.paid_usd, totals.saved_usd, totals.unpriced) == (cost_usd, cost_usd, 0)
-    assert cache.store.find()[0].cost.usd == cost_usd
+    assert cache.store.listing.find()[0].cost.usd == cost_usd
 
 
 def test_money__that_nobody_told_is_unknown(open_cache, canned, reply):

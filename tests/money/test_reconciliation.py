@@ -198,7 +198,7 @@ def test_reconcile__a_reply_without_a_cost_prices_its_entry_and_its_hits(cache, 
     assert (hit.cost_usd, hit.saved_usd) == (sim.total_cost, sim.total_cost)
     (totals,) = cache.totals()
     assert (totals.paid_usd, totals.saved_usd, totals.unpriced) == (sim.total_cost, 2 * sim.total_cost, 0)
-    (entry,) = cache.store.find()
+    (entry,) = cache.store.listing.find()
     assert (entry.cost, entry.saved_usd) == (Cost(sim.total_cost, "generation"), 2 * sim.total_cost)
 
 
@@ -320,7 +320,9 @@ def test_reconcile__then_counts_tokens_where_prices_leave_no_doubt(
     assert last == (Reconciliation(reconciled=1) if listed else Reconciliation(given_up=1))
     assert totals.unpriced == (0 if listed else 1)
     assert totals.paid_usd == totals.estimated_usd == (sim.total_cost if listed else 0)
-    assert cache.store.find()[0].cost == (Cost(sim.total_cost, "estimated") if listed else UNKNOWN_COST)
+    assert cache.store.listing.find()[0].cost == (
+        Cost(sim.total_cost, "estimated") if listed else UNKNOWN_COST
+    )
     assert reconciler.reconcile() == Reconciliation()
 
 

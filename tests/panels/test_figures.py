@@ -31,7 +31,7 @@ def test_tiles__are_the_sums_of_the_cache(filled):
     (t,) = filled.totals()
     entries, hits, paid, saved = tiles(complete(filled, gather(filled)))
     assert entries.value == "40"
-    assert entries.notes == (f"{format_size(filled.store.size_bytes())} of 2 GB",)
+    assert entries.notes == (f"{format_size(filled.store.listing.size_bytes())} of 2 GB",)
     assert hits.value == f"{t.hits / (t.hits + t.misses):.0%}"
     assert hits.notes[0] == f"{t.hits:,} of {t.hits + t.misses:,} asks"
     assert hits.notes[2] == f"at best {t.hits / (t.hits + 40):.0%}: 40 of {t.hits + t.misses} asks were new"

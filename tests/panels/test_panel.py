@@ -122,7 +122,7 @@ def test_sort__each_way(panel, filled, order, descending):
     """The table is in the store's order, and the column's head says so."""
     panel.face.controls.order.value = order
     panel.face.controls.way.value = descending
-    found = filled.store.find(order=order, descending=descending)
+    found = filled.store.listing.find(order=order, descending=descending)
     assert list(panel.frame()["key"]) == [one.key for one in found]
     name = {"cost_usd": "cost", "expires": "lifetime"}.get(order, order)
     assert f"{name} {'▾' if descending else '▴'}" in said(panel.face.table.heads)
@@ -320,7 +320,7 @@ def test_purge__asks_and_cancel_keeps(panel, filled):
     assert "Question 3, please" in asked
     actions.cancel.click()
     assert actions.confirm.layout.display == "none"
-    assert filled.store.count()[0] == 40
+    assert filled.store.listing.count()[0] == 40
 
 
 def test_purge__gives_the_focus_to_cancel(panel, wire):
@@ -352,7 +352,7 @@ def test_purge__removes_what_was_confirmed(panel, filled):
     panel.face.actions.yes.click()
     assert said(panel.face.note_line) == "2 entries removed"
     assert status(panel) == "39 matching · page 1 of 3"
-    assert not set(gone) & set(filled.store.digests(EntryFilter()))
+    assert not set(gone) & set(filled.store.listing.digests(EntryFilter()))
     assert filled.totals()[0].saved_usd == before[0].saved_usd
     assert panel.face.actions.purge.disabled
 
@@ -361,12 +361,12 @@ def test_purge__pressed_twice_removes_once(panel, filled):
     """A second press, or one without a question, does nothing."""
     row(panel, 1).check.value = True
     panel.face.actions.yes.click()
-    assert filled.store.count()[0] == 40
+    assert filled.store.listing.count()[0] == 40
     panel.face.actions.purge.click()
     panel.face.actions.yes.click()
     row(panel, 1).check.value = True
     panel.face.actions.yes.click()
-    assert filled.store.count()[0] == 39
+    assert filled.store.listing.count()[0] == 39
 
 
 def test_purge__another_selection_takes_the_question_away(panel, filled):
@@ -376,7 +376,7 @@ def test_purge__another_selection_takes_the_question_away(panel, filled):
     row(panel, 2).check.value = True
     assert not panel.face.actions.asking
     panel.face.actions.yes.click()
-    assert filled.store.count()[0] == 40
+    assert filled.store.listing.count()[0] == 40
 
 
 def test_purge__of_a_whole_model_goes_back_to_all(panel, filled):
@@ -520,7 +520,7 @@ def test_store_that_refuses__shows_its_error(panel, filled, folder):
     assert said(panel.face.alert_box)
     assert status(panel).endswith("1 selected")
     panel.face.refresh.click()
-    assert filled.store.count()[0] == 40
+    assert filled.store.listing.count()[0] == 40
     assert status(panel).endswith("1 selected")
 
 

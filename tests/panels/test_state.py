@@ -37,20 +37,20 @@ def read_all(listing):
 @given(view=VIEWS, page_size=st.integers(1, 17))
 def test_paging__meets_every_match_once_in_order(filled, view, page_size):
     """Whatever is filtered and sorted, all pages together are what the store finds, in its order."""
-    listing = Listing(filled.store, filled.clock, page_size)
+    listing = Listing(filled.store.listing, filled.clock, page_size)
     listing.read(view)
     wanted = view.filter(filled.clock())
-    found = filled.store.find(wanted, order=view.order, descending=view.descending)
+    found = filled.store.listing.find(wanted, order=view.order, descending=view.descending)
     assert read_all(listing) == [row.key for row in found]
     assert listing.count == len(found)
-    assert sorted(listing.keys()) == filled.store.digests(wanted)
+    assert sorted(listing.keys()) == filled.store.listing.digests(wanted)
 
 
 @LAW
 @given(first=VIEWS, second=VIEWS)
 def test_reading__a_second_view_is_not_marked_by_the_first(filled, first, second):
     """Another view, or another order of a search that is not repeated, lists what a fresh panel would."""
-    used, fresh = (Listing(filled.store, filled.clock) for _ in range(2))
+    used, fresh = (Listing(filled.store.listing, filled.clock) for _ in range(2))
     used.read(first)
     used.read(second)
     fresh.read(second)
@@ -63,7 +63,7 @@ def test_states__are_all_entries_and_none_twice(filled, states, at_s):
     """At any time each entry is either served or expired."""
     now_s = filled.clock.now_s + at_s - 20 * DAY_S
     served, expired, both = (
-        {row.key for row in filled.store.find(View(state=state).filter(now_s))}
+        {row.key for row in filled.store.listing.find(View(state=state).filter(now_s))}
         for state in ("served", "expired", "")
     )
     assert served | expired == both
@@ -72,10 +72,10 @@ def test_states__are_all_entries_and_none_twice(filled, states, at_s):
 
 def test_paging__stays_whole_while_entries_come_and_go(filled):
     """Entries that are stored or removed while pages are turned neither hide others nor show them twice."""
-    listing = Listing(filled.store, filled.clock)
+    listing = Listing(filled.store.listing, filled.clock)
     listing.read(View())
     seen = [row.key for row in listing.rows()]
-    before = filled.store.digests(View().filter(0))
+    before = filled.store.listing.digests(View().filter(0))
     gone = seen[3]
     filled.store.purge(View().filter(0)._replace(keys=(gone,)))
     keep(filled, "a new one")
@@ -87,7 +87,7 @@ def test_paging__stays_whole_while_entries_come_and_go(filled):
 
 def test_turn_to__ends_at_the_ends(filled):
     """There is no page before the first nor after the last, and an empty list has one."""
-    listing = Listing(filled.store, filled.clock)
+    listing = Listing(filled.store.listing, filled.clock)
     assert (listing.pages, listing.rows()) == (1, [])
     listing.read(View())
     for asked, got in ((-1, 0), (1, 1), (99, 2)):
@@ -111,13 +111,13 @@ def test_selection__of_many_is_taken_some_at_a_time(cache):
     assert [row.prompt for row in chosen.rows(2)] != []
     assert len(chosen.rows()) == 1100
     assert chosen.drop() == 1100
-    assert [row.key for row in cache.store.find()] == [left]
+    assert [row.key for row in cache.store.listing.find()] == [left]
     assert chosen.keys == set()
 
 
 def test_selection__forgets_what_is_gone(filled):
     """What another kernel removed is neither counted nor removed."""
-    first, second = (row.key for row in filled.store.find(limit=2))
+    first, second = (row.key for row in filled.store.listing.find(limit=2))
     chosen = Selection(filled)
     chosen.pick([first, second], on=True)
     filled.store.purge(View().filter(0)._replace(keys=(first,)))
@@ -135,4 +135,4 @@ def test_selection__is_removed_whole_or_not_at_all(cache, folder):
     chosen.pick(keys, on=True)
     with refusing(folder, keys[-1]), pytest.raises(StoreError):
         chosen.drop()
-    assert cache.store.count()[0] == len(chosen.keys) == 450
+    assert cache.store.listing.count()[0] == len(chosen.keys) == 450

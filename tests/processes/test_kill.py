@@ -82,7 +82,7 @@ def scribbled(tmp_path_factory, sim):
 
 
 def _digests(cache):
-    return [row.key for row in cache.store.find()]
+    return [row.key for row in cache.store.listing.find()]
 
 
 COLUMNS = [

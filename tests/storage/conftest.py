@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from decimal import Decimal
+from hashlib import sha256
 
 import pytest
 
-from or_cache_magic.core.key import request_key
-from or_cache_magic.core.records import Answer, Choice, Cost, Entry, Request, Usage
+from or_cache_magic.core.key import KEY_VERSION, request_key
+from or_cache_magic.core.records import Answer, Choice, Cost, Entry, Request, RequestKey, Usage
+from or_cache_magic.storage.columns import add_hits
 from or_cache_magic.storage.database import Database
 from or_cache_magic.storage.entries import DiskStore
 from or_cache_magic.storage.ledger import Ledger
+from or_cache_magic.storage.schema import SCHEMA_VERSION
 
 
 class Clock:
@@ -42,6 +47,26 @@ def make_entry(request, text="Hi", *, cost="0.000123", served=None, created_s=1_
         1.5,
     )
     return Entry(request_key(request), answer, created_s, **fields)
+
+
+def old_key(request):
+    """A key as an earlier version might have made it: another digest, another skeleton, ``seed`` left out."""
+    body = {name: value for name, value in request.body.items() if name != "seed"}
+    key = request_key(request._replace(body=body))
+    return RequestKey(sha256(b"k0" + key.digest.encode()).hexdigest(), b"k0" + key.skeleton)
+
+
+def mark_older(folder):
+    """Let a file say that its keys are of the version before this one."""
+    with closing(sqlite3.connect(folder / "cache.db", isolation_level=None)) as connection:
+        connection.execute(f"PRAGMA user_version={1000 * (KEY_VERSION - 1) + SCHEMA_VERSION}")
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+def record_hits(store, counts):
+    """Add hits to the entries of these digests, as a flush of the ledger does."""
+    with store._database.transaction() as connection:
+        add_hits(connection, counts)
 
 
 @pytest.fixture

@@ -15,6 +15,8 @@ from or_cache_magic.core.records import Cost, EntryFilter, RequestKey
 from or_cache_magic.errors import OptionError, StoreCorruptError
 from or_cache_magic.storage.columns import HitCount
 
+from .conftest import record_hits
+
 _ALL = EntryFilter()
 
 
@@ -29,10 +31,16 @@ class StoreContract:
         assert store.entry(entry.key.digest) is None
         assert store.request(entry.key.digest) is None
         assert store.unserved(entry.key.digest) == []
-        assert store.find() == []
-        assert store.count() == (0, Decimal(0), 0)
-        assert store.size_bytes() == 0
-        assert store.models() == store.tags() == store.matching() == store.rows([1, 2]) == []
+        assert store.listing.find() == []
+        assert store.listing.count() == (0, Decimal(0), 0)
+        assert store.listing.size_bytes() == 0
+        assert (
+            store.listing.models()
+            == store.listing.tags()
+            == store.listing.matching()
+            == store.listing.rows([1, 2])
+            == []
+        )
         assert store.purge(EntryFilter(tag="x")) == 0
 
     def test_put__comes_back_whole(self, store, make):
@@ -45,7 +53,7 @@ class StoreContract:
         assert store.get(entry.key) == entry
         assert store.entry(entry.key.digest) == entry
         assert store.request(entry.key.digest) == request.body
-        assert store.models() == [request.body["model"]]
+        assert store.listing.models() == [request.body["model"]]
 
     def test_put__expired_entries_are_the_engines_to_judge(self, store, make):
         """An expired entry is still given, with its time: serving it or not is not the store's to say."""
@@ -74,13 +82,13 @@ class StoreContract:
         first, request = make(text="one")
         second, _ = make(text="two", created_s=1_700_000_100.0)
         store.put(first, request)
-        store.record_hits({first.key.digest: HitCount(2, 7.0, 2_000_000_000_000)})
+        record_hits(store, {first.key.digest: HitCount(2, 7.0, 2_000_000_000_000)})
         store.put(second, request, replaced_reason="asked again")
 
         assert store.get(first.key) == second
         (old,) = store.unserved(first.key.digest)
         assert (old.answer, old.reason, old.request) == (first.answer, "asked again", request.body)
-        (row,) = store.find()
+        (row,) = store.listing.find()
         assert (row.hits, row.saved_usd) == (2, Decimal(2))
 
     def test_keep_unserved__is_never_served(self, store, make):
@@ -89,7 +97,7 @@ class StoreContract:
         store.keep_unserved(entry.key, request, entry.answer, "cut off", 9.0)
 
         assert store.get(entry.key) is None
-        assert store.count()[0] == 0
+        assert store.listing.count()[0] == 0
         (kept,) = store.unserved(entry.key.digest)
         assert (kept.reason, kept.at_s, kept.answer) == ("cut off", 9.0, entry.answer)
 
@@ -98,18 +106,18 @@ class StoreContract:
         """An unknown cost that is told later is the answer's, and its hits' until then; nothing else changes."""
         entry, request = make(cost=None, expires_s=1.5e10, tags=("t",), notebook="n")
         store.put(entry, request)
-        store.record_hits({entry.key.digest: HitCount(3, 7.0, 0)})
-        (before,) = store.find()
+        record_hits(store, {entry.key.digest: HitCount(3, 7.0, 0)})
+        (before,) = store.listing.find()
         cost = Cost(Decimal("0.000000000007"), source)
 
         assert store.settle(entry.key.digest, "gen-1", cost) is True
 
         assert store.get(entry.key) == entry._replace(answer=entry.answer._replace(cost=cost))
-        (row,) = store.find()
+        (row,) = store.listing.find()
         assert row == before._replace(cost=cost, saved_usd=3 * cost.usd, size_bytes=row.size_bytes)
         assert row.size_bytes > before.size_bytes
-        assert store.size_bytes() == row.size_bytes
-        assert store.count() == (1, cost.usd, 0)
+        assert store.listing.size_bytes() == row.size_bytes
+        assert store.listing.count() == (1, cost.usd, 0)
 
     def test_settle__only_what_the_generation_made(self, store, make):
         """Another generation, another request, a known cost, an unknown amount, nothing stored: nothing is done."""
@@ -118,13 +126,13 @@ class StoreContract:
         unknown, known = make("unknown", cost=None), make("known", cost="0.5")
         store.put(*unknown)
         store.put(*known)
-        before = store.find()
+        before = store.listing.find()
 
         assert store.settle(unknown[0].key.digest, "gen-2", cost) is False
         assert store.settle(known[0].key.digest, "gen-1", cost) is False
         assert store.settle("ab" * 32, "gen-1", cost) is False
         assert store.settle(unknown[0].key.digest, "gen-1", Cost(None, "unknown")) is False
-        assert store.find() == before
+        assert store.listing.find() == before
         assert [store.get(entry.key) for entry, _ in (unknown, known)] == [unknown[0], known[0]]
 
         assert store.settle(unknown[0].key.digest, "gen-1", cost) is True
@@ -170,13 +178,13 @@ class StoreContract:
         """Where an earlier answer's hits were worth something, those of unknown price add nothing to it."""
         first, request = make(text="one", cost="2")
         store.put(first, request)
-        store.record_hits({first.key.digest: HitCount(2, 7.0, 4 * 10**12)})
+        record_hits(store, {first.key.digest: HitCount(2, 7.0, 4 * 10**12)})
         second, _ = make(text="two", cost=None)
         store.put(second, request)
-        store.record_hits({first.key.digest: HitCount(1, 8.0, 0)})
+        record_hits(store, {first.key.digest: HitCount(1, 8.0, 0)})
 
         assert store.settle(first.key.digest, "gen-1", Cost(Decimal(5), "generation"))
-        (row,) = store.find()
+        (row,) = store.listing.find()
         assert (row.hits, row.saved_usd) == (3, 4)
 
     def test_find__filters_orders_and_pages(self, store, make):
@@ -188,7 +196,7 @@ class StoreContract:
             store.put(*pair)
 
         def names(wanted=_ALL, **how):
-            return "".join(row.prompt[-1] for row in store.find(wanted, **how))
+            return "".join(row.prompt[-1] for row in store.listing.find(wanted, **how))
 
         assert names() == "43210"
         assert names(limit=2, offset=2) == "21"
@@ -196,7 +204,7 @@ class StoreContract:
         assert names(EntryFilter(model="m/1")) == "31"
         assert names(EntryFilter(text="ANSWER 2")) == "2"
         assert names(EntryFilter(created_after_s=102.0, model="m/*")) == "432"
-        assert store.count(EntryFilter(model="m/0")) == (3, Decimal("0.9"), 0)
+        assert store.listing.count(EntryFilter(model="m/0")) == (3, Decimal("0.9"), 0)
 
     def test_matching__is_found_again_by_its_rows(self, store, make):
         """The ids of all that match are those that find lists, in the same order; any part of them is a page."""
@@ -204,21 +212,21 @@ class StoreContract:
             store.put(*make(f"prompt {i}", f"answer {i % 3}", created_s=100.0 + i % 2, cost=f"0.{7 - i}"))
         for wanted in (_ALL, EntryFilter(text="ANSWER 1"), EntryFilter(text="nowhere")):
             for how in ({}, {"descending": False}, {"order": "cost_usd"}):
-                ids = store.matching(wanted, **how)
-                assert store.rows(ids) == store.find(wanted, **how)
-                assert store.rows(ids[1:3]) == store.find(wanted, limit=2, offset=1, **how)
-        assert len(store.matching()) == 7
+                ids = store.listing.matching(wanted, **how)
+                assert store.listing.rows(ids) == store.listing.find(wanted, **how)
+                assert store.listing.rows(ids[1:3]) == store.listing.find(wanted, limit=2, offset=1, **how)
+        assert len(store.listing.matching()) == 7
         with pytest.raises(OptionError, match="ordered by 'price'"):
-            store.matching(order="price")
+            store.listing.matching(order="price")
 
     def test_rows__follow_the_ids(self, store, make):
         """Rows come in the order of the ids that are given; an id of no entry is left out."""
         for i in range(3):
             store.put(*make(f"prompt {i}", model=f"m/{i}", created_s=100.0 + i))
-        newest, _, oldest = store.matching()
+        newest, _, oldest = store.listing.matching()
 
-        assert [row.model for row in store.rows([oldest, 10**9, newest, -1])] == ["m/0", "m/2"]
-        assert store.rows([]) == []
+        assert [row.model for row in store.listing.rows([oldest, 10**9, newest, -1])] == ["m/0", "m/2"]
+        assert store.listing.rows([]) == []
 
     def test_tags__are_each_label_once(self, store, make):
         """The labels of all entries, sorted."""
@@ -226,23 +234,23 @@ class StoreContract:
         store.put(*make("b", tags=("a", "Z")))
         store.put(*make("c"))
 
-        assert store.tags() == ["Z", "a", "b c"]
+        assert store.listing.tags() == ["Z", "a", "b c"]
 
     def test_count__unknown_cost_is_counted_apart(self, store, make):
         """An unknown price adds nothing to the sum and one to the unpriced."""
         store.put(*make(cost=None))
         store.put(*make("other", cost="0.5"))
 
-        assert store.count() == (2, Decimal("0.5"), 1)
+        assert store.listing.count() == (2, Decimal("0.5"), 1)
 
     def test_size_bytes__is_the_sum_of_the_entries(self, store, make):
         """The size of a selection is that of its entries."""
         store.put(*make("a", model="m/a"))
         store.put(*make("b", "x" * 5000, model="m/b"))
 
-        sizes = {row.model: row.size_bytes for row in store.find()}
-        assert store.size_bytes() == sum(sizes.values())
-        assert store.size_bytes(EntryFilter(model="m/b")) == sizes["m/b"]
+        sizes = {row.model: row.size_bytes for row in store.listing.find()}
+        assert store.listing.size_bytes() == sum(sizes.values())
+        assert store.listing.size_bytes(EntryFilter(model="m/b")) == sizes["m/b"]
 
     @pytest.mark.parametrize(
         "wanted",
@@ -307,9 +315,9 @@ class StoreContract:
                 for entry, request in mine:
                     store.put(entry, request)
                     assert store.get(entry.key) == entry
-                    store.record_hits({entry.key.digest: HitCount(1, 1.0, 1)})
-                    store.find(limit=3)
-                    store.count()
+                    record_hits(store, {entry.key.digest: HitCount(1, 1.0, 1)})
+                    store.listing.find(limit=3)
+                    store.listing.count()
             except BaseException as failure:
                 failures.append(failure)
 
@@ -320,6 +328,6 @@ class StoreContract:
             thread.join()
 
         assert failures == []
-        assert store.count()[0] == 60
+        assert store.listing.count()[0] == 60
         assert all(store.get(entry.key) == entry for mine in pairs for entry, _ in mine)
-        assert [row.hits for row in store.find()] == [1] * 60
+        assert [row.hits for row in store.listing.find()] == [1] * 60

@@ -1,7 +1,8 @@
-"""Writes the fixture store of this layout: ``python tests/store/make_fixture.py``, once before a release.
+"""Writes fixture stores of this layout: ``python tests/storage/make_fixture.py``, once before a release.
 
-A released one is never written again: it is what the users of that release have. Beside ``cache.db`` lies
-``expected.json``, with each request, its answer, and the totals.
+One has keys of this version, the other those of an older one. A released one is never written again: it is
+what the users of that release have. Beside ``cache.db`` lies ``expected.json``, with each request, its answer,
+and the totals.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ from decimal import Decimal
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
-from conftest import make_entry, make_request
+from conftest import make_entry, make_request, mark_older, old_key
 
+from or_cache_magic.core.key import KEY_VERSION, request_key
 from or_cache_magic.core.records import LedgerRow, Request
 from or_cache_magic.money.catalog import PriceCatalog
 from or_cache_magic.storage.database import Database
@@ -22,7 +24,7 @@ from or_cache_magic.storage.entries import DiskStore
 from or_cache_magic.storage.ledger import Ledger
 from or_cache_magic.storage.schema import SCHEMA_VERSION
 
-FOLDER = Path(__file__).parent / "fixtures" / f"schema{SCHEMA_VERSION}"
+FIXTURES = Path(__file__).parent / "fixtures"
 AT_S = 1_767_268_800.0
 ELSEWHERE = "http://127.0.0.1:9/api/v1"
 PRICING = {"prompt": "0.00000015", "completion": "0.0000006"}
@@ -77,29 +79,35 @@ def ledger_row(entry, request: Request) -> LedgerRow:
     )  # fmt: skip
 
 
-def main() -> None:
-    """Write the folder anew."""
-    shutil.rmtree(FOLDER, ignore_errors=True)
-    FOLDER.mkdir(parents=True)
-    database = Database(FOLDER)
+def write(folder: Path, key_of) -> None:
+    """Write a folder anew, with the keys that this function makes."""
+
+    def keyed(request, text, **fields):
+        return make_entry(request, text, **fields)._replace(key=key_of(request))
+
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    database = Database(folder)
     store, ledger = DiskStore(database), Ledger(database, "session-1", lambda: AT_S + 1000)
     expected = []
-    for entry, request in pairs():
+    for bought, request in pairs():
+        entry = bought._replace(key=key_of(request))
         row = ledger_row(entry, request)
         if entry.answer.text == "sampled":  # what a provider's prompt caching took off
             row = row._replace(cached_tokens=8, prompt_cache_saved_usd=Decimal("0.0000072"))
         ledger.record(row)
-        store.put(make_entry(request, "an earlier answer", created_s=AT_S - 1000), request)
+        store.put(keyed(request, "an earlier answer", created_s=AT_S - 1000), request)
         store.put(entry, request, replaced_reason="asked again")
         ledger.count_hit(
             key=entry.key.digest, model=request.body["model"], notebook="n.ipynb", tags=entry.tags,
             value_usd=entry.answer.cost.usd, prompt_tokens=10, completion_tokens=20,
         )  # fmt: skip
         expected.append([request.body, request.stream, request.sample, request.base_url, entry.answer.text])
-    cut, request = make_entry(make_request("cut off"), "half an ans", created_s=AT_S), make_request("cut off")
+    request = make_request("cut off")
+    cut = keyed(request, "half an ans", created_s=AT_S)
     store.keep_unserved(cut.key, request, cut.answer, "cut off", AT_S)
     old = make_request("expired")
-    store.put(make_entry(old, "of yesterday", created_s=AT_S - 9, expires_s=AT_S - 1), old)
+    store.put(keyed(old, "of yesterday", created_s=AT_S - 9, expires_s=AT_S - 1), old)
     ledger.flush()
     PriceCatalog(database, lambda path, **_: LISTED[path.partition("?")[0]], lambda: AT_S).estimate(
         request, AT_S
@@ -112,10 +120,17 @@ def main() -> None:
         "saved": str(totals.saved_usd),
     }
     database.close()
-    facts = {"served": expected, "entries": store.count()[0], "totals": {**sums, "unpriced": totals.unpriced}}
+    facts = {
+        "served": expected,
+        "entries": store.listing.count()[0],
+        "totals": {**sums, "unpriced": totals.unpriced},
+    }
     database.close()
-    (FOLDER / "expected.json").write_text(json.dumps(facts, indent=1) + "\n")
+    (folder / "expected.json").write_text(json.dumps(facts, indent=1) + "\n")
 
 
 if __name__ == "__main__":
-    main()
+    write(FIXTURES / f"layout{SCHEMA_VERSION}-keys{KEY_VERSION}", request_key)
+    older = FIXTURES / f"layout{SCHEMA_VERSION}-keys{KEY_VERSION - 1}"
+    write(older, old_key)
+    mark_older(older)

@@ -96,7 +96,11 @@ def attempt(database, store, operation, key):
     """Do it; a refusal is fine, anything else must not have done harm."""
     with suppress(StoreError, NotImplementedError, TypeError, KeyError):
         on_cache(database, lambda cache: OPERATIONS[operation](cache, key.digest))
-    for read in (lambda: store.get(key), store.find, lambda: store.find(EntryFilter(text="x"))):
+    for read in (
+        lambda: store.get(key),
+        store.listing.find,
+        lambda: store.listing.find(EntryFilter(text="x")),
+    ):
         with suppress(StoreError):
             read()
 
@@ -220,7 +224,7 @@ def test_settings__hostile_values_are_not_obeyed(store, database, stored, sql, m
     store.put(*make("other"))
 
     assert store.get(stored.key) == stored
-    assert store.count()[0] == 2
+    assert store.listing.count()[0] == 2
     with database.transaction() as connection:
         cache = database.cache()
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)

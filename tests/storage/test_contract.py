@@ -49,7 +49,7 @@ def test_memory__writes_nothing_to_disk(tmp_path, monkeypatch):
             first, again = cache.ask("Name a colour."), cache.ask("Name a colour.")
             cache.flush()
             (totals,) = cache.totals()
-            (row,) = cache.store.find()
+            (row,) = cache.store.listing.find()
 
             assert (first.cached, again.cached, again) == (False, True, str(first))
             assert (totals.asks, totals.hits, row.hits) == (2, 1, 1)

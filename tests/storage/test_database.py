@@ -199,7 +199,7 @@ def test_replaced_file__is_noticed(store, database, stored, folder, tmp_path, ma
     assert store.get(ours.key) is None
     assert store.get(theirs.key) == theirs
     store.put(ours, request)
-    assert store.count()[0] == 2
+    assert store.listing.count()[0] == 2
     database.close()
     connection = sqlite3.connect(folder / "cache.db")
     assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
@@ -235,7 +235,7 @@ def test_checkpoint__a_copy_of_the_file_has_everything(store, database, folder, 
     shutil.copy(folder / "cache.db", tmp_path / "copy")
     copied = DiskStore(database := Database(tmp_path / "copy"))
     assert copied.get(entries[19][0].key) == entries[19][0]
-    assert copied.count()[0] == 20
+    assert copied.listing.count()[0] == 20
     database.close()
 
 
@@ -295,7 +295,7 @@ def test_version__changes_with_every_write_and_only_then(store, database, folder
     store.put(*make("one"))
     ours = database.version()
     assert begun != ours
-    store.find()
+    store.listing.find()
     assert database.version() == ours
     with closing(Database(folder)) as other:
         DiskStore(other).put(*make("two"))
@@ -324,7 +324,7 @@ def test_sharing__two_programs_begin_and_write_at_once(folder, store, make):
     for writer in writers:
         finish(writer)
 
-    assert store.count()[0] == 100
+    assert store.listing.count()[0] == 100
 
 
 def test_sharing__eight_threads(store, database, make):
@@ -339,7 +339,7 @@ def test_sharing__eight_threads(store, database, make):
                 entry, request = make(f"{name} {i}")
                 patient.put(entry, request)
                 assert patient.get(entry.key) == entry
-                assert patient.find(limit=3)
+                assert patient.listing.find(limit=3)
         except Exception as exc:
             errors.append(exc)
 
@@ -350,7 +350,7 @@ def test_sharing__eight_threads(store, database, make):
         thread.join()
 
     assert errors == []
-    assert store.count()[0] == 200
+    assert store.listing.count()[0] == 200
     patient_database.close()
 
 
@@ -377,7 +377,7 @@ def test_fork__the_child_has_connections_of_its_own(folder, make):
             database.close()
             os._exit(0)
         assert os.waitpid(child, 0)[1] == 0
-        print(store.count()[0])
+        print(store.listing.count()[0])
         database.close()
     """, folder))  # fmt: skip
 
@@ -415,7 +415,7 @@ def test_read_only_mount__serves_hits(store, database, stored, folder, mounted, 
 
     for entry in stored[:3]:
         assert there.get(entry.key) == entry
-    assert len(there.find()) >= 60
+    assert len(there.listing.find()) >= 60
     with pytest.raises(StoreUnavailableError):
         there.put(*make("new"))
     assert there.get(stored[0].key) == stored[0]

@@ -11,15 +11,17 @@ from or_cache_magic.core.records import Answer, Choice, Cost, EntryFilter, Reque
 from or_cache_magic.errors import OptionError, StoreCorruptError, StoreError
 from or_cache_magic.storage.columns import HitCount
 
+from .conftest import record_hits
+
 
 def test_get__nothing_stored_makes_nothing(store, folder, make):
     """Looking into a cache that does not exist is a miss, and makes no folder."""
     entry, _ = make()
 
     assert store.get(entry.key) is None
-    assert store.find() == []
-    assert store.count() == (0, Decimal(0), 0)
-    assert store.size_bytes() == 0
+    assert store.listing.find() == []
+    assert store.listing.count() == (0, Decimal(0), 0)
+    assert store.listing.size_bytes() == 0
     assert store.request(entry.key.digest) is None
     assert store.unserved(entry.key.digest) == []
     assert store.purge(EntryFilter(model="x")) == 0
@@ -69,7 +71,7 @@ def test_put__text_that_sqlite_cannot_take(store, make):
     with pytest.raises(StoreError):
         store.put(*make(notebook="\ud800"))
     with pytest.raises(StoreError):
-        store.find(EntryFilter(text="\ud800"))
+        store.listing.find(EntryFilter(text="\ud800"))
 
 
 def test_put__makes_a_private_folder_that_git_ignores(store, folder, make):
@@ -118,7 +120,7 @@ def test_put__keeps_a_replaced_answer_as_history(store, make):
     (old,) = store.unserved(first.key.digest)
     assert old.answer == first.answer
     assert (old.reason, old.at_s, old.request) == ("--refresh", 1_700_000_100.0, request.body)
-    assert store.count()[0] == 1
+    assert store.listing.count()[0] == 1
 
 
 def test_put__the_same_answer_makes_no_history(store, make):
@@ -136,10 +138,10 @@ def test_put__keeps_the_hits_of_a_replaced_answer(store, make):
     """Hits were true whatever is served now."""
     entry, request = make(text="one")
     store.put(entry, request)
-    store.record_hits({entry.key.digest: HitCount(2, 7.0, 2_000_000_000_000)})
+    record_hits(store, {entry.key.digest: HitCount(2, 7.0, 2_000_000_000_000)})
     store.put(make(text="two")[0], request)
 
-    (row,) = store.find()
+    (row,) = store.listing.find()
     assert (row.hits, row.saved_usd, row.last_hit_s, row.answer) == (2, Decimal(2), 7.0, "two")
 
 
@@ -149,7 +151,7 @@ def test_keep_unserved__is_kept_and_not_served(store, make):
     store.keep_unserved(entry.key, request, entry.answer, "cut off", 9.0)
 
     assert store.get(entry.key) is None
-    assert store.count()[0] == 0
+    assert store.listing.count()[0] == 0
     (kept,) = store.unserved(entry.key.digest)
     assert (kept.reason, kept.at_s, kept.answer, kept.request) == ("cut off", 9.0, entry.answer, request.body)
 
@@ -171,7 +173,7 @@ def test_find__lists_the_columns(store, make):
     )
     store.put(entry, request)
 
-    (row,) = store.find()
+    (row,) = store.listing.find()
 
     assert (row.key, row.model, row.provider) == (entry.key.digest, "openai/gpt-4o-mini", "OpenAI")
     assert (row.prompt, row.answer) == (prompt[:500], text[:500])
@@ -179,7 +181,7 @@ def test_find__lists_the_columns(store, make):
     assert (row.hits, row.saved_usd, row.last_hit_s) == (0, Decimal(0), None)
     assert (row.expires_s, row.tags, row.notebook, row.created_s) == (3.5, ("t",), "n", entry.created_s)
     assert row.size_bytes > 0
-    assert store.size_bytes() == row.size_bytes
+    assert store.listing.size_bytes() == row.size_bytes
 
 
 def test_find__unknown_cost_is_none(store, make):
@@ -187,10 +189,10 @@ def test_find__unknown_cost_is_none(store, make):
     store.put(*make(cost=None))
     store.put(*make("other", cost="0.5"))
 
-    (row,) = store.find(EntryFilter(prefix="Hello"))
+    (row,) = store.listing.find(EntryFilter(prefix="Hello"))
 
     assert (row.cost.usd, row.cost.source, row.saved_usd) == (None, "unknown", None)
-    assert store.count() == (2, Decimal("0.5"), 1)
+    assert store.listing.count() == (2, Decimal("0.5"), 1)
 
 
 @pytest.fixture
@@ -237,15 +239,15 @@ FILTERS = [
 @pytest.mark.parametrize(("wanted", "names"), FILTERS)
 def test_find__each_filter(shelf, wanted, names):
     """Each condition finds exactly what it says, and count agrees."""
-    assert sorted(row.prompt[5] for row in shelf.find(wanted)) == sorted(names)
-    assert shelf.count(wanted)[0] == len(names)
+    assert sorted(row.prompt[5] for row in shelf.listing.find(wanted)) == sorted(names)
+    assert shelf.listing.count(wanted)[0] == len(names)
 
 
 @pytest.mark.parametrize(("wanted", "names"), FILTERS[1:])
 def test_purge__each_filter(shelf, wanted, names):
     """Purging removes what finding lists, and leaves the rest."""
     assert shelf.purge(wanted) == len(names)
-    assert sorted(row.prompt[5] for row in shelf.find()) == sorted(set("0123") - set(names))
+    assert sorted(row.prompt[5] for row in shelf.listing.find()) == sorted(set("0123") - set(names))
 
 
 @pytest.mark.parametrize("text", ['say "hi"', "line\nbreak", "back\\slash", "GRÜSSE", "straße", "\x07"])
@@ -254,26 +256,26 @@ def test_find__text_that_json_escapes(store, make, text):
     store.put(*make("a prompt", f"before {text} after"))
     store.put(*make("some other", "x"))
 
-    (row,) = store.find(EntryFilter(text=text.swapcase().swapcase()))
+    (row,) = store.listing.find(EntryFilter(text=text.swapcase().swapcase()))
     assert row.prompt == "a prompt"
 
 
 def test_find__by_key_prefixes(shelf):
-    """Several key prefixes find their entries, in any case; resolve gives whole digests."""
-    keys = [row.key for row in shelf.find()]
-    found = shelf.find(EntryFilter(keys=(keys[0][:10].upper(), keys[2])))
+    """Several key prefixes find their entries, in any case; digests gives them whole."""
+    keys = [row.key for row in shelf.listing.find()]
+    found = shelf.listing.find(EntryFilter(keys=(keys[0][:10].upper(), keys[2])))
 
     assert {row.key for row in found} == {keys[0], keys[2]}
-    assert shelf.resolve(keys[1][:12]) == [keys[1]]
+    assert shelf.listing.digests(EntryFilter(keys=(keys[1][:12],))) == [keys[1]]
     assert shelf.purge(EntryFilter(keys=(keys[3][:8],))) == 1
-    assert shelf.resolve(keys[3]) == []
+    assert shelf.listing.digests(EntryFilter(keys=(keys[3],))) == []
 
 
 @pytest.mark.parametrize("prefix", ["abc", "", "xyz0", "abcd%", "a" * 65])
-def test_resolve__refuses_what_is_no_key(shelf, prefix):
+def test_digests__refuses_what_is_no_key(shelf, prefix):
     """A prefix that is too short or not hexadecimal is an error, not everything."""
     with pytest.raises(OptionError):
-        shelf.resolve(prefix)
+        shelf.listing.digests(EntryFilter(keys=(prefix,)))
 
 
 def test_rows__more_than_one_statement_takes(store, database, make):
@@ -281,41 +283,41 @@ def test_rows__more_than_one_statement_takes(store, database, make):
     with database.transaction():
         for i in range(1203):
             store.put(*make(str(i), created_s=float(i)))
-    ids = store.matching(descending=False)
+    ids = store.listing.matching(descending=False)
 
-    assert [row.created_s for row in store.rows(ids)] == list(range(1203))
-    assert [row.prompt for row in store.find()] == [str(i) for i in reversed(range(1203))]
+    assert [row.created_s for row in store.listing.rows(ids)] == list(range(1203))
+    assert [row.prompt for row in store.listing.find()] == [str(i) for i in reversed(range(1203))]
 
 
 def test_rows__purged_ones_are_left_out(shelf):
     """A list that was read before a purge can be paged in after it."""
-    ids = shelf.matching()
+    ids = shelf.listing.matching()
     shelf.purge(EntryFilter(tag="tag2"))
 
-    assert [row.prompt[5] for row in shelf.rows(ids)] == ["3", "1", "0"]
+    assert [row.prompt[5] for row in shelf.listing.rows(ids)] == ["3", "1", "0"]
 
 
 def test_rows__a_damaged_one_hides_no_other(shelf, database):
     """An entry whose index holds nonsense is left out; one whose texts are damaged is listed without them."""
-    ids = shelf.matching(descending=False)
+    ids = shelf.listing.matching(descending=False)
     with database.transaction() as connection:
         connection.execute("UPDATE or_entry SET hits = 'many' WHERE id = 1")
         connection.execute("UPDATE Cache SET value = x'00' WHERE rowid = 2")
 
-    rows = shelf.rows(ids)
+    rows = shelf.listing.rows(ids)
     assert [(row.prompt[:6], row.answer) for row in rows] == [
         ("name 1", ""),
         ("name 2", "answer 2"),
         ("name 3", "answer 3"),
     ]
-    assert shelf.find(descending=False) == rows
+    assert shelf.listing.find(descending=False) == rows
 
 
 def test_find__orders_and_pages(shelf):
     """Newest first; any column either way; pages follow each other."""
 
     def names(**how):
-        return "".join(row.prompt[5] for row in shelf.find(**how))
+        return "".join(row.prompt[5] for row in shelf.listing.find(**how))
 
     assert names() == "3210"
     assert names(descending=False) == "0123"
@@ -323,23 +325,23 @@ def test_find__orders_and_pages(shelf):
     assert names(order="model", descending=False) == "2013"
     assert names(limit=2) + names(limit=2, offset=2) == "3210"
     with pytest.raises(OptionError, match="ordered by 'price'"):
-        shelf.find(order="price")
+        shelf.listing.find(order="price")
 
 
 def test_purge__all_must_be_said(shelf):
     """A filter without conditions purges nothing unless everything is asked for."""
     with pytest.raises(OptionError, match="no condition"):
         shelf.purge(EntryFilter())
-    assert shelf.count()[0] == 4
+    assert shelf.listing.count()[0] == 4
 
     assert shelf.purge(EntryFilter(), everything=True) == 4
-    assert shelf.count()[0] == 0
+    assert shelf.listing.count()[0] == 0
 
 
 def test_purge__takes_requests_and_history_along(shelf, database, make):
     """Nothing of a purged entry stays: its request, its old answers, diskcache's count."""
     _, request = make(model="openai/gpt-4o", system="system 0")
-    (row,) = shelf.find(EntryFilter(tag="tag0"))
+    (row,) = shelf.listing.find(EntryFilter(tag="tag0"))
     entry = shelf.entry(row.key)
     shelf.keep_unserved(entry.key, request, entry.answer, "cut", 1.0)
 
@@ -362,9 +364,9 @@ def test_settle__prices_hits_that_are_counted_late(store, ledger, make):
     ledger.count_hit(**hit)
 
     store.settle(entry.key.digest, "gen-1", Cost(Decimal("0.5"), "generation"))
-    assert store.find()[0].saved_usd == Decimal("0.5")
+    assert store.listing.find()[0].saved_usd == Decimal("0.5")
     ledger.flush()
-    (row,) = store.find()
+    (row,) = store.listing.find()
     assert (row.hits, row.saved_usd) == (3, Decimal("1.5"))
 
 
@@ -373,9 +375,9 @@ def test_record_hits__of_unknown_price_are_not_those_of_a_newer_answer(store, ma
     store.put(*make(text="old", cost=None))
     entry, request = make(text="new", cost="0.5")
     store.put(entry, request)
-    store.record_hits({entry.key.digest: HitCount(2, 7.0, 0, unpriced=2)})
+    record_hits(store, {entry.key.digest: HitCount(2, 7.0, 0, unpriced=2)})
 
-    (row,) = store.find()
+    (row,) = store.listing.find()
     assert (row.hits, row.saved_usd) == (2, 0)
 
 
@@ -385,11 +387,11 @@ def test_settle__is_part_of_a_transaction(store, database, make):
     store.put(entry, request)
     with pytest.raises(ZeroDivisionError), database.transaction():  # noqa: PT012
         assert store.settle(entry.key.digest, "gen-1", Cost(Decimal(1), "generation"))
-        assert store.count() == (1, Decimal(1), 0)
+        assert store.listing.count() == (1, Decimal(1), 0)
         1 / 0  # noqa: B018
 
     assert store.get(entry.key) == entry
-    assert store.count() == (1, Decimal(0), 1)
+    assert store.listing.count() == (1, Decimal(0), 1)
 
 
 def test_settle__changes_no_other_column(store, database, make):
@@ -426,7 +428,7 @@ def test_settle__leaves_damaged_ones(store, database, make):
     cost = Cost(Decimal(1), "generation")
 
     assert store.settle(entry.key.digest, "gen-1", cost)
-    assert store.count() == (1, Decimal(0), 1)
+    assert store.listing.count() == (1, Decimal(0), 1)
     assert [kept.answer.cost for kept in store.unserved(entry.key.digest)] == [cost]
     assert database.select("SELECT cost, cost_source FROM or_unserved") == [(10**12, "generation")]
     assert not store.settle(entry.key.digest, "gen-1", cost)
@@ -447,10 +449,10 @@ def test_record_hits__adds_up(store, make):
     """Hits add to the entry; those of entries that are gone are dropped."""
     entry, request = make()
     store.put(entry, request)
-    store.record_hits({entry.key.digest: HitCount(2, 50.0, 10), "f" * 64: HitCount(1, 1.0, 1)})
-    store.record_hits({entry.key.digest: HitCount(1, 40.0, 5)})
+    record_hits(store, {entry.key.digest: HitCount(2, 50.0, 10), "f" * 64: HitCount(1, 1.0, 1)})
+    record_hits(store, {entry.key.digest: HitCount(1, 40.0, 5)})
 
-    (row,) = store.find()
+    (row,) = store.listing.find()
     assert (row.hits, row.last_hit_s, row.saved_usd) == (3, 50.0, Decimal("1.5E-11"))
 
 
@@ -467,7 +469,7 @@ def test_raw_diskcache__deletes_keep_the_index_right(store, database, folder, ma
         cache.evict("m/1")
         cache.expire()
 
-    assert [row.prompt for row in store.find()] == ["3"]
+    assert [row.prompt for row in store.listing.find()] == ["3"]
     assert database.select("SELECT count(*) FROM or_entry UNION ALL SELECT count(*) FROM or_request") == [
         (1,),
         (1,),

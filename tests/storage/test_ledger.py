@@ -94,9 +94,9 @@ def test_flush__folds_hits_and_counts_them_on_the_entry(ledger, store, clock, ma
         )
     ledger.count_hit(key=entry.key.digest, model="m", kind="replay", value_usd=Decimal("0.1"))
 
-    assert store.find()[0].hits == 0
+    assert store.listing.find()[0].hits == 0
     assert ledger.flush()
-    (listed,) = store.find()
+    (listed,) = store.listing.find()
     assert (listed.hits, listed.saved_usd, listed.last_hit_s) == (3, Decimal("0.3"), clock.now_s)
     hits = next(found for found in ledger.rows() if found.kind == "hit")
     assert (hits.asks, hits.value_usd, hits.prompt_tokens, hits.completion_tokens, hits.seconds, hits.tags) == (
@@ -284,7 +284,7 @@ def test_count_hit__from_many_threads(ledger, store, make):
         thread.join()
 
     assert ledger.totals()[0].saved_usd == 4
-    assert store.find()[0].hits == 4000
+    assert store.listing.find()[0].hits == 4000
 
 
 def test_flush__does_not_import_diskcache(ledger, store, folder, make):
@@ -308,7 +308,7 @@ database.close()
     import sys
 
     subprocess.run([sys.executable, "-W", "error", "-c", program], check=True, timeout=60)
-    assert store.find()[0].hits == 1
+    assert store.listing.find()[0].hits == 1
 
 
 # -- what is settled later --------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
 from collections import Counter
 from contextlib import closing
@@ -16,7 +17,7 @@ from or_cache_magic.core.records import Cost, LedgerRow
 from or_cache_magic.errors import StoreCorruptError
 from or_cache_magic.storage.database import Database
 from or_cache_magic.storage.ledger import Ledger
-from or_cache_magic.storage.totals import local_calendar
+from or_cache_magic.storage.totals import HOURS, group_by
 
 HOUR_S, DAY_S = 3_600.0, 86_400.0
 KEY = "ab" * 32
@@ -56,11 +57,24 @@ def local(at_s, form="%Y-%m-%d"):
     return time.strftime(form, time.localtime(at_s))
 
 
+def changes_s():
+    """When the clock was changed in this zone since 1970, found to the second."""
+    weeks = range(0, int(NOW_S), int(7 * DAY_S))
+    for before_s, after_s in pairwise(weeks):
+        low, high = before_s, after_s
+        offset_s = time.localtime(high).tm_gmtoff
+        if time.localtime(low).tm_gmtoff != offset_s:
+            while high - low > 1:
+                middle = (low + high) // 2
+                low, high = (low, middle) if time.localtime(middle).tm_gmtoff == offset_s else (middle, high)
+            yield high
+
+
 @pytest.mark.parametrize("name", ZONES)
 def test_totals_by_day__are_those_of_the_local_calendar(zone, tmp_path, clock, name):
     """At every change of the clock since 1970 the second before it and its own are in the system's days."""
     zone(name)
-    moments = [since_s + step for since_s in local_calendar().since_s for step in (0, -1e-6, HOUR_S, -HOUR_S)]
+    moments = [since_s + step for since_s in changes_s() for step in (0, -1e-6, HOUR_S, -HOUR_S)]
     moments = [at_s for at_s in (*moments, 0.0, 0.5, NOW_S, NOW_S + 90 * DAY_S) if at_s >= 0]
     with closing(Database(tmp_path)) as database:
         ledger = Ledger(database, "session-1", clock)
@@ -74,17 +88,17 @@ def test_totals_by_day__are_those_of_the_local_calendar(zone, tmp_path, clock, n
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(name=st.sampled_from(ZONES), at_s=st.floats(BEGAN_S, NOW_S + 300 * DAY_S))
-def test_calendar__any_moment_is_in_the_day_the_system_says(zone, name, at_s):
+def test_groupings__any_moment_is_in_the_day_and_hour_the_system_says(zone, name, at_s):
     """Also between the changes, and in fractions of a second, in SQL as in Python."""
-    import sqlite3
-
     zone(name)
-    calendar = local_calendar()
     with closing(sqlite3.connect(":memory:")) as connection:
-        sql = f"SELECT {calendar.day_sql}, {calendar.hour_sql} FROM (SELECT ? AS at)"
-        day, hour = connection.execute(sql, (at_s,)).fetchone()
-    assert (day, hour) == (calendar.day(at_s), calendar.hour(at_s))
-    assert time.strftime("%Y-%m-%d", time.gmtime(day * DAY_S)) == local(at_s)
+        sql = f"SELECT {group_by('day').sql}, {HOURS.sql} FROM (SELECT ? AS at)"
+        found = connection.execute(sql, (at_s,)).fetchone()
+    assert found == (group_by("day").value(row(at_s)), HOURS.value(row(at_s)))
+    assert found[0] == local(at_s)
+    ((starts_s, hour),) = HOURS.names(found[1])
+    assert 0 <= at_s - starts_s < HOUR_S
+    assert hour == local(starts_s, "%Y-%m-%d %H:%M")
 
 
 def test_timeline__by_day_begins_at_local_midnight(zone, ledger):
@@ -157,8 +171,6 @@ def test_totals_by_day__a_time_that_is_none_is_damage(ledger, database):
 
 def test_distinct_asks__counts_requests_once(ledger, folder):
     """Hits and misses of one request are one; what is not written yet counts, other kinds don't."""
-    import sqlite3
-
     assert ledger.distinct_asks() == 0
     for kind, key in [
         ("miss", "a"),

@@ -297,7 +297,7 @@ def test_state__stays_while_nobody_writes(database, store, entry):
     """Reading changes nothing, a flush of nothing neither; where it can't be told it is None."""
     state = database.state()
     assert state is not None
-    store.find()
+    store.listing.find()
     store.get(entry.key)
     assert database.state() == state
     with database.transaction():

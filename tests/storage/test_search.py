@@ -10,7 +10,7 @@ from or_cache_magic.core.chat import last_prompt
 from or_cache_magic.core.records import Answer, Choice, Entry, EntryFilter, RequestKey
 from or_cache_magic.errors import StoreCorruptError
 from or_cache_magic.storage import codec
-from or_cache_magic.storage.listing import begins, has_text
+from or_cache_magic.storage.search import begins, has_text
 
 DIGEST = "ab" * 32
 FILLING = "It was the best of times, it was the worst of times. " * 200
@@ -145,7 +145,7 @@ def test_search__in_sql(store, make):
     store.put(*make("Straße", "Grüße"))
     store.put(*make("street", "GREETINGS"))
 
-    assert [row.prompt for row in store.find(EntryFilter(text="STRASSE"))] == ["Straße"]
-    assert store.count(EntryFilter(text="greet"))[0] == 1
+    assert [row.prompt for row in store.listing.find(EntryFilter(text="STRASSE"))] == ["Straße"]
+    assert store.listing.count(EntryFilter(text="greet"))[0] == 1
     assert store.purge(EntryFilter(prefix="Str")) == 1
-    assert [row.prompt for row in store.find()] == ["street"]
+    assert [row.prompt for row in store.listing.find()] == ["street"]

@@ -18,6 +18,8 @@ from or_cache_magic.storage.columns import HitCount
 from or_cache_magic.storage.database import MemoryDatabase
 from or_cache_magic.storage.entries import DiskStore
 
+from .conftest import record_hits
+
 NOW_S = 1_700_000_000.0
 DAY_S = 86400.0
 
@@ -30,7 +32,7 @@ def shelf(store, make):
         entry, request = make(f"{name:<12}", created_s=NOW_S - 100 * DAY_S, cost=cost, **fields)
         store.put(entry, request)
         if hits:
-            store.record_hits({entry.key.digest: HitCount(hits, last_hit_s, 0)})
+            record_hits(store, {entry.key.digest: HitCount(hits, last_hit_s, 0)})
 
     put("unknown", cost=None)
     put("dear", cost="1")
@@ -45,7 +47,7 @@ def shelf(store, make):
 
 def dropped(store, to_fit_bytes, **conditions):
     wanted = EntryFilter(to_fit_bytes=to_fit_bytes, to_fit_at_s=NOW_S, **conditions)
-    return {row.prompt.strip() for row in store.find(wanted)}
+    return {row.prompt.strip() for row in store.listing.find(wanted)}
 
 
 ORDER = ["expired", "free", "free, used", "cheap", "used long ago", "used", "dear", "unknown"]
@@ -54,7 +56,7 @@ ORDER = ["expired", "free", "free, used", "cheap", "used long ago", "used", "dea
 @pytest.mark.parametrize("count", range(len(ORDER) + 1))
 def test_to_fit__drops_what_loses_least(shelf, count):
     """The expired, then the least dollars a byte by use; the unknown cost is last, not free."""
-    sizes = {row.prompt.strip(): row.size_bytes for row in shelf.find()}
+    sizes = {row.prompt.strip(): row.size_bytes for row in shelf.listing.find()}
     rest = sum(sizes[name] for name in ORDER[count:])
 
     assert dropped(shelf, rest) == set(ORDER[:count])
@@ -62,7 +64,7 @@ def test_to_fit__drops_what_loses_least(shelf, count):
 
 def test_to_fit__among_those_that_match(shelf):
     """Beside another condition only its entries go, though others lose less; all of them when too few."""
-    one_less = shelf.size_bytes() - 1
+    one_less = shelf.listing.size_bytes() - 1
 
     assert dropped(shelf, one_less, prefix="used") == {"used long ago"}
     assert dropped(shelf, 0, prefix="used") == {"used", "used long ago"}
@@ -70,14 +72,14 @@ def test_to_fit__among_those_that_match(shelf):
 
 def test_to_fit__purge_does_as_proposed(shelf):
     """What count and weigh announce is what goes, and the rest fits."""
-    limit = shelf.size_bytes() // 2
+    limit = shelf.listing.size_bytes() // 2
     wanted = EntryFilter(to_fit_bytes=limit, to_fit_at_s=NOW_S)
-    weight = shelf.weigh(wanted)
-    before = shelf.size_bytes()
+    weight = shelf.listing.totals(wanted)
+    before = shelf.listing.size_bytes()
 
-    assert shelf.count(wanted) == weight[:3]
+    assert shelf.listing.count(wanted) == weight[:3]
     assert shelf.purge(wanted) == weight.entries > 0
-    assert shelf.size_bytes() == before - weight.size_bytes <= limit
+    assert shelf.listing.size_bytes() == before - weight.size_bytes <= limit
     assert shelf.purge(wanted) == 0
 
 
@@ -103,9 +105,9 @@ def test_to_fit__law(entries, part):
             )
             store.put(entry, request)
             if hits:
-                store.record_hits({entry.key.digest: HitCount(hits, NOW_S - age_d * DAY_S, 0)})
-        limit = int(store.size_bytes() * part)
-        rows = {int(row.prompt): row for row in store.find()}
+                record_hits(store, {entry.key.digest: HitCount(hits, NOW_S - age_d * DAY_S, 0)})
+        limit = int(store.listing.size_bytes() * part)
+        rows = {int(row.prompt): row for row in store.listing.find()}
 
         def rank(i):
             cost, hits, age_d, _ = entries[i]
@@ -113,13 +115,13 @@ def test_to_fit__law(entries, part):
             worth = 0.0 if cost is None else int(cost * 10**12) * (1.0 + use) / rows[i].size_bytes
             return cost is None, worth, use, (NOW_S - age_d * DAY_S) if hits else NOW_S, i
 
-        expected, left = set(), store.size_bytes()
+        expected, left = set(), store.listing.size_bytes()
         for i in sorted(rows, key=rank):
             if left <= limit:
                 break
             expected.add(i)
             left -= rows[i].size_bytes
-        found = store.find(EntryFilter(to_fit_bytes=limit, to_fit_at_s=NOW_S))
+        found = store.listing.find(EntryFilter(to_fit_bytes=limit, to_fit_at_s=NOW_S))
         assert {int(row.prompt) for row in found} == expected
 
 
@@ -133,7 +135,7 @@ def test_quota__warns_where_something_is_kept(open_cache, sim):
 
     assert "over its quota of 100 B: %openrouter_purge --to-fit 100B" in bought.outcome.notes[-1]
     assert again.outcome.notes == ()
-    assert cache.store.count()[0] == 1
+    assert cache.store.listing.count()[0] == 1
     assert cache.quota_warning() == bought.outcome.notes[-1]
 
 
@@ -161,11 +163,11 @@ def test_purge__to_fit_takes_text_and_bytes(open_cache, sim):
     cache = open_cache(sim)
     for i in range(4):
         cache.ask(f"prompt {i}")
-    limit = cache.store.size_bytes() - 1
+    limit = cache.store.listing.size_bytes() - 1
 
     preview = cache.preview(cache.purge_filter(to_fit=limit))
     gone = cache.purge(to_fit=limit, dry_run=True)
-    assert (preview.entries, len(gone), cache.store.count()[0]) == (1, 1, 4)
+    assert (preview.entries, len(gone), cache.store.listing.count()[0]) == (1, 1, 4)
     assert preview.size_bytes + preview.rest_bytes == limit + 1
     assert len(cache.purge(to_fit=limit)) == 1
     assert len(cache.purge(to_fit="500MB")) == 0

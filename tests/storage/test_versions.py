@@ -1,4 +1,4 @@
-"""Files of older versions are brought up to date without buying anything; newer ones are left alone."""
+"""Files with older keys are brought up to date without buying anything; newer files are left alone."""
 
 from __future__ import annotations
 
@@ -24,55 +24,59 @@ from or_cache_magic.core.key import KEY_VERSION, request_key
 from or_cache_magic.core.policy import Policy
 from or_cache_magic.core.records import Ask, EntryFilter, Request, RequestKey
 from or_cache_magic.core.settings import Settings
-from or_cache_magic.errors import NewerStoreError, StoreBusyError, StoreError, UnsafeStoreError
+from or_cache_magic.errors import NewerStoreError, StoreBusyError
 from or_cache_magic.simulator import Simulator
-from or_cache_magic.storage.columns import HitCount
+from or_cache_magic.storage.codec import encode_request
+from or_cache_magic.storage.columns import HitCount, request_columns
 from or_cache_magic.storage.database import Database
 from or_cache_magic.storage.entries import DiskStore
 from or_cache_magic.storage.ledger import Ledger
-from or_cache_magic.storage.schema import LAYOUT, OUR_TABLES, Earlier, Layout
-from or_cache_magic.storage.upgrade import StoredRequests
+from or_cache_magic.storage.schema import SCHEMA_VERSION
+from or_cache_magic.storage.upgrade import stored_request
 
-FIXTURES = sorted((Path(__file__).parent / "fixtures").glob("schema*"))
+from .conftest import mark_older, old_key, record_hits
+
+FIXTURES = sorted((Path(__file__).parent / "fixtures").glob("layout*"))
 ROOT = pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="mounts need root")
 AT_S = 1_767_268_800.0
 
 
-def old_key(request):
-    """A key as an earlier version might have made it: another digest, another skeleton, ``seed`` left out."""
-    body = {name: value for name, value in request.body.items() if name != "seed"}
-    key = request_key(request._replace(body=body))
-    return RequestKey(sha256(b"k0" + key.digest.encode()).hexdigest(), b"k0" + key.skeleton)
-
-
-OLD_KEYS = StoredRequests(KEY_VERSION - 1, old_key)
+@pytest.fixture
+def old_store(folder):
+    """What writes entries with old keys; closed and marked as older by `close_old`."""
+    with closing(Database(folder, timeout_s=0.2)) as database:
+        yield DiskStore(database)
 
 
 @pytest.fixture
-def old_database(folder):
-    opened = Database(folder, timeout_s=0.2)
-    yield opened
-    opened.close()
+def close_old(folder, old_store):
+    """Lets the file be one of an older version."""
+
+    def close():
+        old_store._database.close()
+        mark_older(folder)
+
+    return close
 
 
 @pytest.fixture
-def old_store(old_database):
-    """What the earlier version has open on the same folder."""
-    return DiskStore(old_database, rekey=OLD_KEYS)
-
-
-@pytest.fixture
-def old_pairs(old_store, old_database, make):
+def old_pairs(old_store, close_old, make):
     """Twelve hundred entries with old keys, in a closed file; the entries as this version would have them."""
     pairs = [make(f"prompt {i}", f"answer {i} " * 20, created_s=AT_S + i) for i in range(1200)]
-    with old_database.transaction():
+    with old_store._database.transaction():
         for entry, request in pairs:
             old_store.put(entry._replace(key=old_key(request)), request)
-    old_database.close()
+    close_old()
     return pairs
 
 
-def test_older_keys__every_answer_is_served_and_nothing_is_bought(folder, old_store, old_database, make):
+def digests_in(folder):
+    """The keys in the file, read beside whoever has it open."""
+    with closing(sqlite3.connect(folder / "cache.db")) as connection:
+        return {key for (key,) in connection.execute("SELECT key FROM Cache")}
+
+
+def test_older_keys__every_answer_is_served_and_nothing_is_bought(folder, old_store, close_old, make):
     """An ask that the older version paid for is a hit: other requests than text, too, and it is said once."""
     with Simulator() as sim:
         settings = Settings(model="openai/gpt-4o-mini", base_url=sim.base_url)
@@ -93,7 +97,7 @@ def test_older_keys__every_answer_is_served_and_nothing_is_bought(folder, old_st
             for answer in bought:
                 entry = cache.store.entry(answer.key)
                 old_store.put(entry._replace(key=old_key(answer.request)), answer.request)
-        old_database.close()
+        close_old()
         sent = sim.completion_count
         with opened(folder) as cache:
             again = ask(cache)
@@ -108,55 +112,55 @@ def test_older_keys__every_answer_is_served_and_nothing_is_bought(folder, old_st
             assert cache.database.pop_notices() == ()
 
 
-def test_older_keys__everything_about_an_entry_is_kept(old_store, old_database, store, make):
+def test_older_keys__everything_about_an_entry_is_kept(old_store, close_old, store, make):
     """Hits, savings, labels, lifetime and history come along; the ledger is not touched."""
     entry, request = make(tags=("t",), notebook="n.ipynb", expires_s=2e9, system="s")
     request = request._replace(sample=1, stream=False, base_url="http://127.0.0.1:9/api/v1")
     entry, old = entry._replace(key=request_key(request)), entry._replace(key=old_key(request))
     old_store.put(old._replace(answer=make(text="earlier")[0].answer), request)
     old_store.put(old, request, replaced_reason="asked again")
-    old_store.record_hits({old.key.digest: HitCount(3, 9.0, 10**12)})
+    record_hits(old_store, {old.key.digest: HitCount(3, 9.0, 10**12)})
     old_store.keep_unserved(old.key, request, old.answer, "cut off", 5.0)
-    (before,) = old_store.find()
-    old_database.close()
+    (before,) = old_store.listing.find()
+    close_old()
 
     assert store.get(entry.key) == entry
-    (row,) = store.find(EntryFilter(tag="t", system="s"))
+    (row,) = store.listing.find(EntryFilter(tag="t", system="s"))
     assert row._replace(size_bytes=0) == before._replace(key=entry.key.digest, size_bytes=0)
     assert store.request(entry.key.digest) == request.body
     history = [(u.reason, u.answer.text, u.request) for u in store.unserved(entry.key.digest)]
     assert history == [("asked again", "earlier", request.body), ("cut off", "Hi", request.body)]
-    assert store.size_bytes() == row.size_bytes
+    assert store.listing.size_bytes() == row.size_bytes
     assert store.unserved(old.key.digest) == []
 
 
-def test_older_keys__two_that_are_one_now(old_store, old_database, store, make):
+def test_older_keys__two_that_are_one_now(old_store, close_old, store, make):
     """Of two requests that became one the newer answer is served, the other is history, and hits add up."""
     older, newer = make(text="older", created_s=1.0), make(text="newer", created_s=2.0)
     for (entry, request), seed in ((newer, 1), (older, 2)):
         apart = RequestKey(sha256(b"%d" % seed).hexdigest(), entry.key.skeleton)
         old_store.put(entry._replace(key=apart), request)
-        old_store.record_hits({apart.digest: HitCount(seed, float(seed), seed)})
-    old_database.close()
+        record_hits(old_store, {apart.digest: HitCount(seed, float(seed), seed)})
+    close_old()
 
     assert store.get(newer[0].key) == newer[0]
-    assert store.count()[0] == 1
-    (row,) = store.find()
+    assert store.listing.count()[0] == 1
+    (row,) = store.listing.find()
     assert (row.hits, row.last_hit_s) == (3, 2.0)
     assert [u.answer.text for u in store.unserved(newer[0].key.digest)] == ["older"]
 
 
-def test_older_keys__a_damaged_request_is_left_and_told(old_store, old_database, store, database, make):
+def test_older_keys__a_damaged_request_is_left_and_told(old_store, close_old, store, database, make):
     """An entry whose request can't be read keeps its old key and is never served for anything."""
     whole, damaged = make("whole"), make("damaged")
     for entry, request in (whole, damaged):
         old_store.put(entry._replace(key=old_key(request)), request)
     digest = old_key(damaged[1]).digest
-    with old_database.transaction() as connection:
+    with old_store._database.transaction() as connection:
         connection.execute(
             "UPDATE or_request SET body = x'00' WHERE id = (SELECT rowid FROM Cache WHERE key = ?)", (digest,)
         )
-    old_database.close()
+    close_old()
 
     assert store.get(whole[0].key) == whole[0]
     assert store.get(damaged[0].key) is None
@@ -165,52 +169,57 @@ def test_older_keys__a_damaged_request_is_left_and_told(old_store, old_database,
     assert "1 could not be read" in said
 
 
-def test_older_keys__killed_in_the_middle(folder, store, old_pairs, old_store):
-    """Killed while it re-keys, the file is whole; the older version reads it; the next opening goes on."""
+def test_older_keys__killed_in_the_middle(folder, store, old_pairs):
+    """Killed while it re-keys, the file is whole, each entry under one of its keys; the next opening goes on."""
     program = f"""
         import os, signal, sys
         sys.path.insert(0, {str(Path(__file__).parent)!r})
         from conftest import make_request
+        from or_cache_magic.core.key import request_key
         from or_cache_magic.storage.database import Database
-        from or_cache_magic.core.key import KEY_VERSION, request_key
         from or_cache_magic.storage.entries import DiskStore
-        from or_cache_magic.storage.upgrade import StoredRequests
         count = 0
-        def key_of(request):
+        def kill_at_700(frame, event, _):
             global count
-            count += 1
+            count += event == "call" and frame.f_code is request_key.__code__
             if count == 700:
                 os.kill(os.getpid(), signal.SIGKILL)
-            return request_key(request)
-        store = DiskStore(Database({str(folder)!r}), rekey=StoredRequests(KEY_VERSION, key_of))
-        store.get(request_key(make_request("x")))
+        key = request_key(make_request("x"))
+        sys.setprofile(kill_at_700)
+        DiskStore(Database({str(folder)!r})).get(key)
     """
     killed = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], check=False)
     assert killed.returncode == -signal.SIGKILL
-    still_old = [old_store.get(old_key(request)) is not None for _, request in old_pairs]
+    digests = digests_in(folder)
+    still_old = [old_key(request).digest in digests for _, request in old_pairs]
     assert (still_old.count(False), still_old.count(True)) == (500, 700)
+    assert len(digests) == len(old_pairs)
 
     assert all(store.get(entry.key) == entry for entry, _ in old_pairs)
-    assert store.count()[0] == len(old_pairs)
+    assert store.listing.count()[0] == len(old_pairs)
 
 
-def test_older_keys__readers_meanwhile_see_either(folder, old_pairs, old_store):
-    """While one kernel re-keys, the older version reads every entry under its old key or finds its new one."""
-    seen = []
+def test_older_keys__readers_meanwhile_see_either(folder, store, old_pairs):
+    """While one kernel re-keys, others read every entry under its old key or its new one."""
+    seen, calls = [], 0
 
-    def key_of(request):
-        if len(seen) < 1 and request.body["messages"][0]["content"] == "prompt 800":
-            digests = {key for (key,) in old_store._database.select("SELECT key FROM Cache")}
-            seen.append([(old_key(r).digest in digests, e.key.digest in digests) for e, r in old_pairs])
-            assert old_store.get(old_key(old_pairs[900][1])) is not None
-        return request_key(request)
+    def look_at_800(frame, event, _):
+        nonlocal calls
+        calls += event == "call" and frame.f_code is request_key.__code__
+        if calls == 800 and not seen:
+            digests = digests_in(folder)
+            seen.extend((old_key(r).digest in digests, e.key.digest in digests) for e, r in old_pairs)
 
-    with closing(Database(folder)) as database:
-        DiskStore(database, rekey=StoredRequests(KEY_VERSION, key_of)).get(old_pairs[0][0].key)
+    before = sys.getprofile()
+    sys.setprofile(look_at_800)
+    try:
+        store.get(old_pairs[0][0].key)
+    finally:
+        sys.setprofile(before)
 
-    assert len(seen) == 1
-    assert all(old != new for old, new in seen[0])
-    assert {old for old, _ in seen[0]} == {True, False}
+    assert len(seen) == len(old_pairs)
+    assert all(old != new for old, new in seen)
+    assert {old for old, _ in seen} == {True, False}
 
 
 def test_older_keys__several_kernels_open_at_once(folder, old_pairs):
@@ -231,60 +240,48 @@ def test_older_keys__several_kernels_open_at_once(folder, old_pairs):
 
     assert served == [len(old_pairs)] * 3
     with closing(Database(folder)) as database:
-        assert DiskStore(database).count()[0] == len(old_pairs)
+        assert DiskStore(database).listing.count()[0] == len(old_pairs)
 
 
-def test_older_keys__locked_is_served_from_memory(folder, store, database, old_pairs, make):
-    """A file that is being written is served all the same, which is said once; the next write upgrades it."""
+def test_older_keys__locked(folder, store, database, old_pairs, make):
+    """A file that is being written is read as it is, which is said once; the next write re-keys it."""
     with closing(sqlite3.connect(folder / "cache.db", isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
-        assert all(store.get(entry.key) == entry for entry, _ in old_pairs[:50])
-        assert store.count()[0] == len(old_pairs)
-        assert len(store.find(limit=3)) == 3
+        assert store.get(old_pairs[0][0].key) is None
+        assert store.listing.count()[0] == len(old_pairs)
+        assert len(store.listing.find(limit=3)) == 3
         with pytest.raises(StoreBusyError):
             store.put(*make("new"))
-        assert [n for n in database.pop_notices() if "copy in memory" in n] != []
-        assert store.get(old_pairs[1][0].key) is not None
-        assert [n for n in database.pop_notices() if "copy in memory" in n] == []
+        assert "older version" in " ".join(database.pop_notices())
+        assert store.get(old_pairs[1][0].key) is None
+        assert database.pop_notices() == ()
         other.execute("ROLLBACK")
 
     entry, request = make("new")
     store.put(entry, request)
 
     assert store.get(entry.key) == entry
+    assert store.get(old_pairs[1][0].key) == old_pairs[1][0]
     assert "1,200 entries re-keyed" in " ".join(database.pop_notices())
-    assert store.count()[0] == len(old_pairs) + 1
+    assert store.listing.count()[0] == len(old_pairs) + 1
 
 
-def test_older_keys__locked_then_free_under_reading_threads(folder, old_pairs, make):
-    """Threads that read while the file changes from locked to upgraded never miss."""
-    done, misses = threading.Event(), []
-    with closing(Database(folder, timeout_s=0.2)) as database:
-        store = DiskStore(database)
-
-        def read():
-            while not done.is_set():
-                misses.extend(e.key.digest for e, _ in old_pairs[::97] if store.get(e.key) is None)
-
-        with closing(sqlite3.connect(folder / "cache.db", isolation_level=None)) as other:
-            other.execute("BEGIN IMMEDIATE")
-            assert store.get(old_pairs[0][0].key) is not None
-            threads = [threading.Thread(target=read) for _ in range(3)]
-            for thread in threads:
-                thread.start()
-            other.execute("ROLLBACK")
-        store.put(*make("new"))
-        store.get(old_pairs[0][0].key)
-        done.set()
-        for thread in threads:
-            thread.join()
-        assert misses == []
-        assert store.count()[0] == len(old_pairs) + 1
+def test_older_keys__waits_for_a_short_lock(folder, old_pairs):
+    """Another kernel's write that ends in time costs no answer."""
+    with (
+        closing(Database(folder, timeout_s=30.0)) as database,
+        closing(sqlite3.connect(folder / "cache.db", isolation_level=None, check_same_thread=False)) as other,
+    ):
+        other.execute("BEGIN IMMEDIATE")
+        release = threading.Timer(0.3, other.execute, ("ROLLBACK",))
+        release.start()
+        assert DiskStore(database).get(old_pairs[0][0].key) == old_pairs[0][0]
+        release.join()
 
 
 @ROOT
-def test_older_keys__read_only_mount_is_served_and_untouched(folder, old_pairs, tmp_path):
-    """Where nothing can be written, an older file is served without being migrated."""
+def test_older_keys__read_only_mount_is_listed_and_untouched(folder, old_pairs, tmp_path):
+    """Where nothing can be written, an older file is listed and counted, not re-keyed, which is said."""
     before = (folder / "cache.db").read_bytes()
     point = tmp_path / "mounted"
     point.mkdir()
@@ -293,99 +290,18 @@ def test_older_keys__read_only_mount_is_served_and_untouched(folder, old_pairs, 
     try:
         subprocess.run(["mount", "-o", "remount,bind,ro", point], check=True)
         with closing(Database(point, timeout_s=0.2)) as there:
-            store = DiskStore(there)
-            assert all(store.get(entry.key) == entry for entry, _ in old_pairs[:20])
+            assert DiskStore(there).listing.count()[0] == len(old_pairs)
             assert Ledger(there, "s", lambda: AT_S).totals()[0].asks == 0
+            assert "older version" in " ".join(there.pop_notices())
     finally:
         subprocess.run(["umount", "-l", point], check=True)
     assert (folder / "cache.db").read_bytes() == before
 
 
-# -- layouts --------------------------------------------------------------------------------------
-
-_COLUMN = "ALTER TABLE or_entry ADD COLUMN colour TEXT"
-_NEXT = Layout(
-    LAYOUT.version + 1,
-    tuple(sql.replace("system BLOB)", "system BLOB, colour TEXT)") for sql in OUR_TABLES),
-    {LAYOUT.version: Earlier(OUR_TABLES, (_COLUMN, "UPDATE or_entry SET colour = 'red'"))},
-)
+# -- newer files ----------------------------------------------------------------------------------
 
 
-def test_older_layout__is_migrated_in_place(folder, store, database, make):
-    """The next version's code finds its column filled and every entry; the older one is refused from then on."""
-    entry, request = make()
-    store.put(entry, request)
-    with closing(Database(folder, layout=_NEXT)) as newer:
-        there = DiskStore(newer)
-        assert there.get(entry.key) == entry
-        assert newer.select("SELECT colour FROM or_entry") == [("red",)]
-        assert len(newer.pop_notices()) == 1
-        there.put(*make("more"))
-    with closing(Database(folder, layout=_NEXT)) as newer:
-        assert DiskStore(newer).count()[0] == 2
-        assert newer.pop_notices() == ()
-
-    with pytest.raises(NewerStoreError, match="newer version"):
-        store.put(*make("older"))
-    with closing(Database(folder)) as older, pytest.raises(NewerStoreError):
-        DiskStore(older).get(entry.key)
-
-
-def test_older_layout__a_new_file_is_as_a_migrated_one(folder, tmp_path, store, make):
-    """Made new or migrated, a layout's schema is the same text."""
-
-    def schema_of(directory):
-        with closing(sqlite3.connect(directory / "cache.db")) as connection:
-            rows = connection.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL").fetchall()
-            return {" ".join(sql.split()) for (sql,) in rows}
-
-    store.put(*make())
-    for directory in (folder, tmp_path / "new"):
-        with closing(Database(directory, layout=_NEXT)) as newer:
-            DiskStore(newer).put(*make("more"))
-
-    assert schema_of(folder) == schema_of(tmp_path / "new")
-
-
-def test_older_layout__a_migration_that_leads_elsewhere_is_undone(folder, store, database, make):
-    """When the result is not the next layout's text, nothing is changed."""
-    entry, request = make()
-    store.put(entry, request)
-    wrong = _NEXT._replace(
-        earlier={LAYOUT.version: Earlier(OUR_TABLES, (_COLUMN.replace("colour", "color"),))}
-    )
-    with closing(Database(folder, layout=wrong)) as newer, pytest.raises(UnsafeStoreError):
-        DiskStore(newer).get(entry.key)
-
-    assert store.get(entry.key) == entry
-    assert database.select("SELECT name FROM pragma_table_info('or_entry') WHERE name = 'color'") == []
-
-
-def test_older_layout__and_older_keys_at_once(folder, old_pairs):
-    """Both are brought up to date in one opening."""
-    with closing(Database(folder, layout=_NEXT)) as newer:
-        store = DiskStore(newer)
-        assert all(store.get(entry.key) == entry for entry, _ in old_pairs)
-        assert len(newer.pop_notices()) == 1
-
-
-def test_older_layout__read_while_locked(folder, store, database, make):
-    """A locked file of an older layout is served from a copy, which no write reaches."""
-    entry, request = make()
-    store.put(entry, request)
-    database.close()
-    with (
-        closing(sqlite3.connect(folder / "cache.db", isolation_level=None)) as other,
-        closing(Database(folder, layout=_NEXT, timeout_s=0.1)) as newer,
-    ):
-        other.execute("BEGIN IMMEDIATE")
-        assert DiskStore(newer).get(entry.key) == entry
-        assert newer.select("SELECT colour FROM or_entry") == [("red",)]
-        with pytest.raises(StoreError):
-            newer.select("DELETE FROM Cache")
-
-
-@pytest.mark.parametrize("stamp", [(LAYOUT.version + 1), 1000 * (KEY_VERSION + 1) + LAYOUT.version])
+@pytest.mark.parametrize("stamp", [(SCHEMA_VERSION + 1), 1000 * (KEY_VERSION + 1) + SCHEMA_VERSION])
 def test_newer__is_refused_and_untouched(folder, store, database, make, stamp):
     """A newer layout or newer keys are refused, reading and writing, and not a byte is changed."""
     entry, request = make()
@@ -406,16 +322,17 @@ def test_newer__is_refused_and_untouched(folder, store, database, make, stamp):
     assert [p.name for p in folder.glob("cache.db.corrupt*")] == []
 
 
-def test_older_kernel__does_not_write_into_what_a_newer_one_changed(folder, old_store, make):
-    """A kernel of the older version that has the file open is refused once the keys are newer."""
-    entry, request = make()
-    old_store.put(entry._replace(key=old_key(request)), request)
-    with closing(Database(folder)) as database:
-        assert DiskStore(database).get(entry.key) == entry
+@pytest.mark.parametrize("stamp", [(SCHEMA_VERSION + 1), 1000 * (KEY_VERSION + 1) + SCHEMA_VERSION])
+def test_newer__is_not_written_by_who_has_it_open(folder, store, make, stamp):
+    """A kernel that has the file open when a newer one changes it writes nothing from then on."""
+    store.put(*make())
+    with closing(sqlite3.connect(folder / "cache.db", isolation_level=None)) as connection:
+        connection.execute(f"PRAGMA user_version={stamp}")
+        before = connection.execute("SELECT count(*) FROM Cache").fetchone()
 
-        with pytest.raises(NewerStoreError):
-            old_store.put(entry._replace(key=old_key(request)), request)
-        assert DiskStore(database).count()[0] == 1
+        with pytest.raises(NewerStoreError, match="untouched"):
+            store.put(*make("other"))
+        assert connection.execute("SELECT count(*) FROM Cache").fetchone() == before
 
 
 # -- what is released -----------------------------------------------------------------------------
@@ -423,7 +340,7 @@ def test_older_kernel__does_not_write_into_what_a_newer_one_changed(folder, old_
 
 @pytest.mark.parametrize("fixture", FIXTURES, ids=lambda path: path.name)
 def test_released__every_answer_is_served(fixture, tmp_path):
-    """A store of each released layout serves each of its requests without a call, and its totals are right."""
+    """A store of each released version serves each of its requests without a call, and its totals are right."""
     expected = json.loads((fixture / "expected.json").read_text())
     folder = Path(shutil.copytree(fixture, tmp_path / "released"))
     with Simulator() as sim:
@@ -440,7 +357,7 @@ def test_released__every_answer_is_served(fixture, tmp_path):
                 "unpriced": totals.unpriced,
             }
             assert facts == expected["totals"]
-            assert cache.store.count()[0] == expected["entries"]
+            assert cache.store.listing.count()[0] == expected["entries"]
             for body, stream, sample, base_url, text in expected["served"]:
                 outcome = cache.run(_ask(Request(body, stream, sample, base_url), settings))
                 assert (outcome.kind, outcome.answer.text) == ("hit", text)
@@ -463,10 +380,11 @@ def _asked(prompt):
     )
 
 
-def test_released__this_layout_has_its_fixture():
-    """A layout is not released without a store of it in the tests."""
-    assert f"schema{LAYOUT.version}" in [path.name for path in FIXTURES]
-    assert {*LAYOUT.earlier, LAYOUT.version} == {int(path.name[6:]) for path in FIXTURES}
+def test_released__this_version_has_its_fixtures():
+    """No layout and no version of the keys is released without a store of it in the tests."""
+    names = [path.name for path in FIXTURES]
+    assert f"layout{SCHEMA_VERSION}-keys{KEY_VERSION}" in names
+    assert f"layout{SCHEMA_VERSION}-keys{KEY_VERSION - 1}" in names
 
 
 # -- the law --------------------------------------------------------------------------------------
@@ -491,9 +409,6 @@ def test_stored_request__has_the_key_that_it_was_asked_with(fields, content, str
     """Whatever was asked, what is stored of it makes the same key again."""
     body = {"model": "m", "messages": [{"role": "user", "content": content}], **fields}
     request = Request(body, stream, sample, base_url)
-    from or_cache_magic.storage.codec import encode_request
-    from or_cache_magic.storage.upgrade import request_columns, stored_request
-
     blob = encode_request("a" * 64, body, "")
     again = stored_request("a" * 64, blob, request_columns(request))
 

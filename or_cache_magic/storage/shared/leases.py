@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from or_cache_magic.errors import StoreUnavailableError
 from or_cache_magic.storage.leases import Held, Lease
-from or_cache_magic.storage.shared.server import Foreign, Server
+from or_cache_magic.storage.shared.server import Server, UntrustedValue
 from or_cache_magic.storage.shared.store import SharedStore
 
 __all__ = ["SharedLeases"]
@@ -44,7 +44,7 @@ class SharedLeases:
     def acquire(self, digest: str, ttl_s: float, *, after: Held | None = None) -> Lease | Held:
         """See `lease.Leases.acquire`."""
         token = f"{self._clock():.6f}-{os.urandom(16).hex()}"
-        name, value = self._shared.secrecy.name(digest), self._value(token)
+        name, value = self._shared.signing.name(digest), self._value(token)
         found = self._ask(lambda server: server.take(name, value, ttl_s))
         if found is None:
             return Lease(digest, token)
@@ -60,12 +60,12 @@ class SharedLeases:
 
     def renew(self, lease: Lease, ttl_s: float) -> bool:
         """See `lease.Leases.renew`."""
-        name, value = self._shared.secrecy.name(lease.digest), self._value(lease.token)
+        name, value = self._shared.signing.name(lease.digest), self._value(lease.token)
         return bool(self._ask(lambda server: server.swap(name, value, value, ttl_s)))
 
     def release(self, lease: Lease, failure: Mapping[str, Any] | None = None) -> None:
         """See `lease.Leases.release`; a failure is kept for five seconds."""
-        name, value = self._shared.secrecy.name(lease.digest), self._value(lease.token)
+        name, value = self._shared.signing.name(lease.digest), self._value(lease.token)
         left = None if failure is None else _FAILED + value + b"\n" + json.dumps(self._told(failure)).encode()
         self._ask(lambda server: server.swap(name, value, left, _FAILURE_TTL_S))
 
@@ -73,14 +73,14 @@ class SharedLeases:
         """See `lease.Leases.release_local`: nothing of it is in a file."""
 
     def _told(self, failure: Mapping[str, Any]) -> dict[str, Any]:
-        """What the team is told of a failure: nothing that may repeat the prompt or hold the answer."""
+        """Return what others learn of a failure: nothing that may repeat the prompt or hold the answer."""
         told = {name: value for name, value in failure.items() if name not in _PRIVATE}
-        if self._shared.secrecy.secret and "message" in told:
+        if self._shared.signing.secret and "message" in told:
             told["message"] = f"the call of another machine failed ({told.get('status', 'no reply')})"
         return told
 
     def _value(self, token: str) -> bytes:
-        return f"{token}\n{os.getpid()} {self._shared.secrecy.payer()}".encode()
+        return f"{token}\n{os.getpid()} {self._shared.signing.payer()}".encode()
 
     def _held(self, value: bytes, ttl_s: float) -> Held:
         """Somebody's lease, or failure; what is none of ours runs out like any other."""
@@ -101,10 +101,10 @@ class SharedLeases:
         if found is None:
             return _NO_CALLBACKS
         pid, payer = found.groups()
-        return f"pid {pid} here" if payer == self._shared.secrecy.payer() else f"a teammate, {payer}"
+        return f"pid {pid} here" if payer == self._shared.signing.payer() else f"a teammate, {payer}"
 
     def _ask(self, work: Callable[[Server], Any]) -> Any:
         try:
             return self._shared.link.ask(work, writes=True)
-        except Foreign as exc:
+        except UntrustedValue as exc:
             raise StoreUnavailableError(f"{self._shared.link} holds {exc}, where a lease should be.") from exc

@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 from or_cache_magic.errors import StoreUnavailableError
-from or_cache_magic.storage.shared.server import Foreign, Refused, Server, TooLarge
+from or_cache_magic.storage.shared.server import Refused, Server, TooLarge, UntrustedValue
 
 if TYPE_CHECKING:
     from or_cache_magic.core.settings import SharedUrl
@@ -49,7 +49,7 @@ class Breaker:
         self._trying = False
 
     def allows(self) -> bool:
-        """Whether to try now; when open, True makes the caller the one who tries."""
+        """Return whether to try now; when open, True makes the caller the one who tries."""
         with self._lock:
             if not self._wait_s:
                 return True
@@ -62,7 +62,7 @@ class Breaker:
             return True
 
     def failed(self) -> bool:
-        """Takes note of a failure; whether it opened just now."""
+        """Note a failure; return whether it opened just now."""
         with self._lock:
             opened = not self._wait_s
             if opened:
@@ -76,7 +76,7 @@ class Breaker:
             return opened
 
     def succeeded(self) -> bool:
-        """Takes note of a success; whether it closed just now."""
+        """Note a success; return whether it closed just now."""
         with self._lock:
             closed = bool(self._wait_s)
             self._wait_s, self._trying = 0.0, False
@@ -89,7 +89,7 @@ _REASON_CHARS: Final = 160
 
 
 def within(limit_s: float, work: Callable[[], _T]) -> _T:
-    """What `work` returns or raises, if that takes at most `limit_s` seconds.
+    """Return what `work` returns or raises, if that takes at most `limit_s` seconds.
 
     A socket's timeout bounds one wait, not a reply that comes byte by byte, nor the look-up of a host's
     name. The work therefore runs in a thread of its own, which is left behind when it is too slow.
@@ -166,7 +166,7 @@ class Link:
         insist: bool = False,
         limit_s: float | None = None,
     ) -> _T:
-        """What `work` does with the server.
+        """Return what `work` does with the server.
 
         Args:
             work: Is given the server. Runs in another thread, and goes on there when it is too slow.
@@ -177,7 +177,7 @@ class Link:
         Raises:
             StoreUnavailableError: No answer in time, or one that can't be understood, or the server is left
                 alone just now, or takes no more.
-            Foreign: The server holds something under this name that this package did not write.
+            UntrustedValue: The server holds something under this name that this package did not write.
             TooLarge: The server does not take so large a value.
         """
         if self._now.pid != os.getpid():
@@ -187,7 +187,7 @@ class Link:
             raise self._unavailable("is left alone for a moment")
         try:
             result = within(limit_s or self.timeout_s, lambda: work(now.server))
-        except (Foreign, TooLarge):
+        except (UntrustedValue, TooLarge):
             self._reached(now)
             raise
         except Refused as exc:
@@ -209,7 +209,7 @@ class Link:
         return result
 
     def close(self) -> None:
-        """Closes the connections; the next question opens new ones."""
+        """Close the connections; the next question opens new ones."""
         if self._now.pid == os.getpid():
             self._hang_up(self._now)
 
@@ -235,7 +235,7 @@ class Link:
         )
 
     def _reason(self, exc: Exception) -> str:
-        """Why it failed, in a few words without the URL's password; what the server said is one line."""
+        """Return why it failed, in one short line without the URL's password."""
         if (
             isinstance(exc, TimeoutError)
             or "timed out" in str(exc).lower()

@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from or_cache_magic.errors import SettingError
-from or_cache_magic.storage.shared.server import LARGEST_BYTES, LAYOUT, Foreign, Refused, TooLarge
+from or_cache_magic.storage.shared.server import LARGEST_BYTES, LAYOUT, Refused, TooLarge, UntrustedValue
 
 if TYPE_CHECKING:
     from or_cache_magic.core.settings import SharedUrl
@@ -76,10 +76,10 @@ class MemcachedServer:
         if value is None or generation is None or value[:_GENERATION_BYTES] != _checked(generation):
             return None
         if len(value) > LARGEST_BYTES:
-            raise Foreign(f"a value of {len(value) / 1e6:.0f} MB")
+            raise UntrustedValue(f"a value of {len(value) / 1e6:.0f} MB")
         return bytes(value[_GENERATION_BYTES:])
 
-    def put(self, name: str, value: bytes, about: bytes, ttl_s: float | None) -> None:  # noqa: ARG002
+    def put(self, name: str, value: bytes, metadata: bytes, ttl_s: float | None) -> None:  # noqa: ARG002
         """See `Server.put`."""
         generation, key = self._generation(), self._prefix + name
         self._do(lambda client: client.set(key, generation + value, expire=_expiry(ttl_s)))
@@ -104,7 +104,7 @@ class MemcachedServer:
             held = self._do(lambda client: client.get(key))
             if held:
                 return bytes(held)
-        raise Foreign("an empty lease")
+        raise UntrustedValue("an empty lease")
 
     def swap(self, name: str, token: bytes, value: bytes | None, ttl_s: float) -> bool:
         """See `Server.swap`."""
@@ -124,7 +124,7 @@ class MemcachedServer:
         self._client.close()
 
     def _generation(self) -> bytes:
-        """The namespace's generation, a new one where there is none."""
+        """Return the namespace's generation, a new one where there is none."""
         found = self._do(lambda client: client.get(self._generation_key))
         if found is None:
             self._do(lambda client: client.add(self._generation_key, os.urandom(_GENERATION_BYTES)))
@@ -149,12 +149,12 @@ class MemcachedServer:
 
 def _checked(generation: object) -> bytes:
     if type(generation) is not bytes or len(generation) != _GENERATION_BYTES:
-        raise Foreign("another generation")
+        raise UntrustedValue("another generation")
     return generation
 
 
 def _expiry(ttl_s: float | None) -> int:
-    """A lifetime as Memcached takes it, rounded up: an entry's own end is looked at too."""
+    """Return a lifetime as Memcached takes it, rounded up: an entry's own end is looked at too."""
     if ttl_s is None:
         return 0
     whole_s = max(1, math.ceil(ttl_s))

@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from or_cache_magic.errors import SettingError
-from or_cache_magic.storage.shared.server import LARGEST_BYTES, LAYOUT, Foreign, Refused, shard_of
+from or_cache_magic.storage.shared.server import LARGEST_BYTES, LAYOUT, Refused, UntrustedValue, shard_of
 
 if TYPE_CHECKING:
     from or_cache_magic.core.settings import SharedUrl
@@ -115,13 +115,13 @@ class RedisServer:
         """See `Server.get`."""
         found = self._eval(_GET, [self._key(name), self._key(name, "index")], name, LARGEST_BYTES)
         if isinstance(found, int):
-            raise Foreign(f"a value of {found / 1e6:.0f} MB")
+            raise UntrustedValue(f"a value of {found / 1e6:.0f} MB")
         return found if found is None or isinstance(found, bytes) else bytes(found)
 
-    def put(self, name: str, value: bytes, about: bytes, ttl_s: float | None) -> None:
+    def put(self, name: str, value: bytes, metadata: bytes, ttl_s: float | None) -> None:
         """See `Server.put`."""
         keys = [self._key(name), self._key(name, "index"), self._key(name, "expiry")]
-        self._eval(_PUT, keys, name, value, about, "" if ttl_s is None else _ms(ttl_s))
+        self._eval(_PUT, keys, name, value, metadata, "" if ttl_s is None else _ms(ttl_s))
 
     def remove(self, names: Sequence[str]) -> int:
         """See `Server.remove`."""
@@ -140,7 +140,7 @@ class RedisServer:
         """See `Server.index`."""
         key = self._key(shard, "index")
         found = self._do(lambda client: dict(client.hscan_iter(key, count=_CHUNK)))
-        return [(name.decode("ascii", "replace"), about) for name, about in found.items()]
+        return [(name.decode("ascii", "replace"), metadata) for name, metadata in found.items()]
 
     def clear(self, shard: str) -> None:
         """See `Server.clear`."""
@@ -156,7 +156,7 @@ class RedisServer:
             held = self._do(lambda client: client.getrange(key, 0, _LONGEST_LEASE_BYTES))
             if held:
                 return bytes(held)
-        raise Foreign("an empty lease")
+        raise UntrustedValue("an empty lease")
 
     def swap(self, name: str, token: bytes, value: bytes | None, ttl_s: float) -> bool:
         """See `Server.swap`."""
@@ -179,7 +179,7 @@ class RedisServer:
         return self._do(lambda client: client.eval(script, len(keys), *keys, *arguments))
 
     def _do(self, work: Callable[[Any], _T]) -> _T:
-        """What `work` does with a client; the first reply of a cluster's node leads to the cluster."""
+        """Return what `work` does with a client; the first reply of a cluster's node leads to the cluster."""
         from redis.exceptions import (
             MovedError,
             NoPermissionError,
@@ -200,7 +200,7 @@ class RedisServer:
             # A script's own errors are wrapped in another text by each version of the server.
             text = str(exc)
             if "WRONGTYPE" in text:
-                raise Foreign("a value of another type") from exc
+                raise UntrustedValue("a value of another type") from exc
             if any(sign in text for sign in _REFUSALS):
                 raise Refused(text) from exc
             raise

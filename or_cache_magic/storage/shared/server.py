@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, Protocol
 
-__all__ = ["LARGEST_BYTES", "LAYOUT", "SHARDS", "Foreign", "Refused", "Server", "TooLarge", "shard_of"]
+__all__ = ["LARGEST_BYTES", "LAYOUT", "SHARDS", "Refused", "Server", "TooLarge", "UntrustedValue", "shard_of"]
 
 LAYOUT: Final = 1
 """Number of the names' and values' layout on the server, a part of each name."""
@@ -25,46 +25,46 @@ class TooLarge(Exception):  # noqa: N818
     """The value is larger than the server takes."""
 
 
-class Foreign(Exception):  # noqa: N818
+class UntrustedValue(Exception):  # noqa: N818
     """What the server holds under a name of ours was not written by this package."""
 
 
 def shard_of(name: str) -> str:
-    """The shard that a name is in."""
+    """Return the shard that a name is in."""
     return name[0]
 
 
 class Server(Protocol):
     """One server, one namespace on it. Thread-safe.
 
-    Names are 64 hex digits. Every method may raise `Refused`, `Foreign`, and whatever its library raises
-    when the server does not answer as it should.
+    Names are 64 hex digits. Every method may raise `Refused`, `UntrustedValue`, and whatever its library
+    raises when the server does not answer as it should.
     """
 
     def get(self, name: str) -> bytes | None:
-        """The value of a name; None when there is none. Never one of more than `LARGEST_BYTES`."""
+        """Return the value of a name; None when there is none. Never one of more than `LARGEST_BYTES`."""
 
-    def put(self, name: str, value: bytes, about: bytes, ttl_s: float | None) -> None:
-        """Keeps a value, and what the index says of it, for `ttl_s` seconds; None is for ever.
+    def put(self, name: str, value: bytes, metadata: bytes, ttl_s: float | None) -> None:
+        """Keep a value, and the metadata that the index holds of it, for `ttl_s` seconds; None is for ever.
 
         Raises:
             TooLarge: The server does not take so large a value.
         """
 
     def remove(self, names: Sequence[str]) -> int:
-        """Removes values; how many there were."""
+        """Remove values; return how many there were."""
 
     def index(self, shard: str) -> list[tuple[str, bytes]] | None:
-        """The names of one shard, each with what `put` said about it; None: the server has no index."""
+        """Return the names of one shard, each with its metadata; None if the server has no index."""
 
     def clear(self, shard: str) -> None:
-        """Forgets whatever is left in a shard, or in all of them where the server has no index."""
+        """Forget whatever is left in a shard, or in all of them where the server has no index."""
 
     def take(self, name: str, value: bytes, ttl_s: float) -> bytes | None:
-        """Takes the lease of a name; None: it is taken now, else the value that holds it."""
+        """Take the lease of a name; None: it is taken now, else the value that holds it."""
 
     def swap(self, name: str, token: bytes, value: bytes | None, ttl_s: float) -> bool:
-        """Replaces a lease whose value begins with `token`, or ends it (None); False: it has another."""
+        """Replace a lease whose value begins with `token`, or ends it (None); False: it has another."""
 
     def close(self) -> None:
-        """Closes every connection, also those in use."""
+        """Close every connection, also those in use."""

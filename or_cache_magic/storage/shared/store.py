@@ -1,4 +1,4 @@
-"""`SharedStore`: the team's answers, sealed on the way out and distrusted on the way in."""
+"""`SharedStore`: the team's answers, signed on the way out and distrusted on the way in."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from or_cache_magic.core.records import EntryFilter
 from or_cache_magic.errors import NewerStoreError, SettingError, StoreCorruptError, StoreError
 from or_cache_magic.storage.codec import HEAD_CHARS, decode_entry, encode_entry
 from or_cache_magic.storage.shared.link import Link
-from or_cache_magic.storage.shared.server import LARGEST_BYTES, SHARDS, Foreign, Server, TooLarge
+from or_cache_magic.storage.shared.server import LARGEST_BYTES, SHARDS, Server, TooLarge, UntrustedValue
 
 if TYPE_CHECKING:
     from or_cache_magic.core.records import Cost, Entry, Request, RequestKey
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "SECRET_VARIABLE",
-    "Secrecy",
     "SharedStore",
-    "about",
-    "means",
+    "Signing",
+    "index_metadata",
+    "matches",
     "open_shared",
     "secret_from",
-    "why_unsound",
+    "why_implausible",
 ]
 
 SECRET_VARIABLE: Final = "OR_CACHE_SHARED_SECRET"  # noqa: S105 - its name
@@ -46,7 +46,7 @@ _PAYER_DIGITS: Final = 12
 
 
 def secret_from(environ: Mapping[str, str]) -> str:
-    """The secret in the environment; empty is none.
+    """Return the secret in the environment; empty is none.
 
     Raises:
         SettingError: It is too short to be one. It is not repeated.
@@ -60,7 +60,7 @@ def secret_from(environ: Mapping[str, str]) -> str:
     return secret
 
 
-class Secrecy:
+class Signing:
     """The names and seals of one namespace. Immutable.
 
     Args:
@@ -77,19 +77,19 @@ class Secrecy:
         self.namespace = f"{namespace}.{self._digest('namespace', b'')[:8]}" if secret else namespace
 
     def name(self, digest: str) -> str:
-        """The 64 hex digits under which the server knows a key."""
+        """Return the 64 hex digits under which the server knows a key."""
         return self._digest("name", digest.encode()) if self.secret else digest
 
     def system(self, digest: str) -> str:
-        """How the index tells a system prompt, by its digest: 32 hex digits."""
+        """Return how the index tells a system prompt, by its digest: 32 hex digits."""
         return (self._digest("system", digest.encode()) if self.secret else digest)[:32]
 
     def fingerprint(self, skeleton: bytes) -> bytes:
-        """What stands for a canonical request on the server, which holds short prompts in full: 32 bytes."""
+        """Return 32 bytes that stand for a canonical request on the server, which may hold prompts."""
         return bytes.fromhex(self._digest("request", skeleton))
 
     def payer(self) -> str:
-        """Who this is, as 12 hex digits of a hash: the same person on the same machine has the same."""
+        """Return 12 hex digits that tell who this is: the same for a person on one machine."""
         import getpass
 
         try:
@@ -98,21 +98,21 @@ class Secrecy:
             user = str(os.getuid()) if hasattr(os, "getuid") else ""
         return self._digest("payer", f"{user}@{socket.gethostname()}".encode())[:_PAYER_DIGITS]
 
-    def seal(self, digest: str, value: bytes) -> bytes:
-        """A value as it goes to the server."""
+    def sign(self, digest: str, value: bytes) -> bytes:
+        """Return a value as it goes to the server."""
         return self._mac(digest, value) + value if self.secret else value
 
-    def unseal(self, digest: str, sealed: bytes) -> bytes:
-        """The value of `seal`.
+    def verify(self, digest: str, signed: bytes) -> bytes:
+        """Return the value of `sign`.
 
         Raises:
-            Foreign: It was sealed without the secret.
+            UntrustedValue: It was signed without the secret.
         """
         if not self.secret:
-            return sealed
-        mac, value = sealed[:_MAC_BYTES], sealed[_MAC_BYTES:]
+            return signed
+        mac, value = signed[:_MAC_BYTES], signed[_MAC_BYTES:]
         if not hmac.compare_digest(mac, self._mac(digest, value)):
-            raise Foreign("a value that was not written with the team's secret")
+            raise UntrustedValue("a value that was not written with the team's secret")
         return value
 
     def _mac(self, digest: str, value: bytes) -> bytes:
@@ -131,8 +131,8 @@ _MOST_USD: Final = Decimal(10) ** 6
 _FINEST_USD: Final = -30  # digits behind the point
 
 
-def why_unsound(entry: Entry) -> str | None:
-    """What of an entry can't be true; None when nothing is.
+def why_implausible(entry: Entry) -> str | None:
+    """Return what of an entry can't be true; None when nothing is.
 
     The codec vouches for the types; here are the amounts, which would falsify sums, or overflow them.
     """
@@ -175,8 +175,8 @@ _JUDGED: Final[dict[str, Any]] = {
 """The conditions that an index can judge."""
 
 
-def about(entry: Entry, request: Request, secrecy: Secrecy) -> bytes:
-    """What the index says of an entry, as JSON.
+def index_metadata(entry: Entry, request: Request, signing: Signing) -> bytes:
+    """Return what the index says of an entry, as JSON.
 
     The prompt's beginning is in it only without a secret: with one, no prompt reaches the server.
     """
@@ -185,15 +185,15 @@ def about(entry: Entry, request: Request, secrecy: Secrecy) -> bytes:
         "created": entry.created_s,
         "expires": entry.expires_s,
         "models": [asked_model(request.body), entry.answer.model],
-        "prompt": None if secrecy.secret else last_prompt(request.body)[:HEAD_CHARS],
-        "system": None if system is None else secrecy.system(system_digest(system)),
+        "prompt": None if signing.secret else last_prompt(request.body)[:HEAD_CHARS],
+        "system": None if system is None else signing.system(system_digest(system)),
         "tags": entry.tags,
     }
     return json.dumps(said, separators=(",", ":")).encode()
 
 
-def means(name: str, said: bytes, wanted: EntryFilter, secrecy: Secrecy) -> bool:
-    """Whether a purge by `wanted` means the entry of which the index says this; every condition must hold.
+def matches(name: str, metadata: bytes, wanted: EntryFilter, signing: Signing) -> bool:
+    """Return whether an entry with this index metadata meets every condition of a purge.
 
     What the index can't tell is left alone: a text within, a prefix longer than what it keeps of a prompt,
     and with a secret every prefix, of a prompt or of a key.
@@ -201,25 +201,25 @@ def means(name: str, said: bytes, wanted: EntryFilter, secrecy: Secrecy) -> bool
     if wanted._replace(**_JUDGED) != EntryFilter():
         return False  # another condition, which only a disk can judge
     try:
-        facts = json.loads(said)
-        return _named(name, wanted, secrecy) and _holds(facts, wanted, secrecy)
+        facts = json.loads(metadata)
+        return _named(name, wanted, signing) and _holds(facts, wanted, signing)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return False  # not ours; a purge of all takes it too
 
 
-def _named(name: str, wanted: EntryFilter, secrecy: Secrecy) -> bool:
+def _named(name: str, wanted: EntryFilter, signing: Signing) -> bool:
     keys = [key.strip().lower() for key in wanted.keys]
-    if secrecy.secret:
-        return not keys or name in map(secrecy.name, keys)
+    if signing.secret:
+        return not keys or name in map(signing.name, keys)
     return not keys or name.startswith(tuple(keys))
 
 
-def _holds(facts: dict[str, Any], wanted: EntryFilter, secrecy: Secrecy) -> bool:
+def _holds(facts: dict[str, Any], wanted: EntryFilter, signing: Signing) -> bool:
     created_s, expires_s = facts["created"], facts["expires"]
     after_s, before_s, now_s = wanted.created_after_s, wanted.created_before_s, wanted.expired_at_s
     return (
-        (not wanted.model or any(_matches(model, wanted.model) for model in facts["models"]))
-        and (wanted.system is None or facts["system"] == secrecy.system(system_digest(wanted.system)))
+        (not wanted.model or any(_model_matches(model, wanted.model) for model in facts["models"]))
+        and (wanted.system is None or facts["system"] == signing.system(system_digest(wanted.system)))
         and (not wanted.tag or wanted.tag in facts["tags"])
         and (not wanted.prefix or (facts["prompt"] or "").startswith(wanted.prefix))
         and (after_s is None or created_s >= after_s)
@@ -228,7 +228,7 @@ def _holds(facts: dict[str, Any], wanted: EntryFilter, secrecy: Secrecy) -> bool
     )
 
 
-def _matches(model: str | None, pattern: str) -> bool:
+def _model_matches(model: str | None, pattern: str) -> bool:
     # In fnmatch a bracket opens a set; in a model's name it is a character.
     return model is not None and fnmatchcase(model, pattern.replace("[", "[[]"))
 
@@ -249,23 +249,23 @@ class SharedStore:
 
     Args:
         link: The way to the server.
-        secrecy: What the server gets to know.
+        signing: What the server gets to know.
         clock: Tells UTC epoch seconds.
     """
 
-    def __init__(self, link: Link, secrecy: Secrecy, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, link: Link, signing: Signing, *, clock: Callable[[], float] = time.time) -> None:
         self.link = link
-        self.secrecy = secrecy
+        self.signing = signing
         self._clock = clock
         self._told: set[str] = set()
 
     def get(self, key: RequestKey) -> Entry | None:
-        """The team's entry of a request, with ``shared`` set; None when there is none to be had."""
-        name = self.secrecy.name(key.digest)
+        """Return the team's entry of a request, with ``shared`` set; None when there is none to be had."""
+        name = self.signing.name(key.digest)
         try:
-            sealed = self.link.ask(lambda server: server.get(name))
-            return None if sealed is None else self._entry(key, sealed)
-        except Foreign as exc:
+            signed = self.link.ask(lambda server: server.get(name))
+            return None if signed is None else self._entry(key, signed)
+        except UntrustedValue as exc:
             self._tell("foreign", f"holds {exc}, which was not read")
         except NewerStoreError:
             self._tell("newer", "holds answers of a newer version of or_cache_magic, which were not read")
@@ -278,22 +278,22 @@ class SharedStore:
         return None
 
     def put(self, entry: Entry, request: Request) -> None:
-        """Keeps an entry for the team, without the notebook it was asked from, until it expires."""
+        """Keep an entry for the team, without the notebook it was asked from, until it expires."""
         ttl_s = None if entry.expires_s is None else entry.expires_s - self._clock()
         if ttl_s is not None and ttl_s <= 0:
             return
-        digest, name = entry.key.digest, self.secrecy.name(entry.key.digest)
+        digest, name = entry.key.digest, self.signing.name(entry.key.digest)
         theirs = entry._replace(
-            key=entry.key._replace(skeleton=self.secrecy.fingerprint(entry.key.skeleton)),
+            key=entry.key._replace(skeleton=self.signing.fingerprint(entry.key.skeleton)),
             notebook="",
-            bought_by=entry.bought_by or self.secrecy.payer(),
+            bought_by=entry.bought_by or self.signing.payer(),
         )
         with suppress(StoreError):  # told by the link
-            value = self.secrecy.seal(digest, encode_entry(theirs))
-            self._send(name, value, about(entry, request, self.secrecy), ttl_s)
+            value = self.signing.sign(digest, encode_entry(theirs))
+            self._send(name, value, index_metadata(entry, request, self.signing), ttl_s)
 
     def purge(self, wanted: EntryFilter, digests: Collection[str] = ()) -> int:
-        """Removes entries for everyone; how many there were on the server, as far as it can tell.
+        """Remove entries for everyone; return how many there were on the server, as far as it can tell.
 
         Asks also a server that is left alone just now.
 
@@ -305,11 +305,11 @@ class SharedStore:
             StoreUnavailableError: Not all could be removed.
         """
         everything = wanted == EntryFilter()
-        names = [] if everything else sorted(map(self.secrecy.name, digests))
+        names = [] if everything else sorted(map(self.signing.name, digests))
         removed = self._remove(names)
         for shard in SHARDS:
             found = self._index(shard)
-            chosen = [n for n, said in found or () if everything or means(n, said, wanted, self.secrecy)]
+            chosen = [n for n, facts in found or () if everything or matches(n, facts, wanted, self.signing)]
             removed += self._remove(chosen)
             if everything:
                 self._clear(shard)
@@ -329,7 +329,7 @@ class SharedStore:
     def _index(self, shard: str) -> list[tuple[str, bytes]] | None:
         try:
             return self._step(lambda server: server.index(shard))
-        except Foreign as exc:
+        except UntrustedValue as exc:
             self._tell("index", f"holds {exc}, where its index should be")
             return []
 
@@ -337,30 +337,30 @@ class SharedStore:
         return self.link.ask(work, insist=True, limit_s=max(self.link.timeout_s, _STEP_LIMIT_S))
 
     def close(self) -> None:
-        """Closes the connections; the next use opens new ones."""
+        """Close the connections; the next use opens new ones."""
         self.link.close()
 
-    def _send(self, name: str, value: bytes, said: bytes, ttl_s: float | None) -> None:
+    def _send(self, name: str, value: bytes, metadata: bytes, ttl_s: float | None) -> None:
         fits = len(value) <= LARGEST_BYTES
         try:
             if fits:
-                self.link.ask(lambda server: server.put(name, value, said, ttl_s), writes=True)
+                self.link.ask(lambda server: server.put(name, value, metadata, ttl_s), writes=True)
         except TooLarge:
             fits = False
-        except Foreign as exc:
+        except UntrustedValue as exc:
             self._tell("place", f"holds {exc}, where answers should be; it was left alone")
         if not fits:
             size = f"{len(value) / 1e6:.1f} MB"
             self._tell("large", f"takes no answer of {size}; such are kept on this machine only")
 
-    def _entry(self, key: RequestKey, sealed: bytes) -> Entry:
-        blob = self.secrecy.unseal(key.digest, sealed)
+    def _entry(self, key: RequestKey, signed: bytes) -> Entry:
+        blob = self.signing.verify(key.digest, signed)
         entry = decode_entry(key.digest, blob, largest_bytes=_LARGEST_PAYLOAD_BYTES)
-        if entry.key.skeleton != self.secrecy.fingerprint(key.skeleton):
+        if entry.key.skeleton != self.signing.fingerprint(key.skeleton):
             raise StoreCorruptError("It answers another request.")
-        why = why_unsound(entry)
+        why = why_implausible(entry)
         if why is not None:
-            raise Foreign(f"an answer with {why}")
+            raise UntrustedValue(f"an answer with {why}")
         return entry._replace(key=key, shared=True)
 
     def _tell(self, kind: str, what: str) -> None:
@@ -378,7 +378,7 @@ def open_shared(
     environ: Mapping[str, str],
     clock: Callable[[], float] = time.time,
 ) -> SharedStore:
-    """The shared tier at a URL; connects at its first use.
+    """Return the shared tier at a URL; connects at its first use.
 
     Args:
         url: Where the server is.
@@ -391,15 +391,15 @@ def open_shared(
     Raises:
         SettingError: The library for it is not installed, or the secret is none.
     """
-    secrecy = Secrecy(namespace, secret_from(environ))
+    signing = Signing(namespace, secret_from(environ))
 
     def connect() -> Server:
         if url.scheme == "memcached":
             from or_cache_magic.storage.shared.memcached import MemcachedServer
 
-            return MemcachedServer(url, secrecy.namespace, timeout_s)
+            return MemcachedServer(url, signing.namespace, timeout_s)
         from or_cache_magic.storage.shared.redis import RedisServer
 
-        return RedisServer(url, secrecy.namespace, timeout_s)
+        return RedisServer(url, signing.namespace, timeout_s)
 
-    return SharedStore(Link(url, connect, timeout_s=timeout_s, tell=tell), secrecy, clock=clock)
+    return SharedStore(Link(url, connect, timeout_s=timeout_s, tell=tell), signing, clock=clock)

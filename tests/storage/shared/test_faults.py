@@ -24,7 +24,7 @@ from or_cache_magic.core.settings import Project, load_settings, parse_setting, 
 from or_cache_magic.errors import SettingError, StoreError, StoreUnavailableError
 from or_cache_magic.storage.codec import encode_entry
 from or_cache_magic.storage.shared.link import Breaker
-from or_cache_magic.storage.shared.store import Secrecy
+from or_cache_magic.storage.shared.store import Signing
 
 from . import servers
 from .servers import Faulty, Memcached, Process, Redis, eventually
@@ -306,7 +306,7 @@ class _Evil:
 
 def entry_with(pair, **changes):
     entry = pair[0]
-    fingerprint = Secrecy("test").fingerprint(entry.key.skeleton)
+    fingerprint = Signing("test").fingerprint(entry.key.skeleton)
     answer = entry.answer._replace(**{k: v for k, v in changes.items() if k in entry.answer._fields})
     outer = {k: v for k, v in changes.items() if k not in entry.answer._fields}
     return encode_entry(
@@ -449,7 +449,7 @@ def test_foreign__any_value_at_all(store_of_any, make, data):
 
 def _packed(pair, content) -> bytes:
     """Any JSON as a blob with a right checksum and fingerprint."""
-    skeleton = Secrecy("test").fingerprint(pair[0].key.skeleton)
+    skeleton = Signing("test").fingerprint(pair[0].key.skeleton)
     payload = b"\x00\x00" + len(skeleton).to_bytes(4, "big") + skeleton
     blob = encode_entry(pair[0])
     head = (2 + 4) if len(blob) else 0
@@ -480,7 +480,7 @@ def store_of_any(tmp_path):
 
     server, database = _Any(), Database(tmp_path / "any", timeout_s=5.0)
     link = Link(parse_shared_url("redis://any"), lambda: server, timeout_s=20.0, tell=lambda _line: None)
-    store = TieredStore(database, lambda: SharedStore(link, Secrecy("test")))
+    store = TieredStore(database, lambda: SharedStore(link, Signing("test")))
     store.server = server
     yield store
     database.close()

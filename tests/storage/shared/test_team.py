@@ -28,7 +28,7 @@ def test_team__second_machine_pays_nothing(machine, server, sim):
     assert second.ask(PROMPT).outcome.kind == "hit"
     assert sim.completion_count == 1
 
-    (mine,), (theirs,) = first.store.find(), second.store.find()
+    (mine,), (theirs,) = first.store.listing.find(), second.store.listing.find()
     assert (theirs.created_s, theirs.expires_s, theirs.cost, theirs.tags) == (
         mine.created_s,
         mine.expires_s,
@@ -62,7 +62,7 @@ def test_team__is_a_figure_of_its_own(machine, server):
     (totals,) = second.totals()
     assert (totals.hits, totals.shared_hits, totals.paid_usd) == (3, 1, 0)
     assert (totals.saved_usd, totals.shared_saved_usd) == (3 * value, value)
-    assert second.store.find()[0].hits == 3
+    assert second.store.listing.find()[0].hits == 3
     assert first.totals()[0].shared_hits == 0
 
 
@@ -192,7 +192,7 @@ def test_purge__reaches_the_server(machine, server, sim):
         machine("b", server.url, api_key=None).ask(PROMPT)
     assert machine("b", server.url, api_key=None).ask("Another question?").cached
     assert any("removed for all" in line for line in first.database.pop_notices())
-    assert first.store.count(EntryFilter())[0] == 1
+    assert first.store.listing.count(EntryFilter())[0] == 1
 
 
 def test_purge__reaches_the_server_when_this_disk_has_none(machine, server):
