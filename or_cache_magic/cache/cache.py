@@ -21,9 +21,10 @@ from or_cache_magic.engine.engine import Engine
 from or_cache_magic.engine.recorder import Recorder
 from or_cache_magic.errors import OptionError, StoreError
 from or_cache_magic.storage.database import open_database
+from or_cache_magic.storage.entries import DiskStore
 from or_cache_magic.storage.leases import DiskLeases
 from or_cache_magic.storage.ledger import Ledger
-from or_cache_magic.storage.tiered import Team, TieredLeases, TieredStore
+from or_cache_magic.storage.shared.tier import LocalAndSharedLeases, SharedServer, SharedTier
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -93,8 +94,10 @@ class CompletionCache:
         self._settings = settings or cache(lambda: load_settings(os.environ, Project(Path.cwd()), {}))
         self._in_force = Settings()
         self.database = open_database(self.directory)
-        self._shared = Team(self.database.tell, clock=clock)
-        self.store = TieredStore(self.database, self._shared.store, clock=clock)
+        self.store = DiskStore(self.database)
+        self._server = SharedServer(self.database.tell, clock=clock)
+        #: The shared server behind the store, where one is set.
+        self.shared = SharedTier(self.store, self._server.store, clock=clock)
         self.ledger = Ledger(self.database, session=self.session, clock=clock)
         self._api_key = api_key
         self._lock = threading.Lock()
@@ -107,8 +110,9 @@ class CompletionCache:
             notebook=notebook,
             clock=clock,
             prompt_cache_saved=self._prompt_cache_saved,
+            shared=self.shared,
         )
-        leases = TieredLeases(DiskLeases(self.database, clock), self._shared.leases)
+        leases = LocalAndSharedLeases(DiskLeases(self.database, clock), self._server.leases)
         #: What asks go through.
         self.engine = Engine(recorder, self._open_gateway, leases)
 
@@ -412,7 +416,7 @@ class CompletionCache:
         """Remove the entries that `chosen` names; return how many."""
         self._follow(self._settings())
         self.ledger.flush()
-        removed = self.store.purge(chosen, everything=chosen == EntryFilter())
+        removed = self.shared.purge(chosen, everything=chosen == EntryFilter())
         self.database.checkpoint()
         return removed
 
@@ -465,7 +469,7 @@ class CompletionCache:
         self.ledger.flush()
         if self._gateway is not None:
             self._gateway.close()
-        self._shared.close()
+        self._server.close()
         self.database.close()
 
     # -- within -------------------------------------------------------------------------------
@@ -474,7 +478,7 @@ class CompletionCache:
         """Have what is shared by all asks do as these settings say: the wire, and the shared tier."""
         if settings is not self._in_force:
             self._in_force = settings
-            self._shared.settings = settings
+            self._server.settings = settings
 
     def _guard(
         self, ask: Ask, max_cost_usd: Decimal | None, limits: Sequence[Limit] = ()

@@ -171,7 +171,7 @@ class Engine:
             return _Miss("refresh", "asked again", alone=True)
         try:
             # Offline no server is asked, the shared one included.
-            entry = self._recorder.store.get(ask.key, None if offline or local else request)
+            entry = self._recorder.get(ask, local=offline or local)
         except StoreError as exc:
             return _Miss("miss", f"the completion cache can't be read: {exc.args[0]}")
         if entry is None:

@@ -30,6 +30,7 @@ from or_cache_magic.storage.ledger import Ledger
 
 if TYPE_CHECKING:
     from or_cache_magic.engine.cross_process import CrossProcessLock
+    from or_cache_magic.storage.shared.tier import SharedTier
 
 __all__ = ["Recorder", "paid_for"]
 
@@ -56,6 +57,7 @@ class Recorder:
         clock: Returns UTC epoch seconds.
         prompt_cache_saved: What the provider's prompt caching took off a call that used it, as far as is
             known at once; None where it has to be reconciled later.
+        shared: The shared server behind the store; None is none.
     """
 
     def __init__(
@@ -67,13 +69,29 @@ class Recorder:
         notebook: str = "",
         clock: Callable[[], float] = time.time,
         prompt_cache_saved: Callable[[Request, Answer], Decimal | None] = _unknown,
+        shared: SharedTier | None = None,
     ) -> None:
         self._prompt_cache_saved = prompt_cache_saved
         self.store = store
+        self.shared = shared
         self.ledger = ledger
         self.transaction = transaction
         self.notebook = notebook
         self.clock = clock
+
+    def get(self, ask: Ask, *, local: bool = False) -> Entry | None:
+        """Return the stored entry of an ask, expired or not; None when there is none.
+
+        Args:
+            ask: What is asked.
+            local: Looks on this machine alone.
+
+        Raises:
+            StoreError: It can't be read.
+        """
+        if local or self.shared is None:
+            return self.store.get(ask.key)
+        return self.shared.get(ask.key, ask.request)
 
     def keep(
         self, ask: Ask, kind: AskKind, answer: Answer, lock: CrossProcessLock | None = None
@@ -95,7 +113,8 @@ class Recorder:
             self.ledger.remember(row)
             not_stored, note = str(exc.args[0]), ""
         # Outside the transaction: no write waits for a server.
-        self.store.share(entry, ask.request)
+        if self.shared is not None:
+            self.shared.put(entry, ask.request)
         return not_stored, note
 
     def set_aside(

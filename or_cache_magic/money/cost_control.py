@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from or_cache_magic.money.estimate import Estimate
     from or_cache_magic.money.reconciliation import Reconciler, Reconciliation
     from or_cache_magic.storage.database import Database
+    from or_cache_magic.storage.entries import DiskStore
     from or_cache_magic.storage.ledger import Ledger
-    from or_cache_magic.storage.tiered import TieredStore
     from or_cache_magic.storage.totals import Spent
 
 __all__ = ["CostControl"]
@@ -53,7 +53,7 @@ class CostControl:
     def __init__(
         self,
         database: Database,
-        store: TieredStore,
+        store: DiskStore,
         ledger: Ledger,
         fetch: Callable[..., Any],
         settings: Callable[[], Settings],

@@ -69,7 +69,7 @@ class Selection:
         elif parts and cache.database.exists():
             cache.ledger.flush()
             with cache.database.transaction():
-                removed = sum(cache.store.purge(some) for some in parts)
+                removed = sum(cache.shared.purge(some) for some in parts)
             cache.database.checkpoint()
         else:
             removed = 0

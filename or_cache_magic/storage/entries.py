@@ -113,12 +113,8 @@ class DiskStore:
 
         return EntryIndex(self._database)
 
-    def get(self, key: RequestKey, request: Request | None = None) -> Entry | None:  # noqa: ARG002
+    def get(self, key: RequestKey) -> Entry | None:
         """Return the entry of a request, expired or not; None when there is none.
-
-        Args:
-            key: Which.
-            request: For stores that have others behind them (`TieredStore`); None looks here alone.
 
         Raises:
             StoreCorruptError: It is damaged, or was stored for another request.
@@ -184,9 +180,6 @@ class DiskStore:
                 _PUT_INDEX, (row_id, *_index_columns(entry, request, model, len(value) + len(body)))
             )
             connection.execute(_PUT_REQUEST, (row_id, body, *request_columns(request)))
-
-    def share(self, entry: Entry, request: Request) -> None:
-        """Offer an entry to others, outside of any transaction; never raises. Here there are no others."""
 
     def keep_unserved(
         self, key: RequestKey, request: Request, answer: Answer, reason: str, at_s: float

@@ -7,8 +7,9 @@ import pytest
 from or_cache_magic.cache.cache import CompletionCache
 from or_cache_magic.core.settings import Settings, parse_shared_url
 from or_cache_magic.storage.database import Database
+from or_cache_magic.storage.entries import DiskStore
 from or_cache_magic.storage.shared.store import open_shared
-from or_cache_magic.storage.tiered import TieredStore
+from or_cache_magic.storage.shared.tier import SharedTier
 
 from ..conftest import make  # noqa: F401
 from .servers import Memcached, Redis, cluster
@@ -91,16 +92,16 @@ def open_tier():
 
 @pytest.fixture
 def open_store(tmp_path, open_tier):
-    """``open_store(url, "name")`` is a tiered store on a folder of its own; ``tier`` is the server's side."""
+    """``open_store(url, "name")`` is a folder of its own with that server behind it; ``tier`` is the server's side."""
     opened = []
 
     def start(url, name="store", **options):
         database = Database(tmp_path / name, timeout_s=5.0)
         opened.append(database)
         tier = open_tier(url, **options)
-        store = TieredStore(database, lambda: tier)
-        store.tier = tier
-        return store
+        shared = SharedTier(DiskStore(database), lambda: tier)
+        shared.tier = tier
+        return shared
 
     yield start
     for database in opened:

@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import pytest
 
-from or_cache_magic.storage.tiered import TieredStore
+from or_cache_magic.storage.entries import DiskStore
+from or_cache_magic.storage.shared.tier import SharedTier
 
 from ..conftest import database, folder  # noqa: F401
 from ..contract import StoreContract
 
 
-class Sharing(TieredStore):
-    """Shares what it keeps, as the engine does outside the transaction."""
+class Sharing(DiskStore):
+    """Offers what it keeps, and purges on the server too, as the cache does."""
+
+    def __init__(self, database, shared):  # noqa: F811
+        super().__init__(database)
+        self.shared = SharedTier(DiskStore(database), shared)
 
     def put(self, entry, request, *, replaced_reason=None):
         super().put(entry, request, replaced_reason=replaced_reason)
-        self.share(entry, request)
+        self.shared.put(entry, request)
+
+    def purge(self, wanted, *, everything=False):
+        return self.shared.purge(wanted, everything=everything)
 
 
 class _OnServer(StoreContract):
@@ -45,7 +53,7 @@ class TestWithoutServer(StoreContract):
 
     @pytest.fixture
     def store(self, database):  # noqa: F811
-        return TieredStore(database, lambda: None)
+        return Sharing(database, lambda: None)
 
 
 class TestServerDown(_OnServer):

@@ -258,13 +258,13 @@ def test_purge__unreachable_removes_nothing(open_store, start, make):
     server = start(Redis)
     store = open_store(server.url, timeout_s=TIMEOUT_S)
     pair = make()
+    store.disk.put(*pair)
     store.put(*pair)
-    store.share(*pair)
     server.kill()
     with pytest.raises(StoreUnavailableError, match="can't be used") as caught:
         store.purge(EntryFilter(model="*"))
     assert "OR_CACHE_SHARED_URL=" in caught.value.hint
-    assert store.get(pair[0].key) == pair[0]
+    assert store.disk.get(pair[0].key) == pair[0]
 
     server.start()
     assert store.purge(EntryFilter(model="*")) == 1
@@ -410,7 +410,7 @@ def test_foreign__an_answer_that_we_would_not_keep(machine, redis_server, sim, m
     """An answer that a filter cut, planted in a sound entry, is not served: it is asked for."""
     first, second = machine("a", redis_server.url), machine("b", redis_server.url)
     bought = first.ask(PROMPT)
-    tier = first.store._shared()
+    tier = first.shared._shared()
     entry, request = first.store.entry(bought.key), bought.request
     choice = entry.answer.choices[0]._replace(finish_reason="content_filter")
     tier.put(entry._replace(answer=entry.answer._replace(choices=(choice,))), request)
@@ -474,13 +474,14 @@ class _Any:
 @pytest.fixture
 def store_of_any(tmp_path):
     from or_cache_magic.storage.database import Database
+    from or_cache_magic.storage.entries import DiskStore
     from or_cache_magic.storage.shared.link import Link
     from or_cache_magic.storage.shared.store import SharedStore
-    from or_cache_magic.storage.tiered import TieredStore
+    from or_cache_magic.storage.shared.tier import SharedTier
 
     server, database = _Any(), Database(tmp_path / "any", timeout_s=5.0)
     link = Link(parse_shared_url("redis://any"), lambda: server, timeout_s=20.0, tell=lambda _line: None)
-    store = TieredStore(database, lambda: SharedStore(link, Signing("test")))
+    store = SharedTier(DiskStore(database), lambda: SharedStore(link, Signing("test")))
     store.server = server
     yield store
     database.close()

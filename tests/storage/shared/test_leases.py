@@ -10,7 +10,7 @@ import pytest
 from or_cache_magic.errors import StoreError
 from or_cache_magic.storage.leases import DiskLeases, Held, Lease
 from or_cache_magic.storage.shared.leases import SharedLeases
-from or_cache_magic.storage.tiered import TieredLeases
+from or_cache_magic.storage.shared.tier import LocalAndSharedLeases
 
 from ..conftest import database, folder  # noqa: F401
 from .servers import eventually
@@ -133,10 +133,10 @@ def test_acquire__on_a_server_that_is_down(open_tier):
         SharedLeases(open_tier("redis://127.0.0.1:1")).acquire(DIGEST, 60)
 
 
-def test_tiered__takes_both_and_gives_both_back(open_tier, server, database):  # noqa: F811
+def test_both_leases__takes_both_and_gives_both_back(open_tier, server, database):  # noqa: F811
     """While one machine asks, others are held up by the server, and its own kernels by the disk too."""
     far, near = SharedLeases(open_tier(server.url)), DiskLeases(database)
-    both = TieredLeases(near, lambda: far)
+    both = LocalAndSharedLeases(near, lambda: far)
     mine = both.acquire(DIGEST, 60)
     held = far.acquire(DIGEST, 60)
 
@@ -149,18 +149,18 @@ def test_tiered__takes_both_and_gives_both_back(open_tier, server, database):  #
     assert isinstance(both.acquire(DIGEST, 60), Lease)
 
 
-def test_tiered__held_near_leaves_the_far_one(open_tier, server, database):  # noqa: F811
+def test_both_leases__held_near_leaves_the_far_one(open_tier, server, database):  # noqa: F811
     """When a kernel of this folder asks already, the server's lease is given back."""
     far, near = SharedLeases(open_tier(server.url)), DiskLeases(database)
     near.acquire(DIGEST, 60)
-    assert isinstance(TieredLeases(near, lambda: far).acquire(DIGEST, 60), Held)
+    assert isinstance(LocalAndSharedLeases(near, lambda: far).acquire(DIGEST, 60), Held)
     assert isinstance(far.acquire(DIGEST, 60), Lease)
 
 
-def test_tiered__one_tier_is_enough(open_tier, server, database, tmp_path):  # noqa: F811
+def test_both_leases__one_tier_is_enough(open_tier, server, database, tmp_path):  # noqa: F811
     """With the server down the disk's lease counts, with the disk broken the server's."""
     down = SharedLeases(open_tier("redis://127.0.0.1:1"))
-    both = TieredLeases(DiskLeases(database), lambda: down)
+    both = LocalAndSharedLeases(DiskLeases(database), lambda: down)
     mine = both.acquire(DIGEST, 60)
     assert isinstance(both.acquire(DIGEST, 60), Held)
     assert both.renew(mine, 60)
@@ -172,7 +172,7 @@ def test_tiered__one_tier_is_enough(open_tier, server, database, tmp_path):  # n
     (tmp_path / "file").write_text("no folder")
     broken = Database(tmp_path / "file")
     far = SharedLeases(open_tier(server.url))
-    other = TieredLeases(DiskLeases(broken), lambda: far)
+    other = LocalAndSharedLeases(DiskLeases(broken), lambda: far)
     mine = other.acquire("cd" * 32, 60)
     assert isinstance(mine, Lease)
     assert isinstance(other.acquire("cd" * 32, 60), Held)

@@ -90,11 +90,11 @@ def test_memcached__too_large_is_kept_local_and_said_once(open_store, memcached_
     noise = "".join(chr(0x4E00 + i * 7919 % 20000) for i in range(900_000))
     for i in range(3):
         pair = make(f"large {i}", noise)
+        store.disk.put(*pair)
         store.put(*pair)
-        store.share(*pair)
-    store.share(*make("small"))
+    store.put(*make("small"))
 
-    assert store.get(pair[0].key) == pair[0]
+    assert store.disk.get(pair[0].key) == pair[0]
     assert len(store.tier.told) == 1
     assert "takes no answer of" in store.tier.told[0]
     assert answers(store.tier, pair, make("small")) == [None, "Hi"]
@@ -173,8 +173,8 @@ def test_purge__by_what_the_disk_knows(open_store, server, make):
     store = open_store(server.url)
     pairs = [make(f"prompt {i}", f"answer {i}", model=f"m/{i}") for i in range(4)]
     for pair in pairs:
+        store.disk.put(*pair)
         store.put(*pair)
-        store.share(*pair)
 
     assert store.purge(EntryFilter(model="m/1")) == 1
     assert store.purge(EntryFilter(prefix="prompt 2")) == 1
@@ -205,8 +205,8 @@ def test_purge__to_fit_is_this_disks_affair(open_store, server, make):
     """Making room on one disk takes nothing from the team."""
     store = open_store(server.url)
     pair = make()
+    store.disk.put(*pair)
     store.put(*pair)
-    store.share(*pair)
 
     assert store.purge(EntryFilter(to_fit_bytes=0, to_fit_at_s=2e9)) == 1
     assert answers(store.tier, pair) == ["Hi"]

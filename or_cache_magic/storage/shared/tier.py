@@ -1,4 +1,4 @@
-"""`TieredStore`: the disk in front, the team's server behind it."""
+"""`SharedTier`: the shared server behind the entries and leases of a folder."""
 
 from __future__ import annotations
 
@@ -12,20 +12,19 @@ from or_cache_magic.core.policy import why_not_served, why_not_stored
 from or_cache_magic.core.records import EntryFilter
 from or_cache_magic.core.settings import Settings
 from or_cache_magic.errors import StoreError
-from or_cache_magic.storage.entries import DiskStore
 from or_cache_magic.storage.leases import Held, Lease, Leases
 
 if TYPE_CHECKING:
     from or_cache_magic.core.records import Entry, Request, RequestKey
-    from or_cache_magic.storage.database import Database
+    from or_cache_magic.storage.entries import DiskStore
     from or_cache_magic.storage.shared.leases import SharedLeases
     from or_cache_magic.storage.shared.store import SharedStore
 
-__all__ = ["Team", "TieredLeases", "TieredStore"]
+__all__ = ["LocalAndSharedLeases", "SharedServer", "SharedTier"]
 
 
-class Team:
-    """The team's server, as the settings name it now. Thread-safe: what is opened twice is used twice.
+class SharedServer:
+    """The shared server that the settings name. Thread-safe: what is opened twice is used twice.
 
     Args:
         tell: Takes a line for the user at each change of the server's state.
@@ -45,7 +44,7 @@ class Team:
         self._open: tuple[tuple[Any, ...], SharedStore] | None = None
 
     def store(self) -> SharedStore | None:
-        """Return the team's answers; None where no server is set.
+        """Return the answers on the server; None where none is set.
 
         Raises:
             SettingError: The library for the server is not installed, or the secret is none.
@@ -72,7 +71,7 @@ class Team:
         return self._open[1]
 
     def leases(self) -> SharedLeases | None:
-        """Return the team's leases; None where no server is set."""
+        """Return the leases on the server; None where none is set."""
         store = self.store()
         if store is None:
             return None
@@ -87,98 +86,92 @@ class Team:
             self._open = None
 
 
-class TieredStore(DiskStore):
-    """A `DiskStore` that looks on the team's server for what it lacks, and offers it what it gets.
+class SharedTier:
+    """The shared server behind a `DiskStore`: asked for what the disk lacks, given what it gets. Thread-safe.
 
-    Listing, counting and history are the disk's. Without a server it is a `DiskStore`. Thread-safe.
+    Without a server there is the disk alone.
 
-    A cost that is told later (`settle`) is written to this disk alone: who is given the answer settles their
-    own copy by its generation, and to offer it anew could undo what a teammate refreshed since.
+    A cost that is reconciled later (`DiskStore.settle`) is written to this disk alone: whoever is given the
+    answer settles their own copy by its generation, and to offer it anew could undo another's refresh.
 
     Args:
-        database: The first tier.
-        shared: Gives the second one, or None where there is none; asked at each use.
-        clock: Tells UTC epoch seconds.
+        disk: The first tier.
+        shared: Returns the second one, or None where there is none; called at each use.
+        clock: Returns UTC epoch seconds.
     """
 
     def __init__(
         self,
-        database: Database,
+        disk: DiskStore,
         shared: Callable[[], SharedStore | None],
         *,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        super().__init__(database)
+        #: The first tier.
+        self.disk = disk
         self._shared = shared
         self._clock = clock
 
-    def get(self, key: RequestKey, request: Request | None = None) -> Entry | None:
+    def get(self, key: RequestKey, request: Request) -> Entry | None:
         """Return the disk's entry while it may be served, else the shared one, which is then written to disk.
 
-        Args:
-            key: Which.
-            request: What it answers, to keep the team's entry with; None looks on the disk alone.
-
         Raises:
-            StoreError: The disk can't be read, and the team has nothing either.
+            StoreError: The disk can't be read, and the server has nothing either.
         """
         try:
-            entry = super().get(key)
+            entry = self.disk.get(key)
         except StoreError:
-            found = self._team_entry(key, request)
+            found = self._fetch(key, request)
             if found is None:
                 raise
             return found
         if entry is not None and why_not_served(entry, self._clock()) is None:
             return entry
-        return self._team_entry(key, request) or entry
+        return self._fetch(key, request) or entry
 
-    def share(self, entry: Entry, request: Request) -> None:
-        """Keep an entry for the team too; a server that can't take it is no failure."""
+    def put(self, entry: Entry, request: Request) -> None:
+        """Offer an entry to others; a server that can't take it is no failure."""
         shared = self._shared()
         if shared is not None:
             shared.put(entry, request)
 
     def purge(self, wanted: EntryFilter, *, everything: bool = False) -> int:
-        """See `DiskStore.purge`; removes them from the team's server first.
+        """See `DiskStore.purge`; removes the entries from the server first.
 
         Raises:
             StoreUnavailableError: The server can't be reached. Nothing was removed on disk, which alone may
                 know by which names the server has them.
         """
-        # Making room on this disk is nothing to the team.
-        shared = self._shared() if wanted.to_fit_bytes is None else None
+        # Making room on this disk is nothing to the others; a filter without conditions the disk refuses.
+        shares = wanted.to_fit_bytes is None and (everything or wanted != EntryFilter())
+        shared = self._shared() if shares else None
         if shared is not None:
-            if wanted == EntryFilter() and not everything:
-                return super().purge(wanted)  # which refuses it
-            removed = shared.purge(wanted, self.listing.digests(wanted))
+            removed = shared.purge(wanted, self.disk.listing.digests(wanted))
             if removed:
                 shared.link.tell(f"{shared.link} held {removed:,} of them, and they are removed for all.")
-        return super().purge(wanted, everything=everything)
+        return self.disk.purge(wanted, everything=everything)
 
-    def _team_entry(self, key: RequestKey, request: Request | None) -> Entry | None:
-        shared = None if request is None else self._shared()
-        if shared is None or request is None:
-            return None
-        entry = shared.get(key)
+    def _fetch(self, key: RequestKey, request: Request) -> Entry | None:
+        shared = self._shared()
+        entry = None if shared is None else shared.get(key)
         if entry is None or why_not_served(entry, self._clock()) is not None:
             return None
-        # Who could write there could write anything: only what we would have kept ourselves is served.
+        # Whoever can write there can write anything: only what we would have kept ourselves is served.
         if why_not_stored(request, entry.answer) is not None:
             return None
         with suppress(StoreError):  # a full disk takes no answer away
-            self.put(entry._replace(shared=False), request)
+            self.disk.put(entry._replace(shared=False), request)
         return entry
 
 
-class TieredLeases:
-    """Leases of a team's server and of the folder, both at once; see `lease.Leases`. Thread-safe.
+class LocalAndSharedLeases:
+    """Leases of the folder and of the shared server, both at once; see `leases.Leases`. Thread-safe.
 
-    With the server down, those of one folder still fly together; with the disk locked, the team does.
+    With the server down, those of one folder still share a call; with the disk locked, those of a server.
 
     Args:
         near: Those of the folder.
-        shared: Gives those of the team's server, or None where there is none.
+        shared: Returns those of the server, or None where there is none.
     """
 
     def __init__(self, near: Leases, shared: Callable[[], Leases | None]) -> None:
@@ -186,7 +179,7 @@ class TieredLeases:
         self._shared = shared
 
     def acquire(self, digest: str, ttl_s: float, *, after: Held | None = None) -> Lease | Held:
-        """See `lease.Leases.acquire`; while another machine asks, the disk is not written."""
+        """See `leases.Leases.acquire`; while another machine asks, the disk is not written."""
         shared = self._shared()
         if shared is None:
             return self._near.acquire(digest, ttl_s, after=after)
@@ -207,7 +200,7 @@ class TieredLeases:
         return Lease(digest, f"{far.token} {near.token}")
 
     def renew(self, lease: Lease, ttl_s: float) -> bool:
-        """See `lease.Leases.renew`; True while one of the two is held."""
+        """See `leases.Leases.renew`; True while one of the two is held."""
         held = False
         for leases, part in self._parts(lease):
             with suppress(StoreError):
@@ -215,13 +208,13 @@ class TieredLeases:
         return held
 
     def release(self, lease: Lease, failure: Mapping[str, Any] | None = None) -> None:
-        """See `lease.Leases.release`."""
+        """See `leases.Leases.release`."""
         for leases, part in self._parts(lease):
             with suppress(StoreError):
                 leases.release(part, failure)
 
     def release_local(self, lease: Lease) -> None:
-        """See `lease.Leases.release_local`."""
+        """See `leases.Leases.release_local`."""
         near = lease.token.rpartition(" ")[2]
         if near:
             self._near.release_local(Lease(lease.digest, near))
