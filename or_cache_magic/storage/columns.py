@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ANY",
+    "BYTES",
     "COUNT",
     "INTEGER",
     "LABEL",
@@ -149,6 +150,7 @@ _NONE: Final = type(None)
 
 ANY: Final[frozenset[type]] = frozenset({str, bytes, int, float, _NONE})
 TEXT: Final[frozenset[type]] = frozenset({str})
+BYTES: Final[frozenset[type]] = frozenset({bytes})
 LABEL: Final[frozenset[type]] = frozenset({str, _NONE})
 INTEGER: Final[frozenset[type]] = frozenset({int})
 COUNT: Final[frozenset[type]] = frozenset({int, _NONE})

@@ -16,23 +16,13 @@ from or_cache_magic.core.records import AVOIDED_CALL, FREE, OPENROUTER_URL, AskK
 from or_cache_magic.errors import StoreError
 from or_cache_magic.storage.columns import HitCount, add_hits, from_pico, to_pico
 from or_cache_magic.storage.ledger_rows import SELECT_ROWS, Wanted, insert_rows, row_from
-from or_cache_magic.storage.totals import (
-    HOURS,
-    Grouping,
-    Spent,
-    Sums,
-    amounts,
-    day_start_s,
-    group_by,
-    select_sums,
-    spent,
-)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from decimal import Decimal
 
     from or_cache_magic.storage.database import Database
+    from or_cache_magic.storage.totals import Grouping, Spent, Sums
 
 __all__ = ["AlikeHits", "Hits", "Ledger", "hit_counts", "hits_row"]
 
@@ -231,6 +221,8 @@ class Ledger:
             OptionError: An unknown grouping.
             StoreCorruptError: The ledger holds what this package never writes.
         """
+        from or_cache_magic.storage.totals import Sums, group_by  # a hit needs none
+
         sums = self._sums(group_by(by), session, since_s)
         if not by and not sums:
             sums[""] = Sums()
@@ -247,6 +239,8 @@ class Ledger:
         Raises:
             StoreError: The ledger can't be read.
         """
+        from or_cache_magic.storage.totals import spent
+
         wanted = Wanted(session, since_s)
         with self._moving:
             return spent(self._database, wanted, self._waiting(wanted))
@@ -263,6 +257,8 @@ class Ledger:
         Raises:
             StoreCorruptError: The ledger holds what this package never writes.
         """
+        from or_cache_magic.storage.totals import HOURS, day_start_s, group_by
+
         days = self._sums(group_by("day"), session)
         spans = {(day_start_s(day), day): sums for day, sums in days.items()}
         if spans and max(spans)[0] - min(spans)[0] < _TWO_DAYS_S:
@@ -285,10 +281,12 @@ class Ledger:
             found = self._database.select(sql, wanted.parameters)
             waiting = self._waiting(wanted)
         keys = {key for (key,) in found}
-        keys.update(row.key for row in waiting if row.kind in _COUNTED_KINDS)
+        keys.update(bytes.fromhex(row.key) for row in waiting if row.kind in _COUNTED_KINDS)
         return len(keys)
 
     def _sums(self, grouping: Grouping, session: str | None, since_s: float | None = None) -> dict[Any, Sums]:
+        from or_cache_magic.storage.totals import Sums, amounts, select_sums
+
         wanted = Wanted(session, since_s)
         with self._moving:
             self._flush()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from or_cache_magic.core.records import OPENROUTER_URL, UNKNOWN_COST, Cost, LedgerRow
 from or_cache_magic.storage.columns import (
+    BYTES,
     COUNT,
     INTEGER,
     LABEL,
@@ -58,7 +59,7 @@ FROM or_ledger l LEFT JOIN or_settlement s ON s.id = l.id
 """What `row_from` reads; the conditions are the caller's."""
 
 _TYPES: Final = (
-    *(TIME, TEXT, TEXT, TEXT, TEXT, TEXT, INTEGER, COUNT, TEXT, COUNT, COUNT),
+    *(TIME, TEXT, TEXT, BYTES, TEXT, TEXT, INTEGER, COUNT, TEXT, COUNT, COUNT),
     *(COUNT, COUNT, COUNT, REAL, LABEL, LABEL),
     *(COUNT, LABEL, COUNT, LABEL, COUNT),
 )
@@ -142,7 +143,7 @@ def row_from(columns: Sequence[Any]) -> LedgerRow:
         at_s=at_s,
         session=session,
         notebook=notebook,
-        key=key,
+        key=key.hex(),
         model=model,
         kind=kind,
         asks=asks,
@@ -165,7 +166,7 @@ def _row_columns(row: LedgerRow) -> tuple[Any, ...]:
         row.at_s,
         row.session,
         row.notebook,
-        row.key,
+        bytes.fromhex(row.key),
         row.model,
         row.kind,
         row.asks,
@@ -224,7 +225,7 @@ _CALL: Final = f"""
 """
 
 _WAITING_TYPES: Final = (TEXT, REAL)
-_SETTLED_TYPES: Final = (INTEGER, COUNT, COUNT, TEXT, COUNT, COUNT, COUNT)
+_SETTLED_TYPES: Final = (INTEGER, COUNT, COUNT, BYTES, COUNT, COUNT, COUNT)
 
 
 class Waiting(NamedTuple):
@@ -319,7 +320,7 @@ class Settlements:
                     discount = told
                 if known is None and (paid is None or value is None):
                     connection.execute(_SETTLE, (pico, cost.source, discount, number))
-                    keys[key] = None
+                    keys[key.hex()] = None
                 else:
                     connection.execute(_KEEP_COST, (discount, number))
         return list(keys)

@@ -33,7 +33,7 @@ SETTINGS: Final[Mapping[str, int | str]] = {
     "size_limit": 1 << 62,
     "cull_limit": 0,
     "sqlite_auto_vacuum": 1,
-    "sqlite_cache_size": 8192,
+    "sqlite_cache_size": 4096,
     "sqlite_journal_mode": "wal",
     # A mapped file that is cut short under an open kernel (cp, rsync) kills it by SIGBUS. Hits gain nothing.
     "sqlite_mmap_size": 0,
@@ -87,7 +87,7 @@ _TABLES: Final = (
     "CREATE INDEX or_unserved_key ON or_unserved (key)",
     """CREATE TABLE or_ledger (
         id INTEGER PRIMARY KEY, at REAL NOT NULL, session TEXT NOT NULL, notebook TEXT NOT NULL,
-        key TEXT NOT NULL, model TEXT NOT NULL, kind TEXT NOT NULL, asks INTEGER NOT NULL, paid INTEGER,
+        key BLOB NOT NULL, model TEXT NOT NULL, kind TEXT NOT NULL, asks INTEGER NOT NULL, paid INTEGER,
         paid_source TEXT NOT NULL, value INTEGER, prompt_tokens INTEGER, completion_tokens INTEGER,
         cached_tokens INTEGER, cache_write_tokens INTEGER, seconds REAL NOT NULL, tags TEXT,
         generation_id TEXT)""",

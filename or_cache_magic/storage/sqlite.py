@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 
 _JOURNAL_LIMIT_BYTES: Final = 1 << 24
+_PAGE_BYTES: Final = 1 << 13  # of pages of 4 KB an entry of 2 KB leaves a tenth empty
 _NUMBERS: Final = count()
 _MODES: Final = ("mode=rw", "mode=ro", "mode=ro&immutable=1")
 
@@ -86,6 +87,7 @@ def open_reader(path: Path, timeout_s: float) -> Reader:
 
 def prepare_writer(connection: sqlite3.Connection) -> None:
     """Set what every writing connection needs; on an empty file also its page layout and its log."""
+    connection.execute(f"PRAGMA page_size={_PAGE_BYTES}").fetchall()
     for name in ("auto_vacuum", "journal_mode", "synchronous", "cache_size", "mmap_size"):
         connection.execute(f"PRAGMA {name}={SETTINGS['sqlite_' + name]}").fetchall()
     connection.execute(f"PRAGMA journal_size_limit={_JOURNAL_LIMIT_BYTES}").fetchall()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import signal
 import sqlite3
@@ -60,7 +61,8 @@ def finish(process):
 @pytest.fixture
 def stored(store, database, make):
     """A file with 60 entries, checkpointed and closed; they are returned."""
-    pairs = [make(f"prompt {i}", f"answer {i} " * 100) for i in range(60)]
+    # Of bytes that deflate little, so that they take many pages.
+    pairs = [make(f"prompt {i}", f"answer {i} {random.Random(i).randbytes(600).hex()}") for i in range(60)]
     for pair in pairs:
         store.put(*pair)
     database.close()
@@ -104,8 +106,9 @@ def test_damaged_pages__leave_the_rest_readable(store, database, stored, folder)
     database.close()
     path = folder / "cache.db"
     data = bytearray(path.read_bytes())
-    for page in {data.index(value) // 4096 for value in (values[0], values[-1])}:
-        data[page * 4096 : (page + 1) * 4096] = os.urandom(4096)
+    size = int.from_bytes(data[16:18], "big")  # of a page
+    for page in {data.index(value) // size for value in (values[0], values[-1])}:
+        data[page * size : (page + 1) * size] = os.urandom(size)
     path.write_bytes(data)
 
     served = 0
@@ -425,7 +428,7 @@ def test_read_only_mount__serves_hits(store, database, stored, folder, mounted, 
 @ROOT
 def test_full_disk__serves_hits_and_loses_nothing(mounted, make):
     """With the disk full a put says so; hits are served, also by a kernel that starts then."""
-    point = mounted("-t", "tmpfs", "-o", "size=1m", "tmpfs")
+    point = mounted("-t", "tmpfs", "-o", "size=2m", "tmpfs")
     store = DiskStore(database := Database(point / ".or_cache"))
     kept = []
     with pytest.raises(StoreUnavailableError, match="full"):  # noqa: PT012

@@ -173,22 +173,22 @@ def test_distinct_asks__counts_requests_once(ledger, folder):
     """Hits and misses of one request are one; what is not written yet counts, other kinds don't."""
     assert ledger.distinct_asks() == 0
     for kind, key in [
-        ("miss", "a"),
-        ("miss", "b"),
-        ("hit", "a"),
-        ("shared", "c"),
-        ("refresh", "d"),
-        ("replay", "e"),
+        ("miss", "aa"),
+        ("miss", "bb"),
+        ("hit", "aa"),
+        ("shared", "cc"),
+        ("refresh", "dd"),
+        ("replay", "ee"),
     ]:
         ledger.record(row(1.0, kind=kind, key=key))
-    ledger.record(row(1.0, key="f", session="other"))
+    ledger.record(row(1.0, key="ff", session="other"))
     assert (ledger.distinct_asks(), ledger.distinct_asks("session-1"), ledger.distinct_asks("x")) == (4, 3, 0)
 
     other = sqlite3.connect(folder / "cache.db", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
-    for key in ("a", "z", "z"):
+    for key in ("aa", "00", "00"):
         ledger.count_hit(key=key, model="m")
-    ledger.count_hit(key="y", model="m", kind="coalesced")
+    ledger.count_hit(key="11", model="m", kind="coalesced")
     assert (ledger.distinct_asks(), ledger.distinct_asks("other")) == (5, 1)
     other.close()
     assert ledger.distinct_asks() == 5

@@ -269,12 +269,13 @@ from or_cache_magic.core.records import OPENROUTER_URL, UNKNOWN_COST, Cost, Ledg
 
 folder, name, other = sys.argv[1:]
 database = Database(folder, timeout_s=30)
+key = name.encode().hex()
 ledger, settlements = Ledger(database, name, lambda: 1.0), Settlements(database, OPENROUTER_URL)
 for number in range(60):
     generation = f"{name}-{number}"
-    ledger.record(LedgerRow(1.0, name, "", name, "m", "miss", 1, UNKNOWN_COST, None, generation_id=generation))
+    ledger.record(LedgerRow(1.0, name, "", key, "m", "miss", 1, UNKNOWN_COST, None, generation_id=generation))
     for _ in range(3):
-        ledger.count_hit(key=name, model="m", generation_id=generation)
+        ledger.count_hit(key=key, model="m", generation_id=generation)
     if number % 7 == 0:
         ledger.flush()
     for whose in (name, other):
