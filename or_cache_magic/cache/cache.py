@@ -22,9 +22,8 @@ from or_cache_magic.engine.recorder import Recorder
 from or_cache_magic.errors import OptionError, StoreError
 from or_cache_magic.storage.database import open_database
 from or_cache_magic.storage.entries import DiskStore
-from or_cache_magic.storage.leases import DiskLeases
 from or_cache_magic.storage.ledger import Ledger
-from or_cache_magic.storage.shared.tier import LocalAndSharedLeases, SharedServer, SharedTier
+from or_cache_magic.storage.tier import SharedServer, SharedTier
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
     from or_cache_magic.money.budget import BudgetGuard, Limit
     from or_cache_magic.money.cost_control import CostControl
     from or_cache_magic.openrouter.client import Gateway
+    from or_cache_magic.storage.leases import Leases
 
 __all__ = ["CompletionCache", "key_from_environment"]
 
@@ -112,9 +112,8 @@ class CompletionCache:
             prompt_cache_saved=self._prompt_cache_saved,
             shared=self.shared,
         )
-        leases = LocalAndSharedLeases(DiskLeases(self.database, clock), self._server.leases)
         #: What asks go through.
-        self.engine = Engine(recorder, self._open_gateway, leases)
+        self.engine = Engine(recorder, self._open_gateway, self._open_leases)
 
     def __repr__(self) -> str:
         return f"CompletionCache({str(self.directory)!r})"
@@ -511,6 +510,11 @@ class CompletionCache:
     def _fetch(self, path: str, **options: Any) -> Any:
         self._follow(self._settings())  # whoever wants statistics may not have asked before
         return self._open_gateway().fetch(path, **options)
+
+    def _open_leases(self) -> Leases:
+        from or_cache_magic.storage.leases import DiskLeases, LocalAndSharedLeases  # a hit needs none
+
+        return LocalAndSharedLeases(DiskLeases(self.database, self.clock), self._server.leases)
 
     def _open_gateway(self) -> Gateway:
         with self._lock:

@@ -78,11 +78,11 @@ class Engine:
     Args:
         recorder: Keeps the answers and the accounts.
         gateway: Opens what sends, when something must be sent.
-        leases: Of single flight across processes; None asks without regard to others.
+        leases: Opens those of single flight across processes; None asks without regard to others.
     """
 
     def __init__(
-        self, recorder: Recorder, gateway: Callable[[], Gateway], leases: Leases | None = None
+        self, recorder: Recorder, gateway: Callable[[], Gateway], leases: Callable[[], Leases] | None = None
     ) -> None:
         self._recorder = recorder
         self._gateway = gateway
@@ -203,7 +203,7 @@ class Engine:
 
         self._gateway().require_key()  # who can't ask takes no lease, and makes no folder
         lock = acquire_lock(
-            self._leases,
+            None if self._leases is None else self._leases(),
             ask.key.digest,
             partial(self._peer_result, ask),
             Show(callbacks.on_wait),

@@ -30,7 +30,7 @@ from or_cache_magic.storage.ledger import Ledger
 
 if TYPE_CHECKING:
     from or_cache_magic.engine.cross_process import CrossProcessLock
-    from or_cache_magic.storage.shared.tier import SharedTier
+    from or_cache_magic.storage.tier import SharedTier
 
 __all__ = ["Recorder", "paid_for"]
 

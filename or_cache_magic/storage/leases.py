@@ -6,16 +6,17 @@ import json
 import os
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
-from or_cache_magic.errors import StoreBusyError
+from or_cache_magic.errors import StoreBusyError, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from or_cache_magic.storage.database import Database
 
-__all__ = ["DiskLeases", "Held", "Lease", "Leases"]
+__all__ = ["DiskLeases", "Held", "Lease", "Leases", "LocalAndSharedLeases"]
 
 
 class Lease(NamedTuple):
@@ -208,3 +209,65 @@ def _json_object(text: object) -> Mapping[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return form if isinstance(form, dict) else None
+
+
+class LocalAndSharedLeases:
+    """Leases of the folder and of the shared server, both at once; see `Leases`. Thread-safe.
+
+    With the server down, those of one folder still share a call; with the disk locked, those of a server.
+
+    Args:
+        near: Those of the folder.
+        shared: Returns those of the server, or None where there is none.
+    """
+
+    def __init__(self, near: Leases, shared: Callable[[], Leases | None]) -> None:
+        self._near = near
+        self._shared = shared
+
+    def acquire(self, digest: str, ttl_s: float, *, after: Held | None = None) -> Lease | Held:
+        """See `Leases.acquire`; while another machine asks, the disk is not written."""
+        shared = self._shared()
+        if shared is None:
+            return self._near.acquire(digest, ttl_s, after=after)
+        try:
+            far = shared.acquire(digest, ttl_s, after=after)
+        except StoreError:
+            return self._near.acquire(digest, ttl_s, after=after)
+        if isinstance(far, Held):
+            return far
+        try:
+            near = self._near.acquire(digest, ttl_s, after=after)
+        except StoreError:
+            return Lease(digest, f"{far.token} ")
+        if isinstance(near, Held):
+            with suppress(StoreError):
+                shared.release(far)
+            return near
+        return Lease(digest, f"{far.token} {near.token}")
+
+    def renew(self, lease: Lease, ttl_s: float) -> bool:
+        """See `Leases.renew`; True while one of the two is held."""
+        held = False
+        for leases, part in self._parts(lease):
+            with suppress(StoreError):
+                held |= leases.renew(part, ttl_s)
+        return held
+
+    def release(self, lease: Lease, failure: Mapping[str, Any] | None = None) -> None:
+        """See `Leases.release`."""
+        for leases, part in self._parts(lease):
+            with suppress(StoreError):
+                leases.release(part, failure)
+
+    def release_local(self, lease: Lease) -> None:
+        """See `Leases.release_local`."""
+        near = lease.token.rpartition(" ")[2]
+        if near:
+            self._near.release_local(Lease(lease.digest, near))
+
+    def _parts(self, lease: Lease) -> list[tuple[Leases, Lease]]:
+        far, _, near = lease.token.rpartition(" ")
+        shared = self._shared()
+        parts = [(self._near, Lease(lease.digest, near))] if near else []
+        return [*parts, (shared, Lease(lease.digest, far))] if far and shared is not None else parts

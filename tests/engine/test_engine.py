@@ -630,7 +630,7 @@ def test_ask__gives_what_another_kernel_set_aside_as_it_ended(cache, open_cache,
 
     recorder = Recorder(cache.store, cache.ledger, cache.database.transaction, clock=clock)
     with closing(Gateway(lambda: "sk-or-v1-test")) as gateway:
-        outcome = Engine(recorder, lambda: gateway, Late()).ask(ask)
+        outcome = Engine(recorder, lambda: gateway, Late).ask(ask)
     assert (outcome.kind, outcome.answer.text, outcome.stored) == ("coalesced", "I …", False)
     assert sim.completion_count == 0
 

@@ -9,7 +9,7 @@ from or_cache_magic.core.settings import Settings, parse_shared_url
 from or_cache_magic.storage.database import Database
 from or_cache_magic.storage.entries import DiskStore
 from or_cache_magic.storage.shared.store import open_shared
-from or_cache_magic.storage.shared.tier import SharedTier
+from or_cache_magic.storage.tier import SharedTier
 
 from ..conftest import make  # noqa: F401
 from .servers import Memcached, Redis, cluster

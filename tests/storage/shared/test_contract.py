@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from or_cache_magic.storage.entries import DiskStore
-from or_cache_magic.storage.shared.tier import SharedTier
+from or_cache_magic.storage.tier import SharedTier
 
 from ..conftest import database, folder  # noqa: F401
 from ..contract import StoreContract

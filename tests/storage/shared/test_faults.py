@@ -477,7 +477,7 @@ def store_of_any(tmp_path):
     from or_cache_magic.storage.entries import DiskStore
     from or_cache_magic.storage.shared.link import Link
     from or_cache_magic.storage.shared.store import SharedStore
-    from or_cache_magic.storage.shared.tier import SharedTier
+    from or_cache_magic.storage.tier import SharedTier
 
     server, database = _Any(), Database(tmp_path / "any", timeout_s=5.0)
     link = Link(parse_shared_url("redis://any"), lambda: server, timeout_s=20.0, tell=lambda _line: None)

@@ -8,9 +8,8 @@ from contextlib import closing
 import pytest
 
 from or_cache_magic.errors import StoreError
-from or_cache_magic.storage.leases import DiskLeases, Held, Lease
+from or_cache_magic.storage.leases import DiskLeases, Held, Lease, LocalAndSharedLeases
 from or_cache_magic.storage.shared.leases import SharedLeases
-from or_cache_magic.storage.shared.tier import LocalAndSharedLeases
 
 from ..conftest import database, folder  # noqa: F401
 from .servers import eventually

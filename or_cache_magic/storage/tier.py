@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,6 @@ from or_cache_magic.core.policy import why_not_served, why_not_stored
 from or_cache_magic.core.records import EntryFilter
 from or_cache_magic.core.settings import Settings
 from or_cache_magic.errors import StoreError
-from or_cache_magic.storage.leases import Held, Lease, Leases
 
 if TYPE_CHECKING:
     from or_cache_magic.core.records import Entry, Request, RequestKey
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from or_cache_magic.storage.shared.leases import SharedLeases
     from or_cache_magic.storage.shared.store import SharedStore
 
-__all__ = ["LocalAndSharedLeases", "SharedServer", "SharedTier"]
+__all__ = ["SharedServer", "SharedTier"]
 
 
 class SharedServer:
@@ -162,65 +161,3 @@ class SharedTier:
         with suppress(StoreError):  # a full disk takes no answer away
             self.disk.put(entry._replace(shared=False), request)
         return entry
-
-
-class LocalAndSharedLeases:
-    """Leases of the folder and of the shared server, both at once; see `leases.Leases`. Thread-safe.
-
-    With the server down, those of one folder still share a call; with the disk locked, those of a server.
-
-    Args:
-        near: Those of the folder.
-        shared: Returns those of the server, or None where there is none.
-    """
-
-    def __init__(self, near: Leases, shared: Callable[[], Leases | None]) -> None:
-        self._near = near
-        self._shared = shared
-
-    def acquire(self, digest: str, ttl_s: float, *, after: Held | None = None) -> Lease | Held:
-        """See `leases.Leases.acquire`; while another machine asks, the disk is not written."""
-        shared = self._shared()
-        if shared is None:
-            return self._near.acquire(digest, ttl_s, after=after)
-        try:
-            far = shared.acquire(digest, ttl_s, after=after)
-        except StoreError:
-            return self._near.acquire(digest, ttl_s, after=after)
-        if isinstance(far, Held):
-            return far
-        try:
-            near = self._near.acquire(digest, ttl_s, after=after)
-        except StoreError:
-            return Lease(digest, f"{far.token} ")
-        if isinstance(near, Held):
-            with suppress(StoreError):
-                shared.release(far)
-            return near
-        return Lease(digest, f"{far.token} {near.token}")
-
-    def renew(self, lease: Lease, ttl_s: float) -> bool:
-        """See `leases.Leases.renew`; True while one of the two is held."""
-        held = False
-        for leases, part in self._parts(lease):
-            with suppress(StoreError):
-                held |= leases.renew(part, ttl_s)
-        return held
-
-    def release(self, lease: Lease, failure: Mapping[str, Any] | None = None) -> None:
-        """See `leases.Leases.release`."""
-        for leases, part in self._parts(lease):
-            with suppress(StoreError):
-                leases.release(part, failure)
-
-    def release_local(self, lease: Lease) -> None:
-        """See `leases.Leases.release_local`."""
-        near = lease.token.rpartition(" ")[2]
-        if near:
-            self._near.release_local(Lease(lease.digest, near))
-
-    def _parts(self, lease: Lease) -> list[tuple[Leases, Lease]]:
-        far, _, near = lease.token.rpartition(" ")
-        shared = self._shared()
-        parts = [(self._near, Lease(lease.digest, near))] if near else []
-        return [*parts, (shared, Lease(lease.digest, far))] if far and shared is not None else parts
