@@ -61,8 +61,8 @@ def prepare(*groups: str) -> Path:
 
 
 def test(programs: Path, workers: str, *arguments: str) -> None:
-    """Run tests in so many processes, groups of `tests/conftest.py` together; 0 is this process alone."""
-    spread = () if workers == "0" else ("-n", workers, "--dist", "loadgroup")
+    """Run tests in so many processes, see `tests/conftest.py`; 0 is this process alone."""
+    spread = () if workers == "0" else ("-n", workers)
     run(programs / "pytest", "-q", "--hypothesis-profile=ci", *spread, *arguments)
 
 

@@ -6,6 +6,7 @@ import os
 import socketserver
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -32,16 +33,29 @@ settings.register_profile(
 settings.load_profile("ci" if os.environ.get("CI") else "dev")
 
 
-@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in its own
+def _place(path: str) -> str | None:
+    """Return which of the places `APART` a test is in, by its path below the project's folder."""
+    return next((place for place in APART if path.startswith(f"tests/{place}")), None)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks the tests of `APART`; with pytest-xdist those of one place run in one process."""
-    here = Path(__file__).parent
+    """Mark the tests of `APART`."""
     for item in items:
-        path = item.path.relative_to(here).as_posix() if item.path.is_relative_to(here) else ""
-        for place in APART:
-            if path.startswith(place):
-                item.add_marker(pytest.mark.apart)
-                item.add_marker(pytest.mark.xdist_group(place))
+        if _place(item.nodeid):
+            item.add_marker(pytest.mark.apart)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Have the tests of one place run in one process, any other test in the next that is free."""
+    # Not `--dist loadgroup`: its marks have no effect from pytest 9.2 on.
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByPlace(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return _place(nodeid) or nodeid
+
+    return ByPlace(config, log)
 
 
 class Clock:
