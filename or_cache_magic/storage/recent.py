@@ -75,12 +75,24 @@ class RecentEntries:
 
 def _copy(entry: Entry) -> Entry:
     answer = entry.answer
-    choices = tuple([Choice._make(map(_json_copy, choice)) for choice in answer.choices])
+    choices = tuple(
+        [
+            Choice(
+                _json_copy(message),
+                finish,
+                native,
+                _json_copy(error),
+                _json_copy(logprobs),
+            )
+            for message, finish, native, error, logprobs in answer.choices
+        ]
+    )
     return Entry._make((entry.key, Answer._make((choices, *answer[1:])), *entry[2:]))
 
 
 def _json_copy(value: Json) -> Json:
     kind = type(value)
     if kind is dict:
-        return {name: _json_copy(item) for name, item in value.items()}
+        # Most are texts: to copy them too would take as long as all the rest.
+        return {name: item if type(item) is str else _json_copy(item) for name, item in value.items()}
     return [_json_copy(item) for item in value] if kind is list else value
