@@ -73,14 +73,16 @@ class Kernel:
             asked.append(message["content"])
             self.client.input(typed.pop(0))
 
-        reply = self.client.execute_interactive(
-            cell,
-            allow_stdin=bool(answers),
-            stdin_hook=answer,
-            output_hook=lambda message: outputs.append((message["msg_type"], message["content"])),
-            timeout=180,
-        )
-        return reply["content"], [o for o in outputs if o[0] not in ("status", "execute_input")], asked
+        reply: dict[str, Any] = {"status": "aborted"}
+        while reply["status"] == "aborted":  # what ipykernel does to a cell that comes right after an error
+            reply = self.client.execute_interactive(
+                cell,
+                allow_stdin=bool(answers),
+                stdin_hook=answer,
+                output_hook=lambda message: outputs.append((message["msg_type"], message["content"])),
+                timeout=180,
+            )["content"]
+        return reply, [o for o in outputs if o[0] not in ("status", "execute_input")], asked
 
     def shown_next(self, kind: str) -> dict[str, Any]:
         """The next output of a kind, of a cell that is running."""
