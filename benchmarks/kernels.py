@@ -25,8 +25,8 @@ from upstream import MODEL
 from or_cache_magic.cache.cache import CompletionCache
 from or_cache_magic.core.key import request_key
 from or_cache_magic.core.policy import Policy
-from or_cache_magic.core.records import Answer, Ask, Choice, Cost, Request, Usage
-from or_cache_magic.core.settings import Settings
+from or_cache_magic.core.records import Answer, Choice, Cost, Request, Usage
+from or_cache_magic.core.settings import Ask, Settings
 from or_cache_magic.engine.recorder import Recorder
 from or_cache_magic.errors import OrCacheError, StoreError, UpstreamError
 from or_cache_magic.storage.database import Database

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from or_cache_magic.cache.completion import Completion
 from or_cache_magic.cache.request import Usd, build_ask, parse_limit
 from or_cache_magic.core.callbacks import Callbacks, OnText, OnWait
-from or_cache_magic.core.records import Answer, Ask, EntryFilter, EntryRow, Outcome, Request, Totals
-from or_cache_magic.core.settings import Project, Settings, load_settings
+from or_cache_magic.core.records import Answer, EntryFilter, EntryRow, Outcome, Request, Totals
+from or_cache_magic.core.settings import Ask, Project, Settings, load_settings
 from or_cache_magic.core.units import format_size
 from or_cache_magic.engine.engine import Engine
 from or_cache_magic.engine.recorder import Recorder

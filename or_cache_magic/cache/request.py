@@ -8,8 +8,8 @@ from typing import Any, Final
 
 from or_cache_magic.core.key import request_key
 from or_cache_magic.core.policy import MODES, Mode, Policy
-from or_cache_magic.core.records import Ask, Request
-from or_cache_magic.core.settings import Settings
+from or_cache_magic.core.records import Request
+from or_cache_magic.core.settings import Ask, Settings
 from or_cache_magic.core.units import parse_ttl, parse_usd
 from or_cache_magic.errors import OptionError, RequestError
 

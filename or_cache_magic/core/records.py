@@ -12,13 +12,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from or_cache_magic.core.units import ZERO_USD
-
-if TYPE_CHECKING:
-    from or_cache_magic.core.policy import Policy
-    from or_cache_magic.core.settings import Settings
 
 __all__ = [
     "ANSWER_SCHEMA",
@@ -29,7 +25,6 @@ __all__ = [
     "SERVED",
     "UNKNOWN_COST",
     "Answer",
-    "Ask",
     "AskKind",
     "Choice",
     "Cost",
@@ -107,22 +102,6 @@ class RequestKey(NamedTuple):
 
     digest: str
     skeleton: bytes
-
-
-class Ask(NamedTuple):
-    """One ask on its way through the cache.
-
-    Attributes:
-        key: The request's key.
-        request: What is asked.
-        policy: How the cache may be used.
-        settings: The settings in force when it was made, resolved once.
-    """
-
-    key: RequestKey
-    request: Request
-    policy: Policy
-    settings: Settings
 
 
 class Cost(NamedTuple):

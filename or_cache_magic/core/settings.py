@@ -18,8 +18,8 @@ from types import MappingProxyType
 from typing import Any, Final, Literal, NamedTuple
 from urllib.parse import unquote, urlsplit
 
-from or_cache_magic.core.policy import MODES, VOLATILE_TTL_S, Mode
-from or_cache_magic.core.records import OPENROUTER_URL
+from or_cache_magic.core.policy import MODES, VOLATILE_TTL_S, Mode, Policy
+from or_cache_magic.core.records import OPENROUTER_URL, Request, RequestKey
 from or_cache_magic.core.units import parse_size, parse_ttl, parse_usd
 from or_cache_magic.errors import SettingError
 
@@ -27,6 +27,7 @@ __all__ = [
     "ENVIRONMENT",
     "MEMORY",
     "SETTINGS",
+    "Ask",
     "Setting",
     "Settings",
     "SharedUrl",
@@ -161,6 +162,22 @@ class Settings(NamedTuple):
     def model_id(self, name: str) -> str:
         """Return the model id that `name` stands for: its alias's target, or itself."""
         return self.aliases.get(name, name)
+
+
+class Ask(NamedTuple):
+    """One ask on its way through the cache.
+
+    Attributes:
+        key: The request's key.
+        request: What is asked.
+        policy: How the cache may be used.
+        settings: The settings in force when it was made, resolved once.
+    """
+
+    key: RequestKey
+    request: Request
+    policy: Policy
+    settings: Settings
 
 
 class Setting(NamedTuple):

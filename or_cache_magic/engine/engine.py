@@ -24,7 +24,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from or_cache_magic.core.callbacks import Callbacks, Show
 from or_cache_magic.core.policy import notes_on, why_no_lookup, why_not_served, why_not_stored
-from or_cache_magic.core.records import FREE, MADE_CALL, SERVED, Answer, Ask, AskKind, Entry, Outcome, Request
+from or_cache_magic.core.records import FREE, MADE_CALL, SERVED, Answer, AskKind, Entry, Outcome, Request
+from or_cache_magic.core.settings import Ask
 from or_cache_magic.core.units import ZERO_USD
 from or_cache_magic.engine.recorder import Recorder, paid_for
 from or_cache_magic.engine.single_flight import SingleFlight

@@ -13,7 +13,6 @@ from or_cache_magic.core.records import (
     FREE,
     UNKNOWN_COST,
     Answer,
-    Ask,
     AskKind,
     Cost,
     Entry,
@@ -23,6 +22,7 @@ from or_cache_magic.core.records import (
     RequestKey,
     Usage,
 )
+from or_cache_magic.core.settings import Ask
 from or_cache_magic.core.units import ZERO_USD
 from or_cache_magic.errors import StoreCorruptError, StoreError, UpstreamError
 from or_cache_magic.storage.entries import DiskStore

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 from or_cache_magic.money.budget import BudgetGuard, BudgetTracker, Limit
 
 if TYPE_CHECKING:
-    from or_cache_magic.core.records import Answer, Ask, Outcome, Request
-    from or_cache_magic.core.settings import Settings
+    from or_cache_magic.core.records import Answer, Outcome, Request
+    from or_cache_magic.core.settings import Ask, Settings
     from or_cache_magic.money.budget import KeyLimits
     from or_cache_magic.money.catalog import PriceCatalog
     from or_cache_magic.money.estimate import Estimate

@@ -19,7 +19,7 @@ from or_cache_magic.notebook.values import read_text_argument
 
 if TYPE_CHECKING:
     from or_cache_magic.cache.cache import CompletionCache
-    from or_cache_magic.core.records import Ask
+    from or_cache_magic.core.settings import Ask
     from or_cache_magic.money.estimate import Estimate
     from or_cache_magic.notebook.session import Session
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from or_cache_magic.core.key import request_key
 from or_cache_magic.core.policy import Policy
-from or_cache_magic.core.records import FREE, UNKNOWN_COST, Answer, Ask, Choice, Cost, Outcome, Request, Usage
-from or_cache_magic.core.settings import Settings
+from or_cache_magic.core.records import FREE, UNKNOWN_COST, Answer, Choice, Cost, Outcome, Request, Usage
+from or_cache_magic.core.settings import Ask, Settings
 from or_cache_magic.engine.recorder import Recorder, paid_for
 from or_cache_magic.errors import UpstreamError
 from or_cache_magic.storage.database import Database
