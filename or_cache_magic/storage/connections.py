@@ -151,7 +151,7 @@ class ConnectionPool:
                 self._impatient_until_s = time.monotonic() + _IMPATIENT_FOR_S
                 self._tell(
                     f"The completion cache {self.path} is of an older version and can't be written now: its"
-                    " answers are listed, and found for an ask as soon as it can be.",
+                    " answers are listed, but not found for an ask, which buys again. Make it writable.",
                     about="older",
                 )
                 return False
