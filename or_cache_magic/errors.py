@@ -28,7 +28,9 @@ cell shows two clean lines, keeps a real error output and stops a batch run.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
+
+from or_cache_magic.text import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -56,6 +58,8 @@ __all__ = [
     "UpstreamError",
 ]
 
+_WIDTH: Final = 1000
+
 
 class OrCacheError(Exception):
     """Base of every error of this package.
@@ -69,8 +73,9 @@ class OrCacheError(Exception):
     hint: str
 
     def __init__(self, message: str, hint: str = "") -> None:
-        super().__init__(message)
-        self.hint = hint
+        # Foreign text comes with both (a server's, a file's), and errors are shown in many places.
+        super().__init__(one_line(message, _WIDTH))
+        self.hint = one_line(hint, _WIDTH)
 
     def __str__(self) -> str:
         message = str(self.args[0])
@@ -78,7 +83,7 @@ class OrCacheError(Exception):
 
     def _render_traceback_(self) -> list[str]:
         """The lines IPython shows instead of a traceback."""
-        return f"{type(self).__name__}: {self}".splitlines()
+        return f"{type(self).__name__}: {self}".split("\n")
 
 
 class InputError(OrCacheError, ValueError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import pickle
+import re
 from decimal import Decimal
 
 import pytest
@@ -64,3 +65,16 @@ def test_error__tree_is_what_callers_catch():
     assert issubclass(StreamBrokenError, UpstreamError)
     assert not issubclass(UpstreamError, StoreError)
     assert {kind.__name__ for kind in ALL} == set(errors.__all__)
+
+
+@pytest.mark.parametrize("kind", ALL)
+@pytest.mark.parametrize(
+    "foreign", ["\x1b[31mred", "\x1b]52;c;eA==\x07", "\x9b2J", "a\u202eb\u2066", "\ud800", "a\nb\r\nc\x0cd\u2028e"]
+)
+def test_error__shows_foreign_text_on_two_lines(kind, foreign):
+    """Whatever a server or a file brings into an error steers no terminal, and can be encoded."""
+    lines = kind(f"said: {foreign}", f"see {foreign}")._render_traceback_()
+    assert len(lines) == 2
+    for line in lines:
+        line.encode()
+        assert not re.search("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]", line)

@@ -1,9 +1,11 @@
-"""Text made fit to be shown: on one line, as code, as HTML, without what steers a terminal."""
+"""Text made fit to be shown: as code, as HTML, as Markdown."""
 
 from __future__ import annotations
 
 import re
 from typing import Final
+
+from or_cache_magic.text import one_line, printable
 
 __all__ = [
     "RISKY",
@@ -17,8 +19,6 @@ __all__ = [
     "printable",
 ]
 
-_CONTROL: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
-
 _INFO: Final = re.compile(r"[\w+#.-]+", re.ASCII)
 TICKS: Final = re.compile("`{3,}")
 """What could open or close a fence."""
@@ -28,20 +28,10 @@ SPECIAL: Final = re.compile(r"\\\\*|<|\$|!\[|\][(:]|~~~+")
 
 RISKY: Final = re.compile(rf"`|{SPECIAL.pattern}")
 """What printable text has somewhere unless it is harmless as Markdown."""
-_MARKUP: Final = {ord(char): f"&#{ord(char)};" for char in "!\"#$&'()*<>@[\\]_`{|}~"}
-
-
-def printable(text: str) -> str:
-    r"""Return the text with line ends as ``\n`` and control characters as their pictures (``␛``).
-
-    Nothing in it can steer a terminal, and it can always be encoded: lone surrogates and the
-    controls U+0080…U+009F become ``\ufffd``.
-    """
-    if text.isprintable():
-        return text
-    if "\r" in text:
-        text = text.replace("\r\n", "\n").replace("\r", "\n")
-    return _CONTROL.sub(_picture, text)
+# What MathJax could pair stands in an element of its own: it does not look for delimiters across elements.
+_MARKUP: Final = {ord(char): f"&#{ord(char)};" for char in "!\"#&'()*<>@[]_`{|}~"} | {
+    ord(char): f"<span>&#{ord(char)};</span>" for char in "$\\"
+}
 
 
 def fenced(code: str, language: str = "", *, ticks: int = 3) -> str:
@@ -66,23 +56,11 @@ def escape_html(text: str) -> str:
 
 
 def escape_markdown(text: str) -> str:
-    """Return the text on one line, so that Markdown shows it letter for letter and links nothing."""
+    """Return the text on one line, so that Markdown shows it letter for letter, and links and typesets nothing.
+
+    Whatever of ours goes into Markdown goes through here, amounts above all: two ``$`` would be mathematics.
+    """
     return " ".join(printable(text).split()).translate(_MARKUP).replace("://", "&#58;//")
-
-
-def one_line(text: str, width: int) -> str:
-    """Return the text on one line of at most ``width`` characters, cut with ``…``; for previews."""
-    # A preview needs the beginning only; white space rarely makes up more than three quarters of it.
-    line = " ".join(printable(text[: 4 * width + 4]).split())
-    whole = len(line) <= width and len(text) <= 4 * width + 4
-    return line if whole else line[: max(width - 1, 0)].rstrip() + "…"
-
-
-def _picture(match: re.Match[str]) -> str:
-    control = match[0]
-    if control < " ":
-        return chr(0x2400 + ord(control))
-    return "␡" if control == "\x7f" else "\ufffd"
 
 
 def entity(match: re.Match[str]) -> str:

@@ -17,6 +17,7 @@ import pandas as pd
 
 from or_cache_magic.core.units import format_count, format_sum
 from or_cache_magic.display.entries import ENTRY_TYPES, entries_table, entry_values
+from or_cache_magic.display.escape import printable
 from or_cache_magic.display.stats import STAT_TYPES, stat_notes, stat_values, stats_table, stats_text
 from or_cache_magic.display.tables import Table, html, markdown, text
 
@@ -104,7 +105,7 @@ def stats_frame(
 def frame_text(frame: pd.DataFrame) -> str:
     """Return what a terminal shows of a DataFrame."""
     bundle = frame._repr_mimebundle_() if isinstance(frame, ShownFrame) else None
-    return bundle["text/plain"] if bundle else repr(frame)
+    return bundle["text/plain"] if bundle else printable(repr(frame))
 
 
 def _show_entries(frame: pd.DataFrame) -> dict[str, str]:

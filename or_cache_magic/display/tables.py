@@ -14,7 +14,7 @@ import textwrap
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from or_cache_magic.display.escape import escape_html, escape_markdown, one_line
+from or_cache_magic.display.escape import escape_html, escape_markdown, one_line, printable
 
 __all__ = [
     "Cell",
@@ -25,7 +25,6 @@ __all__ = [
     "facts_text",
     "html",
     "markdown",
-    "markdown_cell",
     "markdown_table",
     "table_of",
     "terminal_width",
@@ -122,12 +121,12 @@ def html(table: Table) -> str:
 def markdown(table: Table) -> str:
     """Return the table as GitHub's Markdown; it needs no style, and says the same."""
     if not table.rows:
-        return markdown_cell(table.nothing)
-    rows = [[markdown_cell(cell.text) for cell in row] for row in table.rows]
+        return escape_markdown(table.nothing)
+    rows = [[escape_markdown(cell.text) for cell in row] for row in table.rows]
     if table.left_out:
         rows.insert(table.cut_at, [_left_out(table), *[""] * (len(table.heads) - 1)])
-    heads = [head._replace(name=markdown_cell(head.name)) for head in table.heads]
-    notes = "  \n".join(map(markdown_cell, table.notes))
+    heads = [head._replace(name=escape_markdown(head.name)) for head in table.heads]
+    notes = "  \n".join(map(escape_markdown, table.notes))
     return "\n\n".join(filter(None, (markdown_table(heads, rows), notes)))
 
 
@@ -140,7 +139,7 @@ def markdown_table(heads: Sequence[Head], rows: Iterable[Sequence[str]]) -> str:
 def text(table: Table) -> str:
     """Return the table as lines that fit the terminal."""
     if not table.rows:
-        return table.nothing
+        return printable(table.nothing)
     names = [head.name for head in table.heads]
     picked = [names.index(name) for name in table.narrow or names]
     rows = [[names[at] for at in picked]]
@@ -155,12 +154,12 @@ def text(table: Table) -> str:
     lines = _aligned(rows, [table.heads[at].left for at in picked])
     if table.left_out:
         lines.insert(1 + table.cut_at, _left_out(table))
-    return _with_notes("\n".join(lines), table.notes)
+    return printable(_with_notes("\n".join(lines), table.notes))
 
 
 def facts_text(facts: Iterable[tuple[str, str]], notes: Sequence[str] = ()) -> str:
     """Return names and values below each other, as text."""
-    return _with_notes("\n".join(_aligned(list(facts), (True, True))), notes)
+    return printable(_with_notes("\n".join(_aligned(list(facts), (True, True))), notes))
 
 
 def terminal_width() -> int:
@@ -210,9 +209,3 @@ def _title(text: str) -> str:
 def _in_html(text: str) -> str:
     together = escape_html(text).replace("≥ ", "≥&nbsp;").replace("≈ ", "≈&nbsp;")
     return together.replace("\\", "<span>&#92;</span>").replace("$", "<span>&#36;</span>")
-
-
-def markdown_cell(text: str) -> str:
-    """Return a text as a line of Markdown that shows it letter for letter, and that MathJax leaves alone."""
-    escaped = escape_markdown(text)
-    return escaped.replace("&#92;", "<span>&#92;</span>").replace("&#36;", "<span>&#36;</span>")

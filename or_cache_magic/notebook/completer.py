@@ -106,4 +106,4 @@ def _left(command: Command, used: set[str]) -> Iterator[str]:
 
 
 def _begin(piece: str, words: Sequence[str] | Iterator[str]) -> tuple[str, list[str]]:
-    return piece, [word for word in words if word.startswith(piece)]
+    return piece, [word for word in words if word.startswith(piece) and word.isprintable()]

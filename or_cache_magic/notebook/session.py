@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from or_cache_magic.core.settings import ENVIRONMENT, SETTINGS, Project, Settings, load_settings
 from or_cache_magic.errors import OptionError, OrCacheError
+from or_cache_magic.text import printable
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -103,6 +104,7 @@ class Session:
 
     def say(self, text: str, markdown: str | None = None) -> None:
         """Show a text: rendered in a notebook where `markdown` is given, plain in a terminal."""
+        text = printable(text)
         if self.in_terminal:
             print(text)  # noqa: T201 - a terminal
             return

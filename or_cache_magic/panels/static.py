@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from or_cache_magic.display.entries import entries_table, entry_values
 from or_cache_magic.display.escape import escape_markdown, one_line, printable
-from or_cache_magic.display.tables import Head, Table, markdown_cell, markdown_table, table_of, text
+from or_cache_magic.display.tables import Head, Table, markdown_table, table_of, text
 from or_cache_magic.display.tables import markdown as table_markdown
 from or_cache_magic.panels.chart import sparkline
 from or_cache_magic.panels.figures import BREAKDOWNS, breakdown, complete, gather, tiles
@@ -69,8 +69,8 @@ def markdown(shown: Snapshot) -> str:
     """Returns it as Markdown that says every text letter for letter and loads nothing."""
     scope = "this session" if shown.figures.session else "all time"
     figures = tiles(shown.figures)
-    values = [f"**{markdown_cell(tile.value)}**" for tile in figures]
-    notes = ["<br>".join(map(markdown_cell, tile.notes)) for tile in figures]
+    values = [f"**{escape_markdown(tile.value)}**" for tile in figures]
+    notes = ["<br>".join(map(escape_markdown, tile.notes)) for tile in figures]
     heads = [Head(tile.name, left=True) for tile in figures]
     parts = [f"**Completion cache** · {scope}", markdown_table(heads, [values, notes])]
     if spark := sparkline(shown.figures.timeline or ()):

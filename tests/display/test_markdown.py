@@ -137,8 +137,17 @@ def test_one_line__says_when_it_cut():
 @given(st.text(st.characters()))
 def test_printable__has_no_controls(text):
     """Nothing that steers a terminal or can't be encoded is left."""
-    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f]", printable(text))
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", printable(text))
     printable(text + "\ud800").encode()
+
+
+@pytest.mark.parametrize("text", ["$0.10 · saved $0.20", "$1.00", r"\(x\) and \[y\]", r"\$5, \$6"])
+def test_escape_markdown__typesets_nothing(text):
+    """No two dollars, nor backslash and bracket, are near each other in what a front end typesets."""
+    assert not re.search(r"[$\\]", escape_markdown(text))
+    assert re.findall(r"<span>&#(\d+);</span>", escape_markdown(text)) == [
+        str(ord(char)) for char in text if char in "$\\"
+    ]
 
 
 @given(st.text(st.sampled_from("`~\na "), max_size=60))
