@@ -1,4 +1,4 @@
-"""Foreign text made fit to be shown: nothing in it steers a terminal, turns a line around, or can't be encoded."""
+"""Foreign text made fit to be shown: it steers no terminal, turns no line around, and can be encoded."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def printable(text: str) -> str:
 
 
 def one_line(text: str, width: int) -> str:
-    """Return the text on one line of at most ``width`` characters, cut with ``…``; for names, reasons, previews."""
+    """Return the text on one line of at most ``width`` characters, cut with ``…``: a name, a preview."""
     # A preview needs the beginning only; white space rarely makes up more than three quarters of it.
     line = " ".join(printable(text[: 4 * width + 4]).split())
     whole = len(line) <= width and len(text) <= 4 * width + 4

@@ -69,7 +69,8 @@ def test_error__tree_is_what_callers_catch():
 
 @pytest.mark.parametrize("kind", ALL)
 @pytest.mark.parametrize(
-    "foreign", ["\x1b[31mred", "\x1b]52;c;eA==\x07", "\x9b2J", "a\u202eb\u2066", "\ud800", "a\nb\r\nc\x0cd\u2028e"]
+    "foreign",
+    ["\x1b[31mred", "\x1b]52;c;eA==\x07", "\x9b2J", "a\u202eb\u2066", "\ud800", "a\nb\r\nc\x0cd\u2028e"],
 )
 def test_error__shows_foreign_text_on_two_lines(kind, foreign):
     """Whatever a server or a file brings into an error steers no terminal, and can be encoded."""

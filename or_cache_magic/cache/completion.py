@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import copy
-import json
 from datetime import datetime, timezone
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
+from or_cache_magic.core.blocks import parse_json
 from or_cache_magic.core.records import Outcome, Request, Usage
 from or_cache_magic.display.escape import printable
 
@@ -94,11 +94,11 @@ class Completion(str):
 
     @property
     def data(self) -> Any:
-        """The answer parsed (``-f json``, ``-f df``), or now if it is JSON; None when it is not."""
+        """The answer parsed (``-f json``, ``-f df``), or now if it is JSON, bare or in a fence; else None."""
         if self._data is None:
             try:
-                self._data = json.loads(self)
-            except (ValueError, RecursionError):
+                self._data = parse_json(self)
+            except ValueError:
                 return None
         return self._data
 

@@ -11,6 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal, NamedTuple, get_args
 
+from or_cache_magic.core.blocks import parse_json
 from or_cache_magic.core.chat import as_list, as_mapping, asked_models
 from or_cache_magic.core.records import Answer, Choice, Entry, Request
 from or_cache_magic.core.units import FOREVER_S
@@ -153,10 +154,12 @@ def _malformed(request: Request, choice: Choice) -> str | None:
     if wanted.get("type") not in ("json_object", "json_schema"):
         return None
     content = choice.message.get("content")
-    if not isinstance(content, str) or not _is_json(content):
+    try:
+        value = parse_json(content if isinstance(content, str) else "")
+    except ValueError:
         return "the answer is not the JSON that was asked for"
     schema = as_mapping(wanted.get("json_schema")).get("schema")
-    return _schema_violation(schema, content) if isinstance(schema, Mapping) else None
+    return _schema_violation(schema, value) if isinstance(schema, Mapping) else None
 
 
 def _is_json(text: str) -> bool:
@@ -171,7 +174,7 @@ def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is Python's, not JSON's")
 
 
-def _schema_violation(schema: Mapping[str, Any], content: str) -> str | None:
+def _schema_violation(schema: Mapping[str, Any], value: Any) -> str | None:
     import jsonschema
     from referencing import Registry
 
@@ -179,7 +182,7 @@ def _schema_violation(schema: Mapping[str, Any], content: str) -> str | None:
         # A registry of its own, so that no schema can make this machine fetch a URL.
         validator = jsonschema.validators.validator_for(schema, default=jsonschema.Draft202012Validator)
         violation = jsonschema.exceptions.best_match(
-            validator(schema, registry=Registry()).iter_errors(json.loads(content))
+            validator(schema, registry=Registry()).iter_errors(value)
         )
     except Exception:  # noqa: BLE001 - bad types, patterns, references: each fails in its own library's way
         # The model was sent this schema and answered; a schema that can't judge refuses nothing.

@@ -7,18 +7,15 @@ import json
 import re
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
+from or_cache_magic.core.blocks import FENCE, first_code, parse_json
 from or_cache_magic.display.escape import RISKY, fenced, printable
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["FORMATS", "Format", "answer_bundle", "first_code", "parse_json", "parse_table"]
+__all__ = ["FORMATS", "Format", "answer_bundle", "parse_table"]
 
 # Compiled when they are first used: most answers are shown as they are.
-_FENCE: Final = (
-    r"(?ms)^[ \t]*(?P<rail>`{3,}|~{3,})[ \t]*(?P<language>[^\s`]*)[^\n`]*\n"
-    r"(?P<code>.*?)(?:^[ \t]*(?P=rail)[`~]*[ \t]*$|\Z)"
-)
 _TABLE: Final = (
     r"(?m)^[ \t]*(?P<head>\|?[^\n]*\|[^\n]*)\n"
     r"[ \t]*\|?[ \t]*:?-+:?[ \t]*(?:\|[ \t]*:?-+:?[ \t]*)*\|?[ \t]*(?:\n|\Z)"
@@ -26,27 +23,6 @@ _TABLE: Final = (
 )
 _CELL_EDGE: Final = r"(?<!\\)\|"
 _SEPARATORS: Final = {"csv": ",", "tsv": "\t", "": ","}
-
-
-def first_code(text: str) -> tuple[str, str] | None:
-    """Return the language (may be empty) and the code of the first fenced block; None without one."""
-    fence = re.search(_FENCE, text)
-    return (fence["language"], fence["code"].rstrip("\n")) if fence else None
-
-
-def parse_json(text: str) -> Any:
-    """Return the JSON value of a text: bare, or in its one fenced block.
-
-    Raises:
-        ValueError: Where it stops being JSON (line and column), or that there are several blocks.
-    """
-    blocks = list(re.finditer(_FENCE, text))
-    bare = text.strip()
-    if not blocks or bare[:1] in tuple('{["'):
-        return _loads(bare)
-    if len(blocks) > 1:
-        raise ValueError(f"expected one fenced block of JSON, found {len(blocks)}")
-    return _loads(blocks[0]["code"].strip())
 
 
 def parse_table(text: str) -> pd.DataFrame:
@@ -59,12 +35,21 @@ def parse_table(text: str) -> pd.DataFrame:
         ValueError: It is none of these, or a damaged one.
     """
     try:
+        return _table_of(text)
+    except ValueError:
+        raise
+    except Exception as exc:
+        raise ValueError(f"no table: {exc}") from exc
+
+
+def _table_of(text: str) -> pd.DataFrame:
+    try:
         value = parse_json(text)
     except ValueError as exc:
         not_json = exc
     else:
         return _frame_of(value)
-    fence = re.search(_FENCE, text)
+    fence = re.search(FENCE, text)
     if fence and fence["language"].lower() in _SEPARATORS:
         return _frame_of_csv(fence["code"], _SEPARATORS[fence["language"].lower()])
     table = re.search(_TABLE, text)
@@ -73,14 +58,6 @@ def parse_table(text: str) -> pd.DataFrame:
     raise ValueError(
         f"no table: neither a Markdown table, nor fenced CSV, nor JSON ({not_json})"
     ) from not_json
-
-
-def _loads(text: str) -> Any:
-    return json.loads(text, parse_constant=_no_constant)
-
-
-def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not JSON")
 
 
 def _frame_of(value: Any) -> pd.DataFrame:
@@ -150,7 +127,7 @@ def answer_bundle(text: str, format: Format = "markdown") -> dict[str, Any]:  # 
         return {"text/plain": printable(text)}
     try:
         bundle = _FORMATTERS[format](text) if format in _FORMATTERS else None
-    except ValueError:
+    except (ValueError, RecursionError):
         bundle = None
     if bundle:
         return bundle
@@ -176,8 +153,9 @@ def _code(text: str) -> dict[str, Any] | None:
 
 
 def _table(text: str) -> dict[str, Any]:
-    frame = parse_table(printable(text))
-    return {"text/plain": repr(frame), "text/html": frame.to_html(notebook=True, escape=True)}
+    frame = parse_table(text)
+    shown = {"text/plain": repr(frame), "text/html": frame.to_html(notebook=True, escape=True)}
+    return {kind: printable(form) for kind, form in shown.items()}
 
 
 _FORMATTERS: Final = {"json": _json, "code": _code, "df": _table}

@@ -56,7 +56,7 @@ def escape_html(text: str) -> str:
 
 
 def escape_markdown(text: str) -> str:
-    """Return the text on one line, so that Markdown shows it letter for letter, and links and typesets nothing.
+    """Return the text on one line, so that Markdown shows it letter for letter: no link, no mathematics.
 
     Whatever of ours goes into Markdown goes through here, amounts above all: two ``$`` would be mathematics.
     """

@@ -28,6 +28,8 @@ __all__ = ["ask", "estimate_text", "preview_line"]
 _SHOWN = 10
 """Hex digits of a key that are shown."""
 
+_MORE = "it was cut: give it more with --max-tokens; "
+
 
 def ask(session: Session, line: str, cell: str | None, variables: Mapping[str, Any]) -> Completion | None:
     """Ask with a cell's body, or with the rest of the line, as the prompt.
@@ -57,8 +59,8 @@ def ask(session: Session, line: str, cell: str | None, variables: Mapping[str, A
 
             session.say(*status_card(session))
         return None
-    # A terminal ends a cell with empty lines, a notebook with none: it is the same prompt.
-    prompt = options.prompt if cell is None else cell.rstrip("\n")
+    # A terminal ends a cell with empty lines, a notebook with none, Windows has CRLF: it is the same prompt.
+    prompt = options.prompt if cell is None else cell.replace("\r\n", "\n").rstrip("\n")
     if "{{" in prompt and not options.raw:
         from or_cache_magic.notebook.templates import render
 
@@ -117,7 +119,8 @@ def _parse(completion: Completion, form: str) -> None:
     Raises:
         FormatError: It is not in that form. It is kept, bound and shown all the same.
     """
-    from or_cache_magic.display.answer import parse_json, parse_table
+    from or_cache_magic.core.blocks import parse_json
+    from or_cache_magic.display.answer import parse_table
 
     try:
         completion.attach(parse_json(completion) if form == "json" else parse_table(completion))
@@ -126,7 +129,8 @@ def _parse(completion: Completion, form: str) -> None:
         kept = "it is kept, and running again is free" if stored else "it is paid for, and not stored"
         raise FormatError(
             f"the answer can't be read as {form}: {exc} ({kept})",
-            "ask for the form in the prompt, or take the text from %openrouter_last",
+            (_MORE if completion.finish_reason == "length" else "")
+            + "--refresh asks again; name the form in the prompt; %openrouter_last has the text",
         ) from None
 
 

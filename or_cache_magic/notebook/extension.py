@@ -9,9 +9,18 @@ from __future__ import annotations
 
 import atexit
 import tokenize
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any, Final
 
-from IPython.core.inputtransformer2 import EscapedCommand, HelpEnd, MagicAssign, TokenTransformBase
+from IPython.core.inputtransformer2 import (
+    EscapedCommand,
+    HelpEnd,
+    MagicAssign,
+    TokenTransformBase,
+    cell_magic,
+    leading_empty_lines,
+    leading_indent,
+)
 from traitlets import Any as AnyValue
 from traitlets import TraitError, validate
 from traitlets.config import Configurable
@@ -241,7 +250,7 @@ class Extension:
         register(_Magic(self, "openrouter", "%%openrouter"), "cell", "openrouter")
         shell.configurables.append(self.config)
         shell.events.register("post_run_cell", self._after_cell)
-        shell.input_transformers_cleanup.extend(TRANSFORMERS)
+        shell.input_transformers_cleanup[:0] = TRANSFORMERS
         install_help_marks(shell)
 
         @context_matcher(identifier="or_cache_magic")  # type: ignore[untyped-decorator]
@@ -307,22 +316,28 @@ def drop_comments(lines: list[str]) -> list[str]:
     return lines[first:] if lines[first].startswith("%%openrouter") else lines
 
 
-def give_body(lines: list[str]) -> list[str]:
-    """Return a ``%%openrouter`` cell that is only its first line with an empty line below it.
+def take_body(lines: list[str]) -> Any:
+    """Return a ``%%openrouter`` cell, also one below ``%%time``, as a call with the body as typed.
 
-    IPython refuses a cell magic without a body before it is asked, so that ``%%openrouter --help`` could
-    not help.
+    IPython's later transformers would take ``>>> ``, ``In [3]: `` and ``...:`` off the prompt's lines. It
+    refuses a cell magic without a body before it is asked, so that ``%%openrouter --help`` could not help.
     """
-    if len(lines) == 1 and lines[0].startswith("%%openrouter") and not lines[0].rstrip().endswith("?"):
-        return [lines[0].rstrip("\n") + "\n", "\n"]
-    return lines
+    cell: Any = leading_empty_lines(lines)  # type: ignore[no-untyped-call]
+    if cell and cell[0][:1].isspace():
+        cell = leading_indent(cell)  # type: ignore[no-untyped-call]
+    heads = list(takewhile(lambda line: line.startswith("%%"), cell))
+    if not any(line.startswith("%%openrouter") for line in heads):
+        return lines
+    if len(cell) == len(heads) and not cell[-1].rstrip().endswith("?"):
+        cell = [*cell[:-1], cell[-1].rstrip("\n") + "\n", "\n"]
+    return cell_magic(cell)  # type: ignore[no-untyped-call]
 
 
 # IPython leaves such transformers out where it asks whether a cell is complete: in a terminal the first
 # line would be, and the prompt could not be typed.
-give_body.has_side_effects = True  # type: ignore[attr-defined]
+take_body.has_side_effects = True  # type: ignore[attr-defined]
 
-TRANSFORMERS: Final = (drop_comments, give_body)
+TRANSFORMERS: Final = (drop_comments, take_body)
 
 
 _loaded: list[Extension] = []

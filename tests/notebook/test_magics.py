@@ -253,6 +253,34 @@ def test_option__format_that_the_answer_is_not(nb, form: str):
     assert nb.sim.completion_count == 1
 
 
+@pytest.mark.parametrize(("options", "also"), [("", ""), ("--max-tokens 5", "--max-tokens")])
+def test_option__format_that_fails_says_how_to_go_on(nb, options: str, also: str):
+    """The stored answer fails again: the hint names --refresh, and for one that was cut --max-tokens."""
+    if options:
+        nb.sim.script(Scenario(text='{"a": [1, 2, 3, 4, 5, 6, 7, 8, 9]}'))
+    else:
+        says(nb, "no")
+    hint = nb.fails(f"{ASK} -q -f df {options}\nhi").splitlines()[-1]
+
+    assert "--refresh" in hint
+    assert ("--max-tokens" in hint) == bool(also)
+
+
+@pytest.mark.parametrize(
+    "answer", ['```json\n{"a": 1}\n```', 'Here:\n```\n{"a": 1}\n```\nDone.', '\n {"a": 1}']
+)
+def test_option__format_json_is_kept_as_it_is_read(nb, answer: str):
+    """JSON in a fence is shown, bound and stored, and served on the next run, also where JSON was asked for."""
+    for options in ("-f json", """-f json -p 'response_format={"type":"json_object"}'"""):
+        says(nb, answer)
+        outs = [nb.run(f"{ASK} -q {options} -o x\nhi") for _ in range(2)]
+
+        assert outs == ['{\n  "a": 1\n}\n'] * 2
+        assert nb["x"].data == {"a": 1}
+        assert nb["x"].cached
+    assert nb.sim.completion_count == 2
+
+
 def test_option__raw_sends_braces(nb):
     """``--raw`` fills nothing in."""
     nb.run("%%openrouter --raw\n{{ ref('model') }}")
@@ -407,6 +435,27 @@ def test_prompt__is_sent_as_written(nb):
 
     assert nb.asked == body
     assert nb.sim.completion_count == 1
+
+
+PROMPTS = ">>>>>>> theirs\n>>> a\n... b\n  >>> c\n   ...: d\nIn [3]: e\n[nav] In [4]: f\n   \n>>> g"
+
+
+@pytest.mark.parametrize("head", ["", "# above\n", "%%time\n", "%%capture\n", "%%time\n%%capture\n", "\n\n"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_prompt__is_sent_with_what_looks_like_prompts(nb, head: str, end: str):
+    """Lines that IPython takes for prompts stay as they are, below other magics too; CRLF is the same request."""
+    nb.run(f"{head}%%openrouter\n{PROMPTS}".replace("\n", end))
+
+    assert nb.asked == PROMPTS
+    nb.run(f"%%openrouter\n{PROMPTS}")
+    assert nb.sim.completion_count == 1
+
+
+def test_prompt__of_an_indented_cell(nb):
+    """A cell that is indented as a whole is taken back to the margin, as IPython does."""
+    nb.run("  %%openrouter\n  a\n    b")
+
+    assert nb.asked == "a\n  b"
 
 
 # -- values ---------------------------------------------------------------------------------------
