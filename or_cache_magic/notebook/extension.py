@@ -319,7 +319,7 @@ def drop_comments(lines: list[str]) -> list[str]:
 def take_body(lines: list[str]) -> Any:
     """Return a ``%%openrouter`` cell, also one below ``%%time``, as a call with the body as typed.
 
-    IPython's later transformers would take ``>>> ``, ``In [3]: `` and ``...:`` off the prompt's lines. It
+    IPython's later transformers would take prompts of shells (``In [3]: ``) off the lines of this one. It
     refuses a cell magic without a body before it is asked, so that ``%%openrouter --help`` could not help.
     """
     cell: Any = leading_empty_lines(lines)  # type: ignore[no-untyped-call]
