@@ -23,10 +23,9 @@ from or_cache_magic.display.stats import stat_notes, stat_values, stats_table, s
 from or_cache_magic.display.tables import text
 from or_cache_magic.errors import OptionError, OrCacheError
 from or_cache_magic.notebook.magics import approved, purge_filter, read_arguments, warm_cache
-from or_cache_magic.notebook.options import ENTRIES, PURGE, STATS, WARM
+from or_cache_magic.notebook.options import ENTRIES, PURGE, STATS, WARM, counts_from
 from or_cache_magic.notebook.parser import HELP, Command, Option
 from or_cache_magic.notebook.session import confirmed
-from or_cache_magic.notebook.values import whole
 
 if TYPE_CHECKING:
     from or_cache_magic.cache.cache import CompletionCache
@@ -35,13 +34,7 @@ __all__ = ["main"]
 
 _FEW: Final = 50
 _LIMIT: Final = Option(
-    ("-n", "--limit"),
-    "limit",
-    f"at most N; {_FEW} unless given",
-    "N",
-    default=_FEW,
-    parse=whole(1),
-    expects="it takes a whole number from 1 up",
+    ("-n", "--limit"), "limit", f"at most N; {_FEW} unless given", default=_FEW, **counts_from(1)
 )
 
 

@@ -23,8 +23,6 @@ GROUPS: Final = ("model", "day", "notebook", "tag")
 """What ``%openrouter_stats --by`` can group by."""
 
 _LENGTHS: Final = "write a number and s, m, h, d or w: 30m, 24h, 7d"
-_WHOLE: Final = "it takes a whole number"
-_OUT: Final = "it takes a Python name, such as answer"
 
 _REQUEST_FIELDS: Final = ("temperature", "top_p", "seed", "max_tokens")
 """Fields of the request that have an option of their own."""
@@ -39,8 +37,27 @@ _OWN_PLACE: Final[Mapping[str, str]] = {
 _SHOWN_KEY: Final = r"[0-9a-fA-F]{8,64}"
 
 
+_NUMBER: Final[dict[str, Any]] = {
+    "metavar": "X",
+    "parse": v.number,
+    "expects": "it takes a number, such as 0.7",
+}
+_LENGTH: Final[dict[str, Any]] = {"metavar": "TIME", "parse": v.length_s, "expects": _LENGTHS}
+
+
 def _flag(names: tuple[str, ...], field: str, help_line: str) -> Option:
     return Option(names, field, help_line, default=False)
+
+
+def counts_from(least: int, metavar: str = "N") -> dict[str, Any]:
+    """Return what an `Option` has that takes a whole number from `least` up."""
+    expects = f"it takes a whole number from {least} up"
+    return {"metavar": metavar, "parse": v.whole(least), "expects": expects}
+
+
+def _one_of(metavar: str, *choices: str) -> dict[str, Any]:
+    expects = f"it takes {', '.join(choices[:-1])} or {choices[-1]}"
+    return {"metavar": metavar, "parse": v.choice(*choices), "expects": expects, "choices": choices}
 
 
 def _read_params(options: SimpleNamespace) -> None:
@@ -139,17 +156,10 @@ _ASK: Final = (
         "bind the answer to NAME; it is also _ and Out[n]",
         "NAME",
         parse=v.name,
-        expects=_OUT,
+        expects="it takes a Python name, such as answer",
     ),
     Option(("-s", "--system"), "system", "system prompt: a text, a file, or a variable", "TEXT|@FILE|NAME"),
-    Option(
-        ("-t", "--temperature"),
-        "temperature",
-        "0 unless set; sent explicitly",
-        "X",
-        parse=v.number,
-        expects="it takes a number, such as 0.7",
-    ),
+    Option(("-t", "--temperature"), "temperature", "0 unless set; sent explicitly", **_NUMBER),
     Option(
         ("--max-tokens",),
         "max_tokens",
@@ -158,15 +168,10 @@ _ASK: Final = (
         parse=v.token_limit,
         expects="it takes a whole number from 1 up, or none",
     ),
+    Option(("--top-p",), "top_p", "nucleus sampling, as OpenRouter has it", **_NUMBER),
     Option(
-        ("--top-p",),
-        "top_p",
-        "nucleus sampling, as OpenRouter has it",
-        "X",
-        parse=v.number,
-        expects="it takes a number, such as 0.9",
+        ("--seed",), "seed", "as OpenRouter has it", "N", parse=v.whole(), expects="it takes a whole number"
     ),
-    Option(("--seed",), "seed", "as OpenRouter has it", "N", parse=v.whole(), expects=_WHOLE),
     Option(
         ("-p", "--param"),
         "params",
@@ -181,18 +186,13 @@ _ASK: Final = (
         ("-f", "--format"),
         "format",
         "how it is shown: " + ", ".join(FORMATS),
-        "FORMAT",
-        parse=v.choice(*FORMATS),
-        expects="it takes " + ", ".join(FORMATS),
-        choices=FORMATS,
+        **_one_of("FORMAT", *FORMATS),
     ),
     Option(
         ("--sample",),
         "sample",
         "the K-th sample of this request, each cached on its own; 0 is the first",
-        "K",
-        parse=v.whole(0),
-        expects="it takes a whole number from 0 up",
+        **counts_from(0, "K"),
     ),
     Option(("--refresh",), "mode", "ask again and replace the cached answer", value="refresh"),
     Option(("--no-cache",), "mode", "neither read nor write the completion cache", value="bypass"),
@@ -211,11 +211,8 @@ _ASK: Final = (
         ("--prompt-cache",),
         "prompt_cache",
         "have the provider keep the system prompt and attachments: cheaper to read again; 5m unless set",
-        "5m|1h",
-        parse=v.choice("5m", "1h"),
-        expects="it takes 5m or 1h",
-        choices=("5m", "1h"),
         alone="5m",
+        **_one_of("5m|1h", "5m", "1h"),
     ),
     Option(
         ("--max-cost",),
@@ -271,15 +268,7 @@ STATS: Final = Command(
     "",
     ("%openrouter_stats", "%openrouter_stats --by model"),
     (
-        Option(
-            ("--by",),
-            "by",
-            "one row for each: " + ", ".join(GROUPS),
-            "GROUP",
-            parse=v.choice(*GROUPS),
-            expects="it takes " + ", ".join(GROUPS),
-            choices=GROUPS,
-        ),
+        Option(("--by",), "by", "one row for each: " + ", ".join(GROUPS), **_one_of("GROUP", *GROUPS)),
         _flag(("--session",), "session", "this kernel's session only"),
         HELP,
     ),
@@ -293,14 +282,7 @@ ENTRIES: Final = Command(
     (
         _MODEL,
         _TAG,
-        Option(
-            ("--since",),
-            "since_s",
-            "stored in the last 30m, 24h, 7d",
-            "TIME",
-            parse=v.length_s,
-            expects=_LENGTHS,
-        ),
+        Option(("--since",), "since_s", "stored in the last 30m, 24h, 7d", **_LENGTH),
         HELP,
     ),
     check=_read_entries,
@@ -320,14 +302,7 @@ PURGE: Final = Command(
         Option(("--system",), "system", "with this whole system prompt", "TEXT|@FILE|NAME"),
         _TAG,
         Option(("--prefix",), "prefix", "whose prompt begins with P", "P", parse=v.text),
-        Option(
-            ("--older",),
-            "older_s",
-            "stored longer ago than 30m, 24h, 30d",
-            "TIME",
-            parse=v.length_s,
-            expects=_LENGTHS,
-        ),
+        Option(("--older",), "older_s", "stored longer ago than 30m, 24h, 30d", **_LENGTH),
         _flag(("--expired",), "expired", "already expired"),
         Option(
             ("--to-fit",),
@@ -378,10 +353,8 @@ WARM: Final = Command(
             ("--workers",),
             "workers",
             "how many are asked at a time; 8 unless set",
-            "N",
             default=8,
-            parse=v.whole(1),
-            expects="it takes a whole number from 1 up",
+            **counts_from(1),
         ),
         _flag(("-q", "--quiet"), "quiet", "no progress bar"),
         HELP,
