@@ -146,7 +146,7 @@ def _stats(options: SimpleNamespace) -> None:
             return
         notes = stat_notes(whole, cache.ledger.distinct_asks())
         warning = cache.quota_warning()
-    print(stats_text(stats_table([stat_values(t, by) for t in sums], by, notes=notes)))
+    print(stats_text(stats_table([stat_values(t, by) for t in sums], by)._replace(notes=notes)))
     if warning:
         print(warning, file=sys.stderr)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from or_cache_magic.core.units import (
@@ -19,32 +20,35 @@ from or_cache_magic.display.escape import one_line
 from or_cache_magic.display.tables import Cell, Column, Head, Row, Table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from decimal import Decimal
 
     from or_cache_magic.core.records import EntryRow
 
 __all__ = ["ENTRY_TYPES", "entries_table", "entry_values"]
 
-ENTRY_TYPES: Final = {
-    "key": "str",
-    "created": "datetime64[ns, UTC]",
-    "model": "str",
-    "provider": "str",
-    "prompt": "str",
-    "answer": "str",
-    "prompt_tokens": "Int64",
-    "completion_tokens": "Int64",
-    "cost_usd": "float64",
-    "cost_source": "str",
-    "hits": "int64",
-    "saved_usd": "float64",
-    "last_hit": "datetime64[ns, UTC]",
-    "ttl_s": "float64",
-    "tags": "str",
-    "size_bytes": "int64",
-    "notebook": "str",
+_VALUES: Final[Mapping[str, tuple[str, Callable[[EntryRow], Any]]]] = {
+    "key": ("str", attrgetter("key")),
+    "created": ("datetime64[ns, UTC]", attrgetter("created_s")),
+    "model": ("str", attrgetter("model")),
+    "provider": ("str", attrgetter("provider")),
+    "prompt": ("str", attrgetter("prompt")),
+    "answer": ("str", attrgetter("answer")),
+    "prompt_tokens": ("Int64", attrgetter("prompt_tokens")),
+    "completion_tokens": ("Int64", attrgetter("completion_tokens")),
+    "cost_usd": ("float64", lambda row: _number(row.cost.usd)),
+    "cost_source": ("str", attrgetter("cost.source")),
+    "hits": ("int64", attrgetter("hits")),
+    "saved_usd": ("float64", lambda row: _number(row.saved_usd)),
+    "last_hit": ("datetime64[ns, UTC]", attrgetter("last_hit_s")),
+    "ttl_s": ("float64", lambda row: None if row.expires_s is None else row.expires_s - row.created_s),
+    "tags": ("str", lambda row: ", ".join(row.tags)),
+    "size_bytes": ("int64", attrgetter("size_bytes")),
+    "notebook": ("str", attrgetter("notebook")),
 }
+"""The columns, in their order: their types in a DataFrame, and their values of an entry."""
+
+ENTRY_TYPES: Final = {name: kind for name, (kind, _) in _VALUES.items()}
 """The columns, in their order, and their types in a DataFrame."""
 
 _KEY_WIDTH: Final = 10
@@ -59,58 +63,21 @@ _YEAR_9999_S: Final = 253_370_764_800
 
 def entry_values(row: EntryRow) -> dict[str, Any]:
     """Return the values of a stored answer by column."""
-    return {
-        "key": row.key,
-        "created": row.created_s,
-        "model": row.model,
-        "provider": row.provider,
-        "prompt": row.prompt,
-        "answer": row.answer,
-        "prompt_tokens": row.prompt_tokens,
-        "completion_tokens": row.completion_tokens,
-        "cost_usd": _number(row.cost.usd),
-        "cost_source": row.cost.source,
-        "hits": row.hits,
-        "saved_usd": _number(row.saved_usd),
-        "last_hit": row.last_hit_s,
-        "ttl_s": None if row.expires_s is None else row.expires_s - row.created_s,
-        "tags": ", ".join(row.tags),
-        "size_bytes": row.size_bytes,
-        "notebook": row.notebook,
-    }
+    return {name: value(row) for name, (_, value) in _VALUES.items()}
 
 
-def entries_table(
-    rows: Iterable[Row],
-    *,
-    now_s: float,
-    width: int | None = None,
-    notes: Sequence[str] = (),
-    cut_at: int = 0,
-    left_out: int = 0,
-) -> Table:
-    """Return the table of stored answers.
+def entries_table(rows: Iterable[Row], *, now_s: float, width: int | None = None) -> Table:
+    """Return the table of stored answers, with the columns that say something.
 
     Args:
         rows: The rows that are shown; see `entry_values`.
         now_s: UTC epoch seconds, for what is expired.
         width: Characters of prompt and answer that are shown; None is all that there are.
-        notes: Lines below them.
-        cut_at: Before which row others are left out.
-        left_out: How many.
     """
-    columns = _columns(now_s, width or _WHOLE)
-    table = Table(
-        heads=[head for head, _ in columns],
-        rows=[[cell(row) for _, cell in columns] for row in rows],
-        notes=notes,
-        nothing="no entries",
-        cut_at=cut_at,
-        left_out=left_out,
-        narrow=("key", "created", "model", "cost", "hits", "prompt"),
-        wide="prompt",
-    )
-    return table.pick([head.name for at, head in enumerate(table.heads) if _says_something(table, at)])
+    table = Table.of(_columns(now_s, width or _WHOLE), rows)
+    told = table.pick([head.name for at, head in enumerate(table.heads) if _says_something(table, at)])
+    narrow = ("key", "created", "model", "cost", "hits", "prompt")
+    return told._replace(nothing="no entries", narrow=narrow, wide="prompt")
 
 
 def _says_something(table: Table, at: int) -> bool:

@@ -109,22 +109,15 @@ def frame_text(frame: pd.DataFrame) -> str:
 
 
 def _show_entries(frame: pd.DataFrame) -> dict[str, str]:
-    def table(head: int, tail: int, width: int | None) -> Table:
-        rows = _rows(frame, head, tail)
-        return entries_table(
-            rows, now_s=now_s, width=width, notes=notes, cut_at=head, left_out=len(frame) - len(rows)
-        )
-
-    now_s, notes = time.time(), _entry_notes(frame)
-    whole = table(*_limits(len(frame)), pd.get_option("display.max_colwidth"))
-    newest = table(min(len(frame), _NEWEST), 0, None)
+    show, notes = partial(entries_table, now_s=time.time()), _entry_notes(frame)
+    width = pd.get_option("display.max_colwidth")
+    whole = _cut(frame, partial(show, width=width), _limits(len(frame)), notes)
+    newest = _cut(frame, show, (min(len(frame), _NEWEST), 0), notes)
     return {"text/plain": text(newest), "text/html": html(whole), "text/markdown": markdown(whole)}
 
 
 def _show_stats(frame: pd.DataFrame, by: str, notes: Sequence[str]) -> dict[str, str]:
-    head, tail = _limits(len(frame))
-    rows = _rows(frame, head, tail)
-    table = stats_table(rows, by, notes=notes, cut_at=head, left_out=len(frame) - len(rows))
+    table = _cut(frame, partial(stats_table, by=by), _limits(len(frame)), notes)
     return {"text/plain": stats_text(table), "text/html": html(table), "text/markdown": markdown(table)}
 
 
@@ -144,16 +137,21 @@ def _entry_notes(frame: pd.DataFrame) -> list[str]:
     ]
 
 
-def _rows(frame: pd.DataFrame, head: int, tail: int) -> list[dict[str, Any]]:
-    """The first and the last rows."""
-    count = len(frame)
+def _cut(
+    frame: pd.DataFrame,
+    show: Callable[[list[dict[str, Any]]], Table],
+    limits: tuple[int, int],
+    notes: Sequence[str],
+) -> Table:
+    """Return the table of so many of the first and of the last rows."""
+    (head, tail), count = limits, len(frame)
     some = frame.iloc[[*range(head), *range(count - tail, count)]].astype(object)
     rows: list[dict[str, Any]] = some.where(some.notna(), None).to_dict("records")
     for row in rows:
         for name, value in row.items():
             if isinstance(value, pd.Timestamp):
                 row[name] = value.timestamp() if value.tzinfo else f"{value:%Y-%m-%d}"
-    return rows
+    return show(rows)._replace(notes=notes, cut_at=head, left_out=count - len(rows))
 
 
 def _sum(amounts: pd.Series[float]) -> Decimal:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from or_cache_magic.core.units import (
     format_count,
@@ -17,75 +18,23 @@ from or_cache_magic.display.escape import one_line
 from or_cache_magic.display.tables import Cell, Column, Head, Row, Table, facts_text, text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable
 
     from or_cache_magic.core.records import Totals
 
 __all__ = ["STAT_TYPES", "best_hit_rate", "stat_notes", "stat_values", "stats_table", "stats_text"]
 
-STAT_TYPES: Final = {
-    "asks": "int64",
-    "calls": "int64",
-    "hits": "int64",
-    "misses": "int64",
-    "hit_rate": "float64",
-    "hit_rate_tokens": "float64",
-    "hit_rate_usd": "float64",
-    "paid_usd": "float64",
-    "saved_usd": "float64",
-    "prompt_cache_saved_usd": "float64",
-    "unpriced": "int64",
-    "prompt_tokens": "int64",
-    "completion_tokens": "int64",
-}
-"""The columns, in their order, and their types in a DataFrame."""
-
 _GROUP_WIDTH: Final = 80
 
 
-def stat_values(totals: Totals, by: str = "") -> dict[str, Any]:
-    """Return the values of the sums by column, the group's first where they are grouped."""
-    caching_usd = totals.prompt_cache_saved_usd
-    return ({by: totals.group} if by else {}) | {
-        "asks": totals.asks,
-        "calls": totals.calls,
-        "hits": totals.hits,
-        "misses": totals.misses,
-        "hit_rate": share_of(totals.hits, totals.misses),
-        "hit_rate_tokens": share_of(totals.hit_tokens, totals.bought_tokens),
-        "hit_rate_usd": share_of(totals.saved_usd, totals.paid_usd),
-        "paid_usd": float(totals.paid_usd),
-        "saved_usd": float(totals.saved_usd),
-        "prompt_cache_saved_usd": None if caching_usd is None else float(caching_usd),
-        "unpriced": totals.unpriced,
-        "prompt_tokens": totals.prompt_tokens,
-        "completion_tokens": totals.completion_tokens,
-    }
+class _Stat(NamedTuple):
+    """A column: its name and type in a DataFrame, its value of some sums, and how a cell shows that."""
 
-
-def stats_table(
-    rows: Iterable[Row], by: str = "", *, notes: Sequence[str] = (), cut_at: int = 0, left_out: int = 0
-) -> Table:
-    """Return the table of the ledger's sums.
-
-    Args:
-        rows: The rows that are shown; see `stat_values`.
-        by: The group's column; empty where they are not grouped.
-        notes: Lines below them.
-        cut_at: Before which row others are left out.
-        left_out: How many.
-    """
-    columns = (*([_group(by)] if by else []), *_COLUMNS)
-    return Table(
-        heads=[head for head, _ in columns],
-        rows=[[cell(row) for _, cell in columns] for row in rows],
-        notes=notes,
-        nothing="nothing asked yet",
-        cut_at=cut_at,
-        left_out=left_out,
-        narrow=(by, "asks", "hits", "hit rate", "paid", "saved"),
-        wide=by,
-    )
+    name: str
+    type: str
+    value: Callable[[Totals], Any]
+    head: Head
+    cell: Callable[[Row], Cell]
 
 
 def stats_text(table: Table) -> str:
@@ -100,49 +49,86 @@ def _group(by: str) -> Column:
     return Head(by, by, left=True), lambda row: Cell(one_line(row[by] or "-", _GROUP_WIDTH), row[by])
 
 
-def _count(column: str, name: str, meaning: str) -> Column:
-    return Head(name, f"{column}: {meaning}"), lambda row: Cell(f"{row[column]:,}")
+def _count(column: str, name: str, meaning: str) -> _Stat:
+    head = Head(name, f"{column}: {meaning}")
+    return _Stat(column, "int64", attrgetter(column), head, lambda row: Cell(f"{row[column]:,}"))
 
 
-def _rate(column: str, name: str, meaning: str) -> Column:
+def _rate(column: str, name: str, meaning: str, served: str, bought: str) -> _Stat:
+    def value(totals: Totals) -> float | None:
+        return share_of(getattr(totals, served), getattr(totals, bought))
+
     def cell(row: Row) -> Cell:
         # Unpriced asks are asks, and have tokens.
         about = bool(row["unpriced"]) and column == "hit_rate_usd"
         return Cell(format_share(row[column], about=about), format_exact(row[column]))
 
-    return Head(name, f"{column}: {meaning}"), cell
+    return _Stat(column, "float64", value, Head(name, f"{column}: {meaning}"), cell)
 
 
-def _sum(column: str, name: str, meaning: str) -> Column:
-    return Head(name, f"{column}: {meaning}"), lambda row: Cell(
-        format_dollars(row[column], unpriced=row["unpriced"]), format_exact(row[column])
-    )
+def _sum(column: str, name: str, meaning: str, *, is_bound: bool = True) -> _Stat:
+    def value(totals: Totals) -> float | None:
+        usd = getattr(totals, column)
+        return None if usd is None else float(usd)
+
+    def cell(row: Row) -> Cell:
+        shown = format_dollars(row[column], unpriced=row["unpriced"] if is_bound else 0)
+        return Cell(shown, format_exact(row[column]))
+
+    return _Stat(column, "float64", value, Head(name, f"{column}: {meaning}"), cell)
 
 
-_COLUMNS: Final[tuple[Column, ...]] = (
+_COLUMNS: Final = (
     _count("asks", "asks", "asks of every kind, failed ones too"),
     _count("calls", "calls", "asks that made a call"),
     _count("hits", "hits", "asks served from the completion cache that avoided a call"),
     _count("misses", "misses", "asks that found nothing to serve and were answered upstream"),
-    _rate("hit_rate", "hit rate", "of requests: hits / (hits + misses)"),
-    _rate("hit_rate_tokens", "of tokens", "tokens of hits / (tokens of hits + tokens bought)"),
-    _rate("hit_rate_usd", "of dollars", "saved / (saved + paid)"),
+    _rate("hit_rate", "hit rate", "of requests: hits / (hits + misses)", "hits", "misses"),
+    _rate(
+        "hit_rate_tokens",
+        "of tokens",
+        "tokens of hits / (tokens of hits + tokens bought)",
+        "hit_tokens",
+        "bought_tokens",
+    ),
+    _rate("hit_rate_usd", "of dollars", "saved / (saved + paid)", "saved_usd", "paid_usd"),
     _sum("paid_usd", "paid", "what the calls cost"),
     _sum("saved_usd", "saved", "what the hits cost when they were bought"),
-    (
-        Head(
-            "prompt caching",
-            "prompt_cache_saved_usd: what the providers' prompt caching took off the calls",
-        ),
-        # What isn't known of it may be a loss: it is no lower bound.
-        lambda row: Cell(
-            format_dollars(row["prompt_cache_saved_usd"]), format_exact(row["prompt_cache_saved_usd"])
-        ),
+    _sum(
+        "prompt_cache_saved_usd",
+        "prompt caching",
+        "what the providers' prompt caching took off the calls",
+        is_bound=False,  # what isn't known of it may be a loss
     ),
     _count("unpriced", "unpriced", "asks whose price isn't known"),
     _count("prompt_tokens", "tokens in", "tokens of prompts, sent or served"),
     _count("completion_tokens", "tokens out", "tokens of answers, received or served"),
 )
+
+STAT_TYPES: Final = {column.name: column.type for column in _COLUMNS}
+"""The columns, in their order, and their types in a DataFrame."""
+
+
+def stat_values(totals: Totals, by: str = "") -> dict[str, Any]:
+    """Return the values of the sums by column, the group's first where they are grouped."""
+    return ({by: totals.group} if by else {}) | {column.name: column.value(totals) for column in _COLUMNS}
+
+
+def stats_table(rows: Iterable[Row], by: str = "") -> Table:
+    """Return the table of the ledger's sums.
+
+    Args:
+        rows: The rows that are shown; see `stat_values`.
+        by: The group's column; empty where they are not grouped.
+    """
+    columns: list[Column] = [(column.head, column.cell) for column in _COLUMNS]
+    if by:
+        columns.insert(0, _group(by))
+    table = Table.of(columns, rows)
+    return table._replace(
+        nothing="nothing asked yet", narrow=(by, "asks", "hits", "hit rate", "paid", "saved"), wide=by
+    )
+
 
 _RATES: Final = (
     "Hit rates: of requests, hits / (hits + misses);"

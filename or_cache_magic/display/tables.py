@@ -84,6 +84,11 @@ class Table(NamedTuple):
     narrow: Sequence[str] = ()
     wide: str = ""
 
+    @classmethod
+    def of(cls, columns: Sequence[Column], rows: Iterable[Row]) -> Table:
+        """Return the table of these columns and rows."""
+        return cls([head for head, _ in columns], [[cell(row) for _, cell in columns] for row in rows])
+
     def pick(self, names: Container[str]) -> Table:
         """Return the table with the columns of these names alone."""
         picked = [at for at, head in enumerate(self.heads) if head.name in names]

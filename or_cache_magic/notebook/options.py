@@ -141,7 +141,7 @@ def _read_config(command: Command, options: SimpleNamespace) -> None:
     options.changes = changes
 
 
-_ASK: Final = (
+_LISTED: Final = (
     Option(
         ("-m", "--model"),
         "model",
@@ -149,14 +149,6 @@ _ASK: Final = (
         "MODEL",
         parse=v.text,
         models=True,
-    ),
-    Option(
-        ("-o", "--out"),
-        "out",
-        "bind the answer to NAME; it is also _ and Out[n]",
-        "NAME",
-        parse=v.name,
-        expects="it takes a Python name, such as answer",
     ),
     Option(("-s", "--system"), "system", "system prompt: a text, a file, or a variable", "TEXT|@FILE|NAME"),
     Option(("-t", "--temperature"), "temperature", "0 unless set; sent explicitly", **_NUMBER),
@@ -183,20 +175,12 @@ _ASK: Final = (
         repeatable=True,
     ),
     Option(
-        ("-f", "--format"),
-        "format",
-        "how it is shown: " + ", ".join(FORMATS),
-        **_one_of("FORMAT", *FORMATS),
-    ),
-    Option(
         ("--sample",),
         "sample",
         "the K-th sample of this request, each cached on its own; 0 is the first",
         **counts_from(0, "K"),
     ),
     Option(("--refresh",), "mode", "ask again and replace the cached answer", value="refresh"),
-    Option(("--no-cache",), "mode", "neither read nor write the completion cache", value="bypass"),
-    Option(("--offline",), "mode", "serve cached answers only; send nothing", value="offline"),
     Option(
         ("--ttl",),
         "ttl_s",
@@ -222,6 +206,27 @@ _ASK: Final = (
         parse=parse_usd,
         expects="write US dollars, such as 0.05",
     ),
+)
+"""The options of an ask that a whole list of prompts may have too."""
+
+_ASK: Final = (
+    *_LISTED,
+    Option(
+        ("-o", "--out"),
+        "out",
+        "bind the answer to NAME; it is also _ and Out[n]",
+        "NAME",
+        parse=v.name,
+        expects="it takes a Python name, such as answer",
+    ),
+    Option(
+        ("-f", "--format"),
+        "format",
+        "how it is shown: " + ", ".join(FORMATS),
+        **_one_of("FORMAT", *FORMATS),
+    ),
+    Option(("--no-cache",), "mode", "neither read nor write the completion cache", value="bypass"),
+    Option(("--offline",), "mode", "serve cached answers only; send nothing", value="offline"),
     _flag(("--dry-run",), "dry_run", "say hit or miss and what it may cost; send nothing"),
     _flag(("--raw",), "raw", "send the prompt as it is: no {{ name }} is filled in"),
     _flag(("--no-stream",), "no_stream", "wait for the whole answer"),
@@ -321,23 +326,6 @@ PURGE: Final = Command(
     unharmed="nothing was removed",
 )
 
-_OF_A_LIST: Final = (
-    "--model",
-    "--system",
-    "--temperature",
-    "--max-tokens",
-    "--top-p",
-    "--seed",
-    "--param",
-    "--sample",
-    "--refresh",
-    "--ttl",
-    "--tag",
-    "--prompt-cache",
-    "--max-cost",
-)
-"""The options of an ask that a whole list of prompts may have."""
-
 WARM: Final = Command(
     "openrouter_warm",
     "Fill the cache from a list of prompts: a variable, or a .txt, .jsonl or .csv file. What it has is free.",
@@ -348,7 +336,7 @@ WARM: Final = Command(
         "frame = %openrouter_warm requests.jsonl",
     ),
     (
-        *(option for option in _ASK if option.names[-1] in _OF_A_LIST),
+        *_LISTED,
         Option(
             ("--workers",),
             "workers",

@@ -107,7 +107,8 @@ def _groups(groups: Breakdown) -> Table:
 def _entries(shown: Snapshot) -> Table:
     rows = [entry_values(row) for row in shown.rows[:_ROWS]]
     more = shown.matching - len(rows)
-    return entries_table(rows, now_s=shown.now_s, width=_PROMPT_WIDTH, cut_at=len(rows), left_out=more)
+    table = entries_table(rows, now_s=shown.now_s, width=_PROMPT_WIDTH)
+    return table._replace(cut_at=len(rows), left_out=more)
 
 
 class Still:
