@@ -197,18 +197,15 @@ def open_cache(directory: str | os.PathLike[str]) -> CompletionCache:
     return CompletionCache(directory)
 
 
+_LAZY = {"Completion": ".cache.completion", "CompletionCache": ".cache.cache"}
+
+
 def __getattr__(name: str) -> Any:
-    if name == "Completion":
-        from or_cache_magic.cache.completion import Completion
+    from importlib import import_module
 
-        return Completion
-    if name == "CompletionCache":
-        from or_cache_magic.cache.cache import CompletionCache
-
-        return CompletionCache
+    if name in _LAZY:
+        return getattr(import_module(_LAZY[name], __name__), name)
     if name == "errors":
-        from importlib import import_module
-
         return import_module(".errors", __name__)
     if name == "__version__":
         from importlib.metadata import version

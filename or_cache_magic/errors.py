@@ -111,16 +111,7 @@ class MissingKeyError(OrCacheError):
 
 
 class BudgetError(OrCacheError):
-    """The call may cost more than a limit leaves, or nobody can tell what it costs. Nothing was sent.
-
-    Args:
-        message: Which limit, and what the call may cost.
-        hint: How to ask all the same.
-        limit_usd: The limit.
-        spent_usd: The most that was spent of it already; None when the ledger can't be read.
-        low_usd: The least that the call would cost; None is unknown.
-        high_usd: The most; None is unknown.
-    """
+    """The call may cost more than a limit leaves, or nobody can tell what it costs. Nothing was sent."""
 
     def __init__(
         self,
@@ -144,13 +135,7 @@ class BudgetError(OrCacheError):
 
 
 class CacheMissError(OrCacheError):
-    """Only stored answers may be served, and this one is not stored.
-
-    Args:
-        message: What was looked for, and where.
-        hint: How to get it.
-        key: The 64 hex digits that were looked for.
-    """
+    """Only stored answers may be served, and this one is not stored."""
 
     def __init__(self, message: str, hint: str = "", *, key: str = "") -> None:
         super().__init__(message, hint)

@@ -230,21 +230,15 @@ def _whole(value: Any) -> int:
     return number
 
 
+_TRUE: Final = ("true", "on", "yes", "1")
+_FALSE: Final = ("false", "off", "no", "0")
+
+
 def _flag(value: Any) -> bool:
-    known = {
-        "true": True,
-        "on": True,
-        "yes": True,
-        "1": True,
-        "false": False,
-        "off": False,
-        "no": False,
-        "0": False,
-    }
-    found = value if isinstance(value, bool) else known.get(str(value).strip().lower())
-    if found is None:
+    word = str(value).strip().lower()
+    if word not in (*_TRUE, *_FALSE):
         raise ValueError("takes true or false")
-    return found
+    return word in _TRUE
 
 
 def _one_of(choices: tuple[str, ...]) -> Callable[[Any], str]:
@@ -273,8 +267,6 @@ def _size(value: Any) -> int:
 
 
 def _url(value: Any) -> str:
-    from urllib.parse import urlsplit
-
     url = _text(value).strip().rstrip("/")
     parts = urlsplit(url)  # raises ValueError too
     if parts.scheme not in ("https", "http") or not parts.hostname or parts.port == 0:
@@ -382,11 +374,7 @@ def find_pyproject(folder: Path) -> Path | None:
 
 
 class Project:
-    """The settings of the project that a folder is in, read again when its file changes.
-
-    Args:
-        folder: Where the search for a ``pyproject.toml`` begins.
-    """
+    """The settings of the project that a folder is in, read again when its file changes."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

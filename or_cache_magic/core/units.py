@@ -138,9 +138,7 @@ _HIGHEST_COUNT: Final = 10**12
 def read_number(value: Any, *, signed: bool = False) -> Decimal | None:
     """Return a number of foreign JSON, given as one or as text; None if it is none, or too long to be one.
 
-    Args:
-        value: Anything.
-        signed: Whether it may be below 0.
+    One below 0 is a number only if ``signed``.
 
     >>> read_number("1.50"), read_number(-2), read_number(-2, signed=True), read_number(float("nan"))
     (Decimal('1.50'), None, Decimal('-2'), None)
@@ -261,7 +259,7 @@ _TTL: Final = r"([0-9]+(?:\.[0-9]+)?)([smhdw])"
 _MINUTE_S: Final = 60
 _HOUR_S: Final = 60 * _MINUTE_S
 _DAY_S: Final = 24 * _HOUR_S
-_YEAR_D: Final = 365
+_YEAR_S: Final = 365 * _DAY_S
 _LENGTHS: Final = ((_DAY_S, "d"), (_HOUR_S, "h"), (_MINUTE_S, "min"))
 
 
@@ -300,14 +298,16 @@ def format_length(length_s: float | None) -> str:
 
 def format_age(age_s: float) -> str:
     """Return how long ago something was: ``just now``, ``5 min ago``, ``3 h ago``, ``2 d ago``."""
-    if age_s < _MINUTE_S:
-        return "just now"
-    if age_s < _HOUR_S:
-        return f"{int(age_s // _MINUTE_S)} min ago"
-    if age_s < _DAY_S:
-        return f"{int(age_s // _HOUR_S)} h ago"
-    days = int(age_s // _DAY_S)
-    return f"{days} d ago" if days < 2 * _YEAR_D else f"{days // _YEAR_D} y ago"
+    if age_s >= 2 * _YEAR_S:
+        return f"{int(age_s // _YEAR_S)} y ago"
+    whole = _whole_units(age_s)
+    return f"{whole} ago" if whole else "just now"
+
+
+def _whole_units(length_s: float) -> str:
+    """Return a length of time in the largest unit that it reaches, rounded down; empty below a minute."""
+    fitting = (f"{int(length_s // unit_s)} {name}" for unit_s, name in _LENGTHS if length_s >= unit_s)
+    return next(fitting, "")
 
 
 def format_duration(elapsed_s: float) -> str:
@@ -327,10 +327,7 @@ def format_remaining(expires_s: float | None, now_s: float) -> str:
     left_s = expires_s - now_s
     if left_s <= 0:
         return "expired"
-    for unit_s, name in _LENGTHS:
-        if left_s >= unit_s:
-            return f"{int(left_s // unit_s)} {name} left"
-    return "< 1 min left"
+    return f"{_whole_units(left_s) or '< 1 min'} left"
 
 
 def format_time(at_s: float, now_s: float) -> str:

@@ -13,9 +13,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from or_cache_magic.core.callbacks import Callbacks
+from or_cache_magic.core.chat import as_mapping
 from or_cache_magic.core.records import FREE, UNKNOWN_COST, Cost, Request
 from or_cache_magic.core.units import ZERO_USD, decimal_usd, format_usd, read_number
-from or_cache_magic.errors import BudgetError, StoreError
+from or_cache_magic.errors import BudgetError, OrCacheError, StoreError, UpstreamError
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from or_cache_magic.money.estimate import Estimate
     from or_cache_magic.storage.totals import Spent
 
-__all__ = ["BudgetGuard", "BudgetTracker", "KeyLimits", "Limit", "read_key_limits"]
+__all__ = ["BudgetGuard", "BudgetTracker", "KeyLimits", "Limit", "cost_of_error", "read_key_limits"]
 
 
 class KeyLimits(NamedTuple):
@@ -48,7 +49,7 @@ class KeyLimits(NamedTuple):
 
 def read_key_limits(reply: Any) -> KeyLimits | None:
     """Return the limits in a reply of ``GET /key``; None when it has none."""
-    data = reply.get("data") if isinstance(reply, Mapping) else None
+    data = as_mapping(reply).get("data")
     if not isinstance(data, Mapping):
         return None
     resets = data.get("limit_reset")
@@ -107,13 +108,7 @@ class BudgetTracker:
 
 
 class Limit(NamedTuple):
-    """The most that may be spent on one purpose.
-
-    Attributes:
-        name: What set it, as the error names it: ``--max-cost``, ``this session's max_cost_usd``.
-        usd: The most.
-        tracker: What was spent on it.
-    """
+    """The most that may be spent on one purpose; its name is what set it, as errors say it."""
 
     name: str
     usd: Decimal
@@ -145,7 +140,7 @@ class BudgetGuard:
 
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: object) -> None:
         if exc is not None:
-            self.paid = _cost_of_error(exc)
+            self.paid = cost_of_error(exc)
         with _lock:
             for limit in self._limits:
                 limit.tracker.settle(id(self), self.paid)
@@ -212,10 +207,8 @@ def _check(limit: Limit, estimate: Estimate) -> None:
     )
 
 
-def _cost_of_error(exc: BaseException) -> Cost:
+def cost_of_error(exc: BaseException) -> Cost:
     """Return what an ask cost that ended in an error."""
-    from or_cache_magic.errors import OrCacheError, UpstreamError
-
     if isinstance(exc, UpstreamError):
         return UNKNOWN_COST if exc.cost_usd is None else Cost(exc.cost_usd, "reported")
     # Every other error of ours comes before anything is sent; an interrupt may come after.

@@ -12,21 +12,22 @@ import os
 import threading
 import time
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
-from or_cache_magic.core.chat import asked_models
+from or_cache_magic.core.chat import as_mapping, asked_models
 from or_cache_magic.core.records import UNKNOWN_COST, Cost
+from or_cache_magic.core.tokens import request_tokens
 from or_cache_magic.errors import OrCacheError, StoreError, UpstreamError
+from or_cache_magic.money.call_cost import CompletedCall, prompt_cache_saved, tokens_cost
+from or_cache_magic.money.estimate import Estimate, estimate, hides, writes_for_1h
 from or_cache_magic.money.listings import (
     Endpoint,
     ModelListing,
     ModelPricing,
     Name,
-    endpoints_path,
-    model_path,
     read_endpoints,
     read_model,
     trimmed,
@@ -36,8 +37,6 @@ if TYPE_CHECKING:
     from decimal import Decimal
 
     from or_cache_magic.core.records import Answer, Request
-    from or_cache_magic.money.call_cost import CompletedCall
-    from or_cache_magic.money.estimate import Estimate
     from or_cache_magic.storage.database import Database
 
 __all__ = ["FRESH_S", "Page", "Pages", "PriceCatalog"]
@@ -78,13 +77,7 @@ class Page:
 
 
 class Pages:
-    """Pages by base URL and path. Thread-safe; two threads fetch once.
-
-    Args:
-        database: Keeps them. While there is no file, or it can't be written, they are only in memory.
-        fetch: Fetches JSON: `Gateway.fetch`. Called without a transaction being open.
-        clock: Gives UTC epoch seconds.
-    """
+    """Pages by base URL and path; made as `PriceCatalog`. Thread-safe; two threads fetch once."""
 
     def __init__(self, database: Database, fetch: Callable[..., Any], clock: Callable[[], float]) -> None:
         self._database = database
@@ -110,11 +103,7 @@ class Pages:
     def get(self, base_url: str, path: str, fresh_s: float, *, may_fetch: bool) -> Page | None:
         """Return what is listed at a path: from memory, the file or the network; an old one rather than none.
 
-        Args:
-            base_url: By whom.
-            path: Where.
-            fresh_s: How old it may be before it is fetched again, in seconds.
-            may_fetch: Whether the network may be asked.
+        Fetched again is what is older than ``fresh_s``, if the network may be asked.
         """
         place = (base_url, path)
         page = self._pages.get(place)
@@ -162,8 +151,7 @@ class Pages:
 
     def _ask(self, base_url: str, path: str) -> Any:
         """Return the ``data`` of a reply; raises `OrCacheError` when there is none."""
-        reply = self._fetch(path, base_url=base_url, params={}, needs_key=False)
-        data = reply.get("data") if isinstance(reply, Mapping) else None
+        data = as_mapping(self._fetch(path, base_url=base_url, params={}, needs_key=False)).get("data")
         if not data:
             raise UpstreamError(f"{base_url}{path} has nothing that is understood here")
         return data
@@ -234,7 +222,7 @@ class PriceCatalog:
         name = Name.of(model)
         if not name.is_id:
             return ModelPricing(model, why_not=f"{model[:60]!r} is no model's id")
-        path = model_path(name.base)
+        path = f"/model/{name.base}"  # resolves aliases and canonical slugs
         entry = self._pages.get(base_url, path, fresh_s, may_fetch=may_fetch)
         listing = entry.listing if entry is not None else None
         variant = name.base.partition(":")[2]
@@ -245,7 +233,8 @@ class PriceCatalog:
             why = "is not listed" if entry is not None else self._pages.why_none(base_url, path)
             return ModelPricing(model, why_not=f"{model} {why}")
         listing_s = entry.fetched_s if entry is not None and listing is not None else None
-        path = endpoints_path((listing.alias_target or listing.id) if listing is not None else name.base)
+        offered = (listing.alias_target or listing.id) if listing is not None else name.base
+        path = f"/models/{offered}/endpoints"
         page = self._pages.get(base_url, path, fresh_s, may_fetch=may_fetch)
         if page is None:
             why = f"{model} {self._pages.why_none(base_url, path)}"
@@ -259,9 +248,6 @@ class PriceCatalog:
 
     def estimate(self, request: Request, at_s: float, *, may_fetch: bool = True) -> Estimate:
         """Return what a call may cost if sent at this time (UTC epoch seconds); see `money.estimate`."""
-        from or_cache_magic.core.tokens import request_tokens
-        from or_cache_magic.money.estimate import estimate, hides
-
         tokens = request_tokens(request.body)
         pricings = []
         for model in asked_models(request.body):
@@ -279,8 +265,6 @@ class PriceCatalog:
             answer: What came back; only its model, provider and usage are looked at.
             at_s: When the call ended, UTC epoch seconds.
         """
-        from or_cache_magic.money.call_cost import tokens_cost
-
         call = self._completed(request, answer, at_s)
         cost_usd = None if call is None else tokens_cost(call)
         return UNKNOWN_COST if cost_usd is None else Cost(cost_usd, "estimated")
@@ -290,16 +274,11 @@ class PriceCatalog:
 
         None where the lists that are known leave a doubt; the arguments are those of `tokens_cost`.
         """
-        from or_cache_magic.money.call_cost import prompt_cache_saved
-
         call = self._completed(request, answer, at_s)
         return None if call is None else prompt_cache_saved(call, answer.prompt_cost_usd)
 
     def _completed(self, request: Request, answer: Answer, at_s: float) -> CompletedCall | None:
         """Return a call as if it had named only the model that served it; None when that one is not known."""
-        from or_cache_magic.money.call_cost import CompletedCall
-        from or_cache_magic.money.estimate import writes_for_1h
-
         names = asked_models(request.body)
         if answer.usage is None:
             return None

@@ -9,7 +9,7 @@ from decimal import Decimal
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from or_cache_magic.money.budget import BudgetGuard, BudgetTracker, Limit
+from or_cache_magic.money.budget import BudgetGuard, BudgetTracker, Limit, read_key_limits
 
 if TYPE_CHECKING:
     from or_cache_magic.core.records import Answer, Outcome, Request
@@ -69,8 +69,10 @@ class CostControl:
         self._prices: PriceCatalog | None = None
         self._reconciler: Reconciler | None = None
         self._round: threading.Thread | None = None
-        self._session = BudgetTracker(self._spent_in_session)
-        self._day = BudgetTracker(self._spent_today)
+        #: What this session has spent.
+        self.session = BudgetTracker(self._spent_in_session)
+        #: What was spent in this cache since midnight, local time, by all its sessions.
+        self.day = BudgetTracker(self._spent_today)
 
     @property
     def prices(self) -> PriceCatalog:
@@ -83,32 +85,21 @@ class CostControl:
             return self._prices
 
     def estimate(self, request: Request, settings: Settings | None = None) -> Estimate:
-        """Return the least and the most that a call can cost; looks up prices unless the mode is offline.
-
-        Args:
-            request: What would be asked.
-            settings: In force; None resolves them.
-        """
+        """Return the least and the most that a call can cost; looks up prices unless the mode is offline."""
         may_fetch = (settings or self._settings()).mode != "offline"
         return self.prices.estimate(request, self._clock(), may_fetch=may_fetch)
 
     def guard(
         self, settings: Settings, max_cost_usd: Decimal | None, more: Sequence[Limit] = ()
     ) -> BudgetGuard:
-        """Return what guards the budgets of an ask.
-
-        Args:
-            settings: In force.
-            max_cost_usd: The most that this ask may cost; None is no limit of its own.
-            more: Limits that it shares with others.
-        """
+        """Return what guards the budgets of an ask: its own, those of the settings, and those it shares."""
         limits = list(more)
         if max_cost_usd is not None:
             limits.append(Limit("--max-cost", max_cost_usd, BudgetTracker()))
         if settings.max_cost_usd is not None:
-            limits.append(Limit("this session's max_cost_usd", settings.max_cost_usd, self._session))
+            limits.append(Limit("this session's max_cost_usd", settings.max_cost_usd, self.session))
         if settings.max_cost_per_day_usd is not None:
-            limits.append(Limit("a day's max_cost_per_day_usd", settings.max_cost_per_day_usd, self._day))
+            limits.append(Limit("a day's max_cost_per_day_usd", settings.max_cost_per_day_usd, self.day))
         return BudgetGuard(limits, partial(self.estimate, settings=settings))
 
     def prompt_cache_saved(self, request: Request, answer: Answer) -> Decimal | None:
@@ -123,11 +114,7 @@ class CostControl:
     ) -> Reconciliation | None:
         """Ask OpenRouter for costs that replies did not have; None if nothing is due, or offline.
 
-        Never raises: what can't be had now is asked again later.
-
-        Args:
-            patience_s: For how long it may ask.
-            settings: In force; None resolves them.
+        Never raises: what can't be had in so many seconds is asked again later.
         """
         settings = settings or self._settings()
         if settings.mode == "offline":
@@ -139,12 +126,7 @@ class CostControl:
         return reconciler.reconcile(limit=_MOST_GENERATIONS, budget_s=patience_s)
 
     def after_call(self, ask: Ask, outcome: Outcome | None) -> None:
-        """Reconcile what is due, and fetch prices without which a reply's cost is not known; never blocks.
-
-        Args:
-            ask: What was asked.
-            outcome: Its outcome; None is a failure.
-        """
+        """Reconcile what is due, and fetch prices without which a reply's cost is not known; never blocks."""
         if ask.settings.mode == "offline" or (self._round is not None and self._round.is_alive()):
             return
         # A call is priced by the list of its day, so that is fetched now, not when all else has failed. By it
@@ -170,18 +152,8 @@ class CostControl:
         """
         if self._settings().mode == "offline":
             return None
-        from or_cache_magic.money.budget import read_key_limits
-
         reply = self._fetch("/key", base_url=self._settings().base_url, timeout_s=_KEY_TIMEOUT_S)
         return read_key_limits(reply)
-
-    def session_at_most(self) -> Decimal:
-        """Return the most that this session has spent, with what calls of unknown cost may have cost."""
-        return self._session.at_most()
-
-    def day_at_most(self) -> Decimal:
-        """Return the most that was spent in this cache since midnight, local time, by all its sessions."""
-        return self._day.at_most()
 
     def close(self) -> None:
         """Wait, not long, for a round that is under way."""
@@ -192,14 +164,14 @@ class CostControl:
         prices = self.prices
         with self._lock:
             if self._reconciler is None or self._reconciler.base_url != settings.base_url:
-                from or_cache_magic.money.reconciliation import Reconciler, cost_by_tokens
+                from or_cache_magic.money.reconciliation import Reconciler
 
                 self._reconciler = Reconciler(
                     self._database,
                     self._store,
+                    prices,
                     self._fetch,
                     base_url=settings.base_url,
-                    cost_by_tokens=cost_by_tokens(self._store, prices),
                     clock=self._clock,
                 )
             return self._reconciler

@@ -207,17 +207,22 @@ def _endpoint_span(endpoint: Endpoint, pricing: ModelPricing, terms: _Terms) -> 
     lowest, highest = endpoint.price.between(tokens.low, tokens.high, terms.at_s, until_s)
     longest = _longest(endpoint, pricing, terms)
     caches = terms.marked or endpoint.implicit_caching is not False
-    unknown = _used_keys(caches=caches) & highest.unknown
+    cached: tuple[str, ...] = ()
+    if caches:
+        cached = ("input_cache_read", "input_cache_write", "input_cache_write_1h")
+    unknown = highest.unknown & {"prompt", "completion", "request", "internal_reasoning", *cached}
     if unknown:
         return _Span(None, None, longest, _why_no_price(pricing.model, endpoint.price, unknown))
-    low_usd = tokens.low * _cheapest_input(lowest, caches=caches) + (lowest.request or ZERO_USD)
+    low_usd = tokens.low * min(_listed(lowest, "prompt", *cached[:1])) + (lowest.request or ZERO_USD)
     if tokens.high is None:
         return _Span(low_usd, None, longest, "images, files and sound can't be counted beforehand")
     if longest is None:
         return _Span(low_usd, None, None, "nothing limits the length of the answer")
     answer = (highest.completion or ZERO_USD) + (highest.internal_reasoning or ZERO_USD)
-    writes = terms.marked or (caches and not endpoint.tag.startswith(_FREE_AUTOMATIC_WRITES))
-    prompt_usd = tokens.high * _dearest_input(highest, reads=caches, writes=writes, for_1h=terms.for_1h)
+    if not terms.marked and endpoint.tag.startswith(_FREE_AUTOMATIC_WRITES):
+        cached = cached[:1]
+    # Some providers charge more for what their prompt caching writes.
+    prompt_usd = tokens.high * max(_listed(highest, "prompt", *cached[: 3 if terms.for_1h else 2]))
     return _Span(low_usd, prompt_usd + longest * answer + (highest.request or ZERO_USD), longest)
 
 
@@ -233,27 +238,8 @@ def _longest(endpoint: Endpoint, pricing: ModelPricing, terms: _Terms) -> int | 
     return min(limits) * terms.copies if limits else None
 
 
-def _used_keys(*, caches: bool) -> frozenset[str]:
-    """Return the prices that a range is made of."""
-    always = frozenset(("prompt", "completion", "request", "internal_reasoning"))
-    cached = ("input_cache_read", "input_cache_write", "input_cache_write_1h")
-    return always.union(cached) if caches else always
-
-
-def _cheapest_input(price: Price, *, caches: bool) -> Decimal:
-    rates = [price.prompt, price.input_cache_read if caches else None]
-    return min(usd for usd in rates if usd is not None)
-
-
-def _dearest_input(price: Price, *, reads: bool, writes: bool, for_1h: bool) -> Decimal:
-    """Return a token's highest price: some providers charge more for what their prompt caching writes."""
-    rates = [
-        price.prompt,
-        price.input_cache_read if reads else None,
-        price.input_cache_write if writes else None,
-        price.input_cache_write_1h if writes and for_1h else None,
-    ]
-    return max(usd for usd in rates if usd is not None)
+def _listed(price: Price, *keys: str) -> list[Decimal]:
+    return [usd for key in keys if (usd := getattr(price, key)) is not None]
 
 
 def _why_no_price(model: str, price: Price, unknown: frozenset[str]) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any, Final, NamedTuple
 
+from or_cache_magic.core.chat import as_list
 from or_cache_magic.core.units import read_count
 from or_cache_magic.money.price import KEYS, Price, read_price
 
@@ -19,8 +20,6 @@ __all__ = [
     "ModelListing",
     "ModelPricing",
     "Name",
-    "endpoints_path",
-    "model_path",
     "read_endpoints",
     "read_model",
     "trimmed",
@@ -28,8 +27,6 @@ __all__ = [
 
 _LONGEST_TEXT: Final = 500
 _MOST_ITEMS: Final = 200
-
-_PRICING_FIELDS: Final = (*KEYS, "discount")
 
 _MODEL_SHAPE: Final[Mapping[str, Any]] = {
     "id": str,
@@ -140,16 +137,6 @@ class Name(NamedTuple):
         return _ID.fullmatch(self.base) is not None
 
 
-def model_path(model_id: str) -> str:
-    """Return where OpenRouter lists one model; it resolves aliases and canonical slugs."""
-    return f"/model/{model_id}"
-
-
-def endpoints_path(model_id: str) -> str:
-    """Return where OpenRouter lists a model's endpoints."""
-    return f"/models/{model_id}/endpoints"
-
-
 def trimmed(data: Any) -> dict[str, Any]:
     """Return of the ``data`` of a reply what is read here, as JSON with prices as texts, to be kept.
 
@@ -202,8 +189,7 @@ def _endpoint(item: Mapping[str, Any], listed_s: float | None) -> Endpoint:
 
 
 def _endpoints(data: Mapping[str, Any]) -> list[dict[str, Any]]:
-    listed = data.get("endpoints")
-    items = listed if isinstance(listed, (list, tuple)) else ()
+    items = as_list(data.get("endpoints"))
     return [_cut(item, _ENDPOINT_SHAPE) for item in items if isinstance(item, Mapping)]
 
 
@@ -220,8 +206,7 @@ def _value(value: Any, kind: Any) -> Any:
     if kind is dict:
         return _pricing(value)
     if kind is list:
-        texts = value[:_MOST_ITEMS] if isinstance(value, (list, tuple)) else ()
-        return [text for text in texts if _value(text, str)] or None
+        return [text for text in as_list(value)[:_MOST_ITEMS] if _value(text, str)] or None
     if kind is int:
         return read_count(value)
     if kind is str:
@@ -235,11 +220,8 @@ def _pricing(value: Any) -> dict[str, Any] | None:
     """Return a ``pricing`` object with its prices as texts, and its overrides with all their fields."""
     if not isinstance(value, Mapping):
         return None
-    kept: dict[str, Any] = {
-        name: _text(value[name]) for name in _PRICING_FIELDS if value.get(name) is not None
-    }
-    overrides = value.get("overrides")
-    if isinstance(overrides, (list, tuple)) and overrides:
+    kept: dict[str, Any] = {n: _text(value[n]) for n in (*KEYS, "discount") if value.get(n) is not None}
+    if overrides := as_list(value.get("overrides")):
         kept["overrides"] = [
             # A condition that is not known here must be seen to be there.
             {str(name)[:_LONGEST_TEXT]: _text(one) for name, one in entry.items() if one is not None}

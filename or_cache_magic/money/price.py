@@ -14,6 +14,7 @@ from decimal import Decimal
 from itertools import product
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from or_cache_magic.core.chat import as_list
 from or_cache_magic.core.units import ZERO_USD, read_count, read_number
 
 if TYPE_CHECKING:
@@ -206,17 +207,17 @@ def read_price(pricing: Any, listed_s: float | None = None) -> Price:
     """
     if not isinstance(pricing, Mapping):
         return Price(unknown=frozenset(("prompt", "completion")))
-    rates: dict[str, Any] = _rates(pricing)
-    unknown = {key for key, usd in rates.items() if usd is None}
-    unknown |= {"prompt", "completion"} - rates.keys()
+    usual: dict[str, Any] = _rates(pricing)
+    unknown = {key for key, usd in usual.items() if usd is None}
+    unknown |= {"prompt", "completion"} - usual.keys()
     discount = read_number(pricing.get("discount") or 0)
-    listed = pricing.get("overrides")
-    listed = listed if isinstance(listed, (list, tuple)) else ()
+    listed = as_list(pricing.get("overrides"))
     if discount is None or discount > 1 or len(listed) > _MOST_OVERRIDES:
         return Price(unknown=frozenset(KEYS))
-    overrides = tuple(_overrides(listed))
+    entries = [(entry, _rates(entry)) for entry in listed if isinstance(entry, Mapping)]
+    overrides = tuple(_override(entry, rates) for entry, rates in entries if rates)
     return Price(
-        **rates, discount=discount, unknown=frozenset(unknown), overrides=overrides, listed_s=listed_s
+        **usual, discount=discount, unknown=frozenset(unknown), overrides=overrides, listed_s=listed_s
     )
 
 
@@ -224,12 +225,6 @@ def _rates(pricing: Mapping[str, Any]) -> dict[str, Decimal | None]:
     """Return the prices of an object, by key; None is unknown."""
     listed = {key: read_number(pricing[key]) for key in KEYS if pricing.get(key) is not None}
     return {key: None if usd is None or usd > _HIGHEST_USD else usd for key, usd in listed.items()}
-
-
-def _overrides(listed: Iterable[Any]) -> Iterator[Override]:
-    for entry in listed:
-        if isinstance(entry, Mapping) and (rates := _rates(entry)):
-            yield _override(entry, rates)
 
 
 def _override(entry: Mapping[str, Any], rates: Mapping[str, Decimal | None]) -> Override:
@@ -253,5 +248,5 @@ def _minute(value: Any) -> int | None:
 
 
 def _weekdays(value: Any) -> frozenset[int] | None:
-    names = [str(name).lower() for name in value] if isinstance(value, (list, tuple)) else []
+    names = [str(name).lower() for name in as_list(value)]
     return frozenset(map(_DAYS.index, names)) if names and set(names) <= set(_DAYS) else None

@@ -10,8 +10,9 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
+from or_cache_magic.core.chat import as_mapping
 from or_cache_magic.core.records import Cost, LedgerRow, Request
 from or_cache_magic.core.units import ZERO_USD, read_number
 from or_cache_magic.errors import OrCacheError, StoreError, UpstreamError
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from or_cache_magic.storage.database import Database
     from or_cache_magic.storage.entries import DiskStore
 
-__all__ = ["NOTHING_RECONCILED", "Reconciler", "Reconciliation", "cost_by_tokens"]
+__all__ = ["Reconciler", "Reconciliation"]
 
 _LONGEST_FETCH_S: Final = 10.0
 _MOST_USD: Final = 1_000_000
@@ -44,64 +45,18 @@ _State = Literal["reconciled", "waiting", "given up"]
 
 
 class Reconciliation(NamedTuple):
-    """The result of a round, in generations.
-
-    Attributes:
-        reconciled: Those whose cost is known now.
-        waiting: Those that will be asked for later.
-        given_up: Those whose cost stays unknown.
-    """
+    """How many generations' cost is known after a round, will be asked for later, and stays unknown."""
 
     reconciled: int = 0
     waiting: int = 0
     given_up: int = 0
 
 
-NOTHING_RECONCILED: Final = Reconciliation()
-
-
 class GenerationCost(NamedTuple):
-    """What ``GET /generation`` says.
-
-    Attributes:
-        cost: What the generation cost.
-        discount_usd: What prompt caching took off, negative where it cost more; None is unknown.
-    """
+    """What ``GET /generation`` says: the cost, and what prompt caching took off it; None is unknown."""
 
     cost: Cost
     discount_usd: Decimal | None
-
-
-class Fetch(Protocol):
-    """`Gateway.fetch`."""
-
-    def __call__(self, path: str, *, base_url: str, params: Mapping[str, str], timeout_s: float) -> Any:
-        """The JSON at a path; raises `UpstreamError`, or `MissingKeyError`."""
-
-
-class EntryKeeper(Protocol):
-    """The store, as far as it is needed here."""
-
-    def settle(self, digest: str, generation_id: str, cost: Cost) -> bool:
-        """Give the answer that this generation made its cost, in the open transaction."""
-
-
-def cost_by_tokens(store: DiskStore, prices: PriceCatalog) -> Callable[[LedgerRow], Decimal | None]:
-    """Return a function, for `Reconciler`, from a call to its cost by the tokens of its kept answer.
-
-    It returns None where there is any doubt.
-    """
-
-    def cost_of(row: LedgerRow) -> Decimal | None:
-        # How long what was written to a prompt cache lives there has its price, and isn't stored.
-        if row.cache_write_tokens:
-            return None
-        for answer, body in _answers(store, row.key):
-            if answer.generation_id == row.generation_id and body is not None:
-                return prices.tokens_cost(Request(body, base_url=row.base_url), answer, row.at_s).usd
-        return None
-
-    return cost_of
 
 
 class Reconciler:
@@ -110,28 +65,28 @@ class Reconciler:
     Args:
         database: Where ledger and entries are.
         store: Has the entries' costs.
-        fetch: Asks OpenRouter. Not called, and nothing imported, before something is due.
+        prices: Tell what a call cost by its tokens where `/generation` never does.
+        fetch: `Gateway.fetch`. Not called, and nothing imported, before something is due.
         base_url: The API to ask, the only one that is ever sent the key. Costs of other APIs wait.
-        cost_by_tokens: Gives what a call cost by its tokens where the price list leaves no doubt; else None.
         clock: Gives UTC epoch seconds.
     """
 
     def __init__(
         self,
         database: Database,
-        store: EntryKeeper,
-        fetch: Fetch,
+        store: DiskStore,
+        prices: PriceCatalog,
+        fetch: Callable[..., Any],
         *,
         base_url: str,
-        cost_by_tokens: Callable[[LedgerRow], Decimal | None] = lambda _row: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._database = database
         self._store = store
+        self._prices = prices
         self._fetch = fetch
         #: The API to ask.
         self.base_url = base_url
-        self._cost_by_tokens = cost_by_tokens
         self._clock = clock
         self._one_round = threading.Lock()
         self._quiet_until_s = 0.0
@@ -156,11 +111,11 @@ class Reconciler:
         """
         ends_s = time.monotonic() + budget_s
         if not self.is_due() or not self._one_round.acquire(timeout=max(0.0, budget_s)):
-            return NOTHING_RECONCILED
+            return Reconciliation()
         try:
             return self._round(self._settlements(), limit, ends_s)
         except StoreError:
-            return NOTHING_RECONCILED
+            return Reconciliation()
         finally:
             self._one_round.release()
 
@@ -194,7 +149,7 @@ class Reconciler:
         # The next try is put off before this one is made: where that can't be written, nothing is asked.
         if not settlements.claim(generation_id, self._clock()):
             return "waiting"
-        found = self._ask(settlements.base_url, generation_id, min(left_s, _LONGEST_FETCH_S))
+        found = self._ask(generation_id, min(left_s, _LONGEST_FETCH_S))
         with self._database.transaction():
             if found is None:
                 if not settlements.miss(generation_id):
@@ -208,26 +163,34 @@ class Reconciler:
                 self._store.settle(digest, generation_id, found.cost)
         return "reconciled"
 
-    def _ask(self, base_url: str, generation_id: str, timeout_s: float) -> GenerationCost | None:
+    def _cost_by_tokens(self, row: LedgerRow) -> Decimal | None:
+        """Return what a call cost by the tokens of its kept answer; None where there is any doubt."""
+        # How long what was written to a prompt cache lives there has its price, and isn't stored.
+        if row.cache_write_tokens:
+            return None
+        for answer, body in _answers(self._store, row.key):
+            if answer.generation_id == row.generation_id and body is not None:
+                return self._prices.tokens_cost(Request(body, base_url=row.base_url), answer, row.at_s).usd
+        return None
+
+    def _ask(self, generation_id: str, timeout_s: float) -> GenerationCost | None:
         """Return what a generation cost; None is unknown (yet). Raises `OrCacheError` without an answer."""
         try:
-            data = self._generation(base_url, generation_id, timeout_s)
+            data = self._generation(generation_id, timeout_s)
             source_id = data.get("response_cache_source_id")
             if isinstance(source_id, str) and source_id not in ("", generation_id):
                 # It was served from OpenRouter's response cache: that was free, and its value is the other's.
-                data = self._generation(base_url, source_id, timeout_s)
+                data = self._generation(source_id, timeout_s)
         except UpstreamError as exc:
             if exc.status is None or exc.status in _UNRELATED or exc.status >= _SERVER_FAILED:
                 raise
             return None
         return _generation_cost(data)
 
-    def _generation(self, base_url: str, generation_id: str, timeout_s: float) -> Mapping[str, Any]:
-        reply = self._fetch(
-            "/generation", base_url=base_url, params={"id": generation_id}, timeout_s=timeout_s
-        )
-        data = reply.get("data") if isinstance(reply, Mapping) else None
-        return data if isinstance(data, Mapping) else {}
+    def _generation(self, generation_id: str, timeout_s: float) -> Mapping[str, Any]:
+        params = {"id": generation_id}
+        reply = self._fetch("/generation", base_url=self.base_url, params=params, timeout_s=timeout_s)
+        return as_mapping(as_mapping(reply).get("data"))
 
 
 def _answers(store: DiskStore, digest: str) -> list[tuple[Answer, Mapping[str, Any] | None]]:

@@ -258,8 +258,8 @@ def _saved(t: Totals) -> str:
 
 def _spent(cache: CompletionCache, settings: Settings) -> str:
     """Say what the budgets count, and what they allow."""
-    session = _of(cache.money.session_at_most(), settings.max_cost_usd)
-    day = _of(cache.money.day_at_most(), settings.max_cost_per_day_usd)
+    session = _of(cache.money.session.at_most(), settings.max_cost_usd)
+    day = _of(cache.money.day.at_most(), settings.max_cost_per_day_usd)
     return f"{session} this session · {day} today"
 
 

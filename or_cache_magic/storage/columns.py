@@ -20,19 +20,11 @@ if TYPE_CHECKING:
     from or_cache_magic.core.records import Request
 
 __all__ = [
-    "ANY",
-    "BYTES",
-    "COUNT",
-    "INTEGER",
-    "LABEL",
-    "MAYBE_TIME",
-    "REAL",
     "REQUEST_COLUMNS",
-    "TEXT",
-    "TIME",
     "HitCount",
     "add_hits",
     "check_row",
+    "column_types",
     "from_pico",
     "join_tags",
     "request_columns",
@@ -146,20 +138,28 @@ def from_pico(pico: int | None) -> Decimal | None:
     return Decimal(pico).scaleb(-_PICO_DIGITS, _EXACT).normalize(_EXACT) if part else Decimal(whole)
 
 
-_NONE: Final = type(None)
-
-ANY: Final[frozenset[type]] = frozenset({str, bytes, int, float, _NONE})
-TEXT: Final[frozenset[type]] = frozenset({str})
-BYTES: Final[frozenset[type]] = frozenset({bytes})
-LABEL: Final[frozenset[type]] = frozenset({str, _NONE})
-INTEGER: Final[frozenset[type]] = frozenset({int})
-COUNT: Final[frozenset[type]] = frozenset({int, _NONE})
-REAL: Final[frozenset[type]] = frozenset({float})
-TIME: Final[frozenset[type]] = frozenset({float})
-MAYBE_TIME: Final[frozenset[type]] = frozenset({float, _NONE})
+_TYPES: Final[Mapping[str, set[type]]] = {
+    "str": {str},
+    "bytes": {bytes},
+    "int": {int},
+    "float": {float},
+    "any": {str, bytes, int, float},
+}
 
 _LATEST_S: Final = 9e9
 """In the year 2255, about as far as tables count (64 bits of nanoseconds)."""
+
+
+def column_types(names: str) -> tuple[frozenset[type], ...]:
+    """Return the types that a row's columns may have, for `check_row`.
+
+    Args:
+        names: A name for each column, with ``?`` behind it where the column may be NULL: ``"int str?"``.
+    """
+    return tuple(
+        frozenset(_TYPES[name.removesuffix("?")] | ({type(None)} if name.endswith("?") else set()))
+        for name in names.split()
+    )
 
 
 def check_row(what: str, allowed: Sequence[frozenset[type]], columns: Sequence[Any], *times_s: Any) -> None:
@@ -167,7 +167,7 @@ def check_row(what: str, allowed: Sequence[frozenset[type]], columns: Sequence[A
 
     Args:
         what: What the row is, for the message (``"an entry"``).
-        allowed: A set of types for each column.
+        allowed: The `column_types`.
         columns: The row.
         *times_s: Those of the columns that tell when something was; they must be times.
 

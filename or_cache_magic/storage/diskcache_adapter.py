@@ -8,6 +8,7 @@ bytes, inline, or they are refused.
 from __future__ import annotations
 
 import os
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from diskcache import Cache, Disk
@@ -18,7 +19,7 @@ from or_cache_magic.storage.schema import COUNTERS, SETTINGS
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
 
 
@@ -89,8 +90,11 @@ class StrictCache(Cache):  # type: ignore[misc]
         # diskcache's own retries for 60 s; the connection's busy timeout is the only wait here.
         return self._connection.execute
 
-    def _transact(self, retry: bool = False, filename: object = None) -> Any:  # noqa: ARG002
-        return _Transaction(self._transaction())
+    @contextmanager
+    def _transact(self, retry: bool = False, filename: object = None) -> Iterator[tuple[Any, Any]]:  # noqa: ARG002
+        with self._transaction() as connection:
+            # What diskcache then calls with the file of a row that it removed: no row of ours has one.
+            yield connection.execute, lambda _filename: None
 
     def transact(self, retry: bool = False) -> Any:  # noqa: ARG002
         """Return a transaction of ours, reentrant in a thread."""
@@ -112,23 +116,6 @@ class StrictCache(Cache):  # type: ignore[misc]
 
     def close(self) -> None:
         """Nothing: the connection belongs to the `Database`."""
-
-
-class _Transaction:
-    """What diskcache expects of ``_transact``: (execute, note a file to remove)."""
-
-    def __init__(self, transaction: AbstractContextManager[sqlite3.Connection]) -> None:
-        self._transaction = transaction
-
-    def __enter__(self) -> tuple[Any, Callable[[object], None]]:
-        return self._transaction.__enter__().execute, _forget
-
-    def __exit__(self, *exc_info: object) -> bool | None:
-        return self._transaction.__exit__(*exc_info)  # type: ignore[arg-type]
-
-
-def _forget(_filename: object) -> None:
-    """No row of ours has a file."""
 
 
 def _refused(what: str) -> UnsafeStoreError:

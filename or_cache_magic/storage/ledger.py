@@ -200,7 +200,7 @@ class Ledger:
         self.flush()
         wanted = Wanted(session, since_s)
         found = self._database.select(
-            f"{SELECT_ROWS} {wanted.where} ORDER BY at DESC, l.id DESC LIMIT ?",
+            f"{SELECT_ROWS} {wanted.where()} ORDER BY at DESC, l.id DESC LIMIT ?",
             (*wanted.parameters, -1 if limit is None else limit),
         )
         return [row_from(columns) for columns in found]
@@ -275,7 +275,7 @@ class Ledger:
         """
         wanted = Wanted(session)
         # A set of Python's is twice as fast as SQL's DISTINCT, and takes what is not written yet as well.
-        sql = f"SELECT key FROM or_ledger {wanted.where_also(_COUNTED)}"  # noqa: S608
+        sql = f"SELECT key FROM or_ledger {wanted.where(_COUNTED)}"  # noqa: S608
         with self._moving:
             self._flush()
             found = self._database.select(sql, wanted.parameters)

@@ -6,27 +6,12 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from or_cache_magic.core.records import OPENROUTER_URL, UNKNOWN_COST, Cost, LedgerRow
-from or_cache_magic.storage.columns import (
-    BYTES,
-    COUNT,
-    INTEGER,
-    LABEL,
-    REAL,
-    TEXT,
-    TIME,
-    check_row,
-    from_pico,
-    join_tags,
-    split_tags,
-    to_pico,
-)
+from or_cache_magic.storage.columns import check_row, column_types, from_pico, join_tags, split_tags, to_pico
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Iterable, Sequence
-    from decimal import Decimal
 
-    from or_cache_magic.core.records import Cost, LedgerRow
     from or_cache_magic.storage.database import Database
 
 __all__ = [
@@ -58,38 +43,27 @@ FROM or_ledger l LEFT JOIN or_settlement s ON s.id = l.id
 """  # noqa: S608
 """What `row_from` reads; the conditions are the caller's."""
 
-_TYPES: Final = (
-    *(TIME, TEXT, TEXT, BYTES, TEXT, TEXT, INTEGER, COUNT, TEXT, COUNT, COUNT),
-    *(COUNT, COUNT, COUNT, REAL, LABEL, LABEL),
-    *(COUNT, LABEL, COUNT, LABEL, COUNT),
+_TYPES: Final = column_types(
+    "float str str bytes str str int int? str int?"
+    " int? int? int? int? float str? str? int? str? int? str? int?"
 )
 _FIRST_TRY_AFTER_S: Final = 1.0
 """``GET /generation`` may not know a call for a second or more after it ended."""
 
 
 class Wanted(NamedTuple):
-    """Which rows: every condition that is set must hold.
-
-    Attributes:
-        session: Those of this session.
-        since_s: Those at or after this time.
-    """
+    """Which rows: those of a session, those at or after a time, or both; None is no condition."""
 
     session: str | None = None
     since_s: float | None = None
-
-    @property
-    def where(self) -> str:
-        """The WHERE of a SELECT with these `parameters`; empty when all rows are wanted."""
-        return self.where_also()
 
     @property
     def parameters(self) -> tuple[Any, ...]:
         """What the ``?`` of `where` stand for."""
         return tuple(value for value in self if value is not None)
 
-    def where_also(self, *others: str) -> str:
-        """Return the same with other conditions."""
+    def where(self, *others: str) -> str:
+        """Return the WHERE of a SELECT with `parameters`, and other conditions; empty for all rows."""
         session = [] if self.session is None else ["session = ?"]
         since = [] if self.since_s is None else ["at >= ?"]
         conditions = [*session, *since, *others]
@@ -224,17 +198,13 @@ _CALL: Final = f"""
 {SELECT_ROWS} WHERE s.generation_id = ? AND s.base_url IS ? AND l.paid IS NULL ORDER BY l.id LIMIT 1
 """
 
-_WAITING_TYPES: Final = (TEXT, REAL)
-_SETTLED_TYPES: Final = (INTEGER, COUNT, COUNT, BYTES, COUNT, COUNT, COUNT)
+_WAITING_TYPES: Final = column_types("str float")
+_SETTLED_TYPES: Final = column_types("int int? int? bytes int? int? int?")
+_TRIES_TYPES: Final = column_types("int?")
 
 
 class Waiting(NamedTuple):
-    """A generation that is to be asked for.
-
-    Attributes:
-        generation_id: ``gen-…``.
-        next_s: When, at the earliest.
-    """
+    """A generation that is to be asked for, and when at the earliest."""
 
     generation_id: str
     next_s: float
@@ -244,25 +214,15 @@ class Settlements:
     """The unsettled rows of a `Database`, of one API. Thread-safe; idempotent across kernels.
 
     A ``cache.db`` may come from a stranger, and the key goes to whoever is asked: hence one base URL, the
-    caller's, and never the file's.
-
-    Args:
-        database: Where the ledger is.
-        base_url: Whose generations.
+    caller's, and never the file's. Every method may raise `StoreError`.
     """
 
     def __init__(self, database: Database, base_url: str) -> None:
-        #: Whose generations.
-        self.base_url = base_url
         self._database = database
         self._url = base_url_column(base_url)
 
     def waiting(self) -> list[Waiting]:
-        """Return the generations that are to be asked for, the first one first.
-
-        Raises:
-            StoreError: The ledger can't be read.
-        """
+        """Return the generations that are to be asked for, the first one first."""
         found = self._database.select(_WAITING, (self._url,))
         for columns in found:
             check_row("a settlement", _WAITING_TYPES, columns)
@@ -273,9 +233,6 @@ class Settlements:
 
         Written before anything is asked: no other kernel asks too, and where nothing can be written nothing
         is asked at all.
-
-        Raises:
-            StoreError: It could not be written.
         """
         with self._database.transaction() as connection:
             tries = self._tries(connection, generation_id)
@@ -284,11 +241,7 @@ class Settlements:
             return claimed.rowcount > 0
 
     def miss(self, generation_id: str) -> bool:
-        """Count a try that told nothing; return whether it was the last, and the generation is given up.
-
-        Raises:
-            StoreError: It could not be written.
-        """
+        """Count a try that told nothing; return whether it was the last, and the generation is given up."""
         with self._database.transaction() as connection:
             tries = self._tries(connection, generation_id) + 1
             is_last = tries >= LAST_TRY
@@ -298,16 +251,8 @@ class Settlements:
     def settle(self, generation_id: str, cost: Cost, discount_usd: Decimal | None) -> Sequence[str]:
         """Write what a generation cost where that was unknown, in this thread's transaction if one is open.
 
-        Args:
-            generation_id: Which.
-            cost: What it came to.
-            discount_usd: What prompt caching took off; None is unknown.
-
         Returns:
             The keys of the asks whose cost or value it was.
-
-        Raises:
-            StoreError: It could not be written.
         """
         pico, told = to_pico(cost.usd), to_pico(discount_usd)
         keys: dict[str, None] = {}
@@ -326,15 +271,11 @@ class Settlements:
         return list(keys)
 
     def call(self, generation_id: str) -> LedgerRow | None:
-        """Return the call that made a generation; None when it is not in the ledger, or its cost is known.
-
-        Raises:
-            StoreError: The ledger can't be read.
-        """
+        """Return the call that made a generation; None when it is not in the ledger, or its cost is known."""
         found: list[Any] = self._database.select(_CALL, (generation_id, self._url))
         return row_from(found[0]) if found else None
 
     def _tries(self, connection: sqlite3.Connection, generation_id: str) -> int:
         row = connection.execute(_TRIES, (generation_id, self._url)).fetchone()
-        check_row("a settlement", (COUNT,), row)
+        check_row("a settlement", _TRIES_TYPES, row)
         return min(row[0] or 0, LAST_TRY)

@@ -8,20 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from or_cache_magic.core.records import Cost, EntryFilter, EntryRow
 from or_cache_magic.errors import OptionError, StoreCorruptError
 from or_cache_magic.storage.codec import read_head
-from or_cache_magic.storage.columns import (
-    ANY,
-    COUNT,
-    INTEGER,
-    LABEL,
-    MAYBE_TIME,
-    TEXT,
-    TIME,
-    check_row,
-    from_pico,
-    split_tags,
-    system_id,
-    tag_mark,
-)
+from or_cache_magic.storage.columns import check_row, column_types, from_pico, split_tags, system_id, tag_mark
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -144,7 +131,7 @@ ORDERS: Final[Mapping[str, str]] = {
 }
 """What `EntryIndex.find` can order by."""
 
-IDS: Final = "SELECT e.id FROM or_entry e {where} ORDER BY {order} {way}, e.id {way} LIMIT ? OFFSET ?"
+_IDS: Final = "SELECT e.id FROM or_entry e {where} ORDER BY {order} {way}, e.id {way} LIMIT ? OFFSET ?"
 _ROWS: Final = """
 SELECT e.id, c.key, c.tag, c.value, r.body, e.created, e.provider, e.prompt_tokens, e.completion_tokens,
     e.cost, e.cost_source, e.hits, e.saved, e.last_hit, e.expires, e.tags, e.size, e.notebook
@@ -152,19 +139,13 @@ FROM or_entry e JOIN Cache c ON c.rowid = e.id LEFT JOIN or_request r ON r.id = 
 WHERE e.id IN ({marks})
 """
 
-_COLUMNS: Final = (
-    *(INTEGER, TEXT, TEXT, ANY, ANY, TIME, LABEL, COUNT, COUNT, COUNT),
-    *(TEXT, INTEGER, INTEGER, MAYBE_TIME, MAYBE_TIME, LABEL, INTEGER, LABEL),
+_COLUMNS: Final = column_types(
+    "int str str any? any? float str? int? int? int? str int int float? float? str? int str?"
 )
 
 
-def rows_sql(count: int) -> str:
-    """Return a SELECT of so many entries by their ids; each row begins with its id."""
-    return _ROWS.format(marks=",".join("?" * count))
-
-
-def entry_row(columns: Sequence[Any]) -> EntryRow | None:
-    """Return the entry of a row of `rows_sql`, its texts cut for a listing; None if it is damaged."""
+def _entry_row(columns: Sequence[Any]) -> EntryRow | None:
+    """Return the entry of a row of `_ROWS`, its texts cut for a listing; None if it is damaged."""
     _, key, model, value, body, created_s, provider, prompt_tokens, completion_tokens, cost, *rest = columns
     cost_source, hits, saved, last_hit_s, expires_s, tags, size_bytes, notebook = rest
     try:
@@ -213,14 +194,7 @@ _ROWS_AT_ONCE = 500  # SQLite before 3.32 takes 999 parameters
 
 
 class EntryTotals(NamedTuple):
-    """What entries come to.
-
-    Attributes:
-        entries: How many they are.
-        cost_usd: The sum of the costs that are known.
-        unpriced: How many have an unknown cost.
-        size_bytes: Their size as stored.
-    """
+    """What entries come to: how many, the costs that are known, how many are not, and the size as stored."""
 
     entries: int
     cost_usd: Decimal
@@ -229,11 +203,7 @@ class EntryTotals(NamedTuple):
 
 
 class EntryIndex:
-    """What is in a `Database`. Thread-safe. Every method may raise `StoreError`.
-
-    Args:
-        database: Where the entries are.
-    """
+    """What is in a `Database`. Thread-safe. Every method may raise `StoreError`."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -252,7 +222,9 @@ class EntryIndex:
         Raises:
             OptionError: An unknown order, or a key prefix that is none.
         """
-        return self.rows(self._ids(wanted, order, descending, -1 if limit is None else limit, offset))
+        return self.rows(
+            self.matching(wanted, order=order, descending=descending, limit=limit, offset=offset)
+        )
 
     def matching(
         self,
@@ -260,8 +232,10 @@ class EntryIndex:
         *,
         order: str = "created",
         descending: bool = True,
+        limit: int | None = None,
+        offset: int = 0,
     ) -> list[int]:
-        """Return the row ids of all entries that match, in order: a list to count and to page in, read once.
+        """Return the row ids of the entries that match, in order: a list to count and to page in, read once.
 
         `rows` lists a part of it. An id is good for a listing, not to remember an entry by: that of a
         removed entry may be given to a new one. Its key is never another's.
@@ -269,30 +243,28 @@ class EntryIndex:
         Raises:
             OptionError: As `find`.
         """
-        return self._ids(wanted, order, descending, -1, 0)
+        if order not in ORDERS:
+            raise OptionError(f"Entries can't be ordered by {order!r}.", f"Choose from: {', '.join(ORDERS)}.")
+        where, parameters = filter_sql(wanted)
+        sql = _IDS.format(where=where, order=ORDERS[order], way="DESC" if descending else "ASC")
+        found = self._database.select(sql, [*parameters, -1 if limit is None else limit, offset])
+        return [row_id for (row_id,) in found]
 
     def rows(self, ids: Sequence[int]) -> list[EntryRow]:
         """Return the entries of these row ids, in their order, without those that are gone or damaged."""
         found = {}
         for start in range(0, len(ids), _ROWS_AT_ONCE):
             some = ids[start : start + _ROWS_AT_ONCE]
-            for columns in self._database.select(rows_sql(len(some)), some):
-                found[columns[0]] = entry_row(columns)
+            for columns in self._database.select(_ROWS.format(marks=",".join("?" * len(some))), some):
+                found[columns[0]] = _entry_row(columns)
         # One that is damaged must not hide the others.
         return [row for row in map(found.get, ids) if row is not None]
-
-    def _ids(self, wanted: EntryFilter, order: str, descending: bool, limit: int, offset: int) -> list[int]:
-        if order not in ORDERS:
-            raise OptionError(f"Entries can't be ordered by {order!r}.", f"Choose from: {', '.join(ORDERS)}.")
-        where, parameters = filter_sql(wanted)
-        sql = IDS.format(where=where, order=ORDERS[order], way="DESC" if descending else "ASC")
-        return [row_id for (row_id,) in self._database.select(sql, [*parameters, limit, offset])]
 
     def count(self, wanted: EntryFilter = EntryFilter()) -> tuple[int, Decimal, int]:  # noqa: B008 - frozen
         """Return how many entries match, the sum of their known costs in USD, and how many are unknown."""
         return self.totals(wanted)[:3]
 
-    def totals(self, wanted: EntryFilter) -> EntryTotals:
+    def totals(self, wanted: EntryFilter = EntryFilter()) -> EntryTotals:  # noqa: B008 - frozen
         """Return the totals of the entries that match."""
         where, parameters = filter_sql(wanted)
         rows = self._database.select(_COUNT.format(where=where), parameters)

@@ -8,24 +8,13 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, get_args
 
 from or_cache_magic.core.records import MADE_CALL, AskKind, LedgerRow, Totals
 from or_cache_magic.errors import OptionError
-from or_cache_magic.storage.columns import (
-    COUNT,
-    INTEGER,
-    LABEL,
-    TEXT,
-    check_row,
-    from_pico,
-    join_tags,
-    split_tags,
-    to_pico,
-)
+from or_cache_magic.storage.columns import check_row, column_types, from_pico, join_tags, split_tags, to_pico
 from or_cache_magic.storage.ledger_rows import discount_of, uses_prompt_cache
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
     from decimal import Decimal
 
-    from or_cache_magic.core.records import LedgerRow
     from or_cache_magic.storage.database import Database
     from or_cache_magic.storage.ledger_rows import Wanted
 
@@ -37,6 +26,10 @@ SELECT sum(paid), count(*) - count(paid) FROM or_ledger {calls}
 UNION ALL
 SELECT sum(cost), -count(cost) FROM or_settlement s JOIN or_ledger l ON l.id = s.id {settled}
 """
+_SPENT_TYPES: Final = column_types("int? int")
+_INTEGER: Final = column_types("int")
+_TEXT: Final = column_types("str")
+_LABEL: Final = column_types("str?")
 
 
 class Spent(NamedTuple):
@@ -60,11 +53,9 @@ def spent(database: Database, wanted: Wanted, waiting: Iterable[LedgerRow]) -> S
         StoreError: The ledger can't be read.
     """
     usd = unknown = 0
-    sql = _SPENT.format(
-        calls=wanted.where_also(_CALLS), settled=wanted.where_also(f"{_CALLS} AND paid IS NULL")
-    )
+    sql = _SPENT.format(calls=wanted.where(_CALLS), settled=wanted.where(f"{_CALLS} AND paid IS NULL"))
     for pico, calls in database.select(sql, wanted.parameters * 2):
-        check_row("a sum of the ledger", (COUNT, INTEGER), (pico, calls))
+        check_row("a sum of the ledger", _SPENT_TYPES, (pico, calls))
         usd += pico or 0
         unknown += calls
     for row in waiting:
@@ -114,19 +105,19 @@ def _day(row: LedgerRow) -> str:
 
 def _hour(quarter: Any) -> tuple[tuple[float, str]]:
     """Return the hour of a quarter: when it began and its name; that which summer's end repeats is two."""
-    check_row("a row of the ledger", (INTEGER,), (quarter,))
+    check_row("a row of the ledger", _INTEGER, (quarter,))
     local = time.localtime(quarter * _QUARTER_S)
     starts_s = float(quarter * _QUARTER_S - 60 * local.tm_min - local.tm_sec)
     return ((starts_s, time.strftime("%Y-%m-%d %H:%M", time.localtime(starts_s))),)
 
 
 def _text(value: Any) -> tuple[str]:
-    check_row("a row of the ledger", (TEXT,), (value,))
+    check_row("a row of the ledger", _TEXT, (value,))
     return (value,)
 
 
 def _tags(value: Any) -> tuple[str, ...]:
-    check_row("a row of the ledger", (LABEL,), (value,))
+    check_row("a row of the ledger", _LABEL, (value,))
     return split_tags(value) or ("",)
 
 
@@ -207,7 +198,7 @@ class Amounts(NamedTuple):
     discounted: int = 0
 
 
-_TYPES: Final = (INTEGER,) * len(Amounts._fields)
+_TYPES: Final = _INTEGER * len(Amounts._fields)
 _NO_KIND: Final[list[int]] = []
 
 
@@ -215,7 +206,7 @@ def select_sums(database: Database, grouping: Grouping, wanted: Wanted) -> list[
     """Return rows of a group's value, a kind and `Amounts`, of one moment."""
     # By time the table is nearly in order already: sorting it costs less then than reading the index saves.
     ledger = "or_ledger NOT INDEXED" if grouping.by_time else "or_ledger"
-    sql = _SUMS.format(group=grouping.sql, ledger=ledger, where=wanted.where, source=_SOURCE)
+    sql = _SUMS.format(group=grouping.sql, ledger=ledger, where=wanted.where(), source=_SOURCE)
     return database.select(sql, wanted.parameters * 2)
 
 
@@ -233,7 +224,7 @@ class Sums:
         """
         sums = self._of_kind.get(kind, _NO_KIND)
         if sums is _NO_KIND:
-            check_row("a row of the ledger", (INTEGER,), (None,))
+            check_row("a row of the ledger", _INTEGER, (None,))
         for place, amount in enumerate(amounts):
             if amount is not None:
                 sums[place] += amount

@@ -96,12 +96,7 @@ def stored_request(digest: str, blob: object, columns: Sequence[Any]) -> Request
 
 
 class _Table:
-    """A table that is being re-keyed.
-
-    Args:
-        select: Selects the next rows: id, key, the two blobs and the request's columns.
-        write: Writes a row under its new key.
-    """
+    """A table that is being re-keyed: what selects its next rows, and what writes one under its new key."""
 
     def __init__(self, select: str, write: Callable[[sqlite3.Connection, int, _Rekeyed], None]) -> None:
         self.changed = self.lost = 0

@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from or_cache_magic.cache.request import Usd, parse_limit
 from or_cache_magic.core.callbacks import Callbacks, Cancel
 from or_cache_magic.core.policy import why_no_lookup
-from or_cache_magic.core.records import FREE, MADE_CALL, UNKNOWN_COST, AskKind, Cost, Request
+from or_cache_magic.core.records import MADE_CALL, AskKind, Cost, Request
 from or_cache_magic.core.units import ZERO_USD, format_count, format_sum
 from or_cache_magic.errors import OptionError, OrCacheError, RequestError, UpstreamError
+from or_cache_magic.money.budget import BudgetTracker, Limit, cost_of_error
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from or_cache_magic.cache.cache import CompletionCache
-    from or_cache_magic.money.budget import Limit
 
 __all__ = ["COLUMNS", "Prompt", "Row", "read_prompts", "warm"]
 
@@ -194,7 +194,8 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:59]}…"  # noqa: PLR2004 - what fits in a message
 
 
-COLUMNS: Final = ("key", "kind", "cost_usd", "error")
+_TYPES: Final = {"key": "str", "kind": "str", "cost_usd": "float64", "error": "str"}
+COLUMNS: Final = tuple(_TYPES)
 """The columns of what `orc.warm` answers with."""
 
 _REFUSES_ALL: Final = frozenset({401, 402})
@@ -268,14 +269,7 @@ def warm(
 
 
 class _Batch:
-    """The asks of one list. Thread-safe.
-
-    Args:
-        cache: What is filled.
-        asked: The arguments of `CompletionCache.ask` that all prompts share.
-        limit_usd: The most that the list may cost; None is no limit.
-        before_send: See `warm`.
-    """
+    """The asks of one list; made of the arguments of `warm`. Thread-safe."""
 
     def __init__(
         self,
@@ -288,8 +282,6 @@ class _Batch:
         self._options, self._params = _options_and_params(asked)
         self._limits: list[Limit] = []
         if limit_usd is not None:
-            from or_cache_magic.money.budget import BudgetTracker, Limit
-
             self._limits.append(Limit("this list's max_cost_usd", limit_usd, BudgetTracker()))
         self._before_send = before_send
         self._cancel = Cancel()
@@ -325,12 +317,9 @@ class _Batch:
                 raise OptionError(f"its answer would not be stored: {barred} (nothing was sent)")
             outcome = self._cache.run(ask, self._callbacks, limits=self._limits)
         except OrCacheError as exc:
-            cost = FREE
-            if isinstance(exc, UpstreamError):
-                if exc.status in _REFUSES_ALL:
-                    self._refusal = self._refusal or exc
-                cost = UNKNOWN_COST if exc.cost_usd is None else Cost(exc.cost_usd, "reported")
-            return Row(ask.key.digest if ask else "", "failed", cost, str(exc.args[0]))
+            if isinstance(exc, UpstreamError) and exc.status in _REFUSES_ALL:
+                self._refusal = self._refusal or exc
+            return Row(ask.key.digest if ask else "", "failed", cost_of_error(exc), str(exc.args[0]))
         error = f"not stored: {outcome.not_stored}" if outcome.not_stored else ""
         return Row(outcome.key.digest, outcome.kind, outcome.answer.cost, error)
 
@@ -393,6 +382,5 @@ def _frame(rows: Sequence[Row], index: Any) -> pd.DataFrame:
     import pandas as pd
 
     values = [(row.key, row.kind, row.cost.usd, row.error) for row in rows]
-    types = {"key": "str", "kind": "str", "cost_usd": "float64", "error": "str"}
-    frame: pd.DataFrame = pd.DataFrame(values, index=index, columns=list(COLUMNS)).astype(types)
+    frame: pd.DataFrame = pd.DataFrame(values, index=index, columns=list(_TYPES)).astype(_TYPES)
     return frame

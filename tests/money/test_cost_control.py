@@ -159,7 +159,7 @@ def test_session_budget__who_waits_for_anothers_call_pays_nothing(open_cache, si
     for thread in threads:
         thread.join()
     assert sim.completion_count == 1
-    assert cache.money.session_at_most() == sim.total_cost
+    assert cache.money.session.at_most() == sim.total_cost
 
 
 def test_budget__is_not_held_blindly(open_cache, sim, tmp_path):

@@ -18,7 +18,7 @@ import pytest
 from or_cache_magic.core.records import OPENROUTER_URL, UNKNOWN_COST, Cost, LedgerRow
 from or_cache_magic.errors import StreamBrokenError, UpstreamError
 from or_cache_magic.money.catalog import PriceCatalog
-from or_cache_magic.money.reconciliation import Reconciler, Reconciliation, cost_by_tokens
+from or_cache_magic.money.reconciliation import Reconciler, Reconciliation
 from or_cache_magic.openrouter.client import Gateway
 from or_cache_magic.simulator import Simulator, scenario
 from or_cache_magic.storage.database import Database
@@ -40,9 +40,9 @@ def gateway():
 def reconciler_of(gateway):
     """``reconciler_of(cache)`` settles its folder, as the same kernel or another one would."""
 
-    def make(cache, *, fetch=gateway.fetch, **options):
+    def make(cache, *, fetch=gateway.fetch, prices=None, **options):
         options = {"base_url": cache.settings.base_url, "clock": cache.clock, **options}
-        return Reconciler(cache.database, cache.store, fetch, **options)
+        return Reconciler(cache.database, cache.store, prices or cache.money.prices, fetch, **options)
 
     return make
 
@@ -65,8 +65,9 @@ def kept(tmp_path, clock):
                 )
             )  # fmt: skip
 
-        def reconciler(self, fetch, base_url, **options):
-            return Reconciler(self.database, self.store, fetch, base_url=base_url, clock=clock, **options)
+        def reconciler(self, fetch, base_url):
+            prices = PriceCatalog(self.database, fetch, clock)
+            return Reconciler(self.database, self.store, prices, fetch, base_url=base_url, clock=clock)
 
     made = Kept()
     yield made
@@ -309,9 +310,10 @@ def test_reconcile__then_counts_tokens_where_prices_leave_no_doubt(
     cache.money.close()
     if listed:
         prices.pricing(sim.base_url, cache.settings.model)
-    reconciler = reconciler_of(
-        cache, cost_by_tokens=cost_by_tokens(cache.store, prices) if listed else lambda _row: None
-    )
+    else:  # the cache itself fetched the list when it learned no cost
+        with cache.database.transaction() as connection:
+            connection.execute("DELETE FROM or_listing")
+    reconciler = reconciler_of(cache, prices=prices)
     for _ in range(12):
         clock.now_s += 4000
         last = reconciler.reconcile()
@@ -337,7 +339,7 @@ def test_reconcile__a_damaged_answer_is_not_counted_and_stops_nothing(
     prices.pricing(sim.base_url, cache.settings.model)
     with cache.database.transaction() as connection:
         connection.execute("UPDATE Cache SET value = x'00'")
-    reconciler = reconciler_of(cache, cost_by_tokens=cost_by_tokens(cache.store, prices))
+    reconciler = reconciler_of(cache, prices=prices)
     for _ in range(12):
         clock.now_s += 4000
         last = reconciler.reconcile()

@@ -40,11 +40,6 @@ _AT_ONCE: Final = -1
 class MemcachedServer:
     """A namespace on a Memcached server; see `Server`.
 
-    Args:
-        url: Where it is.
-        namespace: What all names begin with.
-        timeout_s: The longest wait for a connection, and for each reply.
-
     Raises:
         SettingError: The package ``pymemcache`` is not installed.
     """

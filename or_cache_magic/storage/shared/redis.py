@@ -76,11 +76,6 @@ _REFUSALS: Final = ("OOM ", "READONLY ", "MISCONF ", "NOPERM ", "NOREPLICAS ")
 class RedisServer:
     """A namespace on a Redis or Valkey server; see `Server`.
 
-    Args:
-        url: Where it is. Its query may hold what ``redis.Redis.from_url`` takes.
-        namespace: What all names begin with.
-        timeout_s: The longest wait for a connection, and for each reply.
-
     Raises:
         SettingError: The package ``redis`` is not installed, or does not take the URL.
     """

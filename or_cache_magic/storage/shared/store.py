@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from decimal import Decimal
 from fnmatch import fnmatchcase
+from operator import methodcaller
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from or_cache_magic.core.chat import asked_model, last_prompt, system_prompt
@@ -61,12 +62,7 @@ def secret_from(environ: Mapping[str, str]) -> str:
 
 
 class Signing:
-    """The names and seals of one namespace. Immutable.
-
-    Args:
-        namespace: The team's part of the server.
-        secret: Shared by the team; empty is none.
-    """
+    """The names and seals of one namespace, with the team's secret if it has one. Immutable."""
 
     def __init__(self, namespace: str, secret: str = "") -> None:
         self._secret = secret.encode()
@@ -159,19 +155,10 @@ def _is_price(cost: Cost) -> bool:
     )
 
 
-_JUDGED: Final[dict[str, Any]] = {
-    name: EntryFilter._field_defaults[name]
-    for name in (
-        "keys",
-        "model",
-        "system",
-        "tag",
-        "prefix",
-        "created_after_s",
-        "created_before_s",
-        "expired_at_s",
-    )
-}
+_JUDGED: Final = (
+    *("keys", "model", "system", "tag", "prefix"),
+    *("created_after_s", "created_before_s", "expired_at_s"),
+)
 """The conditions that an index can judge."""
 
 
@@ -198,7 +185,8 @@ def matches(name: str, metadata: bytes, wanted: EntryFilter, signing: Signing) -
     What the index can't tell is left alone: a text within, a prefix longer than what it keeps of a prompt,
     and with a secret every prefix, of a prompt or of a key.
     """
-    if wanted._replace(**_JUDGED) != EntryFilter():
+    judged: dict[str, Any] = {name: EntryFilter._field_defaults[name] for name in _JUDGED}
+    if wanted._replace(**judged) != EntryFilter():
         return False  # another condition, which only a disk can judge
     try:
         facts = json.loads(metadata)
@@ -246,11 +234,6 @@ class SharedStore:
     Looking up and keeping never raise: a server that fails is as good as none, and told about by the
     link. What it holds and this package did not write is refused, told about once of each kind, and asked
     for upstream.
-
-    Args:
-        link: The way to the server.
-        signing: What the server gets to know.
-        clock: Tells UTC epoch seconds.
     """
 
     def __init__(self, link: Link, signing: Signing, *, clock: Callable[[], float] = time.time) -> None:
@@ -312,19 +295,14 @@ class SharedStore:
             chosen = [n for n, facts in found or () if everything or matches(n, facts, wanted, self.signing)]
             removed += self._remove(chosen)
             if everything:
-                self._clear(shard)
+                self._step(methodcaller("clear", shard))
             if found is None:
                 break
         return removed
 
     def _remove(self, names: Sequence[str]) -> int:
-        return sum(self._remove_some(names[i : i + _CHUNK]) for i in range(0, len(names), _CHUNK))
-
-    def _remove_some(self, names: Sequence[str]) -> int:
-        return self._step(lambda server: server.remove(names))
-
-    def _clear(self, shard: str) -> None:
-        self._step(lambda server: server.clear(shard))
+        chunks = [names[i : i + _CHUNK] for i in range(0, len(names), _CHUNK)]
+        return sum(self._step(methodcaller("remove", chunk)) for chunk in chunks)
 
     def _index(self, shard: str) -> list[tuple[str, bytes]] | None:
         try:
