@@ -89,6 +89,12 @@ def _says_something(table: Table, at: int) -> bool:
 
 
 def _columns(now_s: float, width: int) -> Sequence[Column]:
+    def beginning(name: str) -> Callable[[Row], Cell]:
+        return lambda row: Cell(one_line(row[name], width), one_line(row[name], _TITLE_WIDTH))
+
+    def label(name: str) -> Callable[[Row], Cell]:
+        return lambda row: Cell(one_line(row[name], _NAME_WIDTH), row[name])
+
     return (
         (
             Head("key", "key: its first digits are enough for the magics", left=True),
@@ -99,14 +105,8 @@ def _columns(now_s: float, width: int) -> Sequence[Column]:
             lambda row: Cell(format_time(row["created"], now_s), format_moment(row["created"])),
         ),
         (Head("model", "model: that was asked for", left=True), _model),
-        (
-            Head("prompt", "prompt: how the last message of the user begins", left=True),
-            lambda row: Cell(one_line(row["prompt"], width), one_line(row["prompt"], _TITLE_WIDTH)),
-        ),
-        (
-            Head("answer", "answer: how it begins", left=True),
-            lambda row: Cell(one_line(row["answer"], width), one_line(row["answer"], _TITLE_WIDTH)),
-        ),
+        (Head("prompt", "prompt: how the last message of the user begins", left=True), beginning("prompt")),
+        (Head("answer", "answer: how it begins", left=True), beginning("answer")),
         (
             Head("tokens", "prompt_tokens → completion_tokens"),
             lambda row: Cell(format_tokens(row["prompt_tokens"], row["completion_tokens"])),
@@ -123,18 +123,12 @@ def _columns(now_s: float, width: int) -> Sequence[Column]:
             Head("ttl", "ttl_s: how long it is served; - never expires"),
             lambda row: _ttl(row["created"], row["ttl_s"], now_s),
         ),
-        (
-            Head("tags", "tags: its labels", left=True),
-            lambda row: Cell(one_line(row["tags"], _NAME_WIDTH), row["tags"]),
-        ),
+        (Head("tags", "tags: its labels", left=True), label("tags")),
         (
             Head("size", "size_bytes: of the entry and its request, as stored"),
             lambda row: Cell(format_size(row["size_bytes"]), f"{row['size_bytes']:,} bytes"),
         ),
-        (
-            Head("notebook", "notebook: where it was asked from", left=True),
-            lambda row: Cell(one_line(row["notebook"], _NAME_WIDTH), row["notebook"]),
-        ),
+        (Head("notebook", "notebook: where it was asked from", left=True), label("notebook")),
     )
 
 

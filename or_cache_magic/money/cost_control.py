@@ -70,7 +70,7 @@ class CostControl:
         self._reconciler: Reconciler | None = None
         self._round: threading.Thread | None = None
         #: What this session has spent.
-        self.session = BudgetTracker(self._spent_in_session)
+        self.session = BudgetTracker(lambda: ledger.spent(session=ledger.session))
         #: What was spent in this cache since midnight, local time, by all its sessions.
         self.day = BudgetTracker(self._spent_today)
 
@@ -175,9 +175,6 @@ class CostControl:
                     clock=self._clock,
                 )
             return self._reconciler
-
-    def _spent_in_session(self) -> Spent:
-        return self._ledger.spent(session=self._ledger.session)
 
     def _spent_today(self) -> Spent:
         now = time.localtime(self._clock())

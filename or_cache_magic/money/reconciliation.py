@@ -94,7 +94,8 @@ class Reconciler:
     def is_due(self) -> bool:
         """Return whether a round would ask now. One SELECT, of an index; never raises."""
         try:
-            return bool(_due(self._settlements().waiting(), self._clock())) and not self._is_quiet
+            is_quiet = time.monotonic() < self._quiet_until_s
+            return not is_quiet and bool(_due(self._settlements().waiting(), self._clock()))
         except StoreError:
             return False
 
@@ -118,10 +119,6 @@ class Reconciler:
             return Reconciliation()
         finally:
             self._one_round.release()
-
-    @property
-    def _is_quiet(self) -> bool:
-        return time.monotonic() < self._quiet_until_s
 
     def _settlements(self) -> Settlements:
         return Settlements(self._database, self.base_url)
