@@ -30,8 +30,6 @@ from or_cache_magic.notebook.session import confirmed
 if TYPE_CHECKING:
     from or_cache_magic.cache.cache import CompletionCache
 
-__all__ = ["main"]
-
 _FEW: Final = 50
 _LIMIT: Final = Option(
     ("-n", "--limit"), "limit", f"at most N; {_FEW} unless given", default=_FEW, **counts_from(1)

@@ -25,8 +25,6 @@ from or_cache_magic.notebook.location import FOLDER
 if TYPE_CHECKING:
     from or_cache_magic.simulator import Simulator
 
-__all__ = ["FILES", "NOTEBOOK", "Run", "quickstart_folder", "run_demo"]
-
 NOTEBOOK: Final = "quickstart.ipynb"
 """The notebook that is run."""
 

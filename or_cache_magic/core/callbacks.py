@@ -9,8 +9,6 @@ from typing import NamedTuple
 
 from or_cache_magic.core.records import Request
 
-__all__ = ["Callbacks", "Cancel", "Cancelled", "OnText", "OnWait", "Show"]
-
 
 class Cancelled(BaseException):
     """The work was cancelled. Like an interrupt it is no error: nothing that handles errors stops it."""

@@ -8,19 +8,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = [
-    "MEDIA",
-    "as_list",
-    "as_mapping",
-    "asked_model",
-    "asked_models",
-    "billed_apart",
-    "has_media",
-    "last_prompt",
-    "messages_of",
-    "system_prompt",
-]
-
 _SYSTEM_ROLES = ("system", "developer")
 
 MEDIA = ("audio", "images")

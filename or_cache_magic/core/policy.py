@@ -16,17 +16,6 @@ from or_cache_magic.core.chat import as_list, as_mapping, asked_models
 from or_cache_magic.core.records import Answer, Choice, Entry, Request
 from or_cache_magic.core.units import FOREVER_S
 
-__all__ = [
-    "Mode",
-    "Policy",
-    "lifetime_s",
-    "notes_on",
-    "volatility",
-    "why_no_lookup",
-    "why_not_served",
-    "why_not_stored",
-]
-
 Mode = Literal["normal", "refresh", "bypass", "offline"]
 """What an ask may do with the cache.
 

@@ -23,21 +23,6 @@ from or_cache_magic.core.records import OPENROUTER_URL, Request, RequestKey
 from or_cache_magic.core.units import parse_size, parse_ttl, parse_usd
 from or_cache_magic.errors import SettingError
 
-__all__ = [
-    "ENVIRONMENT",
-    "MEMORY",
-    "SETTINGS",
-    "Ask",
-    "Setting",
-    "Settings",
-    "SharedUrl",
-    "find_pyproject",
-    "load_settings",
-    "parse_setting",
-    "parse_shared_url",
-    "save_settings",
-]
-
 _PORTS: Final = {"redis": 6379, "rediss": 6379, "memcached": 11211}
 
 

@@ -20,8 +20,6 @@ from typing import Any, Final, NamedTuple
 
 from or_cache_magic.core.chat import MEDIA, as_list, as_mapping, has_media, messages_of
 
-__all__ = ["TokenRange", "request_tokens", "text_tokens"]
-
 
 class TokenRange(NamedTuple):
     """A number of tokens that is only known from both sides.

@@ -11,34 +11,6 @@ from datetime import datetime
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any, Final
 
-__all__ = [
-    "FOREVER_S",
-    "NOTHING",
-    "ZERO_USD",
-    "decimal_usd",
-    "format_age",
-    "format_count",
-    "format_dollars",
-    "format_duration",
-    "format_exact",
-    "format_length",
-    "format_moment",
-    "format_remaining",
-    "format_share",
-    "format_size",
-    "format_source",
-    "format_sum",
-    "format_time",
-    "format_tokens",
-    "format_usd",
-    "parse_size",
-    "parse_ttl",
-    "parse_usd",
-    "read_count",
-    "read_number",
-    "share_of",
-]
-
 NOTHING: Final = "-"
 """What stands where there is nothing to say."""
 

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
     from or_cache_magic.core.records import EntryRow
 
-__all__ = ["ENTRY_TYPES", "entries_table", "entry_values"]
-
 _VALUES: Final[Mapping[str, tuple[str, Callable[[EntryRow], Any]]]] = {
     "key": ("str", attrgetter("key")),
     "created": ("datetime64[ns, UTC]", attrgetter("created_s")),

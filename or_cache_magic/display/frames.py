@@ -24,8 +24,6 @@ from or_cache_magic.display.tables import Table, html, markdown, text
 if TYPE_CHECKING:
     from or_cache_magic.core.records import EntryRow, Totals
 
-__all__ = ["ShownFrame", "entries_frame", "frame_text", "stats_frame"]
-
 _NEWEST = 20
 """Entries that a terminal lists; more would scroll the newest away."""
 

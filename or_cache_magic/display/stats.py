@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
     from or_cache_magic.core.records import Totals
 
-__all__ = ["STAT_TYPES", "best_hit_rate", "stat_notes", "stat_values", "stats_table", "stats_text"]
-
 _GROUP_WIDTH: Final = 80
 
 

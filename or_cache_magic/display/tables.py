@@ -16,21 +16,6 @@ from typing import Any, Final, NamedTuple
 
 from or_cache_magic.display.escape import escape_html, escape_markdown, one_line, printable
 
-__all__ = [
-    "Cell",
-    "Column",
-    "Head",
-    "Row",
-    "Table",
-    "facts_text",
-    "html",
-    "markdown",
-    "markdown_table",
-    "table_of",
-    "terminal_width",
-    "text",
-]
-
 _LONG_WORD: Final = 20
 """Characters between two hyphens above which a word is broken, lest the table grow wider than its page."""
 

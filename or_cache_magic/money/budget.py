@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from or_cache_magic.money.estimate import Estimate
     from or_cache_magic.storage.totals import Spent
 
-__all__ = ["BudgetGuard", "BudgetTracker", "KeyLimits", "Limit", "cost_of_error", "read_key_limits"]
-
 
 class KeyLimits(NamedTuple):
     """The limits of a key, in US dollars.

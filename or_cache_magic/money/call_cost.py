@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from or_cache_magic.money.listings import ModelPricing
     from or_cache_magic.money.price import Price
 
-__all__ = ["CompletedCall", "prompt_cache_saved", "tokens_cost"]
-
 _SAME_LIST_S: Final = 86_400
 """A list that is further from a call than this says nothing about its cost."""
 

@@ -39,8 +39,6 @@ if TYPE_CHECKING:
     from or_cache_magic.core.records import Answer, Request
     from or_cache_magic.storage.database import Database
 
-__all__ = ["FRESH_S", "Page", "Pages", "PriceCatalog"]
-
 _RETRY_S: Final = 60.0
 """How long after a fetch that failed the next is tried: an ask without a network waits once."""
 

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from or_cache_magic.storage.ledger import Ledger
     from or_cache_magic.storage.totals import Spent
 
-__all__ = ["CostControl"]
-
 _PATIENCE_S: Final = 3.0
 """How long statistics wait for costs that are due."""
 

@@ -21,17 +21,6 @@ if TYPE_CHECKING:
     from or_cache_magic.money.listings import Endpoint, ModelPricing
     from or_cache_magic.money.price import Price
 
-__all__ = [
-    "BILLED_WITHIN_S",
-    "Estimate",
-    "estimate",
-    "hides",
-    "routable",
-    "why_elsewhere",
-    "why_more_than_tokens",
-    "writes_for_1h",
-]
-
 BILLED_WITHIN_S: Final = 600
 """How long after it was sent a call may be billed, perhaps at the next hour's rate: then it is given up."""
 

@@ -15,16 +15,6 @@ from or_cache_magic.core.chat import as_list
 from or_cache_magic.core.units import read_count
 from or_cache_magic.money.price import KEYS, Price, read_price
 
-__all__ = [
-    "Endpoint",
-    "ModelListing",
-    "ModelPricing",
-    "Name",
-    "read_endpoints",
-    "read_model",
-    "trimmed",
-]
-
 _LONGEST_TEXT: Final = 500
 _MOST_ITEMS: Final = 200
 

@@ -20,8 +20,6 @@ from or_cache_magic.core.units import ZERO_USD, read_count, read_number
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-__all__ = ["KEYS", "Override", "Price", "read_price"]
-
 _HIGHEST_USD: Final = 1000
 """A higher price of one token, image or search is a mistake."""
 

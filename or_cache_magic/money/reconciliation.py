@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from or_cache_magic.storage.database import Database
     from or_cache_magic.storage.entries import DiskStore
 
-__all__ = ["Reconciler", "Reconciliation"]
-
 _LONGEST_FETCH_S: Final = 10.0
 _MOST_USD: Final = 1_000_000
 """No generation cost more; the ledger's integers end at nine times that."""

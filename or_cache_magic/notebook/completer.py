@@ -13,8 +13,6 @@ from collections.abc import Callable, Iterator, Sequence
 from or_cache_magic.notebook.options import COMMANDS
 from or_cache_magic.notebook.parser import Command, Option, Word, split
 
-__all__ = ["Names", "complete"]
-
 Names = Callable[[], Sequence[str]]
 """Gives names when asked, fast and without raising."""
 

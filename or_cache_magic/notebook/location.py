@@ -19,16 +19,6 @@ from or_cache_magic.core.settings import MEMORY
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
-__all__ = [
-    "FOLDER",
-    "Location",
-    "NotebookFile",
-    "cache_directory",
-    "locate",
-    "notebook_file",
-    "notebook_name",
-]
-
 FOLDER: Final = ".or_cache"
 """The cache's folder, in the notebook's."""
 

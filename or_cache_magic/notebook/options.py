@@ -17,8 +17,6 @@ from or_cache_magic.errors import OptionError
 from or_cache_magic.notebook import values as v
 from or_cache_magic.notebook.parser import HELP, Command, Option
 
-__all__ = ["CELL", "COMMANDS", "CONFIG", "ENTRIES", "KEY", "LAST", "LINE", "PANEL", "PURGE", "STATS", "WARM"]
-
 GROUPS: Final = ("model", "day", "notebook", "tag")
 """What ``%openrouter_stats --by`` can group by."""
 

@@ -19,8 +19,6 @@ from typing import Any, Final, Literal, NamedTuple
 
 from or_cache_magic.errors import OptionError
 
-__all__ = ["HELP", "Command", "Option", "Word", "help_text", "near", "parse", "split"]
-
 _OPTION = re.compile(r"--?[^\W\d_]")
 _SPACE = " \t\r\n"
 _UNQUOTED = re.compile(rf"[^{_SPACE}]+")

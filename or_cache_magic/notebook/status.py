@@ -38,18 +38,6 @@ if TYPE_CHECKING:
     from or_cache_magic.money.budget import KeyLimits
     from or_cache_magic.notebook.session import Session
 
-__all__ = [
-    "entry_card",
-    "limits_text",
-    "masked",
-    "purge_line",
-    "settings_frame",
-    "settings_text",
-    "shown_folder",
-    "status_card",
-    "warm_text",
-]
-
 _ROWS: Final = 20
 """Errors that are listed."""
 

@@ -19,21 +19,6 @@ if TYPE_CHECKING:
 
     from or_cache_magic.core.records import Request
 
-__all__ = [
-    "REQUEST_COLUMNS",
-    "HitCount",
-    "add_hits",
-    "check_row",
-    "column_types",
-    "from_pico",
-    "join_tags",
-    "request_columns",
-    "split_tags",
-    "system_id",
-    "tag_mark",
-    "to_pico",
-]
-
 REQUEST_COLUMNS: Final = "sample, stream, base_url"
 """What of a request is in its row beside the body."""
 

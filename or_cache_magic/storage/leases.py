@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     from or_cache_magic.storage.database import Database
 
-__all__ = ["DiskLeases", "Held", "Lease", "Leases", "LocalAndSharedLeases"]
-
 
 class Lease(NamedTuple):
     """The right to ask for one key, held by this process.

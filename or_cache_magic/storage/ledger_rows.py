@@ -14,19 +14,6 @@ if TYPE_CHECKING:
 
     from or_cache_magic.storage.database import Database
 
-__all__ = [
-    "LAST_TRY",
-    "SELECT_ROWS",
-    "Settlements",
-    "Waiting",
-    "base_url_column",
-    "discount_of",
-    "insert_rows",
-    "row_from",
-    "uses_prompt_cache",
-]
-
-
 _COLUMNS: Final = (
     "at, session, notebook, key, model, kind, asks, paid, paid_source, value, prompt_tokens,"
     " completion_tokens, cached_tokens, cache_write_tokens, seconds, tags, generation_id"

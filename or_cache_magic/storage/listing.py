@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
     from or_cache_magic.storage.database import Database
 
-__all__ = ["DROP_ORDER", "ORDERS", "EntryIndex", "EntryTotals", "filter_sql"]
-
 _Term = tuple[str, "Sequence[Any]"]  # a condition and its parameters
 
 _SHORTEST_PREFIX = 4

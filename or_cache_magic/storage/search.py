@@ -20,8 +20,6 @@ from or_cache_magic.storage.codec import (
     read_head,
 )
 
-__all__ = ["begins", "has_text"]
-
 
 class _Needle(NamedTuple):
     """What is searched for: a case-folded text, and its bytes when it is ASCII."""

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from or_cache_magic.storage.database import Database
     from or_cache_magic.storage.ledger_rows import Wanted
 
-__all__ = ["HOURS", "Grouping", "Spent", "Sums", "amounts", "day_start_s", "group_by", "select_sums", "spent"]
-
 _CALLS: Final = f"kind IN {MADE_CALL}"
 _SPENT: Final = """
 SELECT sum(paid), count(*) - count(paid) FROM or_ledger {calls}

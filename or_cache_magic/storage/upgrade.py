@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable, Sequence
 
-__all__ = ["rekey", "stored_request"]
-
 _BATCH_ROWS: Final = 500
 _PAUSE_S: Final = 0.002
 """Between two batches, so that another kernel's wait for the lock has an end."""

@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
     from or_cache_magic.cache.cache import CompletionCache
 
-__all__ = ["COLUMNS", "Prompt", "Row", "read_prompts", "warm"]
-
 
 class Prompt(NamedTuple):
     """One request of a list.

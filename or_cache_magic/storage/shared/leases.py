@@ -15,8 +15,6 @@ from or_cache_magic.storage.leases import Held, Lease
 from or_cache_magic.storage.shared.server import Server, UntrustedValue
 from or_cache_magic.storage.shared.store import SharedStore
 
-__all__ = ["SharedLeases"]
-
 _FAILURE_TTL_S: Final = 5.0
 _FAILED: Final = b"failed\n"
 _NO_CALLBACKS: Final = "somebody"

@@ -19,8 +19,6 @@ from or_cache_magic.storage.shared.server import Refused, Server, TooLarge, Untr
 if TYPE_CHECKING:
     from or_cache_magic.core.settings import SharedUrl
 
-__all__ = ["Breaker", "Link", "within"]
-
 
 class Breaker:
     """A circuit breaker. Thread-safe.

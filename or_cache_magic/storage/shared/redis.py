@@ -23,8 +23,6 @@ from or_cache_magic.storage.shared.server import LARGEST_BYTES, LAYOUT, Refused,
 if TYPE_CHECKING:
     from or_cache_magic.core.settings import SharedUrl
 
-__all__ = ["RedisServer"]
-
 _T = TypeVar("_T")
 
 _CHUNK: Final = 500

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, Protocol
 
-__all__ = ["LARGEST_BYTES", "LAYOUT", "SHARDS", "Refused", "Server", "TooLarge", "UntrustedValue", "shard_of"]
-
 LAYOUT: Final = 1
 """Number of the names' and values' layout on the server, a part of each name."""
 

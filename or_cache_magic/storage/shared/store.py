@@ -27,17 +27,6 @@ if TYPE_CHECKING:
     from or_cache_magic.core.records import Cost, Entry, Request, RequestKey
     from or_cache_magic.core.settings import SharedUrl
 
-__all__ = [
-    "SECRET_VARIABLE",
-    "SharedStore",
-    "Signing",
-    "index_metadata",
-    "matches",
-    "open_shared",
-    "secret_from",
-    "why_implausible",
-]
-
 SECRET_VARIABLE: Final = "OR_CACHE_SHARED_SECRET"  # noqa: S105 - its name
 """Environment variable of the secret. It is no setting: it is nowhere kept, saved or shown."""
 
