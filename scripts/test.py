@@ -60,10 +60,10 @@ def prepare(*groups: str) -> Path:
     return programs
 
 
-def test(programs: Path, workers: str, *arguments: str) -> None:
-    """Run tests in so many processes, see `tests/conftest.py`; 0 is this process alone."""
+def test(programs: Path, workers: str, profile: str, *arguments: str) -> None:
+    """Run tests in so many processes, with a profile of `tests/conftest.py`; 0 is this process alone."""
     spread = () if workers == "0" else ("-n", workers)
-    run(programs / "pytest", "-q", "--hypothesis-profile=ci", *spread, *arguments)
+    run(programs / "pytest", "-q", f"--hypothesis-profile={profile}", *spread, *arguments)
 
 
 def main() -> None:
@@ -77,13 +77,13 @@ def main() -> None:
     # A shell has what it runs in the background ignore interrupts, which the tests send.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if options.unit:
-        test(prepare("test"), options.workers, "-m", "not kernel and not apart")
+        test(prepare("test"), options.workers, "brief", "-m", "not kernel and not apart")
         return
     programs = prepare("test", "browser")
     for commands in CHECKS.values():
         for program, *arguments in commands:
             run(programs / program, *arguments)
-    test(programs, options.workers, "--cov", "--cov-report=term:skip-covered")
+    test(programs, options.workers, "ci", "--cov", "--cov-report=term:skip-covered")
 
 
 if __name__ == "__main__":

@@ -19,8 +19,10 @@ MODEL = "openai/gpt-4o-mini"
 APART = ("browser", "notebooks", "processes", "storage/shared", "test_benchmarks.py")
 """Tests that start browsers, kernels, servers or crowds: those of one place share what they started."""
 
-# How long an example takes tells of the machine's other work, not of the code.
+# How many examples a law is tried with is said here alone. How long one takes tells of the machine's other work,
+# not of the code.
 settings.register_profile("dev", deadline=None)
+settings.register_profile("thorough", deadline=None, max_examples=1000)
 settings.register_profile(
     "ci",
     deadline=None,
@@ -30,6 +32,9 @@ settings.register_profile(
     print_blob=True,
     suppress_health_check=[HealthCheck.too_slow],
 )
+settings.register_profile(
+    "brief", settings.get_profile("ci"), max_examples=10
+)  # the laws hold on another Python
 settings.load_profile("ci" if os.environ.get("CI") else "dev")
 
 

@@ -335,6 +335,7 @@ def _with_examples() -> Iterator[Path]:
     return (page for page in PAGES if any(b.is_cell for b in _RUNNER.blocks(_text(page))))
 
 
+@pytest.mark.kernel
 @pytest.mark.parametrize("page", _with_examples(), ids=lambda p: p.name)
 def test_examples__run(page: Path, tmp_path: Path):
     """A page's examples run in order, in a fresh process and an empty folder, against the simulator."""

@@ -8,14 +8,13 @@ import random
 
 import pytest
 import rfc8785
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from or_cache_magic.core.canonical import canonical_json, skeleton_json
 from or_cache_magic.core.key import NOT_IN_KEY, request_key
 from or_cache_magic.core.records import Request
 
-LAW = settings(deadline=None, max_examples=75)
 FORGERIES = (
     "\0",
     "\x005",
@@ -95,21 +94,18 @@ def at(value, path):
     return value
 
 
-@LAW
 @given(values)
 def test_canonical_json__is_rfc8785(value):
     """An independent implementation writes every value that both take in the same bytes."""
     assert canonical_json(value) == rfc8785.dumps(value)
 
 
-@LAW
 @given(values, values)
 def test_skeleton__tells_values_apart(a, b):
     """Skeleton and texts are equal exactly when the values are."""
     assert (skeleton_json(a) == skeleton_json(b)) is (rfc8785.dumps(a) == rfc8785.dumps(b))
 
 
-@LAW
 @given(st.lists(st.text("\x0005ac", max_size=3) | st.sampled_from(FORGERIES), max_size=4), st.data())
 def test_skeleton__can_not_be_forged(strings, data):
     """Texts made of what placeholders are made of, joined and split at will, stay apart."""
@@ -120,7 +116,6 @@ def test_skeleton__can_not_be_forged(strings, data):
     assert (skeleton_json(strings) == skeleton_json(others)) is (strings == others)
 
 
-@LAW
 @given(bodies, st.randoms(use_true_random=False))
 def test_request_key__ignores_order_outside_schemas(body, rng):
     """Names may come in any order at any depth; in schemas they stay as they are."""
@@ -137,7 +132,6 @@ def test_request_key__ignores_order_outside_schemas(body, rng):
     assert key(changed(body, shuffle)) == key(body)
 
 
-@LAW
 @given(bodies)
 def test_request_key__ignores_how_a_number_is_typed(body):
     """An integer and the float of the same value are the same."""
@@ -150,14 +144,12 @@ def test_request_key__ignores_how_a_number_is_typed(body):
     assert key(changed(body, retype)) == key(body)
 
 
-@LAW
 @given(bodies, st.sampled_from([*NOT_IN_KEY, "prompt_cache_key"]), values)
 def test_request_key__ignores_each_excluded_field(body, field, value):
     """Whatever an excluded field says, it says nothing about the answer."""
     assert key({**body, field: value}) == key(body)
 
 
-@LAW
 @given(bodies, st.sampled_from(["cache_control", "prompt_cache_breakpoint"]), values)
 def test_request_key__ignores_marks_wherever_they_stand(body, mark, value):
     """A mark may stand in every message, every content part and every tool."""
@@ -173,7 +165,6 @@ def test_request_key__ignores_marks_wherever_they_stand(body, mark, value):
     assert key(marked) == key(body)
 
 
-@LAW
 @given(bodies, st.data())
 def test_request_key__sees_an_unknown_field_anywhere(body, data):
     """A field that nobody has heard of makes another request, at any depth."""
@@ -183,7 +174,6 @@ def test_request_key__sees_an_unknown_field_anywhere(body, data):
     assert key(other) != key(body)
 
 
-@LAW
 @given(bodies, st.data())
 def test_request_key__sees_the_order_of_lists(body, data):
     """A list turned round is another list."""
@@ -195,7 +185,6 @@ def test_request_key__sees_the_order_of_lists(body, data):
     assert (key(other) == key(body)) is (rfc8785.dumps(at(other, path)) == rfc8785.dumps(at(body, path)))
 
 
-@LAW
 @given(bodies, tools, st.integers(1, 3))
 def test_request_key__sees_the_order_of_properties(body, tool, turns):
     """The properties of a tool's parameters in another order are another tool."""
@@ -207,7 +196,6 @@ def test_request_key__sees_the_order_of_properties(body, tool, turns):
     assert key({**body, "tools": [other]}) != key({**body, "tools": [tool]})
 
 
-@LAW
 @given(bodies, st.sampled_from([":free", ":online", ":thinking", ":nitro"]), st.integers(1, 10**6))
 def test_request_key__sees_variant_sample_and_base_url(body, suffix, sample):
     """Another variant, another sample and another server are other requests."""
@@ -222,7 +210,6 @@ def test_request_key__sees_variant_sample_and_base_url(body, suffix, sample):
     assert len(set(keys)) == len(keys)
 
 
-@LAW
 @given(bodies)
 def test_request_key__changes_nothing_in_the_body(body):
     """The body is sent as it was before its key was made."""
@@ -305,11 +292,11 @@ def mutated(body, rng):
 
 @pytest.mark.parametrize("seed", range(2))
 def test_request_key__no_two_of_many_mutants_share_a_key(seed):
-    """Some twelve thousand different bodies a seed, each a few changes from another, have as many keys."""
+    """Six thousand different bodies a seed, each a few changes from another, have as many keys."""
     rng = random.Random(seed)
     seen: dict[str, str] = {}
     population = list(CORPUS)
-    while len(seen) < 12_000:
+    while len(seen) < 6_000:
         body = mutated(rng.choice(population), rng)
         if len(population) < 400:
             population.append(body)

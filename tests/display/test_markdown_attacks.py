@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 
 import mistune
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from nbconvert.filters.markdown_mistune import markdown2html_mistune
@@ -362,7 +362,6 @@ PIECES = [
 ]
 
 
-@settings(max_examples=150, deadline=None)
 @given(st.lists(st.sampled_from(PIECES), max_size=24).map("".join))
 def test_safe_markdown__leaves_nothing_live_in_any_mix(text):
     """However the tricks are mixed, nothing live is left, the second time too."""

@@ -137,7 +137,7 @@ asks = st.lists(
 )
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(asks)
 def test_books__sums_are_those_of_their_rows(tmp_path_factory, made):
     """Whatever was asked in whatever order, the totals are the exact sums of the rows."""

@@ -388,7 +388,7 @@ models = st.sampled_from([
 ])  # fmt: skip
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     model=models, prompt=prompts, system=st.booleans(), limit=st.none() | st.integers(1, 60), tier=tiers,
     mark=marks, effort=st.sampled_from([None, "low"]), hour=st.integers(0, 23), fallback=st.booleans(),
@@ -423,7 +423,7 @@ def cache_at(open_cache, sim):
     return open_cache(sim)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(model=models, mark=marks, prompt=st.integers(0, 3), hour=st.integers(0, 23), tier=tiers)
 def test_tokens_cost__is_what_calls_reported(  # noqa: PLR0917
     book, gateway, sim, clock, model, mark, prompt, hour, tier

@@ -14,6 +14,8 @@ import pytest
 
 from or_cache_magic.simulator import Scenario, Simulator, scenario
 
+pytestmark = pytest.mark.kernel
+
 KEY = "sk-or-v1-0123456789abcdef0123456789abcdef0123456789abcdef"
 
 

@@ -7,7 +7,7 @@ import copy
 from decimal import Decimal
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from or_cache_magic.core.key import request_key
@@ -371,7 +371,6 @@ bodies = st.builds(
 )  # fmt: skip
 
 
-@settings(deadline=None, max_examples=300)
 @given(bodies, st.sampled_from(["5m", "1h"]))
 def test_law__only_marks_are_added(body, ttl):
     """Without its marks, and texts as texts, what is sent is the very body; it is marked as is told."""
@@ -384,7 +383,6 @@ def test_law__only_marks_are_added(body, ttl):
     assert marked(got.body, ttl).body is got.body if got.marks else got.body is body
 
 
-@settings(deadline=None, max_examples=300)
 @given(bodies)
 def test_law__marks_can_stand_where_they_are(body):
     """Every mark is on a text that says something, before the question, and past the model's minimum."""
@@ -409,14 +407,12 @@ def test_law__marks_can_stand_where_they_are(body):
     assert all(mark.tokens >= rules.minimum for mark in got.marks)
 
 
-@settings(deadline=None, max_examples=150)
 @given(bodies, st.sampled_from(["5m", "1h"]))
 def test_law__anthropic_takes_them(body, ttl):
     """No body is marked in a way that Anthropic refuses, as the simulator tells it."""
     assert marks_problem(marked({**body, "model": "anthropic/claude-opus-5.5"}, ttl).body) == ""
 
 
-@settings(deadline=None, max_examples=150)
 @given(bodies, st.sampled_from(["5m", "1h"]))
 def test_law__the_key_never_sees_them(body, ttl):
     """A request has one key, marked or not; and so has, but for texts that became parts, what is sent."""

@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from or_cache_magic.core.records import Choice, Cost, EntryRow, Request
@@ -102,7 +102,6 @@ def test_answer__of_every_known_attack_is_inert(text):
     assert dangers(answer_html(text)) == []
 
 
-@settings(max_examples=300, deadline=None)
 @given(st.lists(st.sampled_from(["<", ">", '"', "'", "`", "[", "](", "!", "javascript:", "a", " ", "\n", "&", "|", "-",
                                  "<img onerror=x ", "http://a", "data:text/html,", "\\", "*", "&#106;"])))  # fmt: skip
 def test_answer__has_no_way_out(pieces):
@@ -128,7 +127,6 @@ def test_answer__that_is_very_long_is_text():
     assert answer_html(text) == f'<pre class="orc-pre">{text}</pre>'
 
 
-@settings(max_examples=200, deadline=None)
 @given(st.text(), st.text(), st.floats(0, 4e9), st.one_of(st.none(), st.floats(0, 4e9)))
 def test_row__of_any_text_is_one_line_of_ours(prompt, model, created_s, expires_s):
     """Any text at any time is a row; it has no line of its own."""

@@ -22,7 +22,7 @@ VIEWS = st.builds(
     order=st.sampled_from([order for _, order in SORTS]),
     descending=st.booleans(),
 )
-LAW = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+LAW = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def read_all(listing):

@@ -117,7 +117,7 @@ USES = [
 VALUES = st.binary(max_size=60) | st.text(max_size=20) | st.integers(-(2**63), 2**63 - 1) | st.floats()
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(column=st.sampled_from(COLUMNS), value=VALUES, place=st.integers(0, 400))
 def test_scribbled_rows__raise_errors_of_ours(scribbled, column, value, place):
     """Whatever stands in a row, users see the answer, or one bought anew, or an error of this package."""

@@ -86,7 +86,7 @@ FIELDS = [
 ]
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(changes=st.dictionaries(st.sampled_from(FIELDS), ODD, max_size=3), part=ODD)
 def test_body__odd_is_answered_or_refused(wire, changes, part):
     """Law: whatever stands in the fields, there is an answer or a refusal in JSON; no connection is dropped."""

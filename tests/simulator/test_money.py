@@ -449,7 +449,7 @@ def test_models__prices_listed_are_prices_paid(wire):
         assert usage["cost"] == prompt + completion + Decimal(model["pricing"]["request"])
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     prompt=st.text(max_size=300),
     model=st.sampled_from(["openai/gpt-4o-mini", "anthropic/claude-haiku-4.5", "openai/gpt-5-mini"]),

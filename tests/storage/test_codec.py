@@ -7,7 +7,7 @@ import json
 import zlib
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from or_cache_magic.core.records import Answer, Choice, Entry, RequestKey
@@ -72,7 +72,6 @@ def test_head__a_flipped_bit_is_caught(data):
         codec.read_head(DIGEST, bytes(blob))
 
 
-@settings(max_examples=300)
 @given(st.data())
 def test_entry__a_flipped_bit_is_caught(data):
     """One changed bit anywhere, in a small blob or a deflated one, and nothing is served."""

@@ -232,7 +232,7 @@ ASKS = st.lists(
 )
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(ASKS, st.randoms())
 def test_totals__are_exact_in_any_order(tmp_path_factory, clock, asks, random):
     """Whatever is recorded or counted, in whatever order and with whatever flushes, the sums are exact."""

@@ -86,7 +86,7 @@ def test_totals_by_day__are_those_of_the_local_calendar(zone, tmp_path, clock, n
     assert found == Counter(map(local, moments))
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(name=st.sampled_from(ZONES), at_s=st.floats(BEGAN_S, NOW_S + 300 * DAY_S))
 def test_groupings__any_moment_is_in_the_day_and_hour_the_system_says(zone, name, at_s):
     """Also between the changes, and in fractions of a second, in SQL as in Python."""

@@ -206,7 +206,7 @@ def settle(settlements, generation, told):
     settlements.settle(generation, Cost(from_pico(cost), source), from_pico(discount))
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @example(scripts=[[], [Hit("hit", 5, "gen-1", "a", "", (), 3)]], told={"gen-1": Told(5, "generation", None)})
 @given(
     scripts=st.lists(STEPS, min_size=1, max_size=3),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from or_cache_magic.core.chat import last_prompt
@@ -43,7 +43,6 @@ def blobs(prompt, answer, *, system="You like contents."):
     return codec.encode_entry(entry), codec.encode_request(DIGEST, body, last_prompt(body))
 
 
-@settings(max_examples=300, deadline=None)
 @given(prompt=texts(), answer=texts(), data=st.data())
 def test_has_text__is_containing_when_folded(prompt, answer, data):
     """A text is found exactly when the whole prompt or answer contains it, both case-folded."""
@@ -90,7 +89,6 @@ def test_has_text__only_prompt_and_answer(size, text):
     assert not has_text(DIGEST, *blobs(FILLING[:size], FILLING[:size]), text)
 
 
-@settings(max_examples=300, deadline=None)
 @given(data=st.data())
 def test_has_text__what_is_damaged_contains_nothing(data):
     """A damaged text is not found by what it may have said; the sound one beside it is. Never an error."""

@@ -426,7 +426,7 @@ _JSON = st.recursive(
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_foreign__any_value_at_all(store_of_any, make, data):
     """Random bytes, and random JSON under a right checksum, never raise anything; at most they are served whole."""
