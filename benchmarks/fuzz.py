@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import io
 import os
 import random
 import re
@@ -67,7 +66,7 @@ class Found:
 
     def add(self, kind: str, what: str) -> None:
         self.faults[kind] += 1
-        if self.faults[kind] <= 5:  # noqa: PLR2004 - enough to see what it is
+        if self.faults[kind] <= 5:
             self.examples.append(f"{kind}: {what[:600]}")
 
 
@@ -98,7 +97,9 @@ class Watch:
     def shown(self, text: str, what: Callable[[], str]) -> None:
         """Look at something that a user would see."""
         if control := _CONTROL.search(text):
-            self.found.add(CONTROL, f"{control[0]!r} in {text[max(0, control.start() - 60) :][:160]!r} <- {what()}")
+            self.found.add(
+                CONTROL, f"{control[0]!r} in {text[max(0, control.start() - 60) :][:160]!r} <- {what()}"
+            )
         if KEY in text:
             self.found.add(SECRET, f"{text[:200]!r} <- {what()}")
 
@@ -180,7 +181,7 @@ def options(draw: Draw, number: int, folder: Path) -> Found:
             got = watch.ask(cache, what, ways[way])
             if got is None:
                 continue
-            if way < 2 and got != "fine" and not (given.get("n") or given.get("response_format")):  # noqa: PLR2004
+            if way < 2 and got != "fine" and not (given.get("n") or given.get("response_format")):
                 found.add(LOST, f"{got!r:.80} <- {what()}")
         watch.stored(folder)
     return found
@@ -263,7 +264,7 @@ def settings(draw: Draw, number: int, folder: Path) -> Found:
             raw, variables = draw.pyproject(), draw.environment()
             if draw.chance(0.8):
                 (place / "pyproject.toml").write_bytes(raw)
-            os.environ.update(OPENROUTER_BASE_URL=up.base_url, OPENROUTER_MODEL="m", **{})
+            os.environ.update(OPENROUTER_BASE_URL=up.base_url, OPENROUTER_MODEL="m")
             try:
                 os.environ.update(variables)
             except (ValueError, UnicodeEncodeError):
@@ -272,7 +273,9 @@ def settings(draw: Draw, number: int, folder: Path) -> Found:
             with CompletionCache(
                 place / "cache", settings=lambda: load_settings(os.environ, project, {}), api_key=lambda: KEY
             ) as cache:
-                watch.ask(cache, lambda v=variables, r=raw: f"{v} {r!r}", lambda at=at: cache.ask(f"question {at}"))
+                watch.ask(
+                    cache, lambda v=variables, r=raw: f"{v} {r!r}", lambda at=at: cache.ask(f"question {at}")
+                )
             os.environ.clear()
             os.environ.update(before)
         watch.stored(folder)
@@ -293,17 +296,24 @@ QUICK = Effort(40, 40, 40, 20)
 PARTS = {"replies": replies, "options": options, "lines": lines, "settings": settings}
 
 
-def figures(effort: Effort, seed: int, folder: Path, only: tuple[str, ...]) -> Iterator[tuple[list[Figure], list[str]]]:
+def figures(
+    effort: Effort, seed: int, folder: Path, only: tuple[str, ...]
+) -> Iterator[tuple[list[Figure], list[str]]]:
     for name in only:
         part = folder / name
         part.mkdir()
         found = PARTS[name](Draw(seed), getattr(effort, name), part)
         of = f"of {found.inputs:,} inputs, {found.sent:,} requests"
-        yield [Figure(f"{name}: {kind}", "≤", 0, "", found.faults[kind], of) for kind in KINDS], found.examples
+        yield (
+            [Figure(f"{name}: {kind}", "≤", 0, "", found.faults[kind], of) for kind in KINDS],
+            found.examples,
+        )
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seed", type=int, default=20261128)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--only", choices=list(PARTS), action="append")
@@ -314,7 +324,9 @@ def main() -> int:
     shown = sys.stdout
     with tempfile.TemporaryDirectory() as folder:
         os.environ["IPYTHONDIR"] = f"{folder}/ipython"
-        for part, faults in figures(QUICK if given.quick else Effort(), given.seed, Path(folder), tuple(given.only or PARTS)):
+        for part, faults in figures(
+            QUICK if given.quick else Effort(), given.seed, Path(folder), tuple(given.only or PARTS)
+        ):
             rows += part
             examples += faults
     sys.stdout = shown

@@ -94,9 +94,7 @@ def completion(text: Any, **more: Any) -> dict[str, Any]:
         "created": 1,
         "model": "openai/gpt-4o-mini",
         "provider": "OpenAI",
-        "choices": [
-            {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}
-        ],
+        "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}],
         "usage": {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7, "cost": 0.00001},
         **more,
     }
@@ -156,7 +154,7 @@ def _python_values() -> tuple[Any, ...]:
     loop.append(loop)
     return (
         b"x", bytearray(b"x"), object(), Odd(), Ellipsis, 1j, {1}, frozenset({"a"}), (1, "a"), range(3), loop,
-        {1: 2}, {None: 1}, {"a": {("b",): 1}}, lambda: 1, int, decimal.Decimal("3600"), decimal.Decimal("NaN"),
+        {1: 2}, {None: 1}, {"a": {("b",): 1}}, lambda: 1, int, decimal.Decimal(3600), decimal.Decimal("NaN"),
         decimal.Decimal("1e400"), np.float64(0.5), np.float32("nan"), np.int64(1), np.uint8(3), np.bool_(True),
         np.str_("tag"), np.array([1, 2]), np.array(["a", "b"]), np.array(0.5), pd.NA, pd.NaT, pd.Series([1]),
         pd.Series(["a"]), pd.Timestamp(0), pd.Timedelta("1h"), pd.DataFrame({"a": [1]}), Exception("x"),
@@ -184,7 +182,9 @@ class Draw:
 
     def text(self) -> str:
         """A text; often one that is hard to show or to store."""
-        parts = [self.random.choice((*_TEXTS, "word", "a b", "naïve")) for _ in range(self.random.randrange(1, 4))]
+        parts = [
+            self.random.choice((*_TEXTS, "word", "a b", "naïve")) for _ in range(self.random.randrange(1, 4))
+        ]
         return "".join(parts)[:3000]
 
     def value(self) -> Any:
@@ -225,7 +225,9 @@ class Draw:
 
     def _change_around(self, reply: dict[str, Any]) -> None:
         for _ in range(self.random.randrange(4)):
-            name = self.random.choice(("id", "provider", "model", "created", "object", "usage", "x", "system_fingerprint"))
+            name = self.random.choice(
+                ("id", "provider", "model", "created", "object", "usage", "x", "system_fingerprint")
+            )
             if name == "usage" and self.chance(0.8):
                 field_ = self.random.choice(("cost", "prompt_tokens", "completion_tokens", "total_tokens", "y",
                                             "cost_details", "prompt_tokens_details"))  # fmt: skip
@@ -258,7 +260,7 @@ class Draw:
         elif what == 1:
             for _ in range(3):
                 body[self.random.randrange(len(body))] = self.random.randrange(256)
-        elif what == 2:  # noqa: PLR2004
+        elif what == 2:
             reply.status = self.random.choice((400, 401, 402, 403, 404, 408, 413, 422, 451, 500, 524))
             message: Any = self.random.choice((self.text(), f"no: Authorization: Bearer {KEY}", self.json()))
             error = self.random.choice(
@@ -266,13 +268,15 @@ class Draw:
                  {"detail": message}, {"error": message}, message)
             )  # fmt: skip
             body = bytearray(json.dumps(error).encode())
-        elif what == 3:  # noqa: PLR2004
+        elif what == 3:
             reply.status = self.random.choice((204, 206, 226, 301, 302, 303, 304, 307, 308))
             reply.headers["Location"] = self.random.choice(("/elsewhere", "http://127.0.0.1:1/x", "\x7f"))
             body = bytearray() if reply.status in (204, 304) else body
-        elif what == 4:  # noqa: PLR2004
-            reply.headers["Content-Type"] = self.random.choice(("", "text/html", "application/octet-stream", "x"))
-        elif what == 5:  # noqa: PLR2004
+        elif what == 4:
+            reply.headers["Content-Type"] = self.random.choice(
+                ("", "text/html", "application/octet-stream", "x")
+            )
+        elif what == 5:
             body = bytearray(self.random.choice((b"", b"null", b"[]", b'"x"', b"<html>", b"\xff\xfe", b"data: x\n\n",
                                                  b"data: [DONE]\n\n", b"[" * 100_000, b'{"a":' * 100_000)))  # fmt: skip
         reply.body = bytes(body)
@@ -351,8 +355,8 @@ class Draw:
             return (text + "# na\xefve\n").encode("latin-1", "replace")
         if what == 1:
             return text.encode("utf-16")
-        if what == 2:  # noqa: PLR2004
+        if what == 2:
             return text.encode() + bytes(self.random.randrange(256) for _ in range(5))
-        if what == 3:  # noqa: PLR2004
+        if what == 3:
             return b"\xef\xbb\xbf" + text.encode()
         return text.encode("utf-8", "surrogatepass")

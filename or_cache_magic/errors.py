@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Any, Final
 from or_cache_magic.text import one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from decimal import Decimal
 
 __all__ = [
@@ -59,6 +59,27 @@ __all__ = [
 ]
 
 _WIDTH: Final = 1000
+
+
+def near_name(word: str, known: Iterable[str]) -> str:
+    """Return the one of `known` that `word` was likely meant to be; empty when none is like it.
+
+    The only one that begins so wins, then what has the same letters, then what is most alike. Dashes and
+    underscores are one, and those in front don't count.
+
+    >>> near_name("--temp", ["--system", "--temperature"]), near_name("--timeout", ["--out"])
+    ('--temperature', '')
+    """
+    from difflib import get_close_matches
+
+    bare: dict[str, str] = {name: name.lstrip("-").replace("-", "_").lower() for name in known}
+    word = word.lstrip("-").replace("-", "_").lower()
+    longer = [name for name in bare if len(word) >= 3 and bare[name].startswith(word)]  # noqa: PLR2004
+    if len(longer) == 1:
+        return longer[0]
+    alike = get_close_matches(word, bare.values(), n=3, cutoff=0.65)
+    best = next((name for name in alike if sorted(name) == sorted(word)), next(iter(alike), None))
+    return next((name for name in bare if bare[name] == best), "")
 
 
 class OrCacheError(Exception):

@@ -225,9 +225,9 @@ class CompletionCache:
         Args:
             prompt: The user's text, or a list of messages.
             fields: Other fields of the request, and options too.
-            **options: See `request.OPTIONS`.
+            **options: See `core.options.OPTIONS`.
         """
-        return build_ask(prompt, self._settings(), {**options, **fields})
+        return build_ask(prompt, self._settings(), fields, options)
 
     def run(
         self,

@@ -4,40 +4,47 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
-from typing import Any, Final
+from types import MappingProxyType
+from typing import Any
 
 from or_cache_magic.core.key import request_key
-from or_cache_magic.core.policy import MODES, Mode, Policy
+from or_cache_magic.core.policy import Mode, Policy
 from or_cache_magic.core.records import Request
 from or_cache_magic.core.settings import Ask, Settings
-from or_cache_magic.core.units import parse_ttl, parse_usd
+from or_cache_magic.core.units import parse_usd
 from or_cache_magic.errors import OptionError, RequestError
 
-__all__ = ["OPTIONS", "Usd", "build_ask", "build_request", "chat_body", "parse_limit", "policy_for"]
+__all__ = ["Usd", "build_ask", "build_request", "chat_body", "parse_limit", "policy_for"]
 
 Usd = Decimal | float | str
 """An amount of US dollars as a user gives it."""
 
-OPTIONS: Final = frozenset({"model", "system", "mode", "sample", "ttl", "tag", "stream", "prompt_cache"})
-"""The arguments of `CompletionCache.ask` that are no fields of the request; every other name is one."""
-
 
 def build_ask(
-    prompt: str | Sequence[Mapping[str, Any]], settings: Settings, fields: Mapping[str, Any]
+    prompt: str | Sequence[Mapping[str, Any]],
+    settings: Settings,
+    fields: Mapping[str, Any],
+    options: Mapping[str, Any] = MappingProxyType({}),
 ) -> Ask:
-    """Return the ask that a prompt makes.
+    """Return the ask that a prompt makes. Nothing in it is shared with the caller.
 
     Args:
         prompt: The user's text, or a whole list of messages.
-        settings: In force; they give what `fields` leaves out.
-        fields: `OPTIONS`, where None is not given, and other fields of the request; see `chat_body`.
+        settings: In force; they give what is left out.
+        fields: Fields of the request, ``extra``, and options too; see `core.options.checked`. A field that is
+            None is left out, also one that a setting would fill in.
+        options: Of `core.options.OPTIONS`; None is not given.
 
     Raises:
-        OptionError: An option has a value that it does not take, or no model was named.
+        OptionError: There is no such argument, it does not take this value, or no model was named.
         RequestError: The prompt is none, or the request has no canonical form.
     """
-    option = fields.get
-    params = {name: value for name, value in fields.items() if name not in OPTIONS}
+    params: Mapping[str, Any] = fields
+    if fields or not _is_simple(prompt, options):
+        from or_cache_magic.core.options import checked  # a plain prompt has nothing to check
+
+        prompt, options, params = checked(prompt, {**options, **fields})
+    option = options.get
     body = chat_body(prompt, model=option("model"), settings=settings, system=option("system"), params=params)
     request = build_request(
         body,
@@ -47,9 +54,19 @@ def build_ask(
         prompt_cache=option("prompt_cache"),
     )
     policy = policy_for(
-        settings, mode=option("mode"), sample=option("sample"), ttl=option("ttl"), tag=option("tag")
+        settings, mode=option("mode"), sample=option("sample"), ttl_s=option("ttl"), tags=option("tag")
     )
     return Ask(request_key(request), request, policy, settings)
+
+
+def _is_simple(prompt: Any, options: Mapping[str, Any]) -> bool:
+    """Return whether there is nothing to check: a text, and at most a model and a system prompt."""
+    if type(prompt) is not str:
+        return False
+    for name, value in options.items():
+        if value is not None and (type(value) is not str or name not in ("model", "system")):
+            return False
+    return True
 
 
 def build_request(
@@ -60,17 +77,7 @@ def build_request(
     stream: bool | None = None,
     prompt_cache: str | None = None,
 ) -> Request:
-    """Return the request that a body makes under these settings.
-
-    Raises:
-        OptionError: A sample's index below 0, or a time that no prompt caching has.
-    """
-    if sample is not None and sample < 0:
-        raise OptionError(f"sample {sample} is below 0 (nothing was sent)", "the first sample is 0")
-    if prompt_cache not in (None, "", "5m", "1h"):
-        raise OptionError(
-            f"no provider keeps a prompt for {prompt_cache!r} (nothing was sent)", "write 5m or 1h"
-        )
+    """Return the request that a body makes under these settings."""
     stream = settings.stream if stream is None else stream
     return Request(body, stream, sample or 0, settings.base_url, prompt_cache or "")
 
@@ -112,8 +119,6 @@ def chat_body(
             "the prompt is neither a text nor a list of messages (nothing was sent)",
             'write a text, or [{"role": "user", "content": "…"}]',
         )
-    if params and "messages" in params:
-        raise OptionError("messages is not a parameter (nothing was sent)", "give the messages as the prompt")
     messages: list[Any] = []
     system = settings.system if system is None else system
     if system:
@@ -140,8 +145,8 @@ def policy_for(
     *,
     mode: str | None = None,
     sample: int | None = None,
-    ttl: float | str | None = None,
-    tag: str | Sequence[str] | None = None,
+    ttl_s: float | None = None,
+    tags: tuple[str, ...] | None = None,
 ) -> Policy:
     """Return how one ask may use the cache: its own options over the settings.
 
@@ -149,25 +154,14 @@ def policy_for(
         settings: In force.
         mode: ``normal``, ``refresh``, ``bypass`` or ``offline``; an ``offline`` setting can't be undone here.
         sample: The sample's index, when one was asked for.
-        ttl: Lifetime in seconds, or as text (``"24h"``, ``"never"``).
-        tag: A label, or several.
-
-    Raises:
-        OptionError: A value that it does not take.
+        ttl_s: Lifetime of the entry.
+        tags: Its labels.
     """
-    if mode is not None and mode not in MODES:
-        raise OptionError(f"mode {mode!r} is unknown (nothing was sent)", f"it takes {', '.join(MODES)}")
-    try:
-        ttl_s = parse_ttl(ttl) if isinstance(ttl, str) else ttl
-    except ValueError as exc:
-        raise OptionError(f"{exc} (nothing was sent)", "ttl takes seconds or a text such as '24h'") from None
-    if ttl_s is not None and not ttl_s > 0:
-        raise OptionError(f"ttl {ttl!r} is not above zero (nothing was sent)", "write 3600 or '24h'")
     chosen: Mode = settings.mode if mode is None or settings.mode == "offline" else mode  # type: ignore[assignment]
     return Policy(
         mode=chosen,
         ttl_s=settings.ttl if ttl_s is None else ttl_s,
-        tags=(tag,) if isinstance(tag, str) else tuple(tag or ()),
+        tags=tags or (),
         sampled=sample is not None,
         cache_sampled=settings.cache_sampled,
         stale_if_error=settings.stale_if_error,

@@ -20,8 +20,8 @@ from urllib.parse import unquote, urlsplit
 
 from or_cache_magic.core.policy import MODES, VOLATILE_TTL_S, Mode, Policy
 from or_cache_magic.core.records import OPENROUTER_URL, Request, RequestKey
-from or_cache_magic.core.units import parse_size, parse_ttl, parse_usd
-from or_cache_magic.errors import SettingError
+from or_cache_magic.core.units import parse_lifetime, parse_size, parse_usd
+from or_cache_magic.errors import SettingError, near_name
 
 _PORTS: Final = {"redis": 6379, "rediss": 6379, "memcached": 11211}
 
@@ -95,6 +95,7 @@ FORMATS: Final = ("auto", "markdown", "text", "json", "code", "df", "none")
 RECEIPTS: Final = ("live", "stable", "off")
 
 _NAMESPACE: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_WRITABLE: Final = re.compile("[^\x00\ud800-\udfff]*")
 
 ENVIRONMENT: Final[Mapping[str, str]] = {
     "OPENROUTER_BASE_URL": "base_url",
@@ -173,10 +174,11 @@ class Setting(NamedTuple):
     help: str
 
 
-def _text(value: Any) -> str:
-    if not isinstance(value, str) or not value.strip():
+def text(value: Any) -> str:
+    """Return a text that isn't blank and can be written; raises ValueError."""
+    if not isinstance(value, str) or not value.strip() or not _WRITABLE.fullmatch(value):
         raise ValueError("takes a text")
-    return value
+    return str.__str__(value)
 
 
 def _optional(parse: Callable[[Any], Any], or_none: str = "") -> Callable[[Any], Any]:
@@ -191,42 +193,49 @@ def _optional(parse: Callable[[Any], Any], or_none: str = "") -> Callable[[Any],
     return parsed
 
 
-def _number(low: float, high: float = math.inf) -> Callable[[Any], float]:
+def number(low: float, high: float = math.inf) -> Callable[[Any], float]:
+    """Return a check that gives a finite number in these bounds, of a number or its text."""
+
     def parsed(value: Any) -> float:
         try:
-            number = math.nan if isinstance(value, bool) else float(value)
-        except (TypeError, ValueError):
-            number = math.nan
-        if not low <= number <= high or math.isinf(number):
+            found = math.nan if isinstance(value, bool) else float(value)
+        except (TypeError, ValueError, OverflowError):
+            found = math.nan
+        if not low <= found <= high or math.isinf(found):
             bound = f"at least {low:g}" if high == math.inf else f"from {low:g} to {high:g}"
             raise ValueError(f"takes a number {bound}")
-        return number
+        return found
 
     return parsed
 
 
-def _whole(value: Any) -> int:
-    try:
-        number = 0 if isinstance(value, (bool, float)) else int(str(value))
-    except ValueError:
-        number = 0
-    if number < 1:
-        raise ValueError("takes a whole number from 1 up")
-    return number
+def whole(low: int = 1, high: int = 2**31 - 1) -> Callable[[Any], int]:
+    """Return a check that gives a whole number in these bounds, of a number or its text."""
+
+    def parsed(value: Any) -> int:
+        try:
+            found = None if isinstance(value, bool) else int(value)
+        except (TypeError, ValueError, OverflowError):
+            found = None
+        if found is None or (not isinstance(value, str) and found != value) or not low <= found <= high:
+            raise ValueError(f"takes a whole number from {low} to {high}")
+        return found
+
+    return parsed
 
 
 _TRUE: Final = ("true", "on", "yes", "1")
 _FALSE: Final = ("false", "off", "no", "0")
 
 
-def _flag(value: Any) -> bool:
+def flag(value: Any) -> bool:
     word = str(value).strip().lower()
     if word not in (*_TRUE, *_FALSE):
         raise ValueError("takes true or false")
     return word in _TRUE
 
 
-def _one_of(choices: tuple[str, ...]) -> Callable[[Any], str]:
+def one_of(choices: tuple[str, ...]) -> Callable[[Any], str]:
     def parsed(value: Any) -> str:
         if value not in choices:
             raise ValueError(f"takes one of {', '.join(choices)}")
@@ -235,35 +244,31 @@ def _one_of(choices: tuple[str, ...]) -> Callable[[Any], str]:
     return parsed
 
 
-def _lifetime(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return parse_ttl(str(value))
-    if not value > 0:
-        raise ValueError("takes seconds above zero")
-    return float(value)
-
-
 def _size(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        return parse_size(str(value))
-    if value < 0:
-        raise ValueError("takes a size: 500MB, 2GB")
-    return value
+    return parse_size(f"{value}B" if type(value) is int else str(value))
 
 
 def _url(value: Any) -> str:
-    url = _text(value).strip().rstrip("/")
+    url = text(value).strip().rstrip("/")
     parts = urlsplit(url)  # raises ValueError too
     if parts.scheme not in ("https", "http") or not parts.hostname or parts.port == 0:
         raise ValueError("takes an http(s) URL")
     return url
 
 
+def _folder(value: Any) -> str:
+    folder = text(value)
+    try:
+        return folder if folder == MEMORY else str(Path(folder).expanduser())
+    except RuntimeError:
+        raise ValueError("its user has no home folder here") from None
+
+
 def _namespace(value: Any) -> str:
-    text = _text(value).strip()
-    if not _NAMESPACE.fullmatch(text):
+    namespace = text(value).strip()
+    if not _NAMESPACE.fullmatch(namespace):
         raise ValueError("takes up to 64 letters, digits, dots, hyphens and underscores")
-    return text
+    return namespace
 
 
 def _aliases(value: Any) -> Mapping[str, str]:
@@ -281,36 +286,40 @@ _LEFT_OUT: Final = ", or none to leave it out"
 SETTINGS: Final[Mapping[str, Setting]] = {
     s.name: s
     for s in (
-        Setting("model", _optional(_text), "the model asked when none is named"),
-        Setting("system", _optional(_text), "the system prompt when none is given"),
-        Setting("temperature", _optional(_number(0, 2), _LEFT_OUT), "sent explicitly; none sends none"),
-        Setting("max_tokens", _optional(_whole, _LEFT_OUT), "the answer's limit; none sends none"),
-        Setting("format", _one_of(FORMATS), "how answers are shown: " + ", ".join(FORMATS)),
-        Setting("receipt", _one_of(RECEIPTS), "the line below an answer: " + ", ".join(RECEIPTS)),
-        Setting("stream", _flag, "show the answer as it comes"),
-        Setting("mode", _one_of(MODES), "how the completion cache is used: " + ", ".join(MODES)),
+        Setting("model", _optional(text), "the model asked when none is named"),
+        Setting("system", _optional(text), "the system prompt when none is given"),
+        Setting("temperature", _optional(number(0, 2), _LEFT_OUT), "sent explicitly; none sends none"),
+        Setting("max_tokens", _optional(whole(), _LEFT_OUT), "the answer's limit; none sends none"),
+        Setting("format", one_of(FORMATS), "how answers are shown: " + ", ".join(FORMATS)),
+        Setting("receipt", one_of(RECEIPTS), "the line below an answer: " + ", ".join(RECEIPTS)),
+        Setting("stream", flag, "show the answer as it comes"),
+        Setting("mode", one_of(MODES), "how the completion cache is used: " + ", ".join(MODES)),
         Setting(
-            "ttl", _optional(_lifetime), "lifetime of new entries: 30m, 24h, 7d, never; none: by the model"
+            "ttl",
+            _optional(parse_lifetime),
+            "lifetime of new entries: 30m, 24h, 7d, never; none: by the model",
         ),
-        Setting("volatile_ttl", _lifetime, "lifetime where the same request may answer otherwise tomorrow"),
-        Setting("cache_sampled", _flag, "store answers above temperature 0 too"),
-        Setting("stale_if_error", _flag, "serve an expired answer when the call fails"),
-        Setting("cache_dir", _optional(_text), "the cache's folder; :memory: keeps it in memory"),
+        Setting(
+            "volatile_ttl", parse_lifetime, "lifetime where the same request may answer otherwise tomorrow"
+        ),
+        Setting("cache_sampled", flag, "store answers above temperature 0 too"),
+        Setting("stale_if_error", flag, "serve an expired answer when the call fails"),
+        Setting("cache_dir", _optional(_folder), "the cache's folder; :memory: keeps it in memory"),
         Setting("quota", _optional(_size), "the entries' size above which receipts warn: 500MB, 2GB, none"),
         Setting("max_cost_usd", _optional(parse_usd), "the most that a session may spend; none: no limit"),
         Setting(
             "max_cost_per_day_usd", _optional(parse_usd), "the most that a day may cost in this cache; none"
         ),
         Setting("base_url", _url, "the API's base URL"),
-        Setting("attribution", _flag, "tell OpenRouter which tool asks (shown in its public rankings)"),
-        Setting("timeout_s", _number(0.001), "seconds without a byte after which a call is given up"),
+        Setting("attribution", flag, "tell OpenRouter which tool asks (shown in its public rankings)"),
+        Setting("timeout_s", number(0.001), "seconds without a byte after which a call is given up"),
         Setting(
             "shared_url",
             _optional(parse_shared_url),
             "the team's server: redis://, rediss:// or memcached://",
         ),
         Setting("shared_namespace", _namespace, "the team's part of the server"),
-        Setting("shared_timeout_s", _number(0.01, 60), "the most that a question to the server may cost"),
+        Setting("shared_timeout_s", number(0.01, 60), "the most that a question to the server may cost"),
         Setting("aliases", _aliases, "short names of models: fast:openai/gpt-4o-mini,big:…"),
     )
 }
@@ -331,14 +340,12 @@ def parse_setting(name: str, value: Any, origin: str) -> Any:
     """
     setting = SETTINGS.get(name)
     if setting is None:
-        from difflib import get_close_matches
-
-        near = get_close_matches(name, SETTINGS, n=1)
-        hint = f"did you mean {near[0]}?" if near else "the settings are " + ", ".join(SETTINGS)
+        near = near_name(name, SETTINGS)
+        hint = f"did you mean {near}?" if near else "the settings are " + ", ".join(SETTINGS)
         raise SettingError(f"no setting {name!r} (from {origin})", hint)
     try:
         return setting.parse(value)
-    except ValueError as exc:
+    except (ValueError, ArithmeticError) as exc:
         # The URL may hold a password, even where it is no URL.
         shown = "…" if name == "shared_url" else repr(value)
         raise SettingError(f"{name} = {shown} (from {origin}): {exc}", f"{name}: {setting.help}") from exc
@@ -391,17 +398,19 @@ class Project:
 
 def _read_project(path: Path) -> dict[str, tuple[Any, str]]:
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
-        return {}
-    if "or_cache_magic" not in text:
+        raw = path.read_bytes()
+    except OSError as exc:
+        raise SettingError(f"{path} can't be read: {exc.strerror}", _MEND) from exc
+    # In UTF-16 too, so that a file that can't be read isn't taken for one that says nothing.
+    if b"or_cache_magic" not in raw.replace(b"\0", b""):
         return {}  # spares the parser's import where the project says nothing
     import tomlkit
 
     try:
-        tool = tomlkit.parse(text).unwrap().get("tool", {})
-    except tomlkit.exceptions.ParseError as exc:
-        raise SettingError(f"{path} is not TOML: {exc}", "mend the file; nothing was sent") from exc
+        document = tomlkit.parse(raw.decode("utf-8")).unwrap()
+    except (ValueError, RecursionError, tomlkit.exceptions.TOMLKitError) as exc:
+        raise SettingError(f"{path} can't be read: {_where(raw, exc)}", _MEND) from exc
+    tool = document.get("tool", {})
     section = tool.get("or_cache_magic", {}) if isinstance(tool, dict) else {}
     if not isinstance(section, dict):
         raise SettingError(
@@ -413,9 +422,20 @@ def _read_project(path: Path) -> dict[str, tuple[Any, str]]:
             raise SettingError(f"{name} in {path} is refused", NEVER_FROM_A_PROJECT[name])
         parsed = parse_setting(name, value, str(path))
         if name == "cache_dir" and parsed not in (None, MEMORY):
-            parsed = str(path.parent / Path(parsed).expanduser())
+            parsed = str(path.parent / parsed)
         values[name] = (parsed, str(path))
     return values
+
+
+_MEND: Final = "it sets how this cache works: save it as UTF-8 and mend it; nothing was sent"
+
+
+def _where(raw: bytes, exc: Exception) -> str:
+    """Say what is wrong with a file, and in which line."""
+    if isinstance(exc, UnicodeDecodeError):
+        line = raw.count(b"\n", 0, exc.start) + 1
+        return f"line {line} is not UTF-8 (byte {raw[exc.start]:#04x})"
+    return "it is nested too deep" if isinstance(exc, RecursionError) else str(exc)
 
 
 def load_settings(environ: Mapping[str, str], project: Project, config: Mapping[str, Any]) -> Settings:

@@ -19,6 +19,7 @@ NOTHING: Final = "-"
 ZERO_USD: Final = Decimal(0)
 
 _CENT: Final = Decimal("0.01")
+_MOST_USD: Final = 10**9
 _TEN_CENTS: Final = Decimal("0.1")
 _AMOUNT: Final = r"\$?(\d+\.?\d*|\.\d+)"
 _SOURCES: Final = {"reported": "", "generation": "settled"}
@@ -31,10 +32,11 @@ def parse_usd(value: Any) -> Decimal:
         ValueError: It is none, or below 0.
     """
     if isinstance(value, str) and re.fullmatch(_AMOUNT, value.strip(), re.ASCII):
-        return Decimal(value.strip().removeprefix("$"))
-    usd = decimal_usd(value)
-    if usd is None:
-        raise ValueError(f"{value!r} is no amount of US dollars")
+        usd: Decimal | None = Decimal(value.strip().removeprefix("$"))
+    else:
+        usd = decimal_usd(value.item() if type(value).__module__ == "numpy" else value)
+    if usd is None or usd > _MOST_USD:
+        raise ValueError(f"{str(value)[:40]!r} is no amount of US dollars")
     return usd
 
 
@@ -45,7 +47,7 @@ def decimal_usd(value: Any) -> Decimal | None:
     """
     if isinstance(value, bool) or not isinstance(value, (Decimal, int, float)):
         return None
-    amount = Decimal(repr(value)) if isinstance(value, float) else Decimal(value)
+    amount = Decimal(repr(float(value))) if isinstance(value, float) else Decimal(value)
     return amount if amount.is_finite() and amount >= 0 else None
 
 
@@ -190,6 +192,7 @@ def format_share(share: float | None, *, about: bool = False) -> str:
 # Sizes
 
 _SIZE_UNITS: Final = ("B", "KB", "MB", "GB", "TB")
+_MOST_BYTES: Final = 10**18
 _SIZE: Final = r"([0-9]+(?:\.[0-9]+)?) ?([KMGT]?)(I?)B"
 
 
@@ -206,7 +209,10 @@ def parse_size(text: str) -> int:
     if found is None:
         raise ValueError(f"{text!r} is no size: write 500MB or 2GB")
     number, unit, binary = found.groups()
-    return round(float(number) * (1024.0 if binary else 1000.0) ** _SIZE_UNITS.index(f"{unit}B"))
+    size_bytes = float(number) * (1024.0 if binary else 1000.0) ** _SIZE_UNITS.index(f"{unit}B")
+    if size_bytes > _MOST_BYTES:
+        raise ValueError(f"{text[:40]!r} is larger than any disk")
+    return round(size_bytes)
 
 
 def format_size(size_bytes: float) -> str:
@@ -232,6 +238,7 @@ _MINUTE_S: Final = 60
 _HOUR_S: Final = 60 * _MINUTE_S
 _DAY_S: Final = 24 * _HOUR_S
 _YEAR_S: Final = 365 * _DAY_S
+_LONGEST_S: Final = 300 * _YEAR_S
 _LENGTHS: Final = ((_DAY_S, "d"), (_HOUR_S, "h"), (_MINUTE_S, "min"))
 
 
@@ -252,6 +259,35 @@ def parse_ttl(text: str) -> float:
     if not 0 < seconds < FOREVER_S:
         raise ValueError(f"{text!r} is no lifetime: write 30m, 24h, 7d or never")
     return seconds
+
+
+def parse_lifetime(value: Any) -> float:
+    """Return the seconds in a lifetime: a number of them, a `timedelta`, or what `parse_ttl` takes.
+
+    What is longer than 300 years is `FOREVER_S`: databases and servers count in bounded numbers.
+
+    Raises:
+        ValueError: It is none of these, or not above zero.
+
+    >>> parse_lifetime(3600), parse_lifetime("24h"), parse_lifetime(10**400)
+    (3600.0, 86400.0, inf)
+    """
+    if isinstance(value, str):
+        seconds = parse_ttl(value)
+    else:
+        if hasattr(value, "total_seconds"):
+            value = value.total_seconds()
+        try:
+            seconds = math.nan if isinstance(value, bool) else float(value)
+        except OverflowError:
+            seconds = FOREVER_S if value > 0 else -FOREVER_S
+        except (TypeError, ValueError):
+            seconds = math.nan
+        if not seconds > 0:
+            raise ValueError(
+                f"{str(value)[:40]} is no lifetime: write seconds above zero, or 30m, 24h, 7d, never"
+            )
+    return seconds if seconds < _LONGEST_S else FOREVER_S
 
 
 def format_length(length_s: float | None) -> str:

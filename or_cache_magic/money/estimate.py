@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from or_cache_magic.core.chat import as_list, asked_models, billed_apart
-from or_cache_magic.core.units import ZERO_USD, read_number
+from or_cache_magic.core.units import ZERO_USD, read_count, read_number
 from or_cache_magic.money.listings import Name
 
 if TYPE_CHECKING:
@@ -119,13 +119,15 @@ class _Terms(NamedTuple):
         limits = [count for name in _LIMITS if (count := _count(body.get(name))) is not None]
         marked = bool(prompt_cache) or any(_marks(body))
         for_1h = writes_for_1h(body, prompt_cache) is not False
-        return cls(body, tokens, at_s, min(limits, default=None), _count(body.get("n")) or 1, marked, for_1h)
+        # Of two limits, and of a number of answers that can't be read, what may cost more.
+        copies = _count(body.get("n") or 1) or _MOST_TOKENS
+        return cls(body, tokens, at_s, max(limits, default=None), copies, marked, for_1h)
 
 
 def _count(value: Any) -> int | None:
     """Return a number of tokens or answers from 1 on; None when it is none."""
-    whole = isinstance(value, int) and not isinstance(value, bool) and 0 < value <= _MOST_TOKENS
-    return value if whole else None
+    found = read_count(value)
+    return found if found is not None and 0 < found <= _MOST_TOKENS else None
 
 
 def writes_for_1h(body: Mapping[str, Any], prompt_cache: str = "") -> bool | None:

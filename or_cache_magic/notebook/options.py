@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from or_cache_magic.core.settings import FORMATS
 from or_cache_magic.core.units import parse_usd
-from or_cache_magic.errors import OptionError
+from or_cache_magic.errors import OptionError, near_name
 from or_cache_magic.notebook import values as v
 from or_cache_magic.notebook.parser import HELP, Command, Option
 
@@ -71,6 +71,15 @@ def _read_params(options: SimpleNamespace) -> None:
         if key in params:
             raise OptionError(f"{key} is given twice; nothing was sent", "keep one of them")
         params[key] = value
+    if options.params:
+        from or_cache_magic.core.options import FIELDS, OPTIONS  # few name a field
+
+        # Any other field may be named here, unless it is nearly one that is known.
+        known = (*OPTIONS, *FIELDS, "extra")
+        others = {name for name in params if name not in known and not near_name(name, known)}
+        if others:
+            params = {name: value for name, value in params.items() if name not in others}
+            params["extra"] = {name: value for name, value in options.params if name in others}
     options.params = params
 
 

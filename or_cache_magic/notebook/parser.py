@@ -12,12 +12,12 @@ from __future__ import annotations
 import io
 import re
 import shlex
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from types import SimpleNamespace
 from typing import Any, Final, Literal, NamedTuple
 
-from or_cache_magic.errors import OptionError
+from or_cache_magic.errors import OptionError, near_name
 
 _OPTION = re.compile(r"--?[^\W\d_]")
 _SPACE = " \t\r\n"
@@ -274,18 +274,11 @@ def _refuse_second(command: Command, first: str, second: str, option: Option) ->
 
 
 def _unknown(command: Command, name: str) -> OptionError:
-    found = near(name, command.by_name)
+    found = near_name(name, command.by_name)
     hints = [f"did you mean {found}?"] if found else [f"{command.spelling} --help lists the options"]
     if command.prompt:
         hints.append("put -- before a prompt that begins with a dash")
     return OptionError(f"{command.spelling} has no option {name}; {command.unharmed}", "; ".join(hints))
-
-
-def near(word: str, known: Iterable[str]) -> str:
-    """Return the one of `known` that `word` was likely meant to be; empty when none is like it."""
-    from difflib import get_close_matches
-
-    return next(iter(get_close_matches(word.replace("_", "-"), list(known), n=1)), "")
 
 
 def help_text(command: Command) -> str:

@@ -16,7 +16,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
-from or_cache_magic.errors import TemplateError
+from or_cache_magic.errors import TemplateError, near_name
 from or_cache_magic.notebook.template_values import Shown, Unwritable, apply
 
 __all__ = ["render"]
@@ -156,10 +156,8 @@ def _parts(value: Any) -> Iterator[str]:
 
 
 def _meant(word: str, known: Iterator[str] | Mapping[str, Any]) -> str:
-    from difflib import get_close_matches
-
-    near = get_close_matches(word, [name for name in known if not name.startswith("_")], n=1)
-    return f"did you mean {near[0]}?" if near else "define it in a cell above; or --raw sends {{ }} as it is"
+    near = near_name(word, (name for name in known if not name.startswith("_")))
+    return f"did you mean {near}?" if near else "define it in a cell above; or --raw sends {{ }} as it is"
 
 
 def _failed(expression: _Expression, problem: str, hint: str) -> TemplateError:

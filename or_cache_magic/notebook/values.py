@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 from or_cache_magic.core.units import parse_size, parse_ttl
-from or_cache_magic.errors import OptionError
-from or_cache_magic.notebook.parser import near
+from or_cache_magic.errors import OptionError, near_name
 
 __all__ = [
     "choice",
@@ -77,7 +76,7 @@ def choice(*choices: str) -> Callable[[str], str]:
 
     def parsed(word: str) -> str:
         if word not in choices:
-            meant = near(word, choices)
+            meant = near_name(word, choices)
             raise ValueError(f"{word!r} is not a choice" + (f" (did you mean {meant}?)" if meant else ""))
         return word
 

@@ -156,6 +156,49 @@ def test_parse_setting__reads_text_and_toml(name, text, value):
     assert parse_setting(name, text, "here") == value
 
 
+SECTION = "[tool.or_cache_magic]\nmax_cost_usd = 0.5\n"
+
+
+@pytest.mark.parametrize(
+    ("raw", "where"),
+    [
+        (f"{SECTION}# na\xefve\n".encode("latin-1"), "line 3 is not UTF-8"),
+        (SECTION.encode("utf-16"), "line 1 is not UTF-8"),
+        (SECTION.encode("utf-16-le"), ""),
+        (f"{SECTION}max_cost_usd = 1\n".encode(), "max_cost_usd"),
+        (f'{SECTION}cache_dir = "~nosuchuser/x"\n'.encode(), "cache_dir"),
+        (f'{SECTION}cache_dir = "a\\u0000b"\n'.encode(), "cache_dir"),
+        (f'{SECTION}system = "\\ud800"\n'.encode(), ""),
+        (f"{SECTION}quota = 99999999999999999999999\n".encode(), "quota"),
+        (f'{SECTION}ttl = "{"9" * 400}w"\n'.encode(), "ttl"),
+        (f"{SECTION}timeout_s = 1e400\n".encode(), "timeout_s"),
+        (f"{SECTION}x = {'[' * 3000}\n".encode(), ""),
+        (SECTION.encode() + b"\0", ""),
+    ],
+    ids=lambda value: str(value)[-40:],
+)
+def test_load_settings__takes_no_unreadable_file_for_an_empty_one(tmp_path, raw, where):
+    """Its budget would silently not be in force: it is named, with the line, and nothing is sent."""
+    path = tmp_path / "pyproject.toml"
+    path.write_bytes(raw)
+    with pytest.raises(SettingError) as caught:
+        load_settings({}, Project(tmp_path), {})
+    assert str(path) in str(caught.value)
+    assert where in str(caught.value)
+
+
+def test_load_settings__says_that_a_file_may_not_be_read(tmp_path, monkeypatch):
+    """Root may read every file, so that the system's answer is put in its place."""
+    (tmp_path / "pyproject.toml").write_text(SECTION, encoding="utf-8")
+
+    def refuse(self):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("pathlib.Path.read_bytes", refuse)
+    with pytest.raises(SettingError, match="can't be read: Permission denied"):
+        load_settings({}, Project(tmp_path), {})
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [

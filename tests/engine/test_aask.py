@@ -72,7 +72,7 @@ def test_aask__is_ask(cache, sim):
 def test_aask__raises_what_ask_raises(open_cache, sim):
     """Errors, their facts and what is accounted are those of `ask`; nothing is sent where nothing may be."""
     cache = open_cache(sim)
-    with pytest.raises(OptionError, match="below 0"):
+    with pytest.raises(OptionError, match="whole number from 0"):
         asyncio.run(cache.aask(PROMPT, sample=-1))
     with pytest.raises(CacheMissError):
         asyncio.run(cache.aask(PROMPT, mode="offline"))

@@ -179,13 +179,16 @@ def test_estimate__takes_a_discount_for_both_readings():
     ("body", "more", "longest"),
     [
         ({"max_tokens": 100}, {}, 100),
-        ({"max_completion_tokens": 80, "max_tokens": 100}, {}, 80),
+        ({"max_completion_tokens": 80, "max_tokens": 100}, {}, 100),
+        ({"max_tokens": 100, "n": 3.0}, {}, 300),
+        ({"max_tokens": 100, "n": "3"}, {}, 300),
+        ({"max_tokens": 100.0}, {}, 100),
         ({"max_tokens": 100, "n": 3}, {}, 300),
         ({"max_tokens": 100, "n": 0}, {}, 100),
         ({"max_tokens": 100, "reasoning": {"max_tokens": 5000}}, {}, 100),
         ({}, {"max_completion_tokens": 16_384}, 16_384),
         ({"max_tokens": True}, {"max_completion_tokens": 16_384}, 16_384),
-        ({"max_tokens": -1, "max_completion_tokens": "5"}, {"max_completion_tokens": 16_384}, 16_384),
+        ({"max_tokens": -1, "max_completion_tokens": "x"}, {"max_completion_tokens": 16_384}, 16_384),
         ({}, {"max_completion_tokens": 16_384, "context_length": 8_192}, 7_292),
         ({}, {"context_length": 8_192}, 7_292),
         ({}, {}, 127_100),  # what the model's context leaves
