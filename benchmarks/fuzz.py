@@ -6,9 +6,9 @@
     python benchmarks/fuzz.py --seed 7       # other inputs
     python benchmarks/fuzz.py --quick        # shows that it works, proves nothing
 
-What must be 0: exceptions outside the error tree, requests without a row in the ledger, whole answers that were
-not returned, wrong answers from the cache, control characters shown, API keys shown or stored. The exit code is
-1 where one is not; the first inputs of each kind are printed below the table.
+What must be 0: exceptions outside the error tree, requests without a row in the ledger, whole answers that
+were not returned, wrong answers from the cache, control characters shown, API keys shown or stored. The exit
+code is 1 where one is not; the first inputs of each kind are printed below the table.
 """
 
 from __future__ import annotations
@@ -43,6 +43,15 @@ KINDS = (
     "control characters shown",
     "API keys shown or stored",
 )
+MAGICS = (
+    *["%%openrouter"] * 4,
+    "%openrouter",
+    "%openrouter_entries",
+    "%openrouter_purge",
+    "%openrouter_stats",
+    "%openrouter_config",
+    "%openrouter_warm",
+)
 ESCAPED, UNRECORDED, LOST, WRONG, CONTROL, SECRET = KINDS
 
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -65,6 +74,7 @@ class Found:
     examples: list[str] = field(default_factory=list)
 
     def add(self, kind: str, what: str) -> None:
+        """Count a fault, and keep what caused it if it is one of the first."""
         self.faults[kind] += 1
         if self.faults[kind] <= 5:
             self.examples.append(f"{kind}: {what[:600]}")
@@ -84,7 +94,7 @@ class Watch:
         try:
             return run()
         except OrCacheError as exc:
-            self.shown(str(exc) + "".join(exc._render_traceback_()), what)
+            self.shown(f"{exc}" + "".join(exc._render_traceback_()), what)
         except Exception as exc:
             self.found.add(ESCAPED, f"{type(exc).__name__}: {exc!s:.200} <- {what()}")
         finally:
@@ -138,7 +148,7 @@ def replies(draw: Draw, number: int, folder: Path) -> Found:
             if reply.text is not None and got != reply.text:
                 found.add(LOST, f"{got!r:.80} <- {what()}")
             if got is not None:
-                watch.shown(repr(got) if False else _display(got), what)
+                watch.shown(_display(got), what)
             posts = len(up.posts)
             up.reply = plain
             again = watch.ask(cache, what, lambda p=prompt, s=streamed: cache.ask(p, stream=s))
@@ -154,7 +164,7 @@ def _display(completion: Any) -> str:
     bundle = completion._repr_mimebundle_() if hasattr(completion, "_repr_mimebundle_") else {}
     return f"{bundle}".encode("unicode_escape").decode() and "".join(
         str(value) for value in bundle.values()
-    ) + receipt_text(completion.outcome, asked="x")
+    ) + receipt_text(completion.outcome, asked="x", now_s=0.0)
 
 
 def options(draw: Draw, number: int, folder: Path) -> Found:
@@ -220,8 +230,7 @@ def lines(draw: Draw, number: int, folder: Path) -> Found:
         cache = orc._cache()
         for _ in range(number):
             ip.user_ns.update(names)
-            magic = draw.random.choice(("%%openrouter",) * 4 + ("%openrouter", "%openrouter_entries", "%openrouter_purge",
-                                        "%openrouter_stats", "%openrouter_config", "%openrouter_warm"))  # fmt: skip
+            magic = draw.random.choice(MAGICS)
             cell = f"{magic} {draw.line()}".replace("--save", "")
             if magic == "%%openrouter":
                 cell += "\n" + draw.body()
@@ -236,7 +245,7 @@ def lines(draw: Draw, number: int, folder: Path) -> Found:
                 sys.stdout.seek(0)
                 sys.stdout.truncate()
                 ip.display_pub.outputs.clear()
-                if error is not None and not _is_syntax(error, cell):
+                if error is not None and not _is_syntax(error):
                     raise error
 
             watch.ask(cache, lambda cell=cell: repr(cell), run)
@@ -245,7 +254,7 @@ def lines(draw: Draw, number: int, folder: Path) -> Found:
     return found
 
 
-def _is_syntax(error: BaseException, cell: str) -> bool:
+def _is_syntax(error: BaseException) -> bool:
     """Whether Python itself, not we, refused the cell before any magic was reached."""
     return isinstance(error, (SyntaxError, UnicodeEncodeError)) or (
         isinstance(error, ValueError) and "null byte" in str(error)
@@ -271,7 +280,9 @@ def settings(draw: Draw, number: int, folder: Path) -> Found:
                 continue
             project = Project(place)
             with CompletionCache(
-                place / "cache", settings=lambda: load_settings(os.environ, project, {}), api_key=lambda: KEY
+                place / "cache",
+                settings=lambda project=project: load_settings(os.environ, project, {}),
+                api_key=lambda: KEY,
             ) as cache:
                 watch.ask(
                     cache, lambda v=variables, r=raw: f"{v} {r!r}", lambda at=at: cache.ask(f"question {at}")

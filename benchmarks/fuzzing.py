@@ -1,4 +1,4 @@
-"""What `fuzz.py` throws at the product: an upstream that replies as it is told, and inputs drawn from a seed."""
+"""What `fuzz.py` throws at the product: an upstream that replies as told, and inputs drawn from a seed."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Reply:
 
 
 class Upstream:
-    """An HTTP server on loopback. `reply` makes each reply from the request's body; `posts` are the bodies."""
+    """An HTTP server on loopback. `reply` makes each reply of a request's body; `posts` are the bodies."""
 
     def __init__(self) -> None:
         self.posts: list[bytes] = []
@@ -134,8 +134,9 @@ _NUMBERS: Final = (
 )  # fmt: skip
 _TEXTS: Final = (
     "", " ", "\x00", "\x1b[31mred", "\x1b]0;title\x07", "\x1b]52;c;aGk=\x07", "\x9b31m", "\u202egnp.exe",
-    "\u2066x\u2069", "\ud800", "a\udfffb", "\u2028", "\ufeff", "\u200b", "𝔘", "é" * 300, "x" * 70_000,
-    "1e9999999999", "NaN", "none", "null", "24h", "-1", "never", "{{ x }}", "$x $y", "</script><b>", "`" * 9,
+    "\u2066x\u2069", "\ud800", "a\udfffb", "\u2028", "\ufeff", "\u200b", "\U0001d518", "é" * 300,
+    "x" * 70_000, "1e9999999999", "NaN", "none", "null", "24h", "-1", "never",
+    "{{ x }}", "$x $y", "</script><b>", "`" * 9,
     "\r\n", "../../etc/passwd", "nan", "0.05", "1,5", "5m",
 )  # fmt: skip
 _SIMPLE: Final[tuple[Any, ...]] = (*_NUMBERS, *_TEXTS, None, [], {}, [None], [1], {"a": None}, _DEEP)
@@ -155,11 +156,34 @@ def _python_values() -> tuple[Any, ...]:
     return (
         b"x", bytearray(b"x"), object(), Odd(), Ellipsis, 1j, {1}, frozenset({"a"}), (1, "a"), range(3), loop,
         {1: 2}, {None: 1}, {"a": {("b",): 1}}, lambda: 1, int, decimal.Decimal(3600), decimal.Decimal("NaN"),
-        decimal.Decimal("1e400"), np.float64(0.5), np.float32("nan"), np.int64(1), np.uint8(3), np.bool_(True),
+        decimal.Decimal("1e400"), np.float64(0.5), np.float32("nan"), np.int64(1), np.uint8(3),
+        np.bool_(True),
         np.str_("tag"), np.array([1, 2]), np.array(["a", "b"]), np.array(0.5), pd.NA, pd.NaT, pd.Series([1]),
         pd.Series(["a"]), pd.Timestamp(0), pd.Timedelta("1h"), pd.DataFrame({"a": [1]}), Exception("x"),
         [b"x"], ["a", 1], ["\ud800"], [["a"]], {"a": float("nan")}, {"a": b"x"},
     )  # fmt: skip
+
+
+_SENSIBLE: Final[dict[str, tuple[Any, ...]]] = {
+    "model": ("openai/gpt-4o-mini", "x/y", "m" * 400, "a\x1b[31mb"),
+    "system": ("", "be brief", "\x00", "\u202e", "é" * 5_000),
+    "mode": ("normal", "refresh", "bypass", "offline"),
+    "sample": (0, 1, 2**31 - 1, "3"),
+    "ttl": (1, 1e-9, "24h", "never", 1e18, float("inf"), decimal.Decimal("0.5")),
+    "tag": ("a", ["a", "b"], "é\x07", "x" * 10_000, ["t"] * 500),
+    "stream": (True, False),
+    "prompt_cache": ("5m", "1h"),
+    "max_cost_usd": (1, "0.5", "$2", 1e-12, 0, decimal.Decimal("1e-30"), decimal.Decimal(10) ** 8),
+    "temperature": (0, 0.7, 2, None, "0.5"),
+    "seed": (0, -1, 2**63 - 1),
+    "n": (1, 2.0, "3", 128),
+    "max_tokens": (1, 2**31 - 1, None),
+    "max_completion_tokens": (1, 5.0),
+    "stop": ("x", ["x", "y"], []),
+    "metadata": ({}, {"a": "b"}, {"a": [1, None, {"b": 0.1}]}),
+    "response_format": ({"type": "json_object"}, {"type": "text"}),
+    "extra": ({"x": 1}, {"x": {"y": [2**70]}}, {}),
+}
 
 
 class Draw:
@@ -170,6 +194,7 @@ class Draw:
         self._values: tuple[Any, ...] | None = None
 
     def chance(self, share: float) -> bool:
+        """True as often as `share` says."""
         return self.random.random() < share
 
     def json(self, depth: int = 3) -> Any:
@@ -229,7 +254,8 @@ class Draw:
                 ("id", "provider", "model", "created", "object", "usage", "x", "system_fingerprint")
             )
             if name == "usage" and self.chance(0.8):
-                field_ = self.random.choice(("cost", "prompt_tokens", "completion_tokens", "total_tokens", "y",
+                field_ = self.random.choice(("cost", "prompt_tokens", "completion_tokens", "total_tokens",
+                "y",
                                             "cost_details", "prompt_tokens_details"))  # fmt: skip
                 reply["usage"][field_] = self.json()
                 if not isinstance(reply["usage"], dict):
@@ -277,8 +303,10 @@ class Draw:
                 ("", "text/html", "application/octet-stream", "x")
             )
         elif what == 5:
-            body = bytearray(self.random.choice((b"", b"null", b"[]", b'"x"', b"<html>", b"\xff\xfe", b"data: x\n\n",
-                                                 b"data: [DONE]\n\n", b"[" * 100_000, b'{"a":' * 100_000)))  # fmt: skip
+            body = bytearray(self.random.choice((b"", b"null", b"[]", b'"x"', b"<html>", b"\xff\xfe",
+            b"data: x\n\n",
+                                                 b"data: [DONE]\n\n", b"[" * 100_000,
+                                                 b'{"a":' * 100_000)))  # fmt: skip
         reply.body = bytes(body)
 
     # -- options, lines, bodies, settings
@@ -288,21 +316,28 @@ class Draw:
         names = (
             "model", "system", "mode", "sample", "ttl", "tag", "stream", "prompt_cache", "max_cost_usd",
             "temperature", "top_p", "seed", "max_tokens", "max_completion_tokens", "n", "stop", "tools",
-            "response_format", "provider", "reasoning", "plugins", "modalities", "logit_bias", "user", "extra",
+            "response_format", "provider", "reasoning", "plugins", "modalities", "logit_bias", "user",
+            "extra",
             "temprature", "tags", "modle", "api_key", "timeout", "extra_headers", "extra_body", "messages",
             "base_url", "metadata", "transforms", "stream_options", "usage", "models", "web_search_options",
         )  # fmt: skip
         chosen = self.random.sample(names, self.random.randrange(1, 5))
-        return {name: self.value() for name in chosen}
+        if self.chance(0.5):
+            return {name: self.value() for name in chosen}
+        return {name: self.random.choice(values) for name, values in _SENSIBLE.items() if self.chance(0.3)}
 
     def line(self) -> str:
         """What stands behind a magic's name."""
         words = (
             "-m", "--model", "-o", "-s", "-t", "--max-tokens", "--top-p", "--seed", "-p", "-f", "--sample",
-            "--refresh", "--no-cache", "--offline", "--ttl", "--tag", "--prompt-cache", "--max-cost", "--dry-run",
-            "--raw", "--no-stream", "-q", "--temp", "--timeout", "--", "-", "-5", "openai/gpt-4o-mini", "'", '"',
-            "x=1", "n=5.0", "n='5'", "reasoning={", 'stop=["a"]', "24h", "1e999", "0", "3", "none", "json", "df",
-            "text", "@nosuch", "@", "@@x", "answer", "class", "ⅸ", "{x}", "$x", "{{ x }}", "\\", "#", "🙂", "-ofoo",
+            "--refresh", "--no-cache", "--offline", "--ttl", "--tag", "--prompt-cache", "--max-cost",
+            "--dry-run",
+            "--raw", "--no-stream", "-q", "--temp", "--timeout", "--", "-", "-5", "openai/gpt-4o-mini",
+            "'", '"',
+            "x=1", "n=5.0", "n='5'", "reasoning={", 'stop=["a"]', "24h", "1e999", "0", "3", "none", "json",
+            "df",
+            "text", "@nosuch", "@", "@@x", "answer", "class", "ⅸ", "{x}", "$x", "{{ x }}", "\\", "#", "🙂",
+            "-ofoo",
             "--tag=a", "--sample=99999999999999999999", "user='\x1b[2J'",
         )  # fmt: skip
         return " ".join(self.random.choice(words) for _ in range(self.random.randrange(6)))
@@ -310,8 +345,10 @@ class Draw:
     def body(self) -> str:
         """What stands below a magic."""
         lines = (
-            "What is a median?", ">>>>>>> theirs", ">>> x", "... y", "In [3]: z", "{{ x }}", "{{ x.y }}", "{{ df }}",
-            "{{ x | head 3 }}", "{{ nosuch }}", "{{", "}}", "{{ x[", "  indented", "\ttab", "", "%magic", "!ls", "?",
+            "What is a median?", ">>>>>>> theirs", ">>> x", "... y", "In [3]: z", "{{ x }}", "{{ x.y }}",
+            "{{ df }}",
+            "{{ x | head 3 }}", "{{ nosuch }}", "{{", "}}", "{{ x[", "  indented", "\ttab", "", "%magic",
+            "!ls", "?",
             "x?", "é\u202e", "\x1b[31m", "$1 and $2", "\\", "'''", '"""', "\r", "\x0c", "\x00", "{{ big }}",
             "{{ x.__class__ }}", "{{ obj }}", "{{ odd }}", "{{ x | csv }}", "{{ df.product }}",
         )  # fmt: skip
@@ -326,10 +363,14 @@ class Draw:
             "SSL_CERT_FILE", "SSL_CERT_DIR", "SSLKEYLOGFILE", "TZ",
         )  # fmt: skip
         values = (
-            "", " ", "x", "é", "\udcff", "http://", "http://user:pw@host/v1", "http://[", "ftp://x", "socks5://127.0.0.1:1",
-            "http://127.0.0.1:1", "/gone.pem", "/", "~nosuchuser/x", ":memory:", "offline", "bypass", "no", "0", "-1",
-            "0.5", "1e400", "NaN", "redis://127.0.0.1:1/0", "redis://:pw@127.0.0.1:1", "memcached://127.0.0.1:1",
-            "redis://127.0.0.1:99999", "Authorization: Bearer x\nHost: y", "X: é", "debug", "*", "openai/gpt-4o-mini",
+            "", " ", "x", "é", "\udcff", "http://", "http://user:pw@host/v1", "http://[", "ftp://x",
+            "socks5://127.0.0.1:1",
+            "http://127.0.0.1:1", "/gone.pem", "/", "~nosuchuser/x", ":memory:", "offline", "bypass", "no",
+            "0", "-1",
+            "0.5", "1e400", "NaN", "redis://127.0.0.1:1/0", "redis://:pw@127.0.0.1:1",
+            "memcached://127.0.0.1:1",
+            "redis://127.0.0.1:99999", "Authorization: Bearer x\nHost: y", "X: é", "debug", "*",
+            "openai/gpt-4o-mini",
         )  # fmt: skip
         chosen = self.random.sample(names, self.random.randrange(1, 4))
         return {name: self.random.choice(values) for name in chosen}
@@ -337,18 +378,21 @@ class Draw:
     def pyproject(self) -> bytes:
         """A settings file, often one that can't be read."""
         names = (
-            "model", "system", "temperature", "max_tokens", "format", "receipt", "stream", "mode", "ttl", "quota",
+            "model", "system", "temperature", "max_tokens", "format", "receipt", "stream", "mode", "ttl",
+            "quota",
             "volatile_ttl", "cache_sampled", "cache_dir", "max_cost_usd", "max_cost_per_day_usd", "timeout_s",
             "base_url", "shared_url", "shared_timeout_s", "aliases", "tempratur", "budget",
         )  # fmt: skip
         values = (
-            '"x"', "1", "-1", "0.5", "nan", "inf", "-inf", "true", "[]", "{}", '{a = "b"}', "1979-05-27", '"24h"', '"never"',
-            '"~nosuchuser/x"', '"a\\u0000b"', '"\\ud800"', '"offline"', "99999999999999999999", "1e400", '"none"', '""',
+            '"x"', "1", "-1", "0.5", "nan", "inf", "-inf", "true", "[]", "{}", '{a = "b"}', "1979-05-27",
+            '"24h"', '"never"',
+            '"~nosuchuser/x"', '"a\\u0000b"', '"\\ud800"', '"offline"', "99999999999999999999", "1e400",
+            '"none"', '""',
             "'''", '"500MB"', '":memory:"', "0x10", '"$5"', "[[1]]", '"\\u001b[31m"',
         )  # fmt: skip
-        lines = ["[tool.or_cache_magic]"]
-        for _ in range(self.random.randrange(1, 5)):
-            lines.append(f"{self.random.choice(names)} = {self.random.choice(values)}")
+        chosen = range(self.random.randrange(1, 5))
+        lines = [f"{self.random.choice(names)} = {self.random.choice(values)}" for _ in chosen]
+        lines.insert(0, "[tool.or_cache_magic]")
         text = "\n".join(lines) + "\n"
         what = self.random.randrange(10)
         if what == 0:
