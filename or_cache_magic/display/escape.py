@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from or_cache_magic.text import one_line, printable
+from or_cache_magic.errors import one_line, printable
 
 __all__ = [
     "RISKY",

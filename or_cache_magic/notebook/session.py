@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from or_cache_magic.core.settings import ENVIRONMENT, SETTINGS, Project, Settings, load_settings
-from or_cache_magic.errors import OptionError, OrCacheError
-from or_cache_magic.text import printable
+from or_cache_magic.errors import OptionError, OrCacheError, printable
 
 if TYPE_CHECKING:
     from types import FrameType
