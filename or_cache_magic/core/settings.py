@@ -228,7 +228,7 @@ _TRUE: Final = ("true", "on", "yes", "1")
 _FALSE: Final = ("false", "off", "no", "0")
 
 
-def flag(value: Any) -> bool:
+def _flag(value: Any) -> bool:
     word = str(value).strip().lower()
     if word not in (*_TRUE, *_FALSE):
         raise ValueError("takes true or false")
@@ -236,6 +236,8 @@ def flag(value: Any) -> bool:
 
 
 def one_of(choices: tuple[str, ...]) -> Callable[[Any], str]:
+    """Return a check that gives one of these words."""
+
     def parsed(value: Any) -> str:
         if value not in choices:
             raise ValueError(f"takes one of {', '.join(choices)}")
@@ -292,7 +294,7 @@ SETTINGS: Final[Mapping[str, Setting]] = {
         Setting("max_tokens", _optional(whole(), _LEFT_OUT), "the answer's limit; none sends none"),
         Setting("format", one_of(FORMATS), "how answers are shown: " + ", ".join(FORMATS)),
         Setting("receipt", one_of(RECEIPTS), "the line below an answer: " + ", ".join(RECEIPTS)),
-        Setting("stream", flag, "show the answer as it comes"),
+        Setting("stream", _flag, "show the answer as it comes"),
         Setting("mode", one_of(MODES), "how the completion cache is used: " + ", ".join(MODES)),
         Setting(
             "ttl",
@@ -302,8 +304,8 @@ SETTINGS: Final[Mapping[str, Setting]] = {
         Setting(
             "volatile_ttl", parse_lifetime, "lifetime where the same request may answer otherwise tomorrow"
         ),
-        Setting("cache_sampled", flag, "store answers above temperature 0 too"),
-        Setting("stale_if_error", flag, "serve an expired answer when the call fails"),
+        Setting("cache_sampled", _flag, "store answers above temperature 0 too"),
+        Setting("stale_if_error", _flag, "serve an expired answer when the call fails"),
         Setting("cache_dir", _optional(_folder), "the cache's folder; :memory: keeps it in memory"),
         Setting("quota", _optional(_size), "the entries' size above which receipts warn: 500MB, 2GB, none"),
         Setting("max_cost_usd", _optional(parse_usd), "the most that a session may spend; none: no limit"),
@@ -311,7 +313,7 @@ SETTINGS: Final[Mapping[str, Setting]] = {
             "max_cost_per_day_usd", _optional(parse_usd), "the most that a day may cost in this cache; none"
         ),
         Setting("base_url", _url, "the API's base URL"),
-        Setting("attribution", flag, "tell OpenRouter which tool asks (shown in its public rankings)"),
+        Setting("attribution", _flag, "tell OpenRouter which tool asks (shown in its public rankings)"),
         Setting("timeout_s", number(0.001), "seconds without a byte after which a call is given up"),
         Setting(
             "shared_url",
