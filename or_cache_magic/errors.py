@@ -55,6 +55,7 @@ __all__ = [
     "TemplateError",
     "UnsafeStoreError",
     "UpstreamError",
+    "explained",
 ]
 
 _WIDTH: Final = 1000
@@ -134,6 +135,21 @@ class OrCacheError(Exception):
     def _render_traceback_(self) -> list[str]:
         """The lines IPython shows instead of a traceback."""
         return f"{type(self).__name__}: {self}".split("\n")
+
+
+def explained(interrupt: KeyboardInterrupt, message: str, hint: str, answer: Any = None) -> KeyboardInterrupt:
+    """Return an interrupt as it came, but for what it says: two lines instead of where it met whom.
+
+    Args:
+        interrupt: What was raised.
+        message: What was interrupted, and what that may cost.
+        hint: What to do next.
+        answer: The `Answer` as far as it had come, its attribute from now on; None where none was under way.
+    """
+    told: Any = interrupt.with_traceback(None)
+    told.args, told.answer = (f"{message}\n  {hint}",), answer
+    told._render_traceback_ = [f"KeyboardInterrupt: {message}", f"  {hint}"].copy
+    return interrupt
 
 
 class InputError(OrCacheError, ValueError):

@@ -77,16 +77,18 @@ class Callbacks(NamedTuple):
 
     Attributes:
         on_text: Shows text as it comes; not called for a served answer, which is there at once.
-        on_wait: Shows, in one line, which other process's identical ask is being waited for.
+        on_wait: Shows, in one line, what is being waited for: another process's identical ask, a rate limit.
         before_send: Given the request when nothing can be served at once. An `OrCacheError` that it raises
             is the ask's, and nothing is sent: the place of a budget.
         cancel: Cancels the ask; None leaves that to an interrupt.
+        on_send: Called when the request is sent.
     """
 
     on_text: OnText | None = None
     on_wait: OnWait | None = None
     before_send: Callable[[Request], None] | None = None
     cancel: Cancel | None = None
+    on_send: Callable[[], None] | None = None
 
 
 class Show:

@@ -6,8 +6,10 @@ stream); what a notebook saves is the same bytes either way. What `Screen.wait` 
 
 from __future__ import annotations
 
+import contextvars
 import os
 import sys
+import threading
 import time
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
@@ -32,6 +34,10 @@ _MIN_GAP_S: Final = 0.05
 _CHARS_PER_GAP_S: Final = 120_000
 
 
+_TICK_S: Final = 1.0
+_PATIENT_S: Final = 2.0
+"""So long nothing is said of the waiting."""
+
 _ANSWER: Final = {"or_cache_magic": {"role": "answer"}}
 _RECEIPT: Final = {"or_cache_magic": {"role": "receipt"}}
 
@@ -41,6 +47,9 @@ class Screen(Protocol):
 
     def wait(self, note: str) -> None:
         """Shows, until the answer or an error comes, what is waited for; one line."""
+
+    def sent(self) -> None:
+        """Says from now on how long the answer is waited for, until something comes."""
 
     def feed(self, delta: str) -> None:
         """Show the next piece of the streaming answer, at once or with the next update."""
@@ -61,6 +70,7 @@ def open_screen(
     format: Format = "auto",  # noqa: A002 - the option's name
     receipt: ReceiptSetting = "live",
     quiet: bool = False,
+    updates: Callable[[], bool] = lambda: True,
 ) -> Screen:
     """Return the screen for one ask: a notebook's for a kernel, a terminal's for other shells.
 
@@ -69,11 +79,51 @@ def open_screen(
         format: How the answer is shown.
         receipt: Which receipt.
         quiet: No receipt, whatever ``receipt`` says.
+        updates: Whether what shows the outputs follows updates; asked when there is one.
     """
     style: ReceiptStyle | None = None if quiet or receipt == "off" else receipt
     if getattr(shell, "kernel", None) is None:
         return TerminalScreen(format=format, style=style)
-    return NotebookScreen(shell.display_pub.publish, format=format, style=style)
+    return NotebookScreen(shell.display_pub.publish, format=format, style=style, updates=updates)
+
+
+class _Waiting:
+    """Says every second how long something is waited for, on a thread of its own, until it is stopped.
+
+    Args:
+        say: Shows a line.
+        clock: Seconds that only go up.
+        tick_s: Seconds between two lines.
+    """
+
+    def __init__(self, say: Callable[[str], None], clock: Callable[[], float], tick_s: float) -> None:
+        self._say, self._clock, self._tick_s = say, clock, tick_s
+        self._lock, self._over = threading.Lock(), threading.Event()
+        self.tell("")
+        # In the cell's context, by which a kernel knows whose output it is.
+        run = contextvars.copy_context().run
+        threading.Thread(target=run, args=(self._run,), name="or-cache-wait", daemon=True).start()
+
+    def tell(self, note: str) -> None:
+        """Say what is waited for from now on; empty is the answer, of which nothing is said at first."""
+        with self._lock:
+            self._waits = note, self._clock()
+            if note:
+                self._say(note)
+
+    def stop(self) -> None:
+        """Says nothing any more."""
+        self._over.set()
+        with self._lock:
+            pass
+
+    def _run(self) -> None:
+        while not self._over.wait(self._tick_s):
+            with self._lock:
+                note, since_s = self._waits
+                waited_s = self._clock() - since_s
+                if waited_s >= _PATIENT_S and not self._over.is_set():
+                    self._say(f"{note} · {waited_s:.0f} s" if note else f"asked, waiting {waited_s:.0f} s …")
 
 
 class NotebookScreen:
@@ -85,7 +135,15 @@ class NotebookScreen:
         style: Which receipt; None is none.
         clock: Seconds that only go up; spaces the updates.
         now: UTC epoch seconds; for the receipt's ages.
+        updates: Whether updates are followed; where they aren't, an answer is shown once, whole.
+        tick_s: Seconds between two lines of what is waited for.
     """
+
+    _length = 0
+    _shown_at_s: float | None = None
+    _display_id = ""
+    _follows: bool | None = None
+    _waiting: _Waiting | None = None
 
     def __init__(
         self,
@@ -95,6 +153,8 @@ class NotebookScreen:
         style: ReceiptStyle | None = "live",
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
+        updates: Callable[[], bool] = lambda: True,
+        tick_s: float = _TICK_S,
     ) -> None:
         self._publish = publish
         self._format = format
@@ -102,42 +162,69 @@ class NotebookScreen:
         self._clock = clock
         self._now = now
         self._pieces: list[str] = []
-        self._length = 0
-        self._shown_at_s: float | None = None
-        self._display_id = ""
+        self._updates = updates
+        self._tick_s = tick_s
 
     def wait(self, note: str) -> None:
-        """Show the note where the answer will stand, which then takes its place."""
-        if self._format != "none":
-            self._publish_answer({"text/plain": note, "text/markdown": f"*{escape_markdown(note)}*"})
+        """Show the note where the answer will stand, which then takes its place; empty is for the answer."""
+        if self._can_update():
+            if self._waiting is None:
+                self._waiting = _Waiting(self._note, self._clock, self._tick_s)
+            self._waiting.tell(note)
+
+    def sent(self) -> None:
+        """Show from now on how long the answer is waited for."""
+        self.wait("")
+
+    def _note(self, note: str) -> None:
+        note = printable(note)
+        self._publish_answer({"text/plain": note, "text/markdown": f"*{escape_markdown(note)}*"})
+
+    def _stop_waiting(self) -> None:
+        assert self._waiting is not None  # noqa: S101 - checked by the callers: a hit calls nothing
+        self._waiting.stop()
+        self._waiting = None
+
+    def _can_update(self) -> bool:
+        if self._follows is None:
+            self._follows = self._format != "none" and self._updates()
+        return self._follows
 
     def feed(self, delta: str) -> None:
         """Show the first piece at once, and the following ones together, less often as the answer grows."""
         if not delta:
             return
+        if self._waiting is not None:
+            self._stop_waiting()
         self._pieces.append(delta)
         self._length += len(delta)
+        if not self._can_update():
+            return
         now_s = self._clock()
         gap_s = _MIN_GAP_S + self._length / _CHARS_PER_GAP_S
         if self._shown_at_s is not None and now_s - self._shown_at_s < gap_s:
             return
         # JSON, code and tables are no such thing before they are whole.
         until_whole: Format = self._format if self._format in {"text", "none"} else "markdown"
-        self._display("".join(self._pieces), until_whole)
+        self._pieces = ["".join(self._pieces)]
+        self._publish_answer(answer_bundle(self._pieces[0], until_whole))
         self._shown_at_s = now_s
 
     def finish(self, text: str | None = None) -> None:
         """Show the whole answer in place of what was streamed."""
-        whole = "".join(self._pieces) if text is None else text
-        if whole or self._display_id:
-            self._display(whole, self._format)
+        self.show("".join(self._pieces) if text is None else text)
 
     def show(self, text: str) -> None:
-        """Show a whole answer in one display that is never updated (strict nbval can't read updates)."""
+        """Show a whole answer, in one display; where nothing was shown before it is never updated.
+
+        Strict nbval can't read updates.
+        """
+        if self._waiting is not None:
+            self._stop_waiting()
         bundle = answer_bundle(text, self._format)
         if self._display_id:
             self._publish_answer(bundle)
-        elif bundle:
+        elif bundle and text:
             self._publish(data=bundle, metadata=_ANSWER)
 
     def receipt(self, outcome: Outcome, *, asked: str = "") -> None:
@@ -147,11 +234,6 @@ class NotebookScreen:
             self._publish(
                 data={"text/plain": line, "text/markdown": f"*{escape_markdown(line)}*"}, metadata=_RECEIPT
             )
-
-    def _display(self, text: str, format: Format) -> None:  # noqa: A002 - the option's name
-        bundle = answer_bundle(text, format)
-        if bundle:
-            self._publish_answer(bundle)
 
     def _publish_answer(self, bundle: Mapping[str, Any]) -> None:
         update = bool(self._display_id)
@@ -174,6 +256,8 @@ class TerminalScreen:
         now: UTC epoch seconds; for the receipt's ages.
     """
 
+    _waiting: _Waiting | None = None
+
     def __init__(
         self,
         *,
@@ -191,17 +275,31 @@ class TerminalScreen:
 
     def wait(self, note: str) -> None:
         """Write the note in a line of its own."""
+        self._stop_waiting()
         self._write(f"{printable(note)}\n")
+
+    def sent(self) -> None:
+        """Say from now on how long the answer is waited for, in a line that is overwritten."""
+        if self._write is _write_stdout and sys.stdout.isatty() and self._waiting is None:
+            self._waiting = _Waiting(lambda note: self._write(f"\r{note}\x1b[K"), time.monotonic, _TICK_S)
+
+    def _stop_waiting(self) -> None:
+        if self._waiting is not None:
+            self._waiting.stop()
+            self._waiting = None
+            self._write("\r\x1b[K")
 
     def feed(self, delta: str) -> None:
         """Write the piece; JSON, code and tables wait until they are whole."""
         if delta:
+            self._stop_waiting()
             self._pieces.append(delta)
             if self._streams:
                 self._write(printable(delta))
 
     def finish(self, text: str | None = None) -> None:
         """End the line; shows what had to wait."""
+        self._stop_waiting()
         streamed = "".join(self._pieces)
         if self._streams and streamed:
             if not streamed.endswith("\n"):
@@ -211,6 +309,7 @@ class TerminalScreen:
 
     def show(self, text: str) -> None:
         """Write a whole answer."""
+        self._stop_waiting()
         plain = answer_bundle(text, "text" if self._streams else self._format).get("text/plain")
         if plain:
             self._write(plain if plain.endswith("\n") else f"{plain}\n")

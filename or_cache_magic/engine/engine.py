@@ -26,10 +26,17 @@ from or_cache_magic.core.callbacks import Callbacks, Show
 from or_cache_magic.core.policy import notes_on, why_no_lookup, why_not_served, why_not_stored
 from or_cache_magic.core.records import FREE, MADE_CALL, SERVED, Answer, AskKind, Entry, Outcome, Request
 from or_cache_magic.core.settings import Ask
-from or_cache_magic.core.units import ZERO_USD
+from or_cache_magic.core.units import ZERO_USD, format_count
 from or_cache_magic.engine.recorder import Recorder, paid_for
 from or_cache_magic.engine.single_flight import SingleFlight
-from or_cache_magic.errors import CacheMissError, OrCacheError, StoreError, StreamBrokenError, UpstreamError
+from or_cache_magic.errors import (
+    CacheMissError,
+    OrCacheError,
+    StoreError,
+    StreamBrokenError,
+    UpstreamError,
+    explained,
+)
 
 if TYPE_CHECKING:
     from or_cache_magic.engine.aio import AsyncFlights
@@ -243,15 +250,20 @@ class Engine:
         try:
             # OpenRouter's response caching would repeat an answer where another is wanted.
             fresh = miss.alone or ask.request.sample > 0
-            answer = self._gateway().send(ask.request, reader, fresh=fresh, cancel=callbacks.cancel)
+            answer = self._gateway().send(
+                ask.request, reader, fresh=fresh, cancel=callbacks.cancel, on_send=callbacks.on_send
+            )
         except UpstreamError as exc:
             recorder.account_failure(ask, exc)
             raise
         except OrCacheError:
             raise  # before anything was sent
-        except BaseException:
+        except BaseException as exc:
             # Interrupted: it may have been sent, and what had arrived was perhaps paid for.
-            recorder.give_up(ask, reader.answer(), "interrupted", keep=miss.keep)
+            answer = reader.answer()
+            recorder.give_up(ask, answer, "interrupted", keep=miss.keep)
+            if isinstance(exc, KeyboardInterrupt):
+                raise _interrupted(exc, answer, kept=miss.keep) from None
             raise
         refusal = why_not_stored(ask.request, answer)
         if not _is_whole(answer):
@@ -333,15 +345,27 @@ def _offline_miss(ask: Ask, why: str) -> CacheMissError:
     )
 
 
+def _interrupted(exc: KeyboardInterrupt, answer: Answer, *, kept: bool) -> KeyboardInterrupt:
+    """Return an interrupt that came while an answer did; `kept` is whether its part is in the cache."""
+    come = format_count(len(answer.text), "character") if answer.text else "nothing"
+    again = f"run the cell again to ask anew{_PARTIAL if kept and answer.text else ''}"
+    return explained(exc, f"{come} of the answer had arrived ({_cost(answer)})", again, answer)
+
+
+_PARTIAL: Final = "; what had arrived is kept in the cache as a partial, and never served"
+
+
+def _cost(answer: Answer) -> str:
+    usd = answer.cost.usd
+    return "its cost is not known yet" if usd is None else f"it cost ${usd:f}" if usd else "nothing was paid"
+
+
 def _broken(answer: Answer, *, kept: bool) -> StreamBrokenError:
     """Return the error for a reply that is no whole answer; `kept` is whether its part is in the cache."""
-    usd = answer.cost.usd
-    cost = "its cost is not known yet" if usd is None else f"it cost ${usd:f}" if usd else "nothing was paid"
     reason = str((answer.error or {}).get("message") or "the stream ended early")
-    partial = "; what had arrived is kept in the cache as a partial, and never served" if kept else ""
     return StreamBrokenError(
-        f"the answer broke off: {' '.join(reason.split())[:200]} ({cost})",
-        f"run the cell again{partial}",
+        f"the answer broke off: {' '.join(reason.split())[:200]} ({_cost(answer)})",
+        f"run the cell again{_PARTIAL if kept else ''}",
         partial_text=answer.text,
         generation_id=answer.generation_id,
         cost_usd=answer.cost.usd,

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from or_cache_magic.cache.completion import Completion
 from or_cache_magic.core.callbacks import Callbacks
-from or_cache_magic.core.units import format_age, format_usd
+from or_cache_magic.core.records import Outcome
+from or_cache_magic.core.units import format_age, format_count, format_usd
 from or_cache_magic.display.screen import open_screen
 from or_cache_magic.errors import FormatError
 from or_cache_magic.notebook.options import CELL, LINE
@@ -19,6 +20,7 @@ from or_cache_magic.notebook.values import read_text_argument
 
 if TYPE_CHECKING:
     from or_cache_magic.cache.cache import CompletionCache
+    from or_cache_magic.core.records import Answer
     from or_cache_magic.core.settings import Ask
     from or_cache_magic.money.estimate import Estimate
     from or_cache_magic.notebook.session import Session
@@ -88,13 +90,22 @@ def _run_and_show(session: Session, options: SimpleNamespace, ask: Ask) -> Compl
     cache, kept, settings, request = session.cache(), keeps_result(), ask.settings, ask.request
     form: Any = options.format or settings.format
     screen = open_screen(
-        session.shell, format="none" if kept else form, receipt=settings.receipt, quiet=options.quiet
+        session.shell,
+        format="none" if kept else form,
+        receipt=settings.receipt,
+        quiet=options.quiet,
+        updates=session.follows_updates,
     )
-    callbacks = Callbacks(screen.feed if request.stream else None, screen.wait)
+    callbacks = Callbacks(screen.feed if request.stream else None, screen.wait, on_send=screen.sent)
     try:
         outcome = cache.run(ask, callbacks, max_cost_usd=options.max_cost_usd)
-    except BaseException:
+    except BaseException as exc:
         screen.finish()
+        cut: Answer | None = getattr(exc, "answer", None)
+        if cut is not None:
+            why = f"interrupted after {format_count(len(cut.text), 'character')}"
+            came = Outcome("failed", ask.key, cut, not_stored=why, paid=cut.cost)
+            screen.receipt(came._replace(elapsed_s=cut.elapsed_s), asked=str(request.body["model"]))
         raise
     session.last = completion = Completion(outcome, request)
     if options.out:

@@ -204,13 +204,20 @@ class _Magic:
 
         session = self._extension.session()
         variables = ChainMap(local_ns or {}, session.shell.user_ns)
-        if self.__name__ == _NAME:
-            from or_cache_magic.notebook.ask import ask
+        try:
+            if self.__name__ == _NAME:
+                from or_cache_magic.notebook.ask import ask
 
-            return ask(session, line, cell, variables)
-        from or_cache_magic.notebook.magics import run
+                return ask(session, line, cell, variables)
+            from or_cache_magic.notebook.magics import run
 
-        return run(session, self.__name__, line, variables)
+            return run(session, self.__name__, line, variables)
+        except KeyboardInterrupt as exc:
+            from or_cache_magic.errors import explained
+
+            if hasattr(exc, "answer"):
+                raise
+            raise explained(exc, "interrupted", "run the cell again: what was bought is kept") from None
 
     def getdoc(self) -> str:
         """Return the help, where ``?`` looks for it."""

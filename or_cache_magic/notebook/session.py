@@ -101,6 +101,17 @@ class Session:
         """Whether the shell shows text alone: it has no kernel."""
         return getattr(self.shell, "kernel", None) is None
 
+    def follows_updates(self) -> bool:
+        """Return whether who shows the cell's outputs follows updates: ``%%capture`` and ``Output`` don't."""
+        from IPython.core.displaypub import CapturingDisplayPublisher
+
+        if isinstance(self.shell.display_pub, CapturingDisplayPublisher):
+            return False
+        # An Output that takes what this cell shows has the id of the cell's message.
+        widgets = getattr(sys.modules.get("ipywidgets.widgets.widget"), "_instances", {})
+        cell = self.shell.kernel.get_parent().get("header", {}).get("msg_id")
+        return not any(getattr(shown, "msg_id", "") == cell for shown in [*widgets.values()])
+
     def say(self, text: str, markdown: str | None = None) -> None:
         """Show a text: rendered in a notebook where `markdown` is given, plain in a terminal."""
         text = printable(text)

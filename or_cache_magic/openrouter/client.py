@@ -64,7 +64,13 @@ class Gateway:
         self._pool = ConnectionPool()
 
     def send(
-        self, request: Request, reader: ReplyReader, *, fresh: bool = False, cancel: Cancel | None = None
+        self,
+        request: Request,
+        reader: ReplyReader,
+        *,
+        fresh: bool = False,
+        cancel: Cancel | None = None,
+        on_send: Callable[[], object] | None = None,
     ) -> Answer:
         """Return the answer, which may be cut or hold an error (see `policy.why_not_stored`).
 
@@ -73,6 +79,7 @@ class Gateway:
             reader: Collects the reply, and still holds what had arrived when this raises.
             fresh: Forbids OpenRouter to answer from its own response cache.
             cancel: Cancels the request: the connection is closed at once. None leaves that to an interrupt.
+            on_send: Called when an attempt is sent.
 
         Raises:
             MissingKeyError: There is no key; nothing was sent.
@@ -87,6 +94,8 @@ class Gateway:
             target = self._target(request.base_url)
             try:
                 with self._pool.use(target) as connection, cancel.waking(connection.shut):
+                    if on_send is not None:
+                        on_send()
                     return _send_once(
                         connection.client, request, reader, fresh=fresh, attempt=attempt, cancel=cancel
                     )

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from or_cache_magic.cache.request import Usd, parse_limit
-from or_cache_magic.core.callbacks import Callbacks, Cancel
+from or_cache_magic.core.callbacks import Callbacks, Cancel, Cancelled
 from or_cache_magic.core.policy import why_no_lookup
-from or_cache_magic.core.records import MADE_CALL, AskKind, Cost, Request
+from or_cache_magic.core.records import MADE_CALL, UNKNOWN_COST, AskKind, Cost, Request
 from or_cache_magic.core.units import ZERO_USD, format_count, format_sum
-from or_cache_magic.errors import OptionError, OrCacheError, RequestError, UpstreamError
+from or_cache_magic.errors import OptionError, OrCacheError, RequestError, UpstreamError, explained
 from or_cache_magic.money.budget import BudgetTracker, Limit, cost_of_error
 
 if TYPE_CHECKING:
@@ -196,6 +196,8 @@ _TYPES: Final = {"key": "str", "kind": "str", "cost_usd": "float64", "error": "s
 COLUMNS: Final = tuple(_TYPES)
 """The columns of what `orc.warm` answers with."""
 
+_INTERRUPTED: Final = "interrupted"
+
 _REFUSES_ALL: Final = frozenset({401, 402})
 """Statuses by which OpenRouter refuses the key or the credits, and so would every further request."""
 
@@ -260,6 +262,9 @@ def warm(
     rows: list[Row] = []
     try:
         batch.run(prompts, rows, workers=workers, progress=progress)
+    except KeyboardInterrupt as exc:
+        again = "run it again: what was bought is kept, and free"
+        raise explained(exc, "the list was interrupted", again) from None
     finally:
         if tell is not None or progress:
             (tell or print)(_summary(rows, len(prompts)))
@@ -314,6 +319,8 @@ class _Batch:
             if barred is not None:
                 raise OptionError(f"its answer would not be stored: {barred} (nothing was sent)")
             outcome = self._cache.run(ask, self._callbacks, limits=self._limits)
+        except Cancelled:
+            return Row(ask.key.digest if ask else "", "failed", UNKNOWN_COST, _INTERRUPTED)
         except OrCacheError as exc:
             if isinstance(exc, UpstreamError) and exc.status in _REFUSES_ALL:
                 self._refusal = self._refusal or exc
@@ -359,6 +366,7 @@ def _bar(total: int, *, shown: bool) -> Iterator[Callable[[], object]]:
 
 def _summary(rows: Sequence[Row], wanted: int) -> str:
     """One line: ``1,000 prompts · 940 cached · 58 bought for $0.31 · 2 failed``."""
+    stopped = sum(row.error == _INTERRUPTED for row in rows)
     failed = sum(row.kind == "failed" for row in rows)
     bought = [row.cost.usd for row in rows if row.kind in MADE_CALL and row.kind != "failed"]
     known = [usd for usd in bought if usd is not None]
@@ -369,7 +377,8 @@ def _summary(rows: Sequence[Row], wanted: int) -> str:
         f"{len(rows) - len(bought) - failed:,} cached",
         f"{len(bought):,} bought" + (f" for {paid}" if bought else ""),
         f"{lost:,} of them not stored" if lost else "",
-        f"{failed:,} failed" if failed else "",
+        f"{failed - stopped:,} failed" if failed > stopped else "",
+        f"{stopped:,} interrupted, and perhaps paid for" if stopped else "",
         f"{left:,} not asked: run it again" if left else "",
     ]
     return " · ".join(filter(None, parts))

@@ -2,6 +2,8 @@
 
 import pytest
 
+from or_cache_magic.simulator import Scenario
+
 from .harness import expect
 
 pytestmark = pytest.mark.browser
@@ -39,3 +41,49 @@ def test_amounts__are_never_typeset(app, notebook, sim, shoot):
     expect(output.locator("mjx-container")).to_have_count(1)
     expect(output).to_contain_text("from $0.10 to $0.20")
     expect(output).to_contain_text("it may cost $0.10 to $0.20")
+
+
+CAPTURED = """%%capture captured
+%%openrouter
+Say it captured."""
+IN_A_WIDGET = """from ipywidgets import Button, Output
+out, button, answers = Output(), Button(description="Ask"), []
+def ask(_):
+    with out:
+        get_ipython().run_cell_magic("openrouter", "", f"Say it {len(answers)} times.")
+        answers.append(_)
+button.on_click(ask)
+display(button, out)
+ask(button)"""
+
+
+@pytest.mark.parametrize("app", ["lab", "notebook"])
+def test_captured__is_one_whole_display(app, notebook, sim, shoot):
+    """Where a front end can't follow updates (%%capture, an Output widget), an answer is shown once, whole."""
+    text = " ".join(f"word{number}" for number in range(60))
+    sim.script(Scenario(text=text, chunk_delay_s=0.02), times=3)
+    opened = notebook("captured.ipynb", LOAD, CAPTURED, "captured.show()", IN_A_WIDGET, app=app)
+    opened.run_all()
+    shown = opened.output(2).locator(".jp-RenderedMarkdown")
+    expect(shown).to_have_count(2)  # the answer and its receipt
+    expect(shown.first).to_have_text(text)
+    widget = opened.output(3).locator(".jupyter-widgets.jp-OutputArea, .widget-output, .jp-OutputArea").last
+    expect(widget.locator(".jp-RenderedMarkdown")).to_have_count(2)
+    expect(widget.locator(".jp-RenderedMarkdown").first).to_have_text(text)
+    opened.output(3).get_by_role("button", name="Ask").click()
+    expect(widget.locator(".jp-RenderedMarkdown")).to_have_count(4)
+    expect(widget.locator(".jp-RenderedMarkdown").nth(2)).to_have_text(text)
+    shoot(opened, "shown")
+
+
+@pytest.mark.parametrize("app", ["lab", "notebook"])
+def test_waiting__counts_until_the_answer_comes(app, notebook, sim, shoot):
+    """A silent server is waited for with a line that counts, which is gone when the answer is there."""
+    sim.script(Scenario(text="At last.", delay_s=5.0))
+    opened = notebook("waiting.ipynb", LOAD, "import openai", "%%openrouter\nSay it.", app=app)
+    opened.start_all()
+    expect(opened.output(2)).to_contain_text("asked, waiting 3 s …")
+    shoot(opened, "waiting")
+    opened.wait_until_run()
+    expect(opened.output(2).locator(".jp-RenderedMarkdown").first).to_have_text("At last.")
+    assert "waiting" not in str(opened.cells[2]["outputs"])

@@ -59,7 +59,12 @@ def test_stream__is_seen_while_it_comes(app, notebook, sim):
     expect(answer).to_contain_text("word0")
     assert WORDS[-1] not in answer.inner_text()
     opened.interrupt()
-    expect(opened.output(1)).to_contain_text("KeyboardInterrupt")
+    expect(opened.output(1)).to_contain_text("KeyboardInterrupt: ")
+    (error,) = [output for output in opened.cells[1]["outputs"] if output["output_type"] == "error"]
+    assert len(error["traceback"]) == 2
+    expect(opened.output(1).locator(".jp-RenderedMarkdown").nth(1)).to_contain_text(
+        "not stored: interrupted after"
+    )
     expect(answer).to_contain_text("word3")
     assert sim.wait_for(lambda rows: rows[-1].cancelled)
 

@@ -159,7 +159,12 @@ def test_terminal__interrupt_stops_the_request(terminal: Terminal, sim: Simulato
     terminal.child.sendintr()
     terminal.child.expect(r"In \[\d+\]: ")
 
-    assert "KeyboardInterrupt" in terminal.child.before
+    *_, receipt, error, hint = terminal.child.before.strip().replace("\r", "").split("\n")
+    assert "failed" in receipt
+    assert re.search(r"not stored: interrupted after \d+ characters$", receipt)
+    assert error.startswith("KeyboardInterrupt: ")
+    assert "characters of the answer had arrived (its cost is not known yet)" in error
+    assert hint.startswith("  run the cell again to ask anew; what had arrived is kept")
     assert sim.wait_for(lambda rows: rows[-1].cancelled)
     assert "0 entries" in terminal.type("%openrouter")
 

@@ -300,7 +300,12 @@ def test_warm__stops_at_an_interrupt(tmp_path):
         assert time.monotonic() - began_s < 5
         assert "KeyboardInterrupt" in err
         assert out.startswith("20 prompts · 0 cached · 6 bought for $")
-        assert out.endswith("14 not asked: run it again\n")
+        assert out.endswith(" · 2 interrupted, and perhaps paid for · 12 not asked: run it again\n")
+        assert err.splitlines()[-2:] == [
+            "KeyboardInterrupt: the list was interrupted",
+            "  run it again: what was bought is kept, and free",
+        ]
+        assert "httpcore" not in err
         assert sim.wait_for(lambda rows: sum(row.cancelled for row in rows) == 2)
         again = subprocess.run(
             [sys.executable, "-c", code], env=environ, capture_output=True, text=True, check=True
