@@ -55,7 +55,6 @@ __all__ = [
     "TemplateError",
     "UnsafeStoreError",
     "UpstreamError",
-    "explained",
 ]
 
 _WIDTH: Final = 1000
