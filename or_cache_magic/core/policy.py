@@ -209,15 +209,12 @@ def volatility(request: Request) -> str | None:
 
 
 def _searches(plugin: Any) -> bool:
-    return (
-        isinstance(plugin, Mapping)
-        and plugin.get("id") in ("web", "web-fetch")
-        and plugin.get("enabled") is not False
-    )
+    facts = as_mapping(plugin)
+    return facts.get("id") in ("web", "web-fetch") and facts.get("enabled") is not False
 
 
 def _is_server_tool(tool: Any) -> bool:
-    kind = tool.get("type") if isinstance(tool, Mapping) else None
+    kind = as_mapping(tool).get("type")
     return isinstance(kind, str) and kind.startswith(("openrouter:", "web_search"))
 
 

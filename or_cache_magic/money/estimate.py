@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from or_cache_magic.core.chat import as_list, asked_models, billed_apart
+from or_cache_magic.core.chat import as_list, as_mapping, asked_models, billed_apart
 from or_cache_magic.core.units import ZERO_USD, read_count, read_number
 from or_cache_magic.money.listings import Name
 
@@ -113,7 +113,7 @@ class _Terms(NamedTuple):
 
     @classmethod
     def of(cls, body: Mapping[str, Any], tokens: TokenRange, at_s: float, prompt_cache: str) -> _Terms:
-        plugins = [plugin.get("id") for plugin in as_list(body.get("plugins")) if isinstance(plugin, Mapping)]
+        plugins = [as_mapping(plugin).get("id") for plugin in as_list(body.get("plugins"))]
         if body.get("transforms") or "context-compression" in plugins:  # may leave out parts of the prompt
             tokens = tokens._replace(low=0)
         limits = [count for name in _LIMITS if (count := _count(body.get(name))) is not None]
@@ -147,11 +147,9 @@ def _marks(body: Mapping[str, Any]) -> Iterator[Any]:
     """Yield the marks for prompt caching in a request."""
     places: list[Any] = [body, *as_list(body.get("tools"))]
     for message in as_list(body.get("messages")):
-        content = message.get("content") if isinstance(message, Mapping) else None
-        places += [message, *as_list(content)]
-    for place in places:
-        if isinstance(place, Mapping):
-            yield from (place[n] for n in ("cache_control", "prompt_cache_breakpoint") if place.get(n))
+        places += [message, *as_list(as_mapping(message).get("content"))]
+    for place in map(as_mapping, places):
+        yield from (place[n] for n in ("cache_control", "prompt_cache_breakpoint") if place.get(n))
 
 
 class _Span(NamedTuple):
@@ -273,7 +271,7 @@ def routable(endpoints: Iterable[Endpoint], model: str, body: Mapping[str, Any])
         model: The model as it was asked for, with its variants.
         body: The request.
     """
-    preferences = body.get("provider")
+    preferences = as_mapping(body.get("provider"))
     admitted = [endpoint for endpoint in endpoints if _admits(preferences, endpoint)]
     usual = [endpoint for endpoint in admitted if endpoint.tier == "default"]
     tier = _TIERS.get(str(body.get("service_tier")), "")
@@ -293,15 +291,12 @@ def why_elsewhere(endpoints: Iterable[Endpoint], model: str, body: Mapping[str, 
     fast = tier in ("fast", "priority") or "nitro" in Name.of(model).variants
     if fast and "anthropic/" in model and not any(endpoint.tier == "priority" for endpoint in endpoints):
         return f"a dearer, faster sibling of {model} may answer"
-    reasoning = body.get("reasoning")
-    if isinstance(reasoning, Mapping) and reasoning.get("mode") == "pro":
+    if as_mapping(body.get("reasoning")).get("mode") == "pro":
         return f"a dearer sibling of {model} reasons in mode pro"
     return ""
 
 
-def _admits(preferences: Any, endpoint: Endpoint) -> bool:
-    if not isinstance(preferences, Mapping):
-        return True
+def _admits(preferences: Mapping[str, Any], endpoint: Endpoint) -> bool:
     only, ignored, order = (_texts(preferences.get(name)) for name in ("only", "ignore", "order"))
     if only and not _is_named(endpoint, only):
         return False
@@ -313,7 +308,7 @@ def _admits(preferences: Any, endpoint: Endpoint) -> bool:
     quantizations = _texts(preferences.get("quantizations"))
     if quantizations and endpoint.quantization not in quantizations:
         return False
-    return not _is_too_dear(preferences.get("max_price"), endpoint.price)
+    return not _is_too_dear(as_mapping(preferences.get("max_price")), endpoint.price)
 
 
 def _is_named(endpoint: Endpoint, slugs: Collection[str]) -> bool:
@@ -322,10 +317,8 @@ def _is_named(endpoint: Endpoint, slugs: Collection[str]) -> bool:
     return any(name.lower() in slugs for name in names)
 
 
-def _is_too_dear(most: Any, price: Price) -> bool:
+def _is_too_dear(most: Mapping[str, Any], price: Price) -> bool:
     """Return whether it is always over ``max_price``: US dollars for a million tokens, or for a request."""
-    if not isinstance(most, Mapping):
-        return False
     for name, units in _MAX_PRICE_UNITS.items():
         limit = read_number(most.get(name))
         rates = [getattr(price, name), *(override.rates.get(name) for override in price.overrides)]

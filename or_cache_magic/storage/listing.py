@@ -206,23 +206,9 @@ class EntryIndex:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def find(
-        self,
-        wanted: EntryFilter = EntryFilter(),  # noqa: B008 - frozen
-        *,
-        order: str = "created",
-        descending: bool = True,
-        limit: int | None = None,
-        offset: int = 0,
-    ) -> list[EntryRow]:
-        """Return the entries that match: newest first, or by another of `ORDERS`; damaged ones are left out.
-
-        Raises:
-            OptionError: An unknown order, or a key prefix that is none.
-        """
-        return self.rows(
-            self.matching(wanted, order=order, descending=descending, limit=limit, offset=offset)
-        )
+    def find(self, wanted: EntryFilter = EntryFilter(), **how: Any) -> list[EntryRow]:  # noqa: B008 - frozen
+        """Return the entries that match, without damaged ones; the arguments are those of `matching`."""
+        return self.rows(self.matching(wanted, **how))
 
     def matching(
         self,
@@ -233,13 +219,13 @@ class EntryIndex:
         limit: int | None = None,
         offset: int = 0,
     ) -> list[int]:
-        """Return the row ids of the entries that match, in order: a list to count and to page in, read once.
+        """Return the row ids of the entries that match: newest first, or by another of `ORDERS`.
 
-        `rows` lists a part of it. An id is good for a listing, not to remember an entry by: that of a
-        removed entry may be given to a new one. Its key is never another's.
+        A list to count and to page in, read once: `rows` lists a part of it. An id is good for a listing, not
+        to remember an entry by: a new one may be given that of a removed one. Its key is never another's.
 
         Raises:
-            OptionError: As `find`.
+            OptionError: An unknown order, or a key prefix that is none.
         """
         if order not in ORDERS:
             raise OptionError(f"Entries can't be ordered by {order!r}.", f"Choose from: {', '.join(ORDERS)}.")
