@@ -11,11 +11,11 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from or_cache_magic.cache.cache import CompletionCache
 from or_cache_magic.core.units import format_usd
@@ -23,6 +23,7 @@ from or_cache_magic.errors import OptionError, OrCacheError
 from or_cache_magic.notebook.location import FOLDER
 
 if TYPE_CHECKING:
+    from or_cache_magic.core.records import Totals
     from or_cache_magic.simulator import Simulator
 
 NOTEBOOK: Final = "quickstart.ipynb"
@@ -157,10 +158,10 @@ def _run(folder: Path, simulator: Simulator) -> Run:
     after = _totals(folder)
     return Run(
         cells=sum(cell.cell_type == "code" for cell in notebook.cells),
-        hits=after["hits"] - before["hits"],
-        misses=after["misses"] - before["misses"],
-        paid_usd=after["paid_usd"] - before["paid_usd"],
-        saved_usd=after["saved_usd"] - before["saved_usd"],
+        hits=after.hits - before.hits,
+        misses=after.misses - before.misses,
+        paid_usd=after.paid_usd - before.paid_usd,
+        saved_usd=after.saved_usd - before.saved_usd,
         requests=simulator.completion_count - asked_before,
         elapsed_s=time.monotonic() - began_s,
     )
@@ -173,10 +174,9 @@ def _failed(why: str) -> OrCacheError:
     )
 
 
-def _totals(folder: Path) -> Mapping[str, Any]:
+def _totals(folder: Path) -> Totals:
     with CompletionCache(folder / FOLDER) as cache:
-        (sums,) = cache.totals()
-    return {name: getattr(sums, name) for name in ("hits", "misses", "paid_usd", "saved_usd")}
+        return cache.totals()[0]
 
 
 def _environment(simulator: Simulator) -> dict[str, str]:
