@@ -20,33 +20,35 @@ from or_cache_magic.display.escape import one_line
 from or_cache_magic.display.tables import Cell, Column, Head, Row, Table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from decimal import Decimal
 
     from or_cache_magic.core.records import EntryRow
 
-_VALUES: Final[Mapping[str, tuple[str, Callable[[EntryRow], Any]]]] = {
-    "key": ("str", attrgetter("key")),
-    "created": ("datetime64[ns, UTC]", attrgetter("created_s")),
-    "model": ("str", attrgetter("model")),
-    "provider": ("str", attrgetter("provider")),
-    "prompt": ("str", attrgetter("prompt")),
-    "answer": ("str", attrgetter("answer")),
-    "prompt_tokens": ("Int64", attrgetter("prompt_tokens")),
-    "completion_tokens": ("Int64", attrgetter("completion_tokens")),
-    "cost_usd": ("float64", lambda row: _number(row.cost.usd)),
-    "cost_source": ("str", attrgetter("cost.source")),
-    "hits": ("int64", attrgetter("hits")),
-    "saved_usd": ("float64", lambda row: _number(row.saved_usd)),
-    "last_hit": ("datetime64[ns, UTC]", attrgetter("last_hit_s")),
-    "ttl_s": ("float64", lambda row: None if row.expires_s is None else row.expires_s - row.created_s),
-    "tags": ("str", lambda row: ", ".join(row.tags)),
-    "size_bytes": ("int64", attrgetter("size_bytes")),
-    "notebook": ("str", attrgetter("notebook")),
+_FIELDS: Final = {
+    "key": ("str", "key"),
+    "created": ("datetime64[ns, UTC]", "created_s"),
+    "model": ("str", "model"),
+    "provider": ("str", "provider"),
+    "prompt": ("str", "prompt"),
+    "answer": ("str", "answer"),
+    "prompt_tokens": ("Int64", "prompt_tokens"),
+    "completion_tokens": ("Int64", "completion_tokens"),
+    "cost_usd": ("float64", "cost.usd"),
+    "cost_source": ("str", "cost.source"),
+    "hits": ("int64", "hits"),
+    "saved_usd": ("float64", "saved_usd"),
+    "last_hit": ("datetime64[ns, UTC]", "last_hit_s"),
+    "ttl_s": ("float64", "expires_s"),
+    "tags": ("str", "tags"),
+    "size_bytes": ("int64", "size_bytes"),
+    "notebook": ("str", "notebook"),
 }
-"""The columns, in their order: their types in a DataFrame, and their values of an entry."""
+"""The columns, in their order: their types in a DataFrame, and what of an `EntryRow` they hold."""
 
-ENTRY_TYPES: Final = {name: kind for name, (kind, _) in _VALUES.items()}
+_read = attrgetter(*(field for _, field in _FIELDS.values()))
+
+ENTRY_TYPES: Final = {name: kind for name, (kind, _) in _FIELDS.items()}
 """The columns, in their order, and their types in a DataFrame."""
 
 _KEY_WIDTH: Final = 10
@@ -61,7 +63,11 @@ _YEAR_9999_S: Final = 253_370_764_800
 
 def entry_values(row: EntryRow) -> dict[str, Any]:
     """Return the values of a stored answer by column."""
-    return {name: value(row) for name, (_, value) in _VALUES.items()}
+    values = dict(zip(_FIELDS, _read(row), strict=True))
+    values["cost_usd"], values["saved_usd"] = _number(row.cost.usd), _number(row.saved_usd)
+    values["ttl_s"] = None if row.expires_s is None else row.expires_s - row.created_s
+    values["tags"] = ", ".join(row.tags)
+    return values
 
 
 def entries_table(rows: Iterable[Row], *, now_s: float, width: int | None = None) -> Table:

@@ -18,7 +18,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
 from or_cache_magic.core.chat import as_mapping, asked_models
-from or_cache_magic.core.records import UNKNOWN_COST, Cost
+from or_cache_magic.core.records import UNKNOWN_COST, Answer, Cost, Request
 from or_cache_magic.core.tokens import request_tokens
 from or_cache_magic.errors import OrCacheError, StoreError, UpstreamError
 from or_cache_magic.money.call_cost import CompletedCall, prompt_cache_saved, tokens_cost
@@ -36,7 +36,6 @@ from or_cache_magic.money.listings import (
 if TYPE_CHECKING:
     from decimal import Decimal
 
-    from or_cache_magic.core.records import Answer, Request
     from or_cache_magic.storage.database import Database
 
 _RETRY_S: Final = 60.0

@@ -9,12 +9,11 @@ from decimal import Decimal
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from or_cache_magic.money.budget import BudgetGuard, BudgetTracker, Limit, read_key_limits
+from or_cache_magic.money.budget import BudgetGuard, BudgetTracker, KeyLimits, Limit, read_key_limits
 
 if TYPE_CHECKING:
     from or_cache_magic.core.records import Answer, Outcome, Request
     from or_cache_magic.core.settings import Ask, Settings
-    from or_cache_magic.money.budget import KeyLimits
     from or_cache_magic.money.catalog import PriceCatalog
     from or_cache_magic.money.estimate import Estimate
     from or_cache_magic.money.reconciliation import Reconciler, Reconciliation

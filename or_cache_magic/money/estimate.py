@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from or_cache_magic.core.chat import as_list, as_mapping, asked_models, billed_apart
 from or_cache_magic.core.units import ZERO_USD, read_count, read_number
-from or_cache_magic.money.listings import Name
+from or_cache_magic.money.listings import Endpoint, ModelPricing, Name
 
 if TYPE_CHECKING:
     from decimal import Decimal
 
     from or_cache_magic.core.tokens import TokenRange
-    from or_cache_magic.money.listings import Endpoint, ModelPricing
     from or_cache_magic.money.price import Price
 
 BILLED_WITHIN_S: Final = 600

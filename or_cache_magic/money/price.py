@@ -9,16 +9,13 @@ another hour where a list shows only that of the hour at which it was fetched.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal
 from itertools import product
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from or_cache_magic.core.chat import as_list
 from or_cache_magic.core.units import ZERO_USD, read_count, read_number
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
 
 _HIGHEST_USD: Final = 1000
 """A higher price of one token, image or search is a mistake."""

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from or_cache_magic.core.chat import as_mapping
-from or_cache_magic.core.records import Cost, LedgerRow, Request
+from or_cache_magic.core.records import Answer, Cost, LedgerRow, Request
 from or_cache_magic.core.units import ZERO_USD, read_number
 from or_cache_magic.errors import OrCacheError, StoreError, UpstreamError
 from or_cache_magic.openrouter.reply import cost_reported
@@ -22,7 +22,6 @@ from or_cache_magic.storage.ledger_rows import Settlements, Waiting
 if TYPE_CHECKING:
     from decimal import Decimal
 
-    from or_cache_magic.core.records import Answer
     from or_cache_magic.money.catalog import PriceCatalog
     from or_cache_magic.storage.database import Database
     from or_cache_magic.storage.entries import DiskStore

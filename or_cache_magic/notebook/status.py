@@ -9,8 +9,8 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from or_cache_magic.core.records import EntryFilter
-from or_cache_magic.core.settings import MEMORY, SETTINGS
+from or_cache_magic.core.records import EntryFilter, Totals
+from or_cache_magic.core.settings import MEMORY, SETTINGS, Settings
 from or_cache_magic.core.units import (
     format_age,
     format_count,
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 
     from or_cache_magic.cache.cache import CompletionCache
     from or_cache_magic.cache.purge import Purge
-    from or_cache_magic.core.records import Totals
-    from or_cache_magic.core.settings import Settings
     from or_cache_magic.money.budget import KeyLimits
     from or_cache_magic.notebook.session import Session
 

@@ -10,14 +10,13 @@ from operator import contains
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, overload
 
 from or_cache_magic.core.key import system_digest
-from or_cache_magic.core.records import OPENROUTER_URL
+from or_cache_magic.core.records import OPENROUTER_URL, Request
 from or_cache_magic.errors import StoreCorruptError
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Mapping, Sequence
 
-    from or_cache_magic.core.records import Request
 
 REQUEST_COLUMNS: Final = "sample, stream, base_url"
 """What of a request is in its row beside the body."""

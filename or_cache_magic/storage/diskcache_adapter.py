@@ -8,7 +8,7 @@ bytes, inline, or they are refused.
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from diskcache import Cache, Disk
@@ -20,7 +20,6 @@ from or_cache_magic.storage.schema import COUNTERS, SETTINGS
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable, Iterator
-    from contextlib import AbstractContextManager
 
 
 class StrictDisk(Disk):  # type: ignore[misc]

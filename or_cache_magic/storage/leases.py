@@ -5,15 +5,13 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from or_cache_magic.errors import StoreBusyError, StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
     from or_cache_magic.storage.database import Database
 
 

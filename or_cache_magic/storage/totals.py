@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, get_args
 
 from or_cache_magic.core.records import MADE_CALL, AskKind, LedgerRow, Totals
 from or_cache_magic.errors import OptionError
 from or_cache_magic.storage.columns import check_row, column_types, from_pico, join_tags, split_tags, to_pico
-from or_cache_magic.storage.ledger_rows import discount_of, uses_prompt_cache
+from or_cache_magic.storage.ledger_rows import Wanted, discount_of, uses_prompt_cache
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from decimal import Decimal
 
     from or_cache_magic.storage.database import Database
-    from or_cache_magic.storage.ledger_rows import Wanted
 
 _CALLS: Final = f"kind IN {MADE_CALL}"
 _SPENT: Final = """

@@ -17,14 +17,13 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from or_cache_magic.core.chat import asked_model, last_prompt, system_prompt
 from or_cache_magic.core.key import system_digest
-from or_cache_magic.core.records import EntryFilter
+from or_cache_magic.core.records import Cost, Entry, EntryFilter, Request, RequestKey
 from or_cache_magic.errors import NewerStoreError, SettingError, StoreCorruptError, StoreError
 from or_cache_magic.storage.codec import HEAD_CHARS, decode_entry, encode_entry
 from or_cache_magic.storage.shared.link import Link
 from or_cache_magic.storage.shared.server import LARGEST_BYTES, SHARDS, Server, TooLarge, UntrustedValue
 
 if TYPE_CHECKING:
-    from or_cache_magic.core.records import Cost, Entry, Request, RequestKey
     from or_cache_magic.core.settings import SharedUrl
 
 SECRET_VARIABLE: Final = "OR_CACHE_SHARED_SECRET"  # noqa: S105 - its name
