@@ -228,6 +228,7 @@ class UpstreamError(OrCacheError):
         error_type: str | None = None,
         retry_after_s: float | None = None,
         retryable: bool = False,
+        refuses_all: bool = False,
         generation_id: str | None = None,
         cost_usd: Decimal | None = None,
         body: Mapping[str, Any] | None = None,
@@ -242,6 +243,8 @@ class UpstreamError(OrCacheError):
         self.retry_after_s = retry_after_s
         #: Whether asking again may help without changing the request.
         self.retryable = retryable
+        #: Whether every further request would be refused too: the key, the credits, a budget.
+        self.refuses_all = refuses_all
         #: Id for ``GET /generation``; None when no reply named one.
         self.generation_id = generation_id
         #: What the failed call cost as far as it was reported; None is unknown, not free.

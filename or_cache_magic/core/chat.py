@@ -10,11 +10,16 @@ _SYSTEM_ROLES = ("system", "developer")
 MEDIA = ("audio", "images")
 """What an assistant's message has besides its content, when it was made and not only written."""
 
-_SEARCHES = ("web_search_options", "x_search_filter")
+SEARCHES = ("web_search_options", "x_search_filter")
+"""Fields of a request that make it search."""
+
 _FREE_PLUGINS = frozenset(
-    {"response-healing", "context-compression", "auto-router", "auto-beta-router", "pareto-router"}
+    {"response-healing", "context-compression", "auto-router", "auto-beta-router", "pareto-router", "armor"}
 )
-"""Plugins that charge nothing of their own (OpenRouter: "Plugins")."""
+"""Plugins that charge nothing of their own (OpenRouter: "Plugins"; of ``armor`` as long as it is a beta)."""
+
+_FREE_ENGINES = ("cloudflare-ai", "pdf-text")
+"""What reads PDFs for nothing. Where none is named and the model can't, ``mistral-ocr`` does, by the page."""
 
 
 def as_mapping(value: Any) -> Mapping[str, Any]:
@@ -76,18 +81,29 @@ def billed_apart(body: Mapping[str, Any]) -> str:
     Searches, files and tools may be billed even when no token came back, and their number is unknown.
     """
     named = (body.get("model"), *as_list(body.get("models")))
-    if any(":online" in str(name) for name in named) or any(body.get(name) for name in _SEARCHES):
+    if any(":online" in str(name) for name in named) or any(body.get(name) for name in SEARCHES):
         return "it may search the web, which is billed apart"
+    free_files = False
     for plugin in as_list(body.get("plugins")):
         name = plugin.get("id") if isinstance(plugin, Mapping) else plugin
-        if name not in _FREE_PLUGINS and not (isinstance(plugin, Mapping) and plugin.get("enabled") is False):
+        if name in _FREE_PLUGINS or as_mapping(plugin).get("enabled") is False:
+            continue
+        if name == "file-parser" and as_mapping(as_mapping(plugin).get("pdf")).get("engine") in _FREE_ENGINES:
+            free_files = True
+        else:
             return f"the plugin {str(name)[:40]} is billed apart"
+    if not free_files and any(map(_has_file, messages_of(body))):
+        return "reading its file may be billed apart, at $2 per 1,000 pages"
     # The caller runs functions; every other tool is run, and billed, by OpenRouter or the provider.
     tools = [tool.get("type") if isinstance(tool, Mapping) else tool for tool in as_list(body.get("tools"))]
     other = [kind for kind in tools if kind != "function"]
     if other or body.get("stop_server_tools_when"):
         return f"the tool {str(other[0])[:40]} is billed apart" if other else "server tools are billed apart"
     return ""
+
+
+def _has_file(message: Mapping[str, Any]) -> bool:
+    return any(as_mapping(part).get("type") == "file" for part in as_list(message.get("content")))
 
 
 def _text(content: Any) -> str:

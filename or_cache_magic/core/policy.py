@@ -8,11 +8,12 @@ API reference (chat completions, streaming, errors, zero-completion insurance).
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping
 from typing import Any, Final, Literal, NamedTuple, get_args
 
 from or_cache_magic.core.blocks import parse_json
-from or_cache_magic.core.chat import as_list, as_mapping, asked_models
+from or_cache_magic.core.chat import SEARCHES, as_list, as_mapping, asked_models
 from or_cache_magic.core.records import Answer, Choice, Entry, Request
 from or_cache_magic.core.units import FOREVER_S
 
@@ -90,6 +91,9 @@ def why_not_stored(request: Request, answer: Answer) -> str | None:
         why = _unfinished(request, answer, choice) or _hollow(choice) or _malformed(request, choice)
         if why is not None:
             return why
+    wanted = request.body.get("n")
+    if isinstance(wanted, int) and len(answer.choices) < wanted:
+        return f"{len(answer.choices)} of the {wanted} answers that were asked for came"
     return None
 
 
@@ -118,18 +122,63 @@ def _output_limit(request: Request) -> int | None:
 
 def _hollow(choice: Choice) -> str | None:
     message = choice.message
-    if message.get("tool_calls") or message.get("images") or message.get("audio"):
+    for field, what, is_real in _MADE:
+        made = message.get(field)
+        if made and not all(map(is_real, made if isinstance(made, (list, tuple)) else (made,))):
+            return f"{what} of the answer is empty"
+    if any(message.get(field) for field, _, _ in _MADE):
         return None
     if choice.finish_reason == "tool_calls":
         return "the answer ends in a tool call that is not there"
     if message.get("refusal"):
         return "the model refused"
     content = message.get("content")
-    if isinstance(content, str):
-        return None if content.strip() else "the answer is empty"
-    if isinstance(content, Sequence) and content:
-        return None
-    return "the answer is empty"
+    said = (content,) if isinstance(content, str) else as_list(content)
+    return None if any(map(_says, said)) else "the answer is empty"
+
+
+def _is_call(call: Any) -> bool:
+    names = (as_mapping(as_mapping(call).get(kind)).get("name") for kind in ("function", "custom"))
+    return any(map(_is_visible, names))
+
+
+def _is_image(part: Any) -> bool:
+    image, url = as_mapping(part), as_mapping(part).get("image_url")
+    places = (url, as_mapping(url).get("url"), *map(image.get, ("url", "b64_json", "data")))
+    return any(
+        _is_visible(place) and not str(place).endswith(",") for place in places
+    )  # data:image/png;base64,
+
+
+def _is_audio(audio: Any) -> bool:
+    return _is_visible(as_mapping(audio).get("data"))
+
+
+_MADE: Final[tuple[tuple[str, str, Callable[[Any], bool]], ...]] = (
+    ("tool_calls", "a tool call", _is_call),
+    ("images", "an image", _is_image),
+    ("audio", "the audio", _is_audio),
+)
+
+
+def _says(part: Any) -> bool:
+    fields = as_mapping(part)
+    if isinstance(part, str) or "text" in fields:
+        return _is_visible(fields.get("text", part))
+    return (
+        _is_image(part) if "image_url" in fields else any(map(fields.get, fields.keys() - {"type", "index"}))
+    )
+
+
+_BLANKS: Final = "\u115f\u1160\u2800\u3164\uffa0"
+"""Letters and a symbol that look like nothing."""
+
+
+def _is_visible(text: Any) -> bool:
+    """Return whether a text has a character that can be seen: no space, mark, control or zero-width one."""
+    from unicodedata import category  # here, since a hit needs none of it
+
+    return isinstance(text, str) and any(category(c)[0] not in "CZM" and c not in _BLANKS for c in text)
 
 
 def _malformed(request: Request, choice: Choice) -> str | None:
@@ -191,16 +240,19 @@ def volatility(request: Request) -> str | None:
     models = asked_models(body)
     for model in models:
         name = model.partition(":")[0]
-        if name.startswith("openrouter/"):
+        if name.startswith("openrouter/") or re.search("router$|/switchyard$", name):
             return f"{name} picks a model at each call"
         if name.startswith("~") or "@preset/" in model:
             return f"{name} points to another model over time"
-        if ":online" in model:
+        if ":online" in model or re.search("^perplexity/|-search-|-deep-research", name):
             return "it searches the web"
     if not models or body.get("preset"):
         return "a preset or account default chooses the model"
-    if body.get("web_search_options") or any(map(_searches, as_list(body.get("plugins")))):
+    plugins = [plugin for plugin in map(as_mapping, as_list(body.get("plugins"))) if _is_on(plugin)]
+    if any(map(body.get, SEARCHES)) or any(plugin.get("id") in ("web", "web-fetch") for plugin in plugins):
         return "it searches the web"
+    if any("router" in str(plugin.get("id")) for plugin in plugins):
+        return "a plugin picks a model at each call"
     if any(map(_is_server_tool, as_list(body.get("tools")))):
         return "it uses OpenRouter's server tools"
     if any(map(_has_remote_media, as_list(body.get("messages")))):
@@ -208,14 +260,13 @@ def volatility(request: Request) -> str | None:
     return None
 
 
-def _searches(plugin: Any) -> bool:
-    facts = as_mapping(plugin)
-    return facts.get("id") in ("web", "web-fetch") and facts.get("enabled") is not False
+def _is_on(plugin: Mapping[str, Any]) -> bool:
+    return plugin.get("enabled") is not False
 
 
 def _is_server_tool(tool: Any) -> bool:
-    kind = as_mapping(tool).get("type")
-    return isinstance(kind, str) and kind.startswith(("openrouter:", "web_search"))
+    """Return whether OpenRouter or the provider runs a tool: all but those that the caller runs."""
+    return as_mapping(tool).get("type") not in ("function", "custom")
 
 
 def _has_remote_media(message: Any) -> bool:
@@ -234,10 +285,16 @@ def lifetime_s(request: Request, answer: Answer, policy: Policy) -> tuple[float 
     if policy.ttl_s is not None:
         return _finite(policy.ttl_s), ""
     why = volatility(request)
-    if why is None and any(c.message.get("annotations") for c in answer.choices):
+    if why is None and any(map(_cites_the_web, answer.choices)):
         why = "it cites the web"
     ttl_s = None if why is None else _finite(policy.volatile_ttl_s)
     return ttl_s, "" if ttl_s is None else f"kept {ttl_s / 3600:g} h: {why}"
+
+
+def _cites_the_web(choice: Choice) -> bool:
+    """Return whether an annotation is a link; those of a file are what was read in it."""
+    notes = as_list(choice.message.get("annotations"))
+    return any(as_mapping(note).get("type") in ("url_citation", "web_search_citation") for note in notes)
 
 
 def _finite(ttl_s: float) -> float | None:

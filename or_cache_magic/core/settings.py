@@ -255,6 +255,8 @@ def _url(value: Any) -> str:
     parts = urlsplit(url)  # raises ValueError too
     if parts.scheme not in ("https", "http") or not parts.hostname or parts.port == 0:
         raise ValueError("takes an http(s) URL")
+    if "@" in parts.netloc:
+        raise ValueError("takes a URL without a user or password: the key is sent by itself")
     return url
 
 
@@ -349,7 +351,7 @@ def parse_setting(name: str, value: Any, origin: str) -> Any:
         return setting.parse(value)
     except (ValueError, ArithmeticError) as exc:
         # The URL may hold a password, even where it is no URL.
-        shown = "…" if name == "shared_url" else repr(value)
+        shown = "…" if name == "shared_url" or (name == "base_url" and "@" in str(value)) else repr(value)
         raise SettingError(f"{name} = {shown} (from {origin}): {exc}", f"{name}: {setting.help}") from exc
 
 

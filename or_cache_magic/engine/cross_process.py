@@ -37,7 +37,9 @@ def failure_json(failure: BaseException | None) -> dict[str, Any] | None:
     An interrupt is its owner's own. So is a refusal of the owner's key, credits or permissions: those who
     waited may have others, and a refused call costs nothing. What looks like a key is taken out.
     """
-    if not isinstance(failure, UpstreamError) or failure.status in _ACCOUNT_STATUSES:
+    if not isinstance(failure, UpstreamError) or (
+        failure.status in _ACCOUNT_STATUSES and not failure.retryable
+    ):
         return None
     form = {
         "kind": type(failure).__name__,

@@ -251,7 +251,12 @@ class Engine:
             # OpenRouter's response caching would repeat an answer where another is wanted.
             fresh = miss.alone or ask.request.sample > 0
             answer = self._gateway().send(
-                ask.request, reader, fresh=fresh, cancel=callbacks.cancel, on_send=callbacks.on_send
+                ask.request,
+                reader,
+                fresh=fresh,
+                cancel=callbacks.cancel,
+                on_send=callbacks.on_send,
+                on_wait=Show(callbacks.on_wait),
             )
         except UpstreamError as exc:
             recorder.account_failure(ask, exc)

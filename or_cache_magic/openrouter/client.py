@@ -6,36 +6,49 @@ key's limits. Retries are ours, not the client's: only what is proven to have co
 
 from __future__ import annotations
 
-import json
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
-from decimal import Decimal
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from or_cache_magic.core.callbacks import Cancel
+from or_cache_magic.core.chat import as_mapping
 from or_cache_magic.core.records import Answer, Request
+from or_cache_magic.core.secrets import Secret, redacted, redacted_text
 from or_cache_magic.errors import MissingKeyError, UpstreamError
-from or_cache_magic.openrouter.connections import ApiTarget, ConnectionPool
-from or_cache_magic.openrouter.failures import connection_lost, fetch_failed, upstream_error
-from or_cache_magic.openrouter.reply import MalformedReplyError, ReplyReader, lines_of
-
-if TYPE_CHECKING:
-    from openai import OpenAI
-
-__all__ = ["Gateway"]
+from or_cache_magic.openrouter.connections import ApiTarget, Connection, ConnectionPool
+from or_cache_magic.openrouter.failures import connection_lost, fetch_failed, redirected, upstream_error
+from or_cache_magic.openrouter.fragments import mended
+from or_cache_magic.openrouter.reply import ReplyReader, cost_reported, media_type
+from or_cache_magic.openrouter.wire import MalformedReplyError, events_of, read_json
 
 ATTEMPTS: Final = 3
-LONGEST_WAIT_S: Final = 60.0
-"""A server that asks for more patience than this is not waited for."""
+LONGEST_WAIT_S: Final = 300.0
+"""A server that asks for more patience than this is not waited for. Credits that are held by calls under way
+come back after two minutes, and a limit per minute after one."""
+
+LARGEST_BYTES: Final = 1 << 27
+"""A reply that is larger is not read on: no entry could keep it."""
 
 FETCH_TIMEOUT_S: Final = 10.0
 """`Gateway.fetch` waits no longer than this: what it asks for is made without a model."""
 
 _KEY: Final = re.compile(r"[\x21-\x7e]+")
-_HTTP_LIBRARIES: Final = frozenset({"httpx", "httpx2", "httpcore", "httpcore2"})
-_NEVER_SENT: Final = frozenset({"ConnectError", "ConnectTimeout", "PoolTimeout", "UnsupportedProtocol"})
+
+
+_WAITS_FOR: Final[Mapping[int, str]] = {
+    402: "credits are held by calls under way",
+    429: "rate limited",
+    500: "the provider failed",
+    502: "the provider is down",
+    503: "the provider is overloaded",
+    529: "the provider is overloaded",
+}
+
+
+def _untold(_line: str) -> None:
+    """Tell nobody what is waited for."""
 
 
 class Gateway:
@@ -71,6 +84,7 @@ class Gateway:
         fresh: bool = False,
         cancel: Cancel | None = None,
         on_send: Callable[[], object] | None = None,
+        on_wait: Callable[[str], None] = _untold,
     ) -> Answer:
         """Return the answer, which may be cut or hold an error (see `policy.why_not_stored`).
 
@@ -80,6 +94,7 @@ class Gateway:
             fresh: Forbids OpenRouter to answer from its own response cache.
             cancel: Cancels the request: the connection is closed at once. None leaves that to an interrupt.
             on_send: Called when an attempt is sent.
+            on_wait: Told in one line what is waited for before another attempt.
 
         Raises:
             MissingKeyError: There is no key; nothing was sent.
@@ -97,12 +112,14 @@ class Gateway:
                     if on_send is not None:
                         on_send()
                     return _send_once(
-                        connection.client, request, reader, fresh=fresh, attempt=attempt, cancel=cancel
+                        connection, request, reader, fresh=fresh, attempt=attempt, cancel=cancel
                     )
             except UpstreamError as exc:
                 wait_s = exc.retry_after_s if exc.retry_after_s is not None else 0.5 * 2 ** (attempt - 1)
                 if not exc.retryable or reader.started or attempt == ATTEMPTS or wait_s > LONGEST_WAIT_S:
                     raise
+                why = _WAITS_FOR.get(exc.status or 0, "no answer")
+                on_wait(f"{why}, trying again in {wait_s:.3g} s ({attempt + 1} of {ATTEMPTS})")
                 sleep(wait_s)
         raise AssertionError("unreachable")  # pragma: no cover - the last attempt returns or raises
 
@@ -132,30 +149,28 @@ class Gateway:
 
         key = self.require_key() if needs_key or self._api_key() else ""
         target = ApiTarget(key, base_url, self._attribution(), self._timeout_s())
-        try:
-            with self._pool.use(target) as connection:
+        with self._pool.use(target) as connection:
+            try:
                 body = connection.client.get(
                     path, cast_to=bytes, options={"params": dict(params), "timeout": timeout_s}
                 )
-            return _read_json(body)
-        except openai.APIStatusError as exc:
-            raise upstream_error(
-                exc.status_code, _error_object(exc.body), body={}, headers=exc.response.headers, attempts=1
-            ) from None
-        except (openai.APIConnectionError, ValueError) as exc:
-            raise fetch_failed(exc, base_url=base_url, path=path) from None
+                return read_json(body.decode("utf-8-sig"), exact=True)
+            except openai.APIStatusError as exc:
+                raise _refused(exc.response, {}, key, base_url=base_url, attempt=1) from None
+            except Exception as exc:  # noqa: BLE001 - of three libraries; what is fetched is free
+                raise fetch_failed(exc, base_url=base_url, path=path) from None
 
     def close(self) -> None:
         """Close idle connections."""
         self._pool.close()
 
-    def require_key(self) -> str:
+    def require_key(self) -> Secret:
         """Return the key that the next request would be sent with.
 
         Raises:
             MissingKeyError: There is none, or it can't be one.
         """
-        key = (self._api_key() or "").strip()
+        key = Secret((self._api_key() or "").strip())
         if not key:
             raise MissingKeyError(
                 "no OpenRouter API key, and this answer is not in the completion cache (nothing was sent)",
@@ -174,15 +189,22 @@ class Gateway:
 
 
 def _send_once(
-    client: OpenAI, request: Request, reader: ReplyReader, *, fresh: bool, attempt: int, cancel: Cancel
+    connection: Connection,
+    request: Request,
+    reader: ReplyReader,
+    *,
+    fresh: bool,
+    attempt: int,
+    cancel: Cancel,
 ) -> Answer:
     body = {**_sent_body(request), "stream": request.stream}
-    reader.restart()
+    reader.restart(connection.target.api_key)
+    connection.has_sent = False
     headers: Mapping[str, str] = {}
     try:
         # The body is sent whole through `extra_body`, which overrides the client's own arguments,
         # so that what was hashed is what is sent, field for field; marks for prompt caching apart.
-        with client.chat.completions.with_streaming_response.create(
+        with connection.client.chat.completions.with_streaming_response.create(
             model=str(body.get("model", "")),
             messages=body.get("messages", []),
             stream=request.stream,
@@ -191,18 +213,16 @@ def _send_once(
         ) as response:
             headers = response.headers
             reader.read_headers(headers)
-            if "text/event-stream" in headers.get("content-type", ""):
-                chunks = _until_cancelled(response.iter_bytes(), cancel)
-                any(map(reader.read_line, lines_of(chunks)))  # as far as the end marker
-            else:
-                reader.read_body(response.read())
-    except Exception as exc:
+            chunks = _bounded(response.iter_bytes(), cancel)
+            if media_type(headers) != "text/event-stream":
+                reader.read_body(b"".join(chunks))
+            elif any(map(reader.read_event, events_of(chunks))):  # as far as the end marker
+                connection.read_to_end(chunks)
+    except Exception as exc:  # noqa: BLE001 - of four libraries: whatever fails, what came is kept and accounted
         cancel.check()  # it failed because it was cancelled
-        failure = _failure(exc, request, reader, headers=headers, attempt=attempt)
-        if failure is None:
-            raise
         if not reader.started:
-            raise failure from None
+            sent = connection.has_sent
+            raise _failure(exc, request, reader, headers=headers, attempt=attempt, sent=sent) from None
     answer = reader.answer()
     if not answer.complete:
         cancel.check()
@@ -220,40 +240,66 @@ def _sent_body(request: Request) -> Mapping[str, Any]:
     return marked(request.body, request.prompt_cache).body
 
 
-def _until_cancelled(chunks: Iterator[bytes], cancel: Cancel) -> Iterator[bytes]:
+def _bounded(chunks: Iterable[bytes], cancel: Cancel) -> Iterator[bytes]:
+    """Yield the bytes of a reply until it is cancelled, or too large."""
+    size_bytes = 0
     for chunk in chunks:
         cancel.check()
+        size_bytes += len(chunk)
+        if size_bytes > LARGEST_BYTES:
+            raise MalformedReplyError(f"larger than {LARGEST_BYTES >> 20} MiB")
         yield chunk
 
 
 def _failure(
-    exc: Exception, request: Request, reader: ReplyReader, *, headers: Mapping[str, str], attempt: int
-) -> UpstreamError | None:
-    """Return the error that `exc` stands for; None when it isn't a failure of the request."""
+    exc: Exception,
+    request: Request,
+    reader: ReplyReader,
+    *,
+    headers: Mapping[str, str],
+    attempt: int,
+    sent: bool,
+) -> UpstreamError:
+    """Return the error that `exc` stands for; `sent` is whether the request may have arrived."""
     import openai
 
     if isinstance(exc, openai.APIStatusError):
-        return upstream_error(
-            exc.status_code,
-            _error_object(exc.body),
-            body=request.body,
-            headers=exc.response.headers,
-            attempts=attempt,
-        )
+        return _refused(exc.response, request.body, reader.secret, base_url=request.base_url, attempt=attempt)
     if isinstance(exc, MalformedReplyError):
         return _refusal(
             f"a reply that is no completion ({exc})", request, reader, headers=headers, attempt=attempt
         )
-    if _is_transport_failure(exc):
-        cause = exc.__cause__ or exc
-        return connection_lost(
-            cause,
-            sent=bool(headers) or type(cause).__name__ not in _NEVER_SENT,
-            attempts=attempt,
-            base_url=request.base_url,
-            generation_id=reader.generation_id,
-        )
-    return None
+    return connection_lost(
+        exc.__cause__ or exc,
+        sent=sent,
+        retryable=not sent and isinstance(exc, openai.APIConnectionError),
+        attempts=attempt,
+        base_url=request.base_url,
+        generation_id=reader.generation_id,
+    )
+
+
+def _refused(
+    response: Any, body: Mapping[str, Any], secret: str, *, base_url: str, attempt: int
+) -> UpstreamError:
+    """Return the error of a reply that isn't HTTP 200; what it says of its cost counts."""
+    if response.status_code < 400:  # noqa: PLR2004 - the HTTP classes
+        target = redacted_text(response.headers.get("location", ""), secret)
+        return redirected(response.status_code, target, base_url=base_url, attempts=attempt)
+    text = response.content.decode("utf-8-sig", "replace")
+    try:
+        reply, usage = read_json(text), as_mapping(read_json(text, exact=True)).get("usage")
+    except MalformedReplyError:
+        reply, usage = text, None
+    error = as_mapping(reply).get("error")
+    return upstream_error(
+        response.status_code,
+        redacted(mended(error if isinstance(error, Mapping) else reply), secret),
+        body=body,
+        headers=response.headers,
+        attempts=attempt,
+        reported=cost_reported(as_mapping(usage) or None),
+    )
 
 
 def _refusal(
@@ -273,33 +319,4 @@ def _refusal(
         attempts=attempt,
         generation_id=reader.generation_id,
         reported=reader.cost,
-    )
-
-
-def _read_json(body: bytes) -> Any:
-    """Return the JSON value of a body; raises ValueError for what is none, or too large or deep."""
-    try:
-        return json.loads(body, parse_float=Decimal)
-    except (ArithmeticError, RecursionError) as exc:  # 1e9999999999999999999, a million brackets
-        raise ValueError(str(exc)) from None
-
-
-def _error_object(body: Any) -> Mapping[str, Any] | str | None:
-    if isinstance(body, Mapping):
-        inner = body.get("error")
-        return inner if isinstance(inner, Mapping) else body
-    return str(body) if body else None
-
-
-def _is_transport_failure(exc: BaseException) -> bool:
-    """Return whether the connection failed, as the client reports it or as the HTTP library below it does.
-
-    The lines are read below the client, so that the library's own exceptions come through; which
-    library that is depends on the client's version.
-    """
-    import openai
-
-    return (
-        isinstance(exc, openai.APIConnectionError)
-        or type(exc).__module__.partition(".")[0] in _HTTP_LIBRARIES
     )

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from or_cache_magic.core.secrets import Secret
+from or_cache_magic.openrouter.failures import connection_lost
 
 if TYPE_CHECKING:
     import ssl
 
-__all__ = ["ApiTarget", "Connection", "ConnectionPool"]
+    from openai import OpenAI
 
 _ATTRIBUTION: Final = {
     # A localhost URL needs a title, and then counts (OpenRouter: "App attribution").
@@ -21,7 +26,8 @@ _ATTRIBUTION: Final = {
     "X-OpenRouter-Title": "or_cache_magic",
 }
 _NO_KEY: Final = "none"
-"""The client wants a key, or takes one of OpenAI's from the environment; this one is never sent."""
+"""The client wants a key, or takes one of OpenAI's from the environment; this one is never sent. Ours is in
+the headers."""
 
 _CONNECT_S: Final = 10.0
 """A host that does not even take the connection is given up sooner than a model that thinks."""
@@ -30,17 +36,24 @@ _MAY_LEAVE: Final = re.compile(
     "host|accept|accept-encoding|connection|content-type|content-length|transfer-encoding|user-agent"
     "|authorization|http-referer|x-openrouter-.*|x-stainless-raw-response"
 )
-"""The only headers that are sent. The client adds those of ``OPENAI_ORG_ID``, ``OPENAI_PROJECT_ID`` and
-``OPENAI_CUSTOM_HEADERS``, which may hold another service's secrets, and facts about this machine. It
-reads the last one back from the request, to know which kind of response it was asked for."""
+"""The only headers that are sent: the client adds facts about this machine. It reads the last one back from
+the request, to know which kind of response it was asked for."""
 
 _NEW_STREAM: Final = ("connect_tcp.complete", "start_tls.complete")
+
+_REST_S: Final = 0.5
+"""A reply that does not end so soon after its end marker isn't waited for."""
+
+_ENVIRONMENT: Final = re.compile(
+    "SSL_CERT_FILE|SSL_CERT_DIR|SSLKEYLOGFILE|(ALL|HTTP|HTTPS|NO)_PROXY", re.IGNORECASE
+)
+"""The variables that the HTTP library heeds."""
 
 
 class ApiTarget(NamedTuple):
     """The API that requests are sent to, and how; an empty key sends none."""
 
-    api_key: str
+    api_key: str  # a `Secret`, where there is one
     base_url: str
     attribution: bool
     timeout_s: float
@@ -61,11 +74,14 @@ class Connection:
         import openai
 
         timeout = openai.Timeout(target.timeout_s, connect=min(target.timeout_s, _CONNECT_S))
+        self.target = target
         #: Whether it was shut; it is then good for nothing more.
         self.is_shut = False
+        #: Whether a request began to be sent; to be cleared before each call.
+        self.has_sent = False
         self._stream: Any = None
-        self.client = openai.OpenAI(
-            api_key=target.api_key or _NO_KEY,
+        self.client = _our_client()(
+            api_key=_NO_KEY,
             base_url=target.base_url,
             max_retries=0,
             timeout=timeout,
@@ -73,6 +89,7 @@ class Connection:
             http_client=openai.DefaultHttpxClient(
                 timeout=timeout,
                 verify=tls,
+                follow_redirects=False,
                 event_hooks={"request": [_keep_ours if target.api_key else _keep_no_key, self._watch]},
             ),
         )
@@ -82,6 +99,19 @@ class Connection:
         self.is_shut = True
         self._shut_stream()
 
+    def read_to_end(self, chunks: Iterable[bytes]) -> None:
+        """Read what is left of a reply, so that its connection serves the next call too; or give both up."""
+        timer = threading.Timer(_REST_S, self.shut)
+        timer.daemon = True
+        timer.start()
+        try:
+            with suppress(Exception):
+                for _ in chunks:
+                    pass
+        finally:
+            timer.cancel()
+            timer.join()
+
     def close(self) -> None:
         """Close the connection."""
         self.client.close()
@@ -90,7 +120,10 @@ class Connection:
         request.extensions["trace"] = self._trace
 
     def _trace(self, event: str, info: Mapping[str, Any]) -> None:
-        if event.endswith(_NEW_STREAM):
+        if event.endswith("send_request_headers.started"):
+            # To a proxy the way is asked for first, which sends nothing of the request.
+            self.has_sent = self.has_sent or info["request"].method != b"CONNECT"
+        elif event.endswith(_NEW_STREAM):
             self._stream = info["return_value"]
             if self.is_shut:  # meanwhile
                 self._shut_stream()
@@ -134,9 +167,17 @@ class ConnectionPool:
         with self._lock:
             if self._free:
                 return self._free.pop()
-            if self._tls is None:
-                self._tls = _trusted()
-        return Connection(target, self._tls)
+        try:
+            with self._lock:
+                if self._tls is None:
+                    self._tls = _trusted()
+            return Connection(target, self._tls)
+        except Exception as exc:  # noqa: BLE001 - files, URLs, encodings, libraries that are not there
+            names = ", ".join(sorted(filter(_ENVIRONMENT.fullmatch, os.environ)))
+            hint = f"look at what the environment says: {names}" if names else ""
+            raise connection_lost(
+                exc, sent=False, retryable=False, attempts=0, base_url=target.base_url, hint=hint
+            ) from None
 
     def _change_to(self, target: ApiTarget | None) -> None:
         with self._lock:
@@ -149,9 +190,29 @@ class ConnectionPool:
 
 
 def _headers(target: ApiTarget) -> dict[str, str]:
-    # Said as a header as well, since one in ``OPENAI_CUSTOM_HEADERS`` would go before `api_key`.
-    key = {"Authorization": f"Bearer {target.api_key}"} if target.api_key else {}
+    key = {"Authorization": Secret(f"Bearer {target.api_key}")} if target.api_key else {}
     return {**key, **(_ATTRIBUTION if target.attribution else {})}
+
+
+@cache
+def _our_client() -> type[OpenAI]:
+    """Return a client that sends the headers it is given, and none from the environment.
+
+    OpenAI's own adds those of ``OPENAI_ORG_ID``, ``OPENAI_PROJECT_ID`` and ``OPENAI_CUSTOM_HEADERS``, which
+    may hold another service's secrets, name another host, or be no headers at all.
+    """
+    import openai
+
+    class OurClient(openai.OpenAI):
+        def __init__(self, *, default_headers: dict[str, str], **options: Any) -> None:
+            self._our_headers = default_headers
+            super().__init__(**options)
+
+        @property
+        def default_headers(self) -> dict[str, Any]:
+            return {"Accept": "application/json", "Content-Type": "application/json", **self._our_headers}
+
+    return OurClient
 
 
 def _keep_ours(request: Any) -> None:

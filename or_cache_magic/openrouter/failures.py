@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+import re
+import time
+from collections.abc import Iterator, Mapping
+from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
-from or_cache_magic.core.chat import as_mapping, billed_apart
+from or_cache_magic.core.chat import as_list, as_mapping, billed_apart
 from or_cache_magic.core.records import FREE, UNKNOWN_COST, Cost
+from or_cache_magic.core.secrets import redacted_text
 from or_cache_magic.errors import ConnectionLostError, UpstreamError
-
-__all__ = ["connection_lost", "cost_of_failure", "fetch_failed", "upstream_error"]
 
 _RETRYABLE: Final = frozenset({429, 500, 502, 503, 529})
 
 _MAYBE_BILLED: Final = frozenset({408, 499, 504, 524})
 """Time-outs at the edge: the provider may have gone on, and been paid."""
+
+_IN_FLIGHT: Final = "in_flight_budget_exhausted"
+"""The reason of a 402 that passes: what calls under way may cost is held back until they have ended."""
+
+_LONGEST_TEXT: Final = 10_000
+
+_BUDGETS: Final = frozenset(
+    {"openrouter_guardrail_budget", "openrouter_workspace_budget", "openrouter_key_limit"}
+)
+"""What a 403 names as its ``limit_source`` that refuses every further request too."""
 
 _HINTS: Final[Mapping[int, str]] = {
     400: "check the model id and the parameters",
@@ -55,8 +68,11 @@ def upstream_error(
     metadata = as_mapping(facts.get("metadata"))
     availability = as_mapping(facts.get("availability"))
     code = _code(facts, availability) if status is None else status
-    cost = reported if reported.usd is not None else cost_of_failure(code, body, accepted=status is None)
-    retry_after_s = _seconds(headers.get("retry-after"), availability.get("retry_after"))
+    cost = reported
+    if cost.usd is None and "alignment" not in metadata:  # its calls are billed, whatever is refused
+        cost = cost_of_failure(code, body, accepted=status is None)
+    retry_after_s = _wait_s(headers, metadata, availability)
+    in_flight = code == 402 and metadata.get("reason") == _IN_FLIGHT  # noqa: PLR2004
     return UpstreamError(
         f"OpenRouter answered {code or 'with an error'}: {_message(facts, error)} ({_paid(cost)})",
         _hint(code, availability, retry_after_s),
@@ -64,7 +80,9 @@ def upstream_error(
         error_type=_text(metadata.get("error_type")) or _text(facts.get("error_type")),
         retry_after_s=retry_after_s,
         # Never ask again by ourselves where the failed call may already be on the bill.
-        retryable=_may_retry(code, facts, availability) and cost.usd == 0,
+        retryable=(in_flight or _may_retry(code, facts, availability)) and cost.usd == 0,
+        refuses_all=not in_flight
+        and (code in (401, 402) or (code == 403 and metadata.get("limit_source") in _BUDGETS)),  # noqa: PLR2004
         generation_id=generation_id or headers.get("x-generation-id"),
         cost_usd=cost.usd,
         body=facts or None,
@@ -86,15 +104,34 @@ def cost_of_failure(status: int | None, body: Mapping[str, Any], *, accepted: bo
     """
     if status is None or status in _MAYBE_BILLED:
         return UNKNOWN_COST
-    refused = 400 <= status < 500 and not accepted  # noqa: PLR2004 - the HTTP classes
+    refused = 300 <= status < 500 and not accepted  # noqa: PLR2004 - the HTTP classes
     return FREE if refused or not billed_apart(body) else UNKNOWN_COST
 
 
+def redirected(status: int, target: str, *, base_url: str, attempts: int) -> UpstreamError:
+    """Return the error for a reply that sends the request elsewhere: no prompt follows it."""
+    return UpstreamError(
+        f"{base_url} answered {status} and names {_one_line(target) or 'no other address'}: no redirect is"
+        " followed (nothing was paid)",
+        "if that is where the API is now, set OPENROUTER_BASE_URL to it",
+        status=status,
+        cost_usd=FREE.usd,
+        attempts=attempts,
+    )
+
+
 def connection_lost(
-    exc: BaseException, *, sent: bool, attempts: int, base_url: str, generation_id: str | None = None
+    exc: BaseException,
+    *,
+    sent: bool,
+    retryable: bool,
+    attempts: int,
+    base_url: str,
+    generation_id: str | None = None,
+    hint: str = "",
 ) -> ConnectionLostError:
     """Return the error for a call that brought no whole reply; `sent` is whether it may have arrived."""
-    what = str(exc) or type(exc).__name__
+    what = _one_line(redacted_text(str(exc) or type(exc).__name__))
     if sent:
         message = f"the connection to {base_url} broke off: {what} (it may have been billed)"
         hint = (
@@ -102,11 +139,11 @@ def connection_lost(
         )
     else:
         message = f"no connection to {base_url}: {what} (nothing was sent)"
-        hint = "check the network, or set OR_CACHE_MODE=offline to use stored answers only"
+        hint = hint or "check the network, or set OR_CACHE_MODE=offline to use stored answers only"
     return ConnectionLostError(
         message,
         hint,
-        retryable=not sent,
+        retryable=retryable,
         generation_id=generation_id,
         cost_usd=None if sent else FREE.usd,
         attempts=attempts,
@@ -118,7 +155,7 @@ def fetch_failed(exc: BaseException, *, base_url: str, path: str) -> ConnectionL
     cause = exc.__cause__ or exc
     what = "no JSON" if isinstance(exc, ValueError) else str(cause) or type(cause).__name__
     return ConnectionLostError(
-        f"{base_url}{path} could not be read: {what[:200]} (nothing was paid)",
+        f"{base_url}{path} could not be read: {_one_line(redacted_text(what))} (nothing was paid)",
         "check the network and the base URL, and try again",
         retryable=True,
         cost_usd=FREE.usd,
@@ -141,7 +178,7 @@ def _may_retry(code: int | None, facts: Mapping[str, Any], availability: Mapping
 
 def _hint(code: int | None, availability: Mapping[str, Any], retry_after_s: float | None) -> str:
     if retry_after_s is not None:
-        return f"the server asks to wait {retry_after_s:g} s; then run the cell again"
+        return f"the server asks to wait {retry_after_s:.0f} s; then run the cell again"
     fallbacks = availability.get("fallback_models")
     if isinstance(fallbacks, list) and fallbacks:
         return "try " + ", ".join(str(m) for m in fallbacks[:3])
@@ -151,28 +188,67 @@ def _hint(code: int | None, availability: Mapping[str, Any], retry_after_s: floa
 
 
 def _message(facts: Mapping[str, Any], error: Mapping[str, Any] | str | None) -> str:
-    text = _text(facts.get("message")) or (error if isinstance(error, str) else "") or "no reason given"
+    text = next(_reasons(error), "") or "no reason given"
     if text.lstrip()[:1] == "<":
         text = "an HTML page from the network's edge"
     raw = as_mapping(facts.get("metadata")).get("raw")
-    text = f"{text}: {raw}" if isinstance(raw, str) and raw else text
-    return " ".join(text.split())[:300]
+    return _one_line(f"{text}: {raw}" if isinstance(raw, str) and raw else text)
+
+
+def _reasons(error: Any) -> Iterator[str]:
+    """Yield the reasons that an error gives, wherever a server of this kind puts them: the best first."""
+    if isinstance(error, str) and error.strip():
+        yield error
+    facts = as_mapping(error)
+    parts = map(facts.get, ("message", "detail", "msg", "error", "errors", "reason", "title"))
+    for part in parts if facts else as_list(error):
+        yield from _reasons(part)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text[:_LONGEST_TEXT].split())[:300]
 
 
 def _code(facts: Mapping[str, Any], availability: Mapping[str, Any]) -> int | None:
     for value in (facts.get("code"), facts.get("http_status"), availability.get("http_status")):
-        if isinstance(value, int) and not isinstance(value, bool):
-            return value
-        if isinstance(value, str) and value.isdigit():
-            return int(value)
+        code = int(value) if isinstance(value, str) and re.fullmatch(r"[0-9]{1,3}", value) else value
+        if isinstance(code, int) and not isinstance(code, bool) and 0 < code < 1000:  # noqa: PLR2004
+            return code
     return None
+
+
+def _wait_s(
+    headers: Mapping[str, str], metadata: Mapping[str, Any], availability: Mapping[str, Any]
+) -> float | None:
+    """Return the seconds that a reply asks to wait, by the first that says so; None when nothing does.
+
+    ``Retry-After`` counts seconds or names a moment; ``X-RateLimit-Reset`` is one in milliseconds, and of
+    OpenRouter's own limits only.
+    """
+    now_s = _moment_s(headers.get("date")) or time.time()  # by the server's own clock where it tells
+    listed = {str(name).lower(): value for name, value in as_mapping(metadata.get("headers")).items()}
+    seconds = _seconds(headers.get("retry-after"), availability.get("retry_after"), listed.get("retry-after"))
+    if seconds is not None:
+        return seconds
+    moment_s = _moment_s(headers.get("retry-after"))
+    reset_ms = _seconds(headers.get("x-ratelimit-reset"), listed.get("x-ratelimit-reset"))
+    if moment_s is None and reset_ms is not None:
+        moment_s = reset_ms / 1000
+    return None if moment_s is None else max(0.0, moment_s - now_s)
+
+
+def _moment_s(date: str | None) -> float | None:
+    try:
+        return parsedate_to_datetime(date or "").timestamp()
+    except (ValueError, TypeError, OverflowError):
+        return None
 
 
 def _seconds(*values: Any) -> float | None:
     for value in values:
         try:
-            seconds = float(value)
-        except (TypeError, ValueError):
+            seconds = math.nan if isinstance(value, bool) else float(value)
+        except (TypeError, ValueError, OverflowError):
             continue
         if seconds >= 0:
             return seconds

@@ -19,19 +19,6 @@ from or_cache_magic.core.records import Json
 from or_cache_magic.core.tokens import text_tokens
 from or_cache_magic.errors import OptionError
 
-__all__ = [
-    "ATTACHMENTS",
-    "SYSTEM",
-    "TOOLS",
-    "TTLS",
-    "TURNS",
-    "Mark",
-    "Marked",
-    "Rules",
-    "marked",
-    "rules_for",
-]
-
 TOOLS: Final = "tools"
 SYSTEM: Final = "system prompt"
 ATTACHMENTS: Final = "attachments"

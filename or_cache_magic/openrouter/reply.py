@@ -9,138 +9,31 @@ observed on the wire.
 
 from __future__ import annotations
 
-import copy
-import json
+import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from decimal import Decimal
 from typing import Any, Final
 
-from or_cache_magic.core.chat import as_mapping
+from or_cache_magic.core.chat import as_list, as_mapping
 from or_cache_magic.core.records import UNKNOWN_COST, Answer, Choice, Cost, Usage
+from or_cache_magic.core.secrets import redacted
 from or_cache_magic.core.units import decimal_usd, read_count
-
-__all__ = [
-    "MalformedReplyError",
-    "ReplyReader",
-    "cost_reported",
-    "join_surrogates",
-    "lines_of",
-    "merge_delta",
-    "merged_logprobs",
-    "whole_message",
-]
-
-_JOINED: Final = frozenset({"content", "reasoning", "reasoning_content", "refusal"})
-_EXTENDED: Final = frozenset({"annotations", "images"})
-_PARTS: Final[Mapping[str, tuple[str, ...]]] = {
-    "tool_calls": ("arguments",),
-    "reasoning_details": ("text", "summary", "data"),
-}
-"""Lists whose parts come in fragments, and the texts in them that go on from fragment to fragment."""
-
-
-def merge_delta(message: dict[str, Any], delta: Mapping[str, Any]) -> None:
-    """Add what one chunk brings to the message so far."""
-    for name, value in delta.items():
-        if value is None:
-            continue
-        if name in _JOINED and isinstance(value, str):
-            message[name] = (message.get(name) or "") + value
-        elif name in _PARTS and isinstance(value, list):
-            _merge_parts(message.setdefault(name, []), value, joined=_PARTS[name])
-        elif name in _EXTENDED and isinstance(value, list):
-            message.setdefault(name, []).extend(value)
-        elif name == "audio" and isinstance(value, dict):
-            _join_fields(message.setdefault(name, {}), value, joined=("data", "transcript"))
-        else:
-            message[name] = value
-
-
-def merged_logprobs(known: Any, value: Any) -> Any:
-    """Return the log probabilities so far and those of one more chunk."""
-    if not isinstance(known, dict) or not isinstance(value, dict):
-        return value
-    names = dict.fromkeys([*known, *value])
-    return {name: [*(known.get(name) or ()), *(value.get(name) or ())] for name in names}
-
-
-def whole_message(message: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a message as a whole reply has it, streamed or not: null fields left out but for the content."""
-    whole = {"role": "assistant", "content": None, **message}
-    calls = whole.get("tool_calls")
-    if isinstance(calls, list):
-        # "index" is how a stream's fragments find each other.
-        whole["tool_calls"] = [_without_index(call) for call in calls]
-        whole["content"] = whole["content"] or None
-    return {name: _joined(value) for name, value in whole.items() if value is not None or name == "content"}
-
-
-def join_surrogates(text: str) -> str:
-    r"""Return the text with the halves of a character that came apart joined; a lone half becomes U+FFFD.
-
-    JSON spells a character beyond U+FFFF as two escapes, which a stream may cut apart; no file and no
-    screen takes half a character.
-
-    >>> join_surrogates("\ud83d" + "\ude00") == "\U0001f600", join_surrogates("half: \ud83d")
-    (True, 'half: \ufffd')
-    """
-    if text.isascii():
-        return text
-    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-
-
-def _without_index(call: Any) -> Any:
-    return {k: v for k, v in call.items() if k != "index"} if isinstance(call, dict) else call
-
-
-def _joined(value: Any) -> Any:
-    if isinstance(value, str):
-        return join_surrogates(value)
-    if isinstance(value, list):
-        return [_joined(part) for part in value]
-    if isinstance(value, dict):
-        return {join_surrogates(name): _joined(part) for name, part in value.items()}
-    return value
-
-
-def _merge_parts(parts: list[dict[str, Any]], pieces: list[Any], *, joined: tuple[str, ...]) -> None:
-    """Add fragments to the parts they continue: the same index and, where given, the same type."""
-    for piece in pieces:
-        if not isinstance(piece, dict):
-            raise TypeError("a fragment is not an object")
-        for part in parts:
-            if _continues(piece, part):
-                _join_fields(part, piece, joined=joined)
-                break
-        else:
-            parts.append(copy.deepcopy(piece))
-
-
-def _continues(piece: Mapping[str, Any], part: Mapping[str, Any]) -> bool:
-    if piece.get("index") is None or piece["index"] != part.get("index"):
-        return False
-    return piece.get("type") in (None, part.get("type"))
-
-
-def _join_fields(part: dict[str, Any], piece: Mapping[str, Any], *, joined: tuple[str, ...]) -> None:
-    for name, value in piece.items():
-        if value is None:
-            continue
-        if isinstance(value, dict) and isinstance(part.get(name), dict):
-            _join_fields(part[name], value, joined=joined)
-        elif name in joined and isinstance(part.get(name), str):
-            part[name] += value
-        else:
-            part[name] = value
-
+from or_cache_magic.openrouter.fragments import (
+    extend_logprobs,
+    has_output,
+    mended,
+    merge_delta,
+    whole_message,
+)
+from or_cache_magic.openrouter.wire import MalformedReplyError, events_of, read_json
 
 _DONE: Final = "[DONE]"
-
-
-class MalformedReplyError(ValueError):
-    """A reply that is no chat completion: not JSON, or not of its form."""
+_EVENTS: Final = re.compile(r"(data|event|id|retry):")
+_LONGEST_NAME: Final = 500
+_MOST_USD: Final = 1_000_000
+"""No call costs more; the ledger's amounts end at nine times that."""
 
 
 def _discard(_text: str) -> None:
@@ -162,8 +55,10 @@ class ReplyReader:
         self._clock = clock
         self.restart()
 
-    def restart(self) -> None:
-        """Forget a failed attempt, all of it."""
+    def restart(self, secret: str = "") -> None:
+        """Forget a failed attempt, all of it; no answer to the next one shows the key it is asked with."""
+        #: The key that the call is made with.
+        self.secret = secret
         self._began = time.perf_counter()
         self._choices: dict[int, dict[str, Any]] = {}
         self._usage: Mapping[str, Any] | None = None
@@ -181,8 +76,7 @@ class ReplyReader:
     @property
     def started(self) -> bool:
         """Whether any part of an answer has arrived, so that asking again would pay twice."""
-        messages = [choice["message"] for choice in self._choices.values()]
-        return any(value for message in messages for name, value in message.items() if name != "role")
+        return any(has_output(choice["message"]) for choice in self._choices.values())
 
     @property
     def cost(self) -> Cost:
@@ -192,25 +86,22 @@ class ReplyReader:
 
     def read_headers(self, headers: Mapping[str, str]) -> None:
         """Take the generation's id and what OpenRouter's response caching did."""
-        self.generation_id = headers.get("x-generation-id")
+        self.generation_id = _name(headers.get("x-generation-id"))
         self._cache_hit = headers.get("x-openrouter-cache-status", "").upper() == "HIT"
-        self._source_id = headers.get("x-openrouter-cache-source-id")
+        self._source_id = _name(headers.get("x-openrouter-cache-source-id"))
 
-    def read_line(self, line: str) -> bool:
-        """Read one line of an event stream; True at the end marker.
-
-        Comments (``: OPENROUTER PROCESSING``) and other fields than ``data`` are passed over (the
-        Event Streams standard).
+    def read_event(self, data: str) -> bool:
+        """Read the data of one event; True at the end marker.
 
         Raises:
-            MalformedReplyError: A ``data`` line that isn't a chunk of a chat completion.
+            MalformedReplyError: It isn't a chunk of a chat completion.
         """
-        if not line.startswith("data:"):
-            return False
-        data = line[5:].strip()
+        data = data.strip()
         if data == _DONE:
             self._proven = True
             return True
+        if not data:
+            return False
         with _well_formed():
             chunk = _object(data)
             self._read_common(chunk, data)
@@ -229,24 +120,27 @@ class ReplyReader:
             MalformedReplyError: It isn't a chat completion.
         """
         with _well_formed():
-            text = body.decode("utf-8").strip()
+            text = body.decode("utf-8-sig").strip()
             while text.startswith(":"):
                 text = text.partition("\n")[2].lstrip()
+            if _EVENTS.match(text):  # a stream under another media type
+                any(map(self.read_event, events_of([body])))
+                return
             reply = _object(text)
             self._read_common(reply, text)
-            for position, choice in enumerate(reply.get("choices") or ()):
-                index = choice.get("index")
-                message = dict(choice.get("message") or {})
-                self._choices[index if isinstance(index, int) else position] = {**choice, "message": message}
-            content = self._choices[min(self._choices)]["message"].get("content") if self._choices else None
+            choices = [{**choice} for choice in reply.get("choices") or ()]
+            choices.sort(key=lambda choice: index if isinstance(index := choice.get("index"), int) else 0)
+            for position, choice in enumerate(choices):
+                choice["message"] = dict(choice.get("message") or {})
+                self._choices[position] = choice
+            self._held = _text_of(choices[0]["message"].get("content")) if choices else ""
         self._proven = True
-        self._held = content if isinstance(content, str) else ""
         self._show()
 
     def answer(self) -> Answer:
         """Return the answer as far as it has arrived; `Answer.complete` says if it is proven whole."""
         return Answer(
-            choices=tuple(_choice(self._choices[index]) for index in sorted(self._choices)),
+            choices=tuple(self._choice(self._choices[index]) for index in sorted(self._choices)),
             model=self._model,
             provider=self._provider,
             usage=None if self._cache_hit else _usage(self._usage),
@@ -264,15 +158,15 @@ class ReplyReader:
     @property
     def _finished(self) -> bool:
         choices = self._choices.values()
-        return bool(choices) and all(c.get("finish_reason") is not None for c in choices)
+        return bool(choices) and all(_name(c.get("finish_reason")) for c in choices)
 
     def _read_common(self, reply: Mapping[str, Any], text: str) -> None:
-        self.error = _error_of(reply) or self.error
-        self.generation_id = _str(reply.get("id")) or self.generation_id
-        self._model = _str(reply.get("model")) or self._model
-        self._provider = _str(reply.get("provider")) or self._provider
+        self.error = redacted(mended(_error_of(reply)), self.secret) or self.error
+        self.generation_id = _name(reply.get("id"), self.secret) or self.generation_id
+        self._model = _name(reply.get("model"), self.secret) or self._model
+        self._provider = _name(reply.get("provider"), self.secret) or self._provider
         if isinstance(reply.get("usage"), dict):
-            self._usage = json.loads(text, parse_float=Decimal)["usage"]
+            self._usage = read_json(text, exact=True)["usage"]
 
     def _read_choice_delta(self, chunk: Mapping[str, Any]) -> None:
         index = chunk.get("index")
@@ -280,40 +174,29 @@ class ReplyReader:
         delta = chunk.get("delta") or {}
         merge_delta(choice["message"], delta)
         for name, value in chunk.items():
-            if name not in ("delta", "index") and value is not None:
-                choice[name] = merged_logprobs(choice.get(name), value) if name == "logprobs" else value
-        piece = delta.get("content")
-        if index in (0, None) and isinstance(piece, str):
-            self._held += piece
+            if name == "logprobs" and value is not None:
+                extend_logprobs(choice, value)
+            elif name not in ("delta", "index", "message") and (value or name not in choice):
+                choice[name] = value
+        if index in (0, None):
+            self._held += _text_of(delta.get("content"))
 
     def _show(self) -> None:
         text, self._held = self._held, ""
         if "\ud800" <= text[-1:] <= "\udbff":  # half a character: the next piece brings the other
             text, self._held = text[:-1], text[-1]
         if text:
-            self._on_text(join_surrogates(text))
+            self._on_text(mended(text, self.secret))
 
-
-def lines_of(chunks: Iterable[bytes]) -> Iterator[str]:
-    """Return the lines of an event stream, without their ends.
-
-    Lines end as the Event Streams standard has it. The client's own lines end at U+2028 and U+0085
-    too, which JSON may hold as they are, so that chunks with such text would be torn.
-    """
-    pieces: list[bytes] = []
-    for chunk in chunks:
-        for part in chunk.splitlines(keepends=True):
-            pieces.append(part)
-            if part.endswith((b"\n", b"\r")):
-                yield _line(pieces)
-                pieces.clear()
-    if pieces:
-        yield _line(pieces)
-
-
-def _line(pieces: Iterable[bytes]) -> str:
-    with _well_formed():
-        return b"".join(pieces).rstrip(b"\r\n").decode("utf-8")
+    def _choice(self, parts: Mapping[str, Any]) -> Choice:
+        error = redacted(mended(parts.get("error")), self.secret)
+        return Choice(
+            message=whole_message(parts["message"], self.secret),
+            finish_reason=_name(parts.get("finish_reason")),
+            native_finish_reason=_name(parts.get("native_finish_reason")),
+            error=error if isinstance(error, dict) else None,
+            logprobs=mended(parts.get("logprobs"), self.secret),
+        )
 
 
 @contextmanager
@@ -321,37 +204,31 @@ def _well_formed() -> Iterator[None]:
     """One seam for all that can be wrong with a reply: nothing in it is trusted to have its type."""
     try:
         yield
-    except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as exc:
+    except (ValueError, TypeError, AttributeError, KeyError, ArithmeticError, RecursionError) as exc:
         raise MalformedReplyError(str(exc)) from exc
 
 
 def _object(text: str) -> dict[str, Any]:
-    value = json.loads(text)
+    value = read_json(text)
     if not isinstance(value, dict):
         raise TypeError("not a JSON object")
     return value
 
 
+def media_type(headers: Mapping[str, str]) -> str:
+    """Return a reply's media type: without parameters, in small letters."""
+    return headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
 def _error_of(reply: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """Return the error that a reply or chunk carries at its top or in a choice; None when there is none."""
-    for part in (reply, *(reply.get("choices") or ())):
+    for part in map(as_mapping, (reply, *as_list(reply.get("choices")))):
         error = part.get("error")
         if error:
             return error if isinstance(error, dict) else {"message": str(error)}
         if part.get("finish_reason") == "error":
             return {"message": "the provider failed in the middle of its answer"}
     return None
-
-
-def _choice(parts: Mapping[str, Any]) -> Choice:
-    error = parts.get("error")
-    return Choice(
-        message=whole_message(parts["message"]),
-        finish_reason=_str(parts.get("finish_reason")),
-        native_finish_reason=_str(parts.get("native_finish_reason")),
-        error=error if isinstance(error, dict) else None,
-        logprobs=parts.get("logprobs"),
-    )
 
 
 def _usage(block: Mapping[str, Any] | None) -> Usage | None:
@@ -378,21 +255,34 @@ def cost_reported(usage: Mapping[str, Any] | None) -> Cost:
     """
     if usage is None:
         return UNKNOWN_COST
-    charged = decimal_usd(usage.get("cost"))
+    charged = _usd(usage.get("cost"))
     if charged is None:
         return UNKNOWN_COST
     if usage.get("is_byok") is not True:
         return Cost(charged, "reported")
     details = usage.get("cost_details")
-    upstream = decimal_usd(details.get("upstream_inference_cost")) if isinstance(details, Mapping) else None
+    upstream = _usd(as_mapping(details).get("upstream_inference_cost"))
     # With the user's own key most of the bill is the provider's: without it the total is not known.
     return UNKNOWN_COST if upstream is None else Cost(charged + upstream, "reported")
 
 
 def _prompt_cost_usd(block: Mapping[str, Any] | None) -> Decimal | None:
     details = as_mapping(as_mapping(block).get("cost_details"))
-    return decimal_usd(details.get("upstream_inference_prompt_cost"))
+    return _usd(details.get("upstream_inference_prompt_cost"))
 
 
-def _str(value: Any) -> str | None:
-    return value if isinstance(value, str) and value else None
+def _usd(value: Any) -> Decimal | None:
+    usd = decimal_usd(value)
+    return usd if usd is not None and usd <= _MOST_USD else None
+
+
+def _name(value: Any, secret: str = "") -> str | None:
+    """Return a name that a reply gives, such as its id; None where it is no text, or empty."""
+    return str(mended(value[:_LONGEST_NAME], secret)) if isinstance(value, str) and value else None
+
+
+def _text_of(content: Any) -> str:
+    if isinstance(content, str):
+        return content
+    texts = (as_mapping(part).get("text") for part in as_list(content))
+    return "".join(text for text in texts if isinstance(text, str))

@@ -198,9 +198,6 @@ COLUMNS: Final = tuple(_TYPES)
 
 _INTERRUPTED: Final = "interrupted"
 
-_REFUSES_ALL: Final = frozenset({401, 402})
-"""Statuses by which OpenRouter refuses the key or the credits, and so would every further request."""
-
 _TICK_S: Final = 0.2
 """How often to let an interrupt through; waiting alone can't be interrupted on Windows."""
 
@@ -235,7 +232,7 @@ def warm(
     """Fill the cache from a list of prompts, and return the result of each; see `COLUMNS`.
 
     What is stored already is free: after an interrupt or a failure, run it again. One that fails stops no
-    other; its error is in its row. Where OpenRouter refuses the key or the credits nothing more is sent.
+    other; its error is in its row. Where the key, the credits or a budget refuses nothing more is sent.
 
     Args:
         cache: What is filled.
@@ -322,7 +319,7 @@ class _Batch:
         except Cancelled:
             return Row(ask.key.digest if ask else "", "failed", UNKNOWN_COST, _INTERRUPTED)
         except OrCacheError as exc:
-            if isinstance(exc, UpstreamError) and exc.status in _REFUSES_ALL:
+            if isinstance(exc, UpstreamError) and exc.refuses_all:
                 self._refusal = self._refusal or exc
             return Row(ask.key.digest if ask else "", "failed", cost_of_error(exc), str(exc.args[0]))
         error = f"not stored: {outcome.not_stored}" if outcome.not_stored else ""
@@ -335,6 +332,7 @@ class _Batch:
                 f"not sent, since one before was refused: {self._refusal.args[0]}",
                 self._refusal.hint,
                 status=self._refusal.status,
+                refuses_all=True,
                 cost_usd=ZERO_USD,
             )
         if self._before_send is not None:

@@ -42,6 +42,7 @@ def json_schema(schema):
     return {"response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": schema}}}
 
 
+IMAGE = {"type": "image_url", "image_url": {"url": "https://example.org/a.png"}}
 NAME = {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}
 JSON_OBJECT = {"response_format": {"type": "json_object"}}
 
@@ -56,7 +57,15 @@ JSON_OBJECT = {"response_format": {"type": "json_object"}}
         ({}, said([{"type": "text", "text": "Hi"}])),
         ({}, said(None, "tool_calls", message=calls("{}"))),
         ({}, said(None, "stop", message=calls(""))),
-        ({}, said(None, message={"images": [{}]})),
+        ({}, said(None, message={"images": [IMAGE]})),
+        ({}, said(None, message={"images": [{"type": "image_url", "image_url": "https://x/a.png"}]})),
+        ({}, said([IMAGE])),
+        ({}, said([None, {"type": "text", "text": "Hi"}])),
+        ({}, said([{"type": "video", "video": {"id": "v"}}])),
+        ({}, said("\u200b.")),
+        ({}, said(None, message={"tool_calls": [{"type": "custom", "custom": {"name": "f", "input": ""}}]})),
+        ({"n": 1}, said()),
+        ({"n": "2"}, said()),
         ({}, said(None, message={"audio": {"data": "x"}})),
         ({"max_tokens": 10}, said(finish="length", used=10)),
         ({"max_completion_tokens": 10}, said(finish="length", used=11)),
@@ -95,6 +104,22 @@ def test_why_not_stored__accepts_what_was_meant(fields, answer):
         ({}, said(" \n"), "is empty"),
         ({}, said(None), "is empty"),
         ({}, said([]), "is empty"),
+        ({}, said([{"type": "text", "text": ""}]), "is empty"),
+        ({}, said([{"type": "text", "text": None}, None, " ", {}]), "is empty"),
+        ({}, said([{"type": "image_url", "image_url": {"url": ""}}]), "is empty"),
+        ({}, said({"type": "text", "text": "Hi"}), "is empty"),
+        ({}, said(7), "is empty"),
+        *(({}, said(blank), "is empty") for blank in ("\u200b", "\ufeff", "\u2060\u200d\n", "\u3164", "\u2800", "\x00", "\u00ad")),
+        ({}, said("Hi", message={"tool_calls": [{}]}), "a tool call of the answer is empty"),
+        ({}, said("Hi", message={"tool_calls": "x"}), "a tool call of the answer is empty"),
+        ({}, said(None, "tool_calls", message={"tool_calls": [None]}), "a tool call of the answer is empty"),
+        ({}, said(None, "tool_calls", message={"tool_calls": [{"function": {"name": " "}}]}), "a tool call"),
+        ({}, said("Hi", message={"images": [None]}), "an image of the answer is empty"),
+        ({}, said(None, message={"images": [IMAGE, {}]}), "an image of the answer is empty"),
+        ({}, said(None, message={"images": [{"image_url": {"url": "data:image/png;base64,"}}]}), "an image"),
+        ({}, said(None, message={"audio": {"id": "a", "transcript": "Hi"}}), "the audio of the answer is empty"),
+        ({}, said(None, message={"audio": "x"}), "the audio of the answer is empty"),
+        ({"n": 2}, said(), "1 of the 2 answers"),
         ({}, said(None, message={"reasoning": "long thoughts"}), "is empty"),
         ({}, said("", message={"refusal": "I can't"}), "refused"),
         ({}, said("Hi", "tool_calls"), "tool call that is not there"),
@@ -148,7 +173,8 @@ def test_why_not_stored__fetches_nothing_for_a_schema(canned, reply):
 @pytest.mark.parametrize("calls", [["x"], [{"function": "x"}], [{"function": None}], "x", [None]])
 def test_why_not_stored__survives_tool_calls_of_no_form(calls):
     """A strange message is judged, not stumbled over."""
-    assert why_not_stored(asked(), said(None, "tool_calls", message={"tool_calls": calls})) is None
+    refusal = why_not_stored(asked(), said(None, "tool_calls", message={"tool_calls": calls}))
+    assert refusal == "a tool call of the answer is empty"
 
 
 texts = st.sampled_from([None, "", " ", "\n", "Hi", "{}", "{", "7"])
@@ -248,15 +274,23 @@ def test_why_not_served__is_a_matter_of_age(expires_s, now_s, served):
         {"web_search_options": {"search_context_size": "low"}},
         {"tools": [{"type": "openrouter:datetime"}]},
         {"tools": [{"type": "web_search_preview"}]},
+        {"tools": [{"type": "web_fetch"}]},
+        {"tools": [{"type": "shell"}]},
+        {"tools": [{}]},
+        {"x_search_filter": {"handles": ["x"]}},
+        {"model": "typesafe/jev-router"},
+        {"model": "nvidia/switchyard"},
+        {"model": "switchpoint/router"},
+        {"model": "perplexity/sonar"},
+        {"model": "openai/gpt-4o-search-preview"},
+        {"plugins": [{"id": "jev-router"}]},
+        {"plugins": [{"id": "switchyard-router", "algorithm": "x"}]},
     ],
     ids=repr,
 )
 def test_volatility__of_a_changing_world(fields):
     """Routers, moving names, presets, searches and server tools may answer otherwise tomorrow."""
     assert volatility(asked(**fields))
-
-
-IMAGE = {"type": "image_url", "image_url": {"url": "https://example.org/a.png"}}
 
 
 @pytest.mark.parametrize(
@@ -289,6 +323,8 @@ def test_volatility__of_remote_media(parts, volatile):
         {"plugins": [{"id": "response-healing"}]},
         {"plugins": "odd"},
         {"tools": [{"type": "function", "function": {"name": "web_search"}}]},
+        {"tools": [{"type": "custom", "custom": {"name": "f"}}]},
+        {"model": "vendor/router-mini"},
     ],
     ids=repr,
 )
@@ -309,8 +345,11 @@ def test_lifetime_s__says_what_it_grants():
     assert lifetime_s(volatile, said(), Policy(ttl_s=FOREVER_S)) == (None, "")
     assert lifetime_s(volatile, said(), Policy(volatile_ttl_s=FOREVER_S)) == (None, "")
     assert lifetime_s(volatile, said(), Policy(volatile_ttl_s=3600.0))[0] == 3600.0
-    cited = said(message={"annotations": [{"type": "url_citation"}]})
-    assert lifetime_s(asked(), cited, Policy()) == (86400.0, "kept 24 h: it cites the web")
+    for kind in ("url_citation", "web_search_citation"):
+        cited = said(message={"annotations": [{"type": "file"}, {"type": kind}]})
+        assert lifetime_s(asked(), cited, Policy()) == (86400.0, "kept 24 h: it cites the web")
+    for notes in ([{"type": "file", "file": {"hash": "x", "content": []}}], [None], "x", 7, [{"type": 7}]):
+        assert lifetime_s(asked(), said(message={"annotations": notes}), Policy()) == (None, "")
 
 
 def test_notes_on__tells_of_a_truncated_answer():

@@ -418,7 +418,7 @@ def test_ask__refuses_an_answer_of_nothing(cache, sim, stream):
         (scenario("moderated"), 403, 0),
         (scenario("budget_exceeded"), 403, 0),
         (scenario("free_variant_ended"), 404, 0),
-        (scenario("rate_limited", retry_after_s=61), 429, 0),
+        (scenario("rate_limited", retry_after_s=301), 429, 0),
         (scenario("timed_out", status=408), 408, None),
         (scenario("timed_out", status=504), 504, None),
         (scenario("edge_timeout"), 524, None),

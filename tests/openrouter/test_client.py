@@ -8,11 +8,16 @@ import threading
 from decimal import Decimal
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from or_cache_magic.core.records import Request
 from or_cache_magic.errors import ConnectionLostError, MissingKeyError, UpstreamError
 from or_cache_magic.openrouter.client import Gateway
+from or_cache_magic.openrouter.connections import ApiTarget
+from or_cache_magic.openrouter.failures import upstream_error
 from or_cache_magic.openrouter.reply import ReplyReader
+from or_cache_magic.openrouter.wire import read_json
 from or_cache_magic.simulator import scenario
 
 BODY = {
@@ -141,6 +146,8 @@ def test_gateway__follows_changes_of_key_and_address(sim, canned, reply):
     assert b"Bearer sk-or-v1-three" in other.received[0]
 
 
+AT_NOON = {"Date": "Sat, 28 Nov 2026 12:00:00 GMT"}
+
 # -- what is tried again ----------------------------------------------------------------------
 
 
@@ -181,8 +188,14 @@ def test_gateway__never_repeats_what_will_not_help_or_may_be_billed(gateway, can
         ({"Retry_After": "7"}, {}, [7.0]),
         ({"Retry_After": "0"}, {}, [0.0]),
         ({}, {"availability": {"retry_after": 4}}, [4.0]),
-        ({"Retry_After": "60"}, {}, [60.0]),
-        ({"Retry_After": "61"}, {}, []),
+        ({"Retry_After": "300"}, {}, [300.0]),
+        ({"Retry_After": "301"}, {}, []),
+        ({"Retry_After": "Sat, 28 Nov 2026 12:00:14 GMT", **AT_NOON}, {}, [14.0]),
+        ({"Retry_After": "Sat, 28 Nov 2026 11:00:00 GMT", **AT_NOON}, {}, [0.0]),
+        ({"X_RateLimit_Reset": "1795867214000", **AT_NOON}, {}, [14.0]),
+        ({"X_RateLimit_Reset": "1e400", **AT_NOON}, {}, []),
+        (AT_NOON, {"metadata": {"headers": {"X-RateLimit-Reset": "1795867214000"}}}, [14.0]),
+        ({"Retry_After": "3", "X_RateLimit_Reset": "1795867214000", **AT_NOON}, {}, [3.0]),
         ({"Retry_After": "inf"}, {}, []),
         ({"Retry_After": "soon"}, {}, [0.5]),
         ({"Retry_After": "-3"}, {}, [0.5]),
@@ -193,7 +206,7 @@ def test_gateway__never_repeats_what_will_not_help_or_may_be_billed(gateway, can
     ids=str,
 )
 def test_gateway__waits_as_long_as_the_server_asks(gateway, canned, reply, naps, headers, error, waited):
-    """Retry-After is honoured up to a minute; a daily cap or a plain "don't" is not tried again."""
+    """As long as it asks in seconds or by a moment, up to five minutes; a daily cap or a plain "don't" ends it."""
     server = canned(reply(refusal(429, **error), "application/json", "429 X", **headers), reply(GOOD))
     if waited:
         assert send(gateway, server).text == "Hi"
@@ -227,6 +240,42 @@ def test_gateway__repeats_a_failure_with_functions_of_the_caller(gateway, canned
     """Functions are run by the caller: they bill nothing."""
     server = canned(reply(refusal(502), "application/json", "502 X"), reply(GOOD))
     assert send(gateway, server, tools=[{"type": "function", "function": {"name": "f"}}]).text == "Hi"
+
+
+IN_FLIGHT = {"message": "Held", "metadata": {"reason": "in_flight_budget_exhausted"}}
+
+
+def test_gateway__waits_for_credits_that_calls_under_way_hold(gateway, canned, reply, naps):
+    """A 402 of calls under way passes by itself: waited for as asked, told, and no word of adding credits."""
+    held = reply(refusal(402, **IN_FLIGHT), "application/json", "402 X", Retry_After=120)
+    told = []
+    answer = gateway.send(request_to(canned(held, reply(GOOD))), ReplyReader(), on_wait=told.append)
+    assert (answer.text, naps) == ("Hi", [120.0])
+    assert told == ["credits are held by calls under way, trying again in 120 s (2 of 3)"]
+    with pytest.raises(UpstreamError) as caught:
+        send(gateway, canned(held))
+    assert (caught.value.retryable, caught.value.refuses_all, caught.value.cost_usd) == (True, False, 0)
+    assert "credits" not in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("status", "metadata", "refuses_all"),
+    [
+        (401, {}, True),
+        (402, {"limit_source": "openrouter_credits", "reason": "weight_exceeds_budget"}, True),
+        (403, {"limit_source": "openrouter_workspace_budget"}, True),
+        (403, {"limit_source": "openrouter_guardrail_budget"}, True),
+        (403, {"patterns": ["credit_card"]}, False),
+        (429, {}, False),
+    ],
+)
+def test_gateway__tells_a_refusal_of_everything_from_one_of_this(
+    gateway, canned, reply, naps, status, metadata, refuses_all
+):
+    """The key, the credits and a budget refuse whatever is asked next; moderation does not."""
+    with pytest.raises(UpstreamError) as caught:
+        send(gateway, canned(reply(refusal(status, metadata=metadata), "application/json", f"{status} X")))
+    assert caught.value.refuses_all is refuses_all
 
 
 def test_gateway__tries_a_refused_connection_again(gateway, naps):
@@ -420,3 +469,253 @@ def test_gateway__serves_many_threads(gateway, sim):
         thread.join()
     assert all(answer.complete for answer in answers.values())
     assert len({answer.generation_id for answer in answers.values()}) == 16
+
+
+# -- what is kept out -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 304, 307, 308])
+@pytest.mark.parametrize("stream", [True, False])
+def test_gateway__follows_no_redirect(gateway, canned, reply, naps, status, stream):
+    """No prompt goes to another address, and no page there is an answer; the error names the target."""
+    elsewhere = canned(reply(GOOD))
+    moved = canned(reply("", status=f"{status} X", Location=f"{elsewhere.base_url}/chat/completions"))
+    with pytest.raises(UpstreamError, match="nothing was paid") as caught:
+        send(gateway, moved, stream=stream)
+    assert elsewhere.base_url in str(caught.value)
+    assert (caught.value.status, caught.value.cost_usd, caught.value.retryable) == (status, 0, False)
+    with pytest.raises(UpstreamError, match="no redirect"):
+        gateway.fetch("/models", base_url=moved.base_url)
+    assert elsewhere.received == []
+
+
+@pytest.mark.parametrize(
+    "kind", ["TEXT/EVENT-STREAM", "text/event-stream; charset=utf-8", "Text/Event-Stream ;x=1"]
+)
+def test_gateway__reads_a_stream_by_any_spelling_of_its_type(gateway, canned, reply, kind):
+    """Media types have no case, and may have parameters."""
+    assert send(gateway, canned(reply(GOOD, kind))).complete
+
+
+def test_gateway__reads_a_stream_under_another_type(gateway, canned, reply):
+    """A stream that says it is JSON is paid for all the same."""
+    answer = send(gateway, canned(reply(": hold\n\n" + GOOD, "application/json")))
+    assert (answer.text, answer.complete) == ("Hi", True)
+
+
+KEY = "sk-or-v1-test"
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        ("401 X", {"error": {"message": f"bad Authorization: Bearer {KEY}", "metadata": {"raw": KEY}}}),
+        ("400 X", {"error": {"metadata": {"headers": {"authorization": "Basic dXNlcjpwYXNzd29yZA=="}}}}),
+        ("500 X", {"detail": f"Bearer {KEY}"}),
+        ("400 X", f"no JSON but {KEY}"),
+        ("200 OK", {"error": {"code": 400, "message": f"Bearer {KEY}", KEY: KEY}}),
+        ("200 OK", {"choices": [{"error": {"message": KEY}, "message": {"content": ""}}]}),
+    ],
+    ids=str,
+)
+def test_gateway__never_shows_a_key_that_comes_back(gateway, canned, reply, naps, status, body):
+    """A server that echoes the request's headers puts the key into no message and no body."""
+    text = body if isinstance(body, str) else json.dumps(body)
+    with pytest.raises(UpstreamError) as caught:
+        send(gateway, canned(reply(text, "application/json", status)))
+    shown = f"{caught.value} {caught.value.body}"
+    assert KEY not in shown
+    assert "dXNlcjpwYXNzd29yZA" not in shown
+
+
+def test_gateway__keeps_the_key_out_of_an_answer(gateway, canned, reply):
+    """Nor into the answer, its names or its error."""
+    chunk = {"id": KEY, "provider": KEY, "choices": [{"delta": {"content": f"<{KEY}>", KEY: KEY}, "finish_reason": "stop",
+             "logprobs": {"content": [{"token": KEY}]}}], "error": {"message": KEY}}  # fmt: skip
+    seen = []
+    answer = gateway.send(
+        request_to(canned(reply(f"data: {json.dumps(chunk)}\n\n"))), ReplyReader(seen.append)
+    )
+    assert KEY not in repr(answer)
+    assert answer.text == "<…>"
+    assert seen == ["<…>"]
+
+
+def test_gateway__holds_the_key_so_that_no_frame_shows_it(gateway):
+    """A traceback with the values of its frames (``%xmode Verbose``) has no key in it."""
+    key = gateway.require_key()
+    target = ApiTarget(key, "https://example.org", True, 1.0)
+    assert "sk-or" not in repr((key, target, {"key": key}))
+    assert f"Bearer {key}" == "Bearer sk-or-v1-test"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("SSL_CERT_FILE", "/gone.pem"),
+        ("SSL_CERT_FILE", "/dev/null"),
+        ("SSLKEYLOGFILE", "/gone/keys"),
+        ("ALL_PROXY", "socks5://127.0.0.1:9"),
+        ("ALL_PROXY", "socks9://127.0.0.1:9"),
+        ("HTTP_PROXY", "ftp://me:password@x"),
+        ("HTTP_PROXY", "http://[x"),
+        ("HTTP_PROXY", "http://127.0.0.1:9"),
+        ("HTTP_PROXY", "http://pröxy…\udcff:9"),
+        ("https_proxy", "http://x:y:z"),
+    ],
+)
+def test_gateway__says_in_two_lines_what_of_the_environment_is_wrong(sim, naps, monkeypatch, name, value):
+    """A wrong proxy or certificate file is told in two lines; nothing is sent, and nothing was paid."""
+    monkeypatch.setenv(name, value)
+    gateway = Gateway(lambda: "sk-or-v1-test", sleep=naps.append, timeout_s=lambda: 5.0)
+    with pytest.raises(ConnectionLostError, match="nothing was sent") as caught:
+        send(gateway, sim)
+    assert len(str(caught.value).splitlines()) == 2
+    assert "password" not in str(caught.value)
+    assert caught.value.cost_usd == 0
+    assert sim.requests == ()
+    with pytest.raises(ConnectionLostError):
+        gateway.fetch("/models", base_url=sim.base_url)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("OPENAI_ORG_ID", "örg"),
+        ("OPENAI_PROJECT_ID", "p\nx: y"),
+        (
+            "OPENAI_CUSTOM_HEADERS",
+            "Host: example.org\nUser-Agent: spy\nX-OpenRouter-Cache: true\nConnection: x",
+        ),
+        ("OPENAI_CUSTOM_HEADERS", "Authorization: Bearer other\n\n: :\nÄ: é"),
+        ("OPENAI_BASE_URL", "http://[x"),
+        ("OPENAI_API_KEY", "ключ"),
+        ("OPENAI_LOG", "debug"),
+        ("OPENAI_API_TYPE", "azure"),
+    ],
+)
+def test_gateway__heeds_nothing_that_openai_reads(gateway, sim, monkeypatch, name, value):
+    """None of OpenAI's variables changes a request or keeps it from being sent."""
+    send(gateway, sim)
+    monkeypatch.setenv(name, value)
+    other = Gateway(lambda: "sk-or-v1-test")
+    send(other, sim)
+    other.close()
+    before, after = (dict(request.headers) for request in sim.requests)
+    assert after == before
+
+
+# -- the connection ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_gateway__uses_one_connection_for_one_call_after_another(gateway, sim, stream):
+    """A reply is read to its end, so that the next call needs no handshake."""
+    connections = set()
+    for number in range(12):
+        send(gateway, sim, stream=stream, messages=[{"role": "user", "content": str(number)}])
+        connections |= {id(connection) for connection in sim._server._open}
+    assert len(sim.requests) == 12
+    assert len(connections) == 1
+
+
+def test_gateway__waits_for_no_reply_that_does_not_end(gateway):
+    """A server that keeps its reply open after the end marker delays no answer for long."""
+    done = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve():
+            client, _ = server.accept()
+            with client:
+                client.recv(100_000)
+                client.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n" + GOOD.encode())
+                done.wait(60)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        request = Request(BODY, base_url=f"http://127.0.0.1:{server.getsockname()[1]}/api/v1")
+        answer = gateway.send(request, ReplyReader())
+        assert not done.is_set()
+        done.set()
+        thread.join()
+    assert (answer.text, answer.complete) == ("Hi", True)
+
+
+# -- whatever comes ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ({"detail": "Not Found"}, "Not Found"),
+        ({"detail": [{"loc": ["body"], "msg": "field required"}]}, "field required"),
+        ({"error": "plainly no"}, "plainly no"),
+        ({"errors": [{"title": "Nope"}]}, "Nope"),
+        ({"error": {"message": ["odd", 7]}}, "odd"),
+        ({"error": {"code": 10**30, "message": "x", "metadata": [7]}}, "x"),
+        (
+            {"error": {"code": True, "message": {}, "availability": {"retry_after": 10**400}}},
+            "no reason given",
+        ),
+        ([], "no reason given"),
+        (7, "no reason given"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("status", [404, 503])
+def test_gateway__reads_the_reason_wherever_it_stands(gateway, canned, reply, naps, body, reason, status):
+    """Frameworks put it elsewhere; and what has no form at all is still an error of two lines."""
+    with pytest.raises(UpstreamError) as caught:
+        send(gateway, canned(reply(json.dumps(body), "application/json", f"{status} X")))
+    assert f"OpenRouter answered {status}: {reason} (nothing was paid)" in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 2
+
+
+def test_gateway__counts_what_a_refusal_says_it_cost(gateway, canned, reply, naps):
+    """A guardrail that refuses after billed calls tells their cost beside the error; else it isn't known."""
+    alignment = {"code": 403, "message": "blocked", "metadata": {"alignment": {"mode": "enforce"}}}
+    for usage, usd in (({"usage": {"cost": 0.0125}}, Decimal("0.0125")), ({}, None)):
+        body = json.dumps({"error": alignment, **usage})
+        with pytest.raises(UpstreamError) as caught:
+            send(gateway, canned(reply(body, "application/json", "403 X")))
+        assert (caught.value.cost_usd, caught.value.retryable) == (usd, False)
+
+
+FILE = {"role": "user", "content": [{"type": "file", "file": {"filename": "a.pdf", "file_data": "data:,"}}]}
+
+
+@pytest.mark.parametrize(
+    ("plugins", "usd"),
+    [
+        (None, None),
+        ([{"id": "file-parser", "pdf": {"engine": "mistral-ocr"}}], None),
+        ([{"id": "file-parser"}], None),
+        ([{"id": "file-parser", "pdf": {"engine": "cloudflare-ai"}}], 0),
+        ([{"id": "file-parser", "pdf": {"engine": "pdf-text"}}], 0),
+    ],
+)
+def test_gateway__does_not_repeat_a_failure_that_read_a_file(gateway, canned, reply, naps, plugins, usd):
+    """Where no free engine is named a PDF may be read by one that bills the page, each time."""
+    server = canned(reply(refusal(502), "application/json", "502 X"))
+    with pytest.raises(UpstreamError) as caught:
+        send(gateway, server, messages=[FILE], plugins=plugins)
+    assert caught.value.cost_usd == usd
+    assert len(server.received) == (1 if usd is None else 3)
+
+
+NAMES = ["code", "message", "metadata", "availability", "retry_after", "raw", "headers", "detail", "reason"]
+odd = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text("a\ud83d\u200b1", max_size=3),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(NAMES), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(odd, st.sampled_from([200, 400, 429, 503]), st.booleans())
+def test_refusals__are_errors_of_ours_whatever_comes(reply, status, accepted):
+    """Any JSON as an error is one error in two lines, whose cost is an amount or unknown."""
+    text = json.dumps({"error": reply} if accepted else reply)
+    headers = {"retry-after": str(reply)[:20], "x-ratelimit-reset": str(reply)[:20], "date": str(reply)[:20]}
+    error = upstream_error(status, read_json(text), body=BODY, headers=headers, attempts=1)
+    assert len(str(error).splitlines()) <= 2
+    assert error.cost_usd is None or error.cost_usd >= 0

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import time
 from decimal import Decimal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from or_cache_magic.core.records import UNKNOWN_COST, Cost, Usage
-from or_cache_magic.openrouter.reply import MalformedReplyError, ReplyReader, join_surrogates, lines_of
+from or_cache_magic.core.policy import Policy, lifetime_s, why_not_stored
+from or_cache_magic.core.records import UNKNOWN_COST, Cost, Entry, Request, RequestKey, Usage
+from or_cache_magic.openrouter.reply import ReplyReader
+from or_cache_magic.openrouter.wire import MalformedReplyError, events_of, join_surrogates
+from or_cache_magic.storage.codec import decode_entry, encode_entry
 
 USAGE = {
     "prompt_tokens": 17,
@@ -46,10 +50,12 @@ LAST = {
 
 def read(*lines, on_text=None):
     reader = ReplyReader(on_text) if on_text else ReplyReader()
-    for line in lines:
-        if reader.read_line(line):
-            break
+    read_events(reader, *lines)
     return reader
+
+
+def read_events(reader, *lines):
+    any(map(reader.read_event, events_of("\n\n".join([*lines, ""]).encode() for _ in "1")))
 
 
 @pytest.mark.parametrize("shape", "abc")
@@ -66,7 +72,7 @@ def test_draft__reads_on_after_the_finish_reason():
     """A finish reason ends nothing: the usage comes after it."""
     reader = read(text("Hello", "stop"))
     assert reader.answer().usage is None
-    reader.read_line(LAST["b"])
+    read_events(reader, LAST["b"])
     assert reader.answer().usage is not None
 
 
@@ -279,7 +285,7 @@ def test_draft__never_proves_an_answer_by_the_usage_of_an_error():
 @pytest.mark.parametrize(
     "data",
     ["{", "[]", "7", "null", '{"choices": 7}', '{"choices": ["x"]}', '{"choices": [{"delta": "x"}]}', '{"id": ', "<html>",
-     '{"choices": [{"delta": {"tool_calls": ["x"]}}]}', "[" * 100_000],
+     "[" * 100_000],
 )  # fmt: skip
 def test_draft__refuses_what_is_no_chunk(data):
     """A line that isn't a chunk is said to be none, whatever is wrong with it."""
@@ -340,7 +346,7 @@ def test_draft__reads_money_digit_for_digit():
         "7.35e-06",
         "0.1000000000000000055511151231257827",
         "0",
-        "12345678901234567890.5",
+        "1000000",
     ):
         body = json.dumps(WHOLE | {"usage": {"cost": "COST"}}).replace('"COST"', digits).encode()
         reader = ReplyReader()
@@ -369,10 +375,11 @@ def test_draft__restart_forgets_everything():
     reader = ReplyReader(clock=lambda: 5.0)
     reader.read_headers({"x-generation-id": "gen-1", "x-openrouter-cache-status": "HIT"})
     read_error = text("", "error", error={"code": 502}, usage=USAGE)
-    reader.read_line(read_error)
-    reader.read_line(DONE)
+    read_events(reader, read_error, DONE)
     reader.restart()
-    reader.read_line('data: {"choices": [{"index": 0, "delta": {"content": "Hi"}, "finish_reason": "stop"}]}')
+    read_events(
+        reader, 'data: {"choices": [{"index": 0, "delta": {"content": "Hi"}, "finish_reason": "stop"}]}'
+    )
     answer = reader.answer()
     assert not answer.complete
     assert answer.error is None
@@ -400,24 +407,290 @@ def test_draft__has_started_when_any_output_arrived(delta, started):
     assert read(chunk(delta)).started is started
 
 
-@given(st.lists(st.text(WHOLE_LETTERS)), st.data())
-def test_lines_of__are_the_same_however_they_are_cut(lines, data):
-    """Lines end at CR, LF and CRLF and nowhere else, wherever the network cuts the bytes."""
-    ends = [data.draw(st.sampled_from(["\n", "\r\n"])) for _ in lines]
-    raw = "".join(line + end for line, end in zip(lines, ends, strict=True)).encode()
-    cuts = sorted(data.draw(st.sets(st.integers(0, len(raw)), max_size=6)))
-    chunks = [raw[a:b] for a, b in zip([0, *cuts], [*cuts, len(raw)], strict=True)]
-    assert [line for line in lines_of(chunks) if line] == [line for line in lines if line]
+# -- fragments --------------------------------------------------------------------------------
 
 
-def test_lines_of__are_not_torn_at_unicode_line_ends():
-    """U+2028, U+0085 and the like stand raw in JSON, and end no line of an event stream."""
-    content = "a\u2028b\u0085c\u2029d\x1ce\x0bf\x0cg"
-    event = 'data: {"choices": [{"delta": {"content": "' + "a\u2028b\u0085c\u2029d" + '"}}]}'
-    assert list(lines_of([content.encode(), b"\n", event.encode(), b"\n\n"])) == [content, event, ""]
+def deltas(field, *pieces):
+    """Return the part of a message that these fragments make."""
+    lines = [chunk({field: [piece]}) for piece in pieces]
+    return read(*lines, chunk({}, "stop"), DONE).answer().choices[0].message[field]
 
 
-def test_lines_of__refuse_what_is_no_utf8():
-    """A garbled line is never taken for an answer."""
+def call(arguments, name=None, **more):
+    return {
+        "index": 0,
+        **more,
+        "function": {"arguments": arguments, **({} if name is None else {"name": name})},
+    }
+
+
+def made(name, arguments, **more):
+    return {**more, "function": {"name": name, "arguments": arguments}}
+
+
+@pytest.mark.parametrize(
+    ("fragments", "calls"),
+    [
+        ([call("{", "f", id="a"), call("1", "g", id="b"), call("2")], [made("f", "{", id="a"), made("g", "12", id="b")]),
+        ([call("1", "f", id="a"), call("2", "g", id="b"), call("3", id="a")], [made("f", "13", id="a"), made("g", "2", id="b")]),
+        ([call("1", "f", id="a"), call("2", "", id=""), call("3", id=None)], [made("f", "123", id="a")]),
+        ([call("1", "f", id=""), call("2", id="a")], [made("f", "12", id="a")]),
+        ([call("", "get_", id="a"), call("", "weather"), call("{}", "")], [made("get_weather", "{}", id="a")]),
+        ([call("1", "f", id="a"), call("2", "f", id="a"), call("3", "f")], [made("f", "123", id="a")]),
+        ([call("1", "f", type="function"), call("2"), call("3", type="function")], [made("f", "123", type="function")]),
+        ([call("1", "f", id="a", index=None), call("2", "g", id="b", index=None), call("3", id="a", index=None)],
+         [made("f", "13", id="a"), made("g", "2", id="b")]),
+        (["odd", None, call("1", "f")], ["odd", None, made("f", "1")]),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_reader__finds_the_call_of_a_fragment(fragments, calls):
+    """Another id begins another call, nothing empty overwrites, and a name may come in pieces or again whole."""
+    assert deltas("tool_calls", *fragments) == calls
+
+
+def test_reader__tells_reasoning_items_apart():
+    """Sealed items by their ids, other types by their index; a server tool's arguments and result go on."""
+    sealed = [{"type": "reasoning.encrypted", "index": 0, "id": f"rs_{n}", "data": f"d{n}"} for n in (1, 2)]
+    tool = {
+        "type": "reasoning.server_tool_call",
+        "index": 1,
+        "tool_name": "web",
+        "arguments": '{"a',
+        "result": "",
+    }
+    more = {
+        "type": "reasoning.server_tool_call",
+        "index": 1,
+        "tool_name": "",
+        "arguments": '":1}',
+        "result": "42",
+    }
+    assert deltas("reasoning_details", *sealed, tool, more) == [
+        *sealed,
+        tool | {"arguments": '{"a":1}', "result": "42"},
+    ]
+
+
+def test_reader__joins_content_in_parts():
+    """Content may come as lists of parts, before or after plain text."""
+    parts = [{"type": "text", "text": "b"}]
+    lines = [text("a"), chunk({"content": parts}), text("c", "stop"), DONE]
+    seen = []
+    answer = read(*lines, on_text=seen.append).answer()
+    assert answer.text == "".join(seen) == "abc"
+
+
+def test_reader__keeps_all_choices_of_a_whole_reply():
+    """Choices are not lost where their index is missing or the same."""
+    choices = [
+        {"index": i, "message": {"content": c}, "finish_reason": "stop"}
+        for i, c in ((1, "c"), (0, "a"), (0, "b"))
+    ]
+    reader = ReplyReader()
+    reader.read_body(json.dumps({"choices": choices}).encode("utf-8-sig"))
+    assert [choice.message["content"] for choice in reader.answer().choices] == ["a", "b", "c"]
+
+
+def test_reader__takes_no_empty_finish_reason_for_one():
+    """An answer whose finish reason is an empty text has not finished."""
+    assert not read(text("Hi", ""), DONE).answer().complete
+    assert read(text("Hi", "stop"), text("", ""), DONE).answer().complete
+
+
+# -- bounds -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "digits",
+    ["9300000", "1e7", "-0.01", "1e400", "1e9999999999999999999", "1e-9999999999999999999", "NaN", "Infinity", "-Infinity",
+     "9" * 5000, "0." + "1" * 5000, '"0.5"', "true", "null", "[]", "{}"],
+    ids=lambda digits: digits[:24],
+)  # fmt: skip
+@pytest.mark.parametrize("stream", [True, False])
+def test_reader__bounds_amounts(digits, stream):
+    """An amount that no call costs is unknown, and the answer is there."""
+    usage = {"cost": "X", "is_byok": True, "cost_details": {"upstream_inference_cost": "X", "upstream_inference_prompt_cost": "X"},
+             "prompt_tokens": "X", "prompt_tokens_details": "X", "completion_tokens_details": {"reasoning_tokens": "X"}}  # fmt: skip
+    body = json.dumps(WHOLE | {"usage": usage, "created": "X", "odd": "X"}).replace('"X"', digits)
+    reader = ReplyReader()
+    if stream:
+        delta = body.replace('"message"', '"delta"')
+        read_events(reader, f"data: {delta}", DONE)
+    else:
+        reader.read_body(body.encode())
+    answer = reader.answer()
+    assert (answer.cost, answer.complete, answer.prompt_cost_usd) == (UNKNOWN_COST, True, None)
+    assert answer.text == WHOLE["choices"][0]["message"]["content"]
+    assert all(count is None or 0 <= count < 2**63 for count in answer.usage)
+
+
+@pytest.mark.parametrize("count", [2**63, 2**64, -1, 10**400, 1.5, True, "x", [1]])
+def test_reader__bounds_counts(count):
+    """A number of tokens that can't be is unknown."""
+    usage = {
+        "prompt_tokens": count,
+        "completion_tokens": 3,
+        "prompt_tokens_details": {"cached_tokens": count},
+    }
+    answer = read(text("Hi", "stop", usage=usage), DONE).answer()
+    assert answer.usage == Usage(None, 3, None)
+
+
+@pytest.mark.parametrize("depth", [63, 100, 900, 100_000])
+@pytest.mark.parametrize("where", ["top", "message", "usage"])
+def test_reader__bounds_depth(depth, where):
+    """What is nested too deep is left out, and takes nothing with it: neither here nor where it is kept."""
+    nested = '{"a":[' * (depth // 2) + '"]}"' + "]}" * (depth // 2)
+    body = json.dumps(WHOLE | {"top": "X"}) if where == "top" else json.dumps(WHOLE)
+    if where == "message":
+        body = body.replace('"refusal": null', '"refusal": null, "odd": "X"')
+    if where == "usage":
+        body = body.replace('"usage": {', '"usage": {"odd": "X", ')
+    reader = ReplyReader()
+    reader.read_body(body.replace('"X"', nested).encode())
+    answer = reader.answer()
+    assert (answer.text, answer.complete) == (WHOLE["choices"][0]["message"]["content"], True)
+    assert answer.cost.usd == Decimal("0.00423825")
+    assert json.loads(json.dumps(answer.choices[0].message, allow_nan=False)) == answer.choices[0].message
+
+
+def test_reader__mends_half_characters_wherever_they_are():
+    """Half a character in a name, an error or the log probabilities can be written too."""
+    half = "a\ud800"
+    choice = {"delta": {"content": "Hi", "odd": {half: half}}, "finish_reason": half, "native_finish_reason": half,
+              "logprobs": {"content": [{"token": half}]}, "error": {"message": half}}  # fmt: skip
+    line = json.dumps(
+        {"id": half, "model": half, "provider": half * 1000, "choices": [choice], "error": {half: half}}
+    )
+    answer = read(f"data: {line}", DONE).answer()
+    assert repr(answer).encode()
+    assert json.dumps(answer, ensure_ascii=False, default=str).encode()
+    assert (answer.generation_id, answer.choices[0].finish_reason) == ("a\ufffd", "a\ufffd")
+    assert len(answer.provider) <= 500
+
+
+FIELDS = {
+    "content", "role", "reasoning", "reasoning_details", "tool_calls", "images", "audio", "annotations", "refusal", "type",
+    "text", "index", "id", "function", "name", "arguments", "data", "image_url", "url", "cost", "prompt_tokens", "message",
+    "cost_details", "is_byok", "completion_tokens", "prompt_tokens_details", "code",
+}  # fmt: skip
+odd = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text("a\ud83d\ude00\u200b\x1b", max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(sorted(FIELDS)), inner, max_size=5)
+    ),
+    max_leaves=20,
+)
+replies = st.fixed_dictionaries(
+    {},
+    optional={
+        "id": odd, "model": odd, "provider": odd, "error": odd, "usage": odd,
+        "choices": odd | st.lists(st.fixed_dictionaries({}, optional={
+            "index": odd | st.integers(0, 2), "finish_reason": st.sampled_from(["stop", "tool_calls", None]) | odd,
+            "message": odd, "delta": odd, "logprobs": odd, "error": odd}), max_size=2),
+    },
+)  # fmt: skip
+
+
+@given(
+    st.lists(replies, min_size=1, max_size=4),
+    st.booleans(),
+    st.sampled_from([{}, {"n": 2}, {"response_format": {"type": "json_object"}}]),
+)
+def test_reader__makes_of_any_json_an_answer_or_one_error(sent, stream, fields):
+    """Whatever JSON comes: an answer that can be judged, written and read again, or `MalformedReplyError`."""
+    reader = ReplyReader()
+    try:
+        if stream:
+            read_events(reader, *(f"data: {json.dumps(part)}" for part in sent), DONE)
+        else:
+            reader.read_body(json.dumps(sent[0]).encode())
+    except MalformedReplyError:
+        pass
+    answer = reader.answer()
+    assert answer.cost.usd is None or 0 <= answer.cost.usd < 9_000_000
+    request = Request({"model": "m", "messages": [], **fields})
+    why_not_stored(request, answer)
+    lifetime_s(request, answer, Policy())
+    entry = Entry(RequestKey("0" * 64, b""), answer._replace(prompt_cost_usd=None), 0.0)
+    assert decode_entry("0" * 64, encode_entry(entry)) == entry
+
+
+# -- the stream -------------------------------------------------------------------------------
+
+
+def events(*chunks):
+    return list(events_of(chunks))
+
+
+@pytest.mark.parametrize(
+    ("raw", "expected"),
+    [
+        (b"data: a\n\ndata: b\r\n\r\ndata: c\r\rdata: d\n\n", ["a", "b", "c", "d"]),
+        (b"data: a\ndata: b\n\n", ["a\nb"]),
+        (b"data:a\ndata\ndata:  b\n\n", ["a\n\n b"]),
+        (b"data\n\n", [""]),
+        (b"data:\n\n\n\n", [""]),
+        (b"\xef\xbb\xbfdata: a\n\n", ["a"]),
+        (b"data: a\n\n\xef\xbb\xbfdata: b\n\n", ["a"]),
+        (b"\xef\xbb\xbf\xef\xbb\xbfdata: b\n\n", []),
+        (b": x\nevent: y\nid: 7\nretry: 10\ndatum: z\nDATA: q\ndata: a\n:\n\n", ["a"]),
+        (b"event: error\ndata: a\n\nevent: only\n\n", ["a"]),
+        (b" data: a\n\n", []),
+        (b"data: a", ["a"]),
+        (b"data: a\n", ["a"]),
+        (b"data: a\r", ["a"]),
+        ("data: a\u2028b\u0085c\x1cd\x0be\x0cf\n\n".encode(), ["a\u2028b\u0085c\x1cd\x0be\x0cf"]),
+        (b"", []),
+    ],
+    ids=repr,
+)
+def test_events_of__follow_the_standard(raw, expected):
+    """Lines, fields, comments and the one mark at the beginning, however the bytes are cut."""
+    assert events(raw) == expected
+    assert events(*(bytes([byte]) for byte in raw)) == expected
+    assert events(*(bytes([byte]) if n % 2 else b"" for byte in raw for n in (0, 1))) == expected
+
+
+def test_events_of__refuse_what_is_no_utf8():
+    """A garbled event is never taken for an answer."""
     with pytest.raises(MalformedReplyError):
-        list(lines_of([b"data: \xff\n"]))
+        events(b"data: \xff\n\n")
+
+
+@given(st.lists(st.text(WHOLE_LETTERS)), st.sampled_from(["\n", "\r\n", "\r"]), st.booleans(), st.data())
+def test_reader__reads_the_same_however_the_bytes_are_cut(texts, end, ascii_only, data):
+    """An answer in any pieces, with any line ends, wherever the network cuts the bytes, is the same answer."""
+    lines = [
+        json.dumps({"choices": [{"delta": {"content": part}}]}, ensure_ascii=ascii_only) for part in texts
+    ]
+    lines += [json.dumps({"choices": [{"delta": {}, "finish_reason": "stop"}], "usage": USAGE}), "[DONE]"]
+    raw = "".join(f": hold{end}{end}data: {line}{end}{end}" for line in lines).encode()
+    cuts = sorted(data.draw(st.sets(st.integers(0, len(raw)), max_size=6)))
+    seen = []
+    reader = ReplyReader(seen.append)
+    pieces = [raw[a:b] for a, b in zip([0, *cuts], [*cuts, len(raw)], strict=True)]
+    assert any(map(reader.read_event, events_of(pieces)))
+    answer = reader.answer()
+    assert answer.text == "".join(seen) == "".join(texts)
+    assert (answer.complete, answer.usage.prompt_tokens) == (True, 17)
+
+
+def test_reader__takes_time_that_grows_with_the_answer_and_no_faster():
+    """Four times as much text in pieces of four bytes takes about four times the work: nothing is joined twice."""
+
+    def work(pieces):
+        reader = ReplyReader()
+        deltas = [{"content": "abcd", "reasoning": "abcd", "tool_calls": [{"index": n % 9, "function": {"arguments": "abcd"}}],
+                   "reasoning_details": [{"index": 0, "type": "reasoning.text", "text": "abcd"}]} for n in range(9)]  # fmt: skip
+        lines = [json.dumps({"choices": [{"delta": delta}]}) for delta in deltas]
+        began = time.process_time()
+        for n in range(pieces):
+            reader.read_event(lines[n % 9])
+        assert len(reader.answer().text) == 4 * pieces
+        return time.process_time() - began
+
+    work(100)
+    few = min(work(4_000) for _ in range(3))
+    assert work(64_000) < 16 * few * 2

@@ -1,0 +1,152 @@
+"""A message that comes in fragments, put together in time that grows with its length and no faster."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from or_cache_magic.core.secrets import without
+from or_cache_magic.openrouter.wire import join_surrogates
+
+_TEXTS: Final[Mapping[str, frozenset[str]]] = {
+    "message": frozenset({"content", "reasoning", "reasoning_content", "refusal"}),
+    "audio": frozenset({"data", "transcript"}),
+    "tool_calls": frozenset(),
+    "function": frozenset({"name", "arguments"}),
+    "custom": frozenset({"name", "input"}),
+    "reasoning_details": frozenset({"text", "summary", "data", "arguments", "result"}),
+}
+"""By where they are, the texts that go on from fragment to fragment. Other values are given anew."""
+
+_PARTS: Final = ("tool_calls", "reasoning_details")
+_EXTENDED: Final = ("annotations", "images", "content")
+
+
+class _Pieces(list[str]):
+    """A text in pieces."""
+
+
+class _Parts(list[Any]):
+    """Parts in fragments, which find their part by its id, or by its index and type."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self._name = name
+        self._places: dict[tuple[Any, ...], dict[str, Any]] = {}
+
+    def extend(self, pieces: Any) -> None:
+        """Add fragments."""
+        for piece in pieces:
+            if isinstance(piece, dict):
+                self._add(piece)
+            else:
+                self.append(piece)
+
+    def _add(self, piece: dict[str, Any]) -> None:
+        known = filter(None, map(self._places.get, _places(piece)))
+        part = next((part for part in known if _agree(piece, part)), None)
+        if part is None:
+            part = {}
+            self.append(part)
+        merge_delta(part, piece, self._name)
+        self._places.update(dict.fromkeys(_places(part), part))
+
+
+def _places(part: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
+    """Yield by what a fragment's part is known: the surest first, or nothing."""
+    index, kind, name = part.get("index"), part.get("type"), part.get("id")
+    if isinstance(name, str) and name:
+        yield index if isinstance(index, int) else None, "id", name
+    if isinstance(index, int):
+        if isinstance(kind, str):
+            yield index, "type", kind
+        yield (index,)
+
+
+def _agree(piece: Mapping[str, Any], part: Mapping[str, Any]) -> bool:
+    """Return whether no id and no type speaks against a fragment's being of this part."""
+    return all(
+        not piece.get(name) or not part.get(name) or piece[name] == part[name] for name in ("id", "type")
+    )
+
+
+def merge_delta(into: dict[str, Any], delta: Mapping[str, Any], where: str = "message") -> None:
+    """Add what one chunk brings to the message so far, or to a part of it; nothing empty overwrites."""
+    for name, value in delta.items():
+        known = into.get(name)
+        if value is None or (known and not value and not isinstance(value, (bool, int))):
+            into.setdefault(name, value)
+        elif isinstance(value, str) and name in _TEXTS[where]:
+            _add_text(into, name, known, value)
+        elif isinstance(value, list) and where == "message" and name in (*_PARTS, *_EXTENDED):
+            _add_parts(into, name, known, value)
+        elif isinstance(value, dict) and (name in _TEXTS or where != "message"):
+            if not isinstance(known, dict):
+                known = into[name] = {}
+            merge_delta(known, value, name if name in _TEXTS else where)
+        else:
+            into[name] = value
+
+
+def _add_text(into: dict[str, Any], name: str, known: Any, value: str) -> None:
+    if isinstance(known, _Pieces):
+        # A name comes in pieces, or whole in every fragment.
+        if name != "name" or known != [value]:
+            known.append(value)
+    elif isinstance(known, list):
+        known.append({"type": "text", "text": value})
+    else:
+        into[name] = _Pieces([value])
+
+
+def _add_parts(into: dict[str, Any], name: str, known: Any, value: list[Any]) -> None:
+    if not isinstance(known, list) or isinstance(known, _Pieces):
+        before = "".join(known) if isinstance(known, _Pieces) else ""
+        into[name] = _Parts(name) if name in _PARTS else [{"type": "text", "text": before}] if before else []
+    into[name].extend(value)
+
+
+def extend_logprobs(choice: dict[str, Any], value: Any) -> None:
+    """Add one more chunk's log probabilities to those so far."""
+    known = choice.get("logprobs")
+    if not isinstance(known, dict) or not isinstance(value, dict):
+        choice["logprobs"] = value
+        return
+    for name, more in value.items():
+        if not isinstance(known.get(name), list):
+            known[name] = []
+        known[name].extend(more if isinstance(more, list) else ())
+
+
+def has_output(message: Mapping[str, Any]) -> bool:
+    """Return whether any part of an answer is in a message."""
+    return any(
+        any(value) if isinstance(value, _Pieces) else value
+        for name, value in message.items()
+        if name != "role"
+    )
+
+
+def whole_message(message: Mapping[str, Any], secret: str = "") -> dict[str, Any]:
+    """Return a message as a whole reply has it, streamed or not: null fields left out but for the content."""
+    whole: dict[str, Any] = mended({"role": "assistant", "content": None, **message}, secret)
+    calls = whole.get("tool_calls")
+    if isinstance(calls, list):
+        for call in calls:
+            if isinstance(call, dict):
+                call.pop("index", None)  # how a stream's fragments find each other
+        whole["content"] = whole["content"] or None
+    return {name: value for name, value in whole.items() if value is not None or name == "content"}
+
+
+def mended(value: Any, secret: str = "") -> Any:
+    """Return a value with its pieces joined, all characters whole, and without the key that asked for it."""
+    if isinstance(value, _Pieces):
+        value = "".join(value)
+    if isinstance(value, str):
+        return without(join_surrogates(value), secret)
+    if isinstance(value, list):
+        return [mended(part, secret) for part in value]
+    if isinstance(value, dict):
+        return {mended(name, secret): mended(part, secret) for name, part in value.items()}
+    return value
