@@ -12,14 +12,23 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from or_cache_magic.cache.request import Usd, parse_limit
 from or_cache_magic.core.callbacks import Callbacks, Cancel, Cancelled
+from or_cache_magic.core.options import checked
 from or_cache_magic.core.policy import why_no_lookup
 from or_cache_magic.core.records import MADE_CALL, UNKNOWN_COST, AskKind, Cost, Request
 from or_cache_magic.core.units import ZERO_USD, format_count, format_sum
-from or_cache_magic.errors import OptionError, OrCacheError, RequestError, UpstreamError, explained
+from or_cache_magic.errors import (
+    InputError,
+    OptionError,
+    OrCacheError,
+    RequestError,
+    UpstreamError,
+    explained,
+)
 from or_cache_magic.money.budget import BudgetTracker, Limit, cost_of_error
 
 if TYPE_CHECKING:
@@ -35,27 +44,13 @@ class Prompt(NamedTuple):
 
     Attributes:
         prompt: A text, or a list of messages.
-        options: The arguments of `CompletionCache.ask` that stood beside it; they come before those that
+        asked: The arguments of `CompletionCache.ask` that stood beside it; they come before those that
             are given for the whole list.
-        params: Other fields of the request.
     """
 
     prompt: str | Sequence[Mapping[str, Any]]
-    options: Mapping[str, Any]
-    params: Mapping[str, Any]
+    asked: Mapping[str, Any] = MappingProxyType({})
 
-
-_OPTIONS: Final[Mapping[str, tuple[type, ...]]] = {
-    "model": (str,),
-    "system": (str,),
-    "mode": (str,),
-    "sample": (int,),
-    "ttl": (int, float, str),
-    "tag": (str, list, tuple),
-    "stream": (bool,),
-    "prompt_cache": (str,),
-}
-"""What is no field of the request, and of which type it is. None is not given."""
 
 _COLUMNS: Final = ("prompt", "model", "system", "tag")
 """The columns of a table that are read. The others are its own data, and not sent."""
@@ -112,7 +107,7 @@ def _from_file(path: Path) -> Iterator[Prompt]:
 
 
 def _from_lines(text: str) -> Iterator[Prompt]:
-    return (Prompt(line, {}, {}) for line in text.split("\n") if line.strip())
+    return (Prompt(line) for line in text.split("\n") if line.strip())
 
 
 def _from_json_lines(text: str) -> Iterator[Prompt]:
@@ -164,21 +159,11 @@ def _prompt(item: Any, place: str) -> Prompt:
     asked = [fields.pop(name) for name in ("prompt", "messages") if name in fields]
     if len(asked) != 1 or not _is_prompt(asked[0]):
         raise RequestError(f"{place} is no prompt: {_shown(item)} {_NOTHING_SENT}", _FORMS)
-    options, params = _options_and_params(fields)
-    for name, value in options.items():
-        if value is not None and not _fits(name, value):
-            raise RequestError(f"{place}: {name} can't be {_shown(value)} {_NOTHING_SENT}", _FORMS)
-    return Prompt(asked[0], options, params)
-
-
-def _options_and_params(fields: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the arguments of `CompletionCache.ask` among these, and the other fields of the request."""
-    options = {name: value for name, value in fields.items() if name in _OPTIONS}
-    return options, {name: value for name, value in fields.items() if name not in _OPTIONS}
-
-
-def _fits(name: str, value: Any) -> bool:
-    return isinstance(value, _OPTIONS[name]) and isinstance(value, bool) == (name == "stream")
+    try:
+        checked("", fields)
+    except InputError as exc:
+        raise RequestError(f"{place}: {exc.args[0]}", exc.hint) from None
+    return Prompt(asked[0], fields)
 
 
 def _is_prompt(value: Any) -> bool:
@@ -279,7 +264,7 @@ class _Batch:
         before_send: Callable[[Request], None] | None,
     ) -> None:
         self._cache = cache
-        self._options, self._params = _options_and_params(asked)
+        self._asked = asked
         self._limits: list[Limit] = []
         if limit_usd is not None:
             self._limits.append(Limit("this list's max_cost_usd", limit_usd, BudgetTracker()))
@@ -309,9 +294,8 @@ class _Batch:
 
     def _row(self, prompt: Prompt) -> Row:
         ask = None
-        params, options = {**self._params, **prompt.params}, {**self._options, **prompt.options}
         try:
-            ask = self._cache.prepare(prompt.prompt, params, **options)
+            ask = self._cache.prepare(prompt.prompt, {**self._asked, **prompt.asked})
             barred = why_no_lookup(ask.request, ask.policy)
             if barred is not None:
                 raise OptionError(f"its answer would not be stored: {barred} (nothing was sent)")
