@@ -23,6 +23,7 @@ def collected() -> Iterator[None]:
     """Whatever a module's tests left open is noticed at its end: shells are cycles, collected late."""
     yield
     gc.collect()
+    gc.freeze()  # what is still there stays: IPython's parsers and libraries, looked through by each shell's end
 
 
 @pytest.fixture
