@@ -30,7 +30,7 @@ from . import servers
 from .servers import Faulty, Memcached, Process, Redis, eventually
 
 TIMEOUT_S = 0.3
-SLACK_S = 1.5  # of a machine that is busy with other tests
+SLACK_S = 10.0  # of a busy machine; less than what each of fifty asks would wait for
 PROMPT = "What is a median?"
 
 
@@ -348,7 +348,8 @@ def test_foreign__value_is_refused_and_told_once(
 ):
     """Whatever stands under a name of ours: it is not served, said once, not executed, and no failure."""
     monkeypatch.chdir(tmp_path)
-    tier = open_tier(redis_server.url, timeout_s=20.0)
+    tier_timeout_s = 20.0
+    tier = open_tier(redis_server.url, timeout_s=tier_timeout_s)
     pair, good = make("attacked"), make("good")
     tier.put(*pair)
     tier.put(*good)
@@ -359,7 +360,7 @@ def test_foreign__value_is_refused_and_told_once(
     began_s = time.monotonic()
 
     assert [tier.get(pair[0].key) for _ in range(2)] == [None, None]
-    assert time.monotonic() - began_s < 4.0
+    assert time.monotonic() - began_s < tier_timeout_s  # no wait at all
     assert len(tier.told) == 1
     assert ("a value of 100 MB" in tier.told[0]) == (attack == "100 MB")  # refused before it was fetched
     assert tier.get(good[0].key).answer == good[0].answer
