@@ -14,10 +14,10 @@ from or_cache_magic.errors import OrCacheError
 
 
 def test_kill__loses_nothing(tmp_path):
-    """A writer that is killed 30 times at random moments loses nothing acknowledged, and leaves no half."""
+    """A writer that is killed ten times at random moments loses nothing acknowledged, and leaves no half."""
     from soaking import inspect, kill_writers
 
-    kept, troubles = kill_writers(tmp_path / "cache", 30)
+    kept, troubles = kill_writers(tmp_path / "cache", 10)
     assert troubles == []
     assert len(kept) > 100
     found = inspect(tmp_path / "cache", kept)
