@@ -186,7 +186,8 @@ class Answer(NamedTuple):
         if isinstance(content, str):
             return content
         if isinstance(content, list):
-            return "".join(str(p.get("text", "")) for p in content if isinstance(p, Mapping))
+            texts = (part.get("text") for part in content if isinstance(part, Mapping))
+            return "".join(text for text in texts if isinstance(text, str))
         return ""
 
     @property

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from or_cache_magic.core.callbacks import Callbacks
 from or_cache_magic.core.chat import as_mapping
 from or_cache_magic.core.records import FREE, UNKNOWN_COST, Cost, Request
-from or_cache_magic.core.units import ZERO_USD, decimal_usd, format_usd, read_number
+from or_cache_magic.core.units import ZERO_USD, decimal_usd, format_usd, read_count, read_number
 from or_cache_magic.errors import BudgetError, OrCacheError, StoreError, UpstreamError
 
 if TYPE_CHECKING:
@@ -31,11 +31,12 @@ class KeyLimits(NamedTuple):
     """The limits of a key, in US dollars.
 
     Attributes:
-        limit_usd: The most that it may spend; None is no limit.
+        limit_usd: The most that it may spend, by its own limit or a tighter budget; None is no limit.
         remaining_usd: What is left of that; None without a limit.
-        resets: When the limit begins anew: ``daily``, ``weekly``, ``monthly``; empty is never.
+        resets: When the limit begins anew: ``daily``, ``weekly``, ``monthly``, a moment; empty is never.
         used_this_month_usd: What it has spent in this month, in UTC; None is unknown.
         is_free_tier: Whether nothing was ever paid into its account.
+        free_requests: How many requests of free models are left for today; None is unknown.
     """
 
     limit_usd: Decimal | None
@@ -43,6 +44,7 @@ class KeyLimits(NamedTuple):
     resets: str
     used_this_month_usd: Decimal | None
     is_free_tier: bool
+    free_requests: int | None = None
 
 
 def read_key_limits(reply: Any) -> KeyLimits | None:
@@ -51,13 +53,21 @@ def read_key_limits(reply: Any) -> KeyLimits | None:
     if not isinstance(data, Mapping):
         return None
     resets = data.get("limit_reset")
+    limit_usd = decimal_usd(data.get("limit"))
+    # Below 0 where calls were under way when the limit was reached: they are still charged.
+    remaining_usd = read_number(data.get("limit_remaining"), signed=True)
+    budget = as_mapping(data.get("effective_budget"))
+    tighter_usd = read_number(budget.get("remaining_usd"), signed=True)
+    if tighter_usd is not None and (remaining_usd is None or tighter_usd < remaining_usd):
+        limit_usd, remaining_usd = decimal_usd(budget.get("limit_usd")), tighter_usd
+        resets = budget.get("resets_at")
     return KeyLimits(
-        limit_usd=decimal_usd(data.get("limit")),
-        # Below 0 where calls were under way when the limit was reached: they are still charged.
-        remaining_usd=read_number(data.get("limit_remaining"), signed=True),
+        limit_usd=limit_usd,
+        remaining_usd=remaining_usd,
         resets=resets if isinstance(resets, str) else "",
         used_this_month_usd=decimal_usd(data.get("usage_monthly")),
         is_free_tier=data.get("is_free_tier") is True,
+        free_requests=read_count(as_mapping(data.get("free_model_daily_requests")).get("remaining")),
     )
 
 

@@ -207,7 +207,10 @@ def limits_text(limits: KeyLimits | None) -> str:
         limit = f"{format_usd(limits.limit_usd)}{left}{resets}"
     month = limits.used_this_month_usd
     used = "" if month is None else f"; {format_usd(month)} used this month"
-    return f"{limit}{used}{'; free tier' if limits.is_free_tier else ''}"
+    if not limits.is_free_tier:
+        return f"{limit}{used}"
+    left = limits.free_requests
+    return f"{limit}{used}; free tier{'' if left is None else f', {left:,} requests left today'}"
 
 
 def _limits(cache: CompletionCache) -> str:

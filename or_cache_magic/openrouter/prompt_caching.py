@@ -205,7 +205,7 @@ def _places(body: Mapping[str, Json], rules: Rules) -> tuple[dict[str, _Place], 
     opening = _first(roles, 0, {"system", "developer"})
     reply = _first(roles, opening, {"user"})
     question = max((i for i, role in enumerate(roles) if role == "user"), default=len(roles))
-    places, tokens = _tool_place(body) if TOOLS in rules.after else ({}, 0)
+    places, tokens = _tool_place(body) if TOOLS in rules.after and not _defers_tools(body) else ({}, 0)
     before_attachments = tokens
     for place in _static_parts(messages, question, tokens):
         tokens = place.tokens
@@ -224,6 +224,14 @@ def _places(body: Mapping[str, Json], rules: Rules) -> tuple[dict[str, _Place], 
 def _first(roles: Sequence[str], start: int, passed: set[str]) -> int:
     """Return the first message from ``start`` on that has none of these roles."""
     return next((i for i in range(start, len(roles)) if roles[i] not in passed), len(roles))
+
+
+def _defers_tools(body: Mapping[str, Json]) -> bool:
+    """Return whether tools are searched for: such a chain breaks when one of them is marked and was not."""
+    tools = map(as_mapping, as_list(body.get("tools")))
+    return bool(body.get("deferred_tools")) or any(
+        as_mapping(place).get("defer_loading") for tool in tools for place in (tool, tool.get("function"))
+    )
 
 
 def _tool_place(body: Mapping[str, Json]) -> tuple[dict[str, _Place], int]:

@@ -64,19 +64,21 @@ class ReplyReader:
         self._usage: Mapping[str, Any] | None = None
         self._proven = False
         self._held = ""
-        self._model: str | None = None
-        self._provider: str | None = None
+        self._names: dict[str, str] = {}
         self._cache_hit = False
         self._source_id: str | None = None
         #: The error that the reply carries, at any level; None when it carries none.
         self.error: Mapping[str, Any] | None = None
-        #: ``gen-…``; None as long as the reply has not named it.
-        self.generation_id: str | None = None
 
     @property
     def started(self) -> bool:
         """Whether any part of an answer has arrived, so that asking again would pay twice."""
         return any(has_output(choice["message"]) for choice in self._choices.values())
+
+    @property
+    def generation_id(self) -> str | None:
+        """``gen-…``; None as long as the reply has not named it."""
+        return self._name("id")
 
     @property
     def cost(self) -> Cost:
@@ -86,7 +88,7 @@ class ReplyReader:
 
     def read_headers(self, headers: Mapping[str, str]) -> None:
         """Take the generation's id and what OpenRouter's response caching did."""
-        self.generation_id = _name(headers.get("x-generation-id"))
+        self._names["id"] = headers.get("x-generation-id", "")
         self._cache_hit = headers.get("x-openrouter-cache-status", "").upper() == "HIT"
         self._source_id = _name(headers.get("x-openrouter-cache-source-id"))
 
@@ -141,8 +143,8 @@ class ReplyReader:
         """Return the answer as far as it has arrived; `Answer.complete` says if it is proven whole."""
         return Answer(
             choices=tuple(self._choice(self._choices[index]) for index in sorted(self._choices)),
-            model=self._model,
-            provider=self._provider,
+            model=self._name("model"),
+            provider=self._name("provider"),
             usage=None if self._cache_hit else _usage(self._usage),
             cost=self.cost,
             generation_id=self.generation_id,
@@ -161,10 +163,13 @@ class ReplyReader:
         return bool(choices) and all(_name(c.get("finish_reason")) for c in choices)
 
     def _read_common(self, reply: Mapping[str, Any], text: str) -> None:
-        self.error = redacted(mended(_error_of(reply)), self.secret) or self.error
-        self.generation_id = _name(reply.get("id"), self.secret) or self.generation_id
-        self._model = _name(reply.get("model"), self.secret) or self._model
-        self._provider = _name(reply.get("provider"), self.secret) or self._provider
+        error = _error_of(reply)
+        if error is not None:
+            self.error = redacted(mended(error), self.secret)
+        for field in ("id", "model", "provider"):
+            name = reply.get(field)
+            if name and isinstance(name, str):
+                self._names[field] = name
         if isinstance(reply.get("usage"), dict):
             self._usage = read_json(text, exact=True)["usage"]
 
@@ -187,6 +192,9 @@ class ReplyReader:
             text, self._held = text[:-1], text[-1]
         if text:
             self._on_text(mended(text, self.secret))
+
+    def _name(self, field: str) -> str | None:
+        return _name(self._names.get(field), self.secret)
 
     def _choice(self, parts: Mapping[str, Any]) -> Choice:
         error = redacted(mended(parts.get("error")), self.secret)

@@ -81,6 +81,15 @@ def _insufficient_credits(max_tokens: int | None = None, affordable: int = 120) 
 
 
 @_named
+def _credits_held(retry_after_s: float = 120, times: int | None = None) -> Scenario:
+    """402: calls under way hold the credits, with Retry-After; ``times`` refusals, then the answer."""
+    metadata = {"reason": "in_flight_budget_exhausted", "limit_source": "openrouter_in_flight_budget"}
+    error = error_object(402, "Too much in flight", "payment_required", metadata=metadata)
+    headers = _retry_after(retry_after_s)
+    return _refused("credits_held", 402, error, headers=headers, times=times)
+
+
+@_named
 def _guardrail_blocked() -> Scenario:
     """403: a guardrail found a forbidden pattern. Case 8."""
     stage = {"type": "guardrail", "name": "regex-patterns", "summary": "blocked: 1 pattern matched"}
@@ -106,7 +115,9 @@ def _moderated(flagged_input: str = "the flagged part of the prompt") -> Scenari
 def _budget_exceeded() -> Scenario:
     """403: the workspace's monthly budget is used up. Case 10."""
     message = "Workspace monthly budget of $500.00 exceeded. Contact your administrator."
-    return _refused("budget_exceeded", 403, error_object(403, message, "permission_denied"))
+    metadata = {"limit_source": "openrouter_workspace_budget", "scope": "workspace", "limit_usd": 500}
+    error = error_object(403, message, "permission_denied", metadata=metadata)
+    return _refused("budget_exceeded", 403, error)
 
 
 @_named

@@ -206,7 +206,7 @@ def test_load_settings__says_that_a_file_may_not_be_read(tmp_path, monkeypatch):
         ("temperature", "nan"), ("max_tokens", 0), ("max_tokens", 1.5), ("max_tokens", True), ("max_tokens", "-3"),
         ("stream", "perhaps"), ("stream", 2), ("mode", "fast"), ("mode", []), ("ttl", "soon"), ("ttl", 0),
         ("ttl", -1.0), ("ttl", math.nan), ("ttl", True), ("volatile_ttl", "none"), ("base_url", "openrouter.ai"),
-        ("base_url", "ftp://x/"), ("base_url", "http://"), ("base_url", "http://["), ("base_url", "http://x:port/"),
+        ("base_url", "ftp://x/"), ("base_url", "http://"), ("base_url", "http://["), ("base_url", "http://user:pw@host/api"), ("base_url", "http://x:port/"),
         ("aliases", "fast"), ("aliases", "fast:"), ("aliases", {"a": 7}), ("aliases", 7), ("timeout_s", 0),
         ("timeout_s", "inf"), ("format", "html"), ("receipt", "loud"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import sqlite3
 import subprocess
@@ -439,6 +440,33 @@ def test_ask__accounts_for_refusals(cache, sim, script, status, paid, stream):
     totals = cache.totals()[0]
     assert (totals.failed, totals.asks, totals.misses) == (1, 1, 0)
     assert cache.ask(PROMPT, stream=stream).outcome.stored
+
+
+@pytest.mark.parametrize(
+    ("message", "why"),
+    [
+        ({"content": [{"type": "text", "text": ""}]}, "the answer is empty"),
+        ({"content": "\u200b"}, "the answer is empty"),
+        ({"content": "Hi", "tool_calls": "x"}, "a tool call of the answer is empty"),
+        ({"content": None, "tool_calls": [{}]}, "a tool call of the answer is empty"),
+        ({"content": "Here:", "images": [None]}, "an image of the answer is empty"),
+        ({"content": "Hi", "audio": {"id": "a"}}, "the audio of the answer is empty"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("stream", [True, False])
+def test_ask__gives_what_is_hollow_and_keeps_it_apart(open_cache, canned, reply, message, why, stream):
+    """What was paid for is given and accounted, and the receipt says why it is asked again."""
+    choice = {"index": 0, "message": message, "delta": message, "finish_reason": "stop"}
+    body = json.dumps({"id": "gen-1", "choices": [choice], "usage": {"cost": 0.25, "prompt_tokens": 3}})
+    whole, streamed = reply(body, "application/json"), reply(f"data: {body}\n\ndata: [DONE]\n\n")
+    server = canned(streamed if stream else whole)
+    cache = open_cache(server)
+    for _ in range(2):
+        outcome = cache.ask(PROMPT, stream=stream).outcome
+        assert (outcome.kind, outcome.stored, outcome.not_stored) == ("miss", False, why)
+    assert rows(cache) == [("miss", 1, Decimal("0.25"))] * 2
+    assert (stored(cache), len(server.received)) == (0, 2)
 
 
 @pytest.mark.parametrize("padding", ["newlines", "comments"])

@@ -11,6 +11,7 @@ import pytest
 from or_cache_magic.cache.request import build_request
 from or_cache_magic.core.records import Request
 from or_cache_magic.errors import BudgetError, OptionError, StreamBrokenError, UpstreamError
+from or_cache_magic.money.budget import read_key_limits
 from or_cache_magic.simulator import scenario
 from or_cache_magic.tables.batch import warm
 
@@ -302,6 +303,17 @@ def test_key_limits__as_openrouter_tells_them(cache, sim):
     paid = cache.ask("What is a median?").paid_usd
     limits = cache.money.key_limits()
     assert (limits.limit_usd, limits.remaining_usd, limits.used_this_month_usd) == (None, None, paid)
+
+
+def test_key_limits__are_those_of_the_tighter_budget():
+    """Where a budget leaves less than the key's own limit, it is the limit; free requests are counted too."""
+    budget = {"scope": "workspace", "limit_usd": 5, "remaining_usd": 1.5, "resets_at": "2026-12-01"}
+    free = {"used": 13, "limit": 50, "remaining": 37}
+    for own, used in ((None, True), (2, True), (1, False)):
+        data = {"limit": own, "limit_remaining": own, "limit_reset": "daily", "effective_budget": budget}
+        limits = read_key_limits({"data": data | {"free_model_daily_requests": free}})
+        told = (limits.limit_usd, limits.remaining_usd, limits.resets, limits.free_requests)
+        assert told == ((5, Decimal("1.5"), "2026-12-01", 37) if used else (1, 1, "daily", 37))
 
 
 def test_key_limits__offline_and_refused(open_cache, sim):

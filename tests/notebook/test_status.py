@@ -192,6 +192,7 @@ def test_shown_folder__none():
         ),
         (KeyLimits(Decimal(10), Decimal("-0.01"), "", None, False), "$10.00, -$0.01 left"),
         (KeyLimits(None, None, "", Decimal(0), True), "none; $0 used this month; free tier"),
+        (KeyLimits(None, None, "", None, True, 37), "none; free tier, 37 requests left today"),
     ],
 )
 def test_limits_text(limits: KeyLimits | None, line: str):

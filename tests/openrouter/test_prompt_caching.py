@@ -201,6 +201,20 @@ def test_marked__tools_alone():
     assert where(got.body) == {"tools.0": EPHEMERAL}
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"deferred_tools": {"protocol": "v1"}},
+        {"tools": [tool("f"), {**tool("g"), "defer_loading": True}]},
+        {"tools": [{"type": "function", "function": {"name": "g", "defer_loading": True}}, tool("f")]},
+    ],
+)
+def test_marked__no_tools_that_are_searched_for(fields):
+    """A mark on a tool would break the chain of a model that searches for tools; the prompt is marked."""
+    got = marked(conversation(**{"tools": [tool("f")], **fields}), "5m")
+    assert set(where(got.body)) == {"0.0", "2.0"}
+
+
 def test_marked__gemini_gets_one():
     """Google looks at the last mark only, and a conversation's moving end would never be read."""
     got = marked(conversation(turns=2, model=GEMINI, tools=[tool("f")]), "5m")

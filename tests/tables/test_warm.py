@@ -98,15 +98,27 @@ def test_warm__reports_what_fails_and_goes_on(warm, cache, sim):
     assert list(frame["kind"]) == ["hit"] * 4 + ["miss"]
 
 
-def test_warm__stops_sending_when_the_account_is_refused(warm, sim):
-    """Without credits or with a refused key the rest isn't sent: it would be refused as well."""
+@pytest.mark.parametrize("refusal", ["insufficient_credits", "unauthorized", "budget_exceeded"])
+def test_warm__stops_sending_when_the_account_is_refused(warm, sim, refusal):
+    """Without credits, with a refused key or a used up budget the rest isn't sent: it would be refused as well."""
     warm(PROMPTS[:1])
     sim.clear()
-    sim.script(scenario("insufficient_credits"), times=99)
+    sim.script(scenario(refusal), times=99)
     frame, _ = warm(PROMPTS, workers=1)
     assert list(frame["kind"]) == ["hit"] + ["failed"] * 11
     assert sim.completion_count == 1
     assert frame["error"].str.startswith("not sent").sum() == 10
+
+
+def test_warm__goes_on_when_calls_under_way_hold_the_credits(warm, sim):
+    """A 402 that passes stops no list: one is waited for, one that lasts too long is its own row's."""
+    sim.script(scenario("credits_held", retry_after_s=0), times=1)
+    frame, _ = warm(PROMPTS[:2], workers=1)
+    assert list(frame["kind"]) == ["miss", "miss"]
+    sim.script(scenario("credits_held", retry_after_s=3600), times=1)
+    frame, _ = warm(PROMPTS[2:5], workers=1)
+    assert list(frame["kind"]) == ["failed", "miss", "miss"]
+    assert "402" in frame["error"][0]
 
 
 def test_warm__says_what_is_not_stored(warm, sim):
