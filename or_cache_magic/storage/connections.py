@@ -353,12 +353,12 @@ def file_id(path: str) -> FileId | None:
 
 
 def _has_text(key: str, value: bytes, body: bytes, folded: str) -> bool:
-    from or_cache_magic.storage.search import has_text
+    from or_cache_magic.storage.listing import has_text
 
     return has_text(key, value, body, folded)
 
 
 def _begins(key: str, body: bytes, prefix: str) -> bool:
-    from or_cache_magic.storage.search import begins
+    from or_cache_magic.storage.listing import begins
 
     return begins(key, body, prefix)

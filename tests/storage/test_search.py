@@ -10,7 +10,7 @@ from or_cache_magic.core.chat import last_prompt
 from or_cache_magic.core.records import Answer, Choice, Entry, EntryFilter, RequestKey
 from or_cache_magic.errors import StoreCorruptError
 from or_cache_magic.storage import codec
-from or_cache_magic.storage.search import begins, has_text
+from or_cache_magic.storage.listing import begins, has_text
 
 DIGEST = "ab" * 32
 FILLING = "It was the best of times, it was the worst of times. " * 200
