@@ -209,8 +209,9 @@ def limits_text(limits: KeyLimits | None) -> str:
     used = "" if month is None else f"; {format_usd(month)} used this month"
     if not limits.is_free_tier:
         return f"{limit}{used}"
-    left = limits.free_requests
-    return f"{limit}{used}; free tier{'' if left is None else f', {left:,} requests left today'}"
+    requests = limits.free_requests
+    free = "" if requests is None else f", {requests:,} requests left today"
+    return f"{limit}{used}; free tier{free}"
 
 
 def _limits(cache: CompletionCache) -> str:
