@@ -6,8 +6,9 @@ Its colours are the theme's, so that it is right in the dark; the two series dif
 from __future__ import annotations
 
 import time
+from bisect import bisect_left
 from decimal import Decimal
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from or_cache_magic.core.units import format_usd
@@ -28,7 +29,8 @@ _MOST_POINTS: Final = 120
 
 _BARS: Final = "▁▂▃▄▅▆▇█"
 _SPARKS: Final = 32
-_DAY_S: Final = 86_400.0
+_HOUR_S: Final = 3600.0
+_DAY_S: Final = 24 * _HOUR_S
 
 
 class _Point(NamedTuple):
@@ -51,13 +53,12 @@ def chart_svg(timeline: Sequence[Moment]) -> str:
     Args:
         timeline: What was asked, by hour or by day, the earliest first.
     """
-    points = _points(timeline, _MOST_POINTS)
-    if not points:
+    if not timeline:
         return ""
+    points = _with_idle_time(_points(timeline, _MOST_POINTS), timeline)
     top_usd = max(points[-1].saved_usd, Decimal("0.0001"))
     if len(points) == 1:
-        # One stretch of time: from nothing at its beginning to what was saved at its end.
-        points = [points[0]._replace(saved_usd=Decimal(0)), *points]
+        points *= 2  # as wide as the chart, and level: when in it what was saved is not known
     places = _places(points)
     ys = [_y(float(p.saved_usd / top_usd)) for p in points]
     line = " ".join(f"{x:.1f},{y:.1f}" for x, y in zip(places, ys, strict=True))
@@ -100,6 +101,20 @@ def _points(timeline: Sequence[Moment], most: int) -> list[_Point]:
             )
         )
     return points
+
+
+def _with_idle_time(points: Sequence[_Point], timeline: Sequence[Moment]) -> list[_Point]:
+    """The points, and where days or hours without asks end a point that says so: nothing is saved in them."""
+    starts = [moment.start_s for moment in timeline]
+    hourly = any(b - a < _DAY_S / 2 for a, b in pairwise(starts)) or ":" in timeline[0].totals.group
+    step_s = _HOUR_S if hourly else _DAY_S
+    filled = list(points[:1])
+    for before, point in pairwise(points):
+        ended_s = starts[bisect_left(starts, point.start_s) - 1] + step_s
+        if point.start_s - ended_s > step_s / 2:
+            filled.append(_Point(point.start_s - step_s, before.saved_usd, 0, 0))
+        filled.append(point)
+    return filled
 
 
 def _places(points: Sequence[_Point]) -> list[float]:

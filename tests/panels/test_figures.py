@@ -148,25 +148,36 @@ def test_chart__adds_up_and_ends_at_the_whole():
     assert 'role="img"' in svg
 
 
-def test_chart__of_one_hour_rises_from_nothing():
-    """A single stretch of time is as wide as the chart: from nought to what was saved, at one hit rate."""
+def test_chart__of_one_hour_is_level():
+    """A single stretch of time is as wide as the chart, at what was saved, and at one hit rate."""
     svg = chart_svg(timeline(("2", 1, 3)))
     (line,) = points(svg, "orc-saved")
     (rates,) = points(svg, "orc-rate")
-    assert [y for _, y in line] == [120, 10]
+    assert [y for _, y in line] == [10, 10]
     assert line[0][0] < line[1][0]
     assert [y for _, y in rates] == [92.5, 92.5]
     assert svg.count("2026-03-02 00:00</text>") == 1
 
 
 def test_chart__stands_in_time():
-    """A week without asks is as wide as a week, and the hit rate is broken where nothing could hit."""
+    """A week without asks is as wide as a week, and level: nothing is saved, and nothing hits in it."""
     few = timeline(("1", 1, 1), ("1", 0, 0), ("1", 1, 1))
     svg = chart_svg([few[0], few[1]._replace(start_s=few[0].start_s + 6 * DAY_S), few[2]._replace(start_s=few[0].start_s + 7 * DAY_S)])  # fmt: skip
     (line,) = points(svg, "orc-saved")
-    xs = [x for x, _ in line]
-    assert (xs[1] - xs[0]) / (xs[2] - xs[0]) == pytest.approx(6 / 7, abs=0.01)
+    days = [(x - line[0][0]) / (line[-1][0] - line[0][0]) * 7 for x, _ in line]
+    assert days == pytest.approx([0, 5, 6, 7], abs=0.01)
+    assert [y for _, y in line] == pytest.approx([83.3, 83.3, 46.7, 10], abs=0.1)
     assert len(points(svg, "orc-rate")) == 2
+
+
+@pytest.mark.parametrize("step_s", [DAY_S, 3600.0])
+def test_chart__is_level_in_idle_time(step_s):
+    """Between two stretches with asks, days or hours apart, the line stays where it was."""
+    made = timeline(*[("1", 1, 1)] * 3, step_s=step_s)
+    made[2] = made[2]._replace(start_s=made[2].start_s + 3 * step_s)
+    (line,) = points(chart_svg(made), "orc-saved")
+    assert [y for _, y in line] == pytest.approx([83.3, 46.7, 46.7, 10], abs=0.1)
+    assert len(points(chart_svg(made), "orc-rate")) == 2
 
 
 def test_chart__of_many_days_is_small_and_exact():
