@@ -232,16 +232,24 @@ def _warm(session: Session, options: SimpleNamespace) -> pd.DataFrame | None:
     Raises:
         InputError: The list can't be read; nothing was sent.
     """
-    from or_cache_magic.notebook.status import warm_text
+    from or_cache_magic.notebook.status import warm_line, warm_text
 
     cache = session.cache()
-    frame = warm_cache(cache, options, session.say)
+    told: Callable[[str], object] = session.say
+    stable = session.settings().receipt == "stable"
+    if stable:  # neither a bar, whose widget has another id each time, nor what was done in this run
+        options.quiet, told = True, str
+    frame = warm_cache(cache, options, told)
+    if stable:
+        session.say(warm_line(frame))
     for notice in cache.database.pop_notices():
         session.say(notice)
-    return session.give(frame, warm_text)
+    return session.give(frame, warm_text, as_text=stable)
 
 
-def warm_cache(cache: CompletionCache, options: SimpleNamespace, say: Callable[[str], None]) -> pd.DataFrame:
+def warm_cache(
+    cache: CompletionCache, options: SimpleNamespace, say: Callable[[str], object]
+) -> pd.DataFrame:
     """Ask for each prompt of the list or file that the options of ``%openrouter_warm`` name."""
     from or_cache_magic.tables.batch import warm
 

@@ -128,10 +128,14 @@ class Session:
         hook.fill_exec_result(value)
 
     def give(
-        self, frame: pd.DataFrame, text: Callable[[pd.DataFrame], str] | None = None
+        self,
+        frame: pd.DataFrame,
+        text: Callable[[pd.DataFrame], str] | None = None,
+        *,
+        as_text: bool = False,
     ) -> pd.DataFrame | None:
-        """Return a table to a caller that goes on with it; in a terminal show it as `text`, which fits."""
-        if not self.in_terminal or keeps_result() is not False:
+        """Return a table to a caller that goes on with it; in a terminal, or `as_text`, show it as `text`."""
+        if not (self.in_terminal or as_text) or keeps_result() is not False:
             return frame
         from or_cache_magic.display.frames import frame_text
 

@@ -201,7 +201,7 @@ def warm(
     progress: bool = True,
     max_cost_usd: Usd | None = None,
     before_send: Callable[[Request], None] | None = None,
-    tell: Callable[[str], None] | None = None,
+    tell: Callable[[str], object] | None = None,
     **asked: Any,
 ) -> pd.DataFrame:
     """Fill the cache from a list of prompts, and return the result of each; see `COLUMNS`.

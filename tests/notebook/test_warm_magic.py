@@ -29,6 +29,21 @@ def test_warm__of_a_variable_makes_cells_free(questions):
     assert "2 cached · 0 bought" in questions.run("%openrouter_warm questions")
 
 
+def test_warm__stable_is_the_same_on_every_run(questions, monkeypatch):
+    """With ``receipt=stable`` a run that buys and one that serves say the same, in a notebook too."""
+    questions.run("%openrouter_config receipt=stable")
+    bought = questions.run("%openrouter_warm questions")
+
+    assert bought.startswith("2 prompts · 2 answered, bought for $0.0")
+    assert questions.run("%openrouter_warm questions") == bought
+    published = []
+    monkeypatch.setattr(questions.shell, "kernel", object(), raising=False)
+    monkeypatch.setattr(questions.shell.display_pub, "publish", lambda **said: published.append(said["data"]))
+    assert questions.run("%openrouter_warm questions") == ""
+    assert "".join(f"{data['text/plain']}\n" for data in published) == bought
+    assert list(questions["_"]["kind"]) == ["hit", "hit"]
+
+
 def test_warm__of_a_file_is_found_from_the_kernels_folder(nb, monkeypatch):
     """A relative name begins where the kernel started, wherever it went since."""
     (nb.folder / "my prompts.txt").write_text("one\ntwo\n", encoding="utf-8")
