@@ -59,8 +59,9 @@ __all__ = [
 
 _WIDTH: Final = 1000
 
+# Compiled when it is first used.
 # Controls, what embeds or overrides the direction of the text around it, and halves of characters.
-_STEERS: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_STEERS: Final = "[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
 
 
 def printable(text: str) -> str:
@@ -68,11 +69,11 @@ def printable(text: str) -> str:
 
     Lone surrogates, the controls U+0080…U+009F and those that turn the direction of text become ``\ufffd``.
     """
-    if text.isprintable():
+    if text.isprintable() or text.replace("\n", "").isprintable():
         return text
     if "\r" in text:
         text = text.replace("\r\n", "\n").replace("\r", "\n")
-    return _STEERS.sub(_picture, text)
+    return re.sub(_STEERS, _picture, text)
 
 
 def one_line(text: str, width: int) -> str:

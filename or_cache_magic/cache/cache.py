@@ -92,13 +92,12 @@ class CompletionCache:
         #: Returns UTC epoch seconds.
         self.clock = clock
         self._settings = settings or cache(lambda: load_settings(os.environ, Project(Path.cwd()), {}))
-        self._in_force = Settings()
         self.database = open_database(self.directory)
         self.store = DiskStore(self.database)
         self._server = SharedServer(self.database.tell, clock=clock)
         #: The shared server behind the store, where one is set.
         self.shared = SharedTier(self.store, self._server.store, clock=clock)
-        self.ledger = Ledger(self.database, session=self.session, clock=clock)
+        self.ledger = Ledger(self.database, self.session, clock, notebook=notebook)
         self._api_key = api_key
         self._lock = threading.Lock()
         self._gateway: Gateway | None = None
@@ -107,7 +106,6 @@ class CompletionCache:
             self.store,
             self.ledger,
             self.database.transaction,
-            notebook=notebook,
             clock=clock,
             prompt_cache_saved=self._prompt_cache_saved,
             shared=self.shared,
@@ -129,9 +127,8 @@ class CompletionCache:
     @property
     def settings(self) -> Settings:
         """The settings in force, resolved now."""
-        settings = self._settings()
-        self._follow(settings)
-        return settings
+        self._server.settings = self._settings()
+        return self._server.settings
 
     # -- asking -------------------------------------------------------------------------------
 
@@ -245,7 +242,7 @@ class CompletionCache:
             max_cost_usd: The most that the call may cost.
             limits: Limits that it shares with other asks.
         """
-        self._follow(ask.settings)
+        self._server.settings = ask.settings
         guard = self._guard(ask, max_cost_usd, limits)
         try:
             if guard is None:
@@ -263,7 +260,7 @@ class CompletionCache:
         self, ask: Ask, callbacks: Callbacks = _NO_CALLBACKS, *, max_cost_usd: Decimal | None = None
     ) -> Outcome:
         """`run` for a task of an event loop; see `Engine.aask`."""
-        self._follow(ask.settings)
+        self._server.settings = ask.settings
         guard = self._guard(ask, max_cost_usd)
         try:
             if guard is None:
@@ -279,7 +276,7 @@ class CompletionCache:
 
     def peek(self, ask: Ask) -> tuple[EntryRow | None, str]:
         """Return the entry that would be served, and why a call would be made instead; sends nothing."""
-        self._follow(ask.settings)
+        self._server.settings = ask.settings
         why = self.engine.why_asked(ask)
         rows = self.store.listing.find(EntryFilter(keys=(ask.key.digest,)), limit=1) if why is None else []
         return (rows[0] if rows else None), why or ""
@@ -323,7 +320,7 @@ class CompletionCache:
 
         Args:
             text: Found in the prompt or the answer.
-            model: Asked or served model, or a part that names one; ``*`` and ``?`` as in a shell.
+            model: Asked or served model; ``*`` and ``?`` as in a shell.
             tag: A label.
             since: Stored in the last so many seconds, or ``"7d"``.
             limit: At most so many rows.
@@ -332,7 +329,6 @@ class CompletionCache:
         from or_cache_magic.display.frames import entries_frame
 
         self.ledger.flush()
-        model = self.model_named(model)
         wanted = entry_filter(self.clock(), text=text, model=model, tag=tag, since=since)
         return entries_frame(self.store.listing.find(wanted, limit=limit))
 
@@ -400,14 +396,7 @@ class CompletionCache:
         """
         from or_cache_magic.cache.purge import purge_filter
 
-        conditions["model"] = self.model_named(conditions.get("model"))
         return purge_filter(self.clock(), keys, **conditions)
-
-    def model_named(self, name: str | None) -> str | None:
-        """Return the model of an entry that a name means; see `purge.model_named`."""
-        from or_cache_magic.cache.purge import model_named
-
-        return model_named(name, self.store.listing.models()) if name else name
 
     def preview(self, chosen: EntryFilter) -> Purge:
         """Return what a purge would remove."""
@@ -421,7 +410,7 @@ class CompletionCache:
 
     def drop(self, chosen: EntryFilter) -> int:
         """Remove the entries that `chosen` names; return how many."""
-        self._follow(self._settings())
+        self._server.settings = self._settings()
         self.ledger.flush()
         removed = self.shared.purge(chosen, everything=chosen == EntryFilter())
         self.database.checkpoint()
@@ -481,12 +470,6 @@ class CompletionCache:
 
     # -- within -------------------------------------------------------------------------------
 
-    def _follow(self, settings: Settings) -> None:
-        """Have what is shared by all asks do as these settings say: the wire, and the shared tier."""
-        if settings is not self._in_force:
-            self._in_force = settings
-            self._server.settings = settings
-
     def _guard(
         self, ask: Ask, max_cost_usd: Decimal | None, limits: Sequence[Limit] = ()
     ) -> BudgetGuard | None:
@@ -494,10 +477,11 @@ class CompletionCache:
 
         Marks for prompt caching are guarded too: that has the prices at hand by which their savings count.
         """
-        free = max_cost_usd is None and not limits and not ask.request.prompt_cache
-        if free and not ask.settings.has_budget:
+        settings = ask.settings
+        budgets = (max_cost_usd, settings.max_cost_usd, settings.max_cost_per_day_usd)
+        if budgets == (None, None, None) and not limits and not ask.request.prompt_cache:
             return None
-        return self.money.guard(ask.settings, max_cost_usd, limits)
+        return self.money.guard(settings, max_cost_usd, limits)
 
     def _after(self, ask: Ask, outcome: _O) -> _O:
         """Have written and reconciled what an ask, not a hit, left; None is one that failed.
@@ -516,7 +500,7 @@ class CompletionCache:
         return self.money.prompt_cache_saved(request, answer)
 
     def _fetch(self, path: str, **options: Any) -> Any:
-        self._follow(self._settings())  # whoever wants statistics may not have asked before
+        self._server.settings = self._settings()  # whoever wants statistics may not have asked before
         return self._open_gateway().fetch(path, **options)
 
     def _open_leases(self) -> Leases:
@@ -531,7 +515,7 @@ class CompletionCache:
 
                 self._gateway = Gateway(
                     self._api_key,
-                    attribution=lambda: self._in_force.attribution,
-                    timeout_s=lambda: self._in_force.timeout_s,
+                    attribution=lambda: self._server.settings.attribution,
+                    timeout_s=lambda: self._server.settings.timeout_s,
                 )
             return self._gateway

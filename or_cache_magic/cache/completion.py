@@ -7,9 +7,8 @@ from datetime import datetime, timezone
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from or_cache_magic.core.blocks import parse_json
 from or_cache_magic.core.records import Outcome, Request, Usage
-from or_cache_magic.display.escape import printable
+from or_cache_magic.errors import printable
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -96,6 +95,8 @@ class Completion(str):
     def data(self) -> Any:
         """The answer parsed (``-f json``, ``-f df``), or now if it is JSON, bare or in a fence; else None."""
         if self._data is None:
+            from or_cache_magic.core.blocks import parse_json
+
             try:
                 self._data = parse_json(self)
             except ValueError:
@@ -127,21 +128,13 @@ class Completion(str):
         choices = self.outcome.answer.choices
         return choices[0].message if choices else {}
 
-    @property
-    def _parts(self) -> list[dict[str, Any]]:
-        """What is shown where there is no text: the bundles of an image, a refusal, tool calls."""
-        from or_cache_magic.display.parts import parts_of
-
-        return [] if self else parts_of(self._message)
-
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
         """What Jupyter shows: the answer, rendered, with what could run in it made harmless."""
-        from or_cache_magic.display.answer import answer_bundle
+        from or_cache_magic.display.screen import answer_bundle
 
-        return next(iter(self._parts), None) or answer_bundle(str(self))
+        return answer_bundle(str(self))
 
     def _repr_pretty_(self, printer: Any, _cycle: bool) -> None:
         """What a terminal shows: the text on its own; inside a list or a dict, quoted as strings are."""
         # For a kind of str IPython asks its printer of strings, not the bundle above.
-        alone = str(self) or "\n".join(part["text/plain"] for part in self._parts)
-        printer.text(printable(alone) if len(printer.stack) == 1 else repr(str(self)))
+        printer.text(printable(str(self)) if len(printer.stack) == 1 else repr(str(self)))

@@ -128,7 +128,7 @@ def chat_body(
     else:
         messages.extend(prompt)
     body = {
-        "model": settings.model_id(name),
+        "model": settings.aliases.get(name, name),
         "messages": messages,
         "temperature": settings.temperature,
         "max_tokens": settings.max_tokens,

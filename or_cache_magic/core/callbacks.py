@@ -5,9 +5,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
 
-from or_cache_magic.core.records import Request
+from or_cache_magic.core.records import NamedTuple, Request
 
 
 class Cancelled(BaseException):

@@ -10,11 +10,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, Final, Literal, NamedTuple, get_args
+from typing import Any, Final, Literal, get_args
 
-from or_cache_magic.core.blocks import parse_json
 from or_cache_magic.core.chat import SEARCHES, as_list, as_mapping, asked_models
-from or_cache_magic.core.records import Answer, Choice, Entry, Request
+from or_cache_magic.core.records import Answer, Choice, Entry, NamedTuple, Request
 from or_cache_magic.core.units import FOREVER_S
 
 Mode = Literal["normal", "refresh", "bypass", "offline"]
@@ -191,6 +190,8 @@ def _malformed(request: Request, choice: Choice) -> str | None:
         return None
     if wanted.get("type") not in ("json_object", "json_schema"):
         return None
+    from or_cache_magic.core.blocks import parse_json  # a hit needs none of it
+
     content = choice.message.get("content")
     try:
         value = parse_json(content if isinstance(content, str) else "")

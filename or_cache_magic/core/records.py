@@ -4,17 +4,35 @@ A request is what goes on the wire; an answer is what came back; an entry is a k
 outcome is what one ask came to. Money is `decimal.Decimal` in US dollars, never a float; unknown
 money is None, never 0. Times are UTC epoch seconds.
 
-They are named tuples: defining a frozen dataclass takes a fresh kernel about 1 ms (a named tuple
-0.1 ms), making one takes twice as long, and a hit makes seven.
+They are named tuples: defining a frozen dataclass takes a fresh kernel about 1 ms (`NamedTuple` 0.1 ms),
+making one takes twice as long, and a hit makes seven.
 """
 
 from __future__ import annotations
 
+from collections import namedtuple
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import Any, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from or_cache_magic.core.units import ZERO_USD
+
+if TYPE_CHECKING:
+    from typing import NamedTuple
+else:
+
+    class _Named(type):
+        """Makes what typing's `NamedTuple` makes, in a quarter of the time: typing parses each annotation."""
+
+        def __new__(cls, name: str, _bases: tuple[type, ...], body: dict[str, Any]) -> type:
+            fields = body["__annotations__"]
+            defaults = [body.pop(field) for field in fields if field in body]
+            made = namedtuple(name, fields, defaults=defaults, module=body["__module__"])  # noqa: PYI024
+            for attribute, value in body.items():
+                setattr(made, attribute, value)
+            return made
+
+    NamedTuple = type.__new__(_Named, "NamedTuple", (), {})
 
 __all__ = [
     "ANSWER_SCHEMA",
@@ -33,6 +51,7 @@ __all__ = [
     "EntryFilter",
     "EntryRow",
     "LedgerRow",
+    "NamedTuple",
     "Outcome",
     "Request",
     "RequestKey",
@@ -189,6 +208,11 @@ class Answer(NamedTuple):
             texts = (part.get("text") for part in content if isinstance(part, Mapping))
             return "".join(text for text in texts if isinstance(text, str))
         return ""
+
+    @property
+    def paid_generation_id(self) -> str | None:
+        """The generation that its value is of: of a repeated answer the first, which was paid for."""
+        return self.source_generation_id if self.response_cache_hit else self.generation_id
 
     @property
     def finish_reason(self) -> str | None:

@@ -15,11 +15,11 @@ from collections.abc import Callable, Mapping
 from decimal import Decimal
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal
 from urllib.parse import unquote, urlsplit
 
 from or_cache_magic.core.policy import MODES, VOLATILE_TTL_S, Mode, Policy
-from or_cache_magic.core.records import OPENROUTER_URL, Request, RequestKey
+from or_cache_magic.core.records import OPENROUTER_URL, NamedTuple, Request, RequestKey
 from or_cache_magic.core.units import parse_lifetime, parse_size, parse_usd
 from or_cache_magic.errors import SettingError, near_name
 
@@ -94,7 +94,7 @@ def parse_shared_url(text: object) -> SharedUrl:
 FORMATS: Final = ("auto", "markdown", "text", "json", "code", "df", "none")
 RECEIPTS: Final = ("live", "stable", "off")
 
-_NAMESPACE: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_NAMESPACE: Final = r"[A-Za-z0-9._-]{1,64}"
 _WRITABLE: Final = re.compile("[^\x00\ud800-\udfff]*")
 
 ENVIRONMENT: Final[Mapping[str, str]] = {
@@ -139,15 +139,6 @@ class Settings(NamedTuple):
     shared_timeout_s: float = 0.5
     aliases: Mapping[str, str] = MappingProxyType({})
     origins: Mapping[str, str] = MappingProxyType({})
-
-    @property
-    def has_budget(self) -> bool:
-        """Whether a session or a day may only cost so much."""
-        return self.max_cost_usd is not None or self.max_cost_per_day_usd is not None
-
-    def model_id(self, name: str) -> str:
-        """Return the model id that `name` stands for: its alias's target, or itself."""
-        return self.aliases.get(name, name)
 
 
 class Ask(NamedTuple):
@@ -270,7 +261,7 @@ def _folder(value: Any) -> str:
 
 def _namespace(value: Any) -> str:
     namespace = text(value).strip()
-    if not _NAMESPACE.fullmatch(namespace):
+    if not re.fullmatch(_NAMESPACE, namespace):
         raise ValueError("takes up to 64 letters, digits, dots, hyphens and underscores")
     return namespace
 

@@ -1,19 +1,19 @@
-"""What a format looks like: an answer's text to the MIME bundle that is shown and saved."""
+"""An answer's text as data: its JSON, its code, its table, and how they are shown."""
 
 from __future__ import annotations
 
 import io
 import json
 import re
-from typing import TYPE_CHECKING, Any, Final, Literal, get_args
+from typing import TYPE_CHECKING, Any, Final
 
 from or_cache_magic.core.blocks import FENCE, first_code, parse_json
-from or_cache_magic.display.escape import RISKY, fenced, printable
+from or_cache_magic.display.escape import fenced, printable
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["FORMATS", "Format", "answer_bundle", "parse_table"]
+__all__ = ["data_bundle", "parse_table"]
 
 # Compiled when they are first used: most answers are shown as they are.
 _TABLE: Final = (
@@ -105,38 +105,12 @@ def _cells(line: str) -> list[str]:
     return [cell.strip().replace("\\|", "|") for cell in re.split(_CELL_EDGE, line)]
 
 
-Format = Literal["auto", "markdown", "text", "json", "code", "df", "none"]
-"""How an answer is shown; ``auto`` is Markdown in a notebook and text in a terminal."""
-
-FORMATS: Final[tuple[Format, ...]] = get_args(Format)
-
-
-def answer_bundle(text: str, format: Format = "markdown") -> dict[str, Any]:  # noqa: A002 - the option's name
-    """Return what is published for an answer: MIME type to text. A function of its arguments alone.
-
-    A text that does not keep the format's promise (no JSON, no table, no code) is shown as Markdown:
-    it was paid for. ``none`` is an empty bundle; a bundle of text has no Markdown in it.
-
-    Args:
-        text: The answer as the model wrote it.
-        format: How to show it; ``auto`` is taken as Markdown.
-    """
-    if format == "none":
-        return {}
-    if format == "text":
-        return {"text/plain": printable(text)}
+def data_bundle(text: str, format: str) -> dict[str, Any] | None:  # noqa: A002 - the option's name
+    """Return what is published for a text as ``json``, ``code`` or ``df``; None for one that is none."""
     try:
-        bundle = _FORMATTERS[format](text) if format in _FORMATTERS else None
+        return _FORMATTERS[format](text)
     except (ValueError, RecursionError):
-        bundle = None
-    if bundle:
-        return bundle
-    markdown = plain = printable(text)
-    if RISKY.search(plain):
-        from or_cache_magic.display.markdown import neutralise
-
-        markdown = neutralise(plain)
-    return {"text/plain": plain, "text/markdown": markdown}
+        return None
 
 
 def _json(text: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Where answers appear: a notebook's output or a terminal.
+"""What is shown of an answer, and where: its formats, its receipt, a notebook's output or a terminal.
 
 An ask ends in `Screen.show` (the answer was there) or in `feed`…, `finish` (it came as a
 stream); what a notebook saves is the same bytes either way. What `Screen.wait` shows is gone by then.
@@ -11,19 +11,38 @@ import os
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, get_args
 
-from or_cache_magic.display.answer import Format, answer_bundle
-from or_cache_magic.display.escape import escape_markdown, printable
-from or_cache_magic.display.receipt import receipt_text
+from or_cache_magic.core.units import format_age, format_duration, format_tokens, format_usd
+from or_cache_magic.display.escape import RISKY, escape_markdown
+from or_cache_magic.errors import one_line, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
+    from decimal import Decimal
 
-    from or_cache_magic.core.records import Outcome
-    from or_cache_magic.display.receipt import ReceiptStyle
+    from or_cache_magic.core.records import Answer, Outcome
 
-__all__ = ["NotebookScreen", "ReceiptSetting", "Screen", "TerminalScreen", "open_screen"]
+__all__ = [
+    "FORMATS",
+    "Format",
+    "NotebookScreen",
+    "ReceiptSetting",
+    "ReceiptStyle",
+    "Screen",
+    "TerminalScreen",
+    "answer_bundle",
+    "open_screen",
+    "receipt_text",
+]
+
+Format = Literal["auto", "markdown", "text", "json", "code", "df", "none"]
+"""How an answer is shown; ``auto`` is Markdown in a notebook and text in a terminal."""
+
+FORMATS: Final[tuple[Format, ...]] = get_args(Format)
+
+ReceiptStyle = Literal["live", "stable"]
+"""``live`` says what happened now; ``stable`` says the same on every run."""
 
 ReceiptSetting = Literal["live", "stable", "off"]
 """The setting ``receipt``."""
@@ -54,11 +73,11 @@ class Screen(Protocol):
     def feed(self, delta: str) -> None:
         """Show the next piece of the streaming answer, at once or with the next update."""
 
-    def finish(self, text: str | None = None, parts: Sequence[Mapping[str, Any]] = ()) -> None:
+    def finish(self, text: str | None = None) -> None:
         """Show the whole streamed answer; without ``text`` what was fed (an interrupt keeps the partial)."""
 
-    def show(self, text: str, parts: Sequence[Mapping[str, Any]] = ()) -> None:
-        """Show a whole answer, in one display, and then what it has besides (`parts.parts_of`)."""
+    def show(self, text: str) -> None:
+        """Show a whole answer, in one display."""
 
     def receipt(self, outcome: Outcome, *, asked: str = "") -> None:
         """Show the receipt, unless receipts are off; ``asked`` is the model that was asked for."""
@@ -210,23 +229,21 @@ class NotebookScreen:
         self._publish_answer(answer_bundle(self._pieces[0], until_whole))
         self._shown_at_s = now_s
 
-    def finish(self, text: str | None = None, parts: Sequence[Mapping[str, Any]] = ()) -> None:
+    def finish(self, text: str | None = None) -> None:
         """Show the whole answer in place of what was streamed."""
-        self.show("".join(self._pieces) if text is None else text, parts)
+        self.show("".join(self._pieces) if text is None else text)
 
-    def show(self, text: str, parts: Sequence[Mapping[str, Any]] = ()) -> None:
+    def show(self, text: str) -> None:
         """Show a whole answer, in one display; where nothing was shown before it is never updated.
 
         Strict nbval can't read updates.
         """
         if self._waiting is not None:
             self._stop_waiting()
-        if self._format == "none":
-            return
-        bundles = [answer_bundle(text, self._format), *parts] if text else list(parts)
+        bundle = answer_bundle(text, self._format)
         if self._display_id:
-            self._publish_answer(bundles.pop(0) if bundles else answer_bundle(""))
-        for bundle in bundles:
+            self._publish_answer(bundle)
+        elif bundle and text:
             self._publish(data=bundle, metadata=_ANSWER)
 
     def receipt(self, outcome: Outcome, *, asked: str = "") -> None:
@@ -299,23 +316,22 @@ class TerminalScreen:
             if self._streams:
                 self._write(printable(delta))
 
-    def finish(self, text: str | None = None, parts: Sequence[Mapping[str, Any]] = ()) -> None:
+    def finish(self, text: str | None = None) -> None:
         """End the line; shows what had to wait."""
         self._stop_waiting()
         streamed = "".join(self._pieces)
         if self._streams and streamed:
             if not streamed.endswith("\n"):
                 self._write("\n")
-            text = ""
-        self.show(streamed if text is None else text, parts)
+        elif text or streamed:
+            self.show(streamed if text is None else text)
 
-    def show(self, text: str, parts: Sequence[Mapping[str, Any]] = ()) -> None:
+    def show(self, text: str) -> None:
         """Write a whole answer."""
         self._stop_waiting()
-        answer = answer_bundle(text, "text" if self._streams else self._format)
-        for bundle in (answer, *parts) if self._format != "none" else ():
-            if plain := bundle.get("text/plain"):
-                self._write(plain if plain.endswith("\n") else f"{plain}\n")
+        plain = answer_bundle(text, "text" if self._streams else self._format).get("text/plain")
+        if plain:
+            self._write(plain if plain.endswith("\n") else f"{plain}\n")
 
     def receipt(self, outcome: Outcome, *, asked: str = "") -> None:
         """Write the receipt in a line of its own."""
@@ -330,3 +346,113 @@ def _write_stdout(text: str) -> None:
     encoding = getattr(stream, "encoding", None) or "utf-8"
     stream.write(text.encode(encoding, "replace").decode(encoding))
     stream.flush()
+
+
+def answer_bundle(text: str, format: Format = "markdown") -> dict[str, Any]:  # noqa: A002 - the option's name
+    """Return what is published for an answer: MIME type to text. A function of its arguments alone.
+
+    A text that does not keep the format's promise (no JSON, no table, no code) is shown as Markdown:
+    it was paid for. ``none`` is an empty bundle; a bundle of text has no Markdown in it.
+
+    Args:
+        text: The answer as the model wrote it.
+        format: How to show it; ``auto`` is taken as Markdown.
+    """
+    if format == "none":
+        return {}
+    if format == "text":
+        return {"text/plain": printable(text)}
+    if format in ("json", "code", "df"):
+        from or_cache_magic.display.answer import data_bundle  # most answers are shown as they are
+
+        bundle = data_bundle(text, format)
+        if bundle:
+            return bundle
+    markdown = plain = printable(text)
+    if any(map(plain.__contains__, RISKY)):
+        from or_cache_magic.display.markdown import neutralise
+
+        markdown = neutralise(plain)
+    return {"text/plain": plain, "text/markdown": markdown}
+
+
+_NAME_WIDTH: Final = 120
+_REASON_WIDTH: Final = 300
+
+_SERVED: Final = {
+    "hit": "cached",
+    "shared": "cached by the team",
+    "replay": "replayed offline, cached",
+    "stale": "expired answer, cached",
+}
+_CALLED: Final = {"refresh": "asked again", "bypass": "completion cache not used", "failed": "failed"}
+
+
+def receipt_text(outcome: Outcome, *, style: ReceiptStyle = "live", now_s: float, asked: str = "") -> str:
+    """Return the receipt as one line of plain text.
+
+    What comes from the network (model names, reasons) is put on one line, cut, and freed of control
+    characters.
+
+    Args:
+        outcome: Of the ask.
+        style: ``stable`` names the model, what the answer cost when it was bought, and its tokens:
+            the same for a hit and a miss, on any day.
+        now_s: UTC epoch seconds, for ages.
+        asked: The model that was asked for; empty when not known. The served one is named when it
+            is another.
+    """
+    answer, live = outcome.answer, style == "live"
+    served = one_line(answer.model or "", _NAME_WIDTH)
+    model = one_line(asked, _NAME_WIDTH) if asked and asked != answer.model else served
+    parts = [f"{model} (served: {served})" if served and served != model else model or "unknown model"]
+    parts += _events(outcome, now_s) if live else [_cost(answer.cost.usd)]
+    usage = answer.usage
+    if usage is not None and (usage.prompt_tokens, usage.completion_tokens) != (None, None):
+        parts.append(f"{format_tokens(usage.prompt_tokens, usage.completion_tokens)} tokens")
+    if live and outcome.made_call:
+        parts.append(_prompt_caching(answer))
+    if outcome.not_stored:
+        why = one_line(outcome.not_stored, _REASON_WIDTH)
+        parts.append(f"not stored ({why})" if why.startswith("--") else f"not stored: {why}")
+    if live:
+        for note in outcome.notes:
+            parts.append(one_line(note, _REASON_WIDTH))
+    elif answer.finish_reason == "length":
+        parts.append("truncated")
+    return " · ".join(filter(None, parts))
+
+
+def _events(outcome: Outcome, now_s: float) -> list[str]:
+    """What happened to this ask, and its money."""
+    kind, kept_s = outcome.kind, outcome.entry_created_s
+    if kind in _SERVED:
+        served = _SERVED[kind] if kept_s is None else f"{_SERVED[kind]} {format_age(now_s - kept_s)}"
+        if kind not in ("hit", "shared"):
+            return [served]
+        saved_usd = outcome.saved_usd
+        return [served, "saving unknown" if saved_usd is None else f"saved {format_usd(saved_usd)}"]
+    took = format_duration(outcome.elapsed_s)
+    if kind == "coalesced":
+        return ["waited for the same ask", took]
+    # That it was never asked before needs no saying; that a stored answer was of no use does.
+    useless = kind == "miss" and outcome.why not in ("", "not stored yet")
+    why = f"asked: {one_line(outcome.why, _REASON_WIDTH)}" if useless else ""
+    return [_CALLED.get(kind, ""), why, _cost(outcome.paid.usd), took]
+
+
+def _cost(usd: Decimal | None) -> str:
+    return "cost unknown" if usd is None else format_usd(usd)
+
+
+def _prompt_caching(answer: Answer) -> str:
+    """What a call read of the provider's prompt caching and wrote to it, and what that did to its price."""
+    usage, usd = answer.usage, answer.prompt_cache_saved_usd
+    if usage is None:
+        return ""
+    counts = (("read", usage.cached_tokens), ("wrote", usage.cache_write_tokens))
+    did = " and ".join(f"{verb} {count:,}" for verb, count in counts if count)
+    if not did:
+        return ""
+    worth = "" if not usd else f", {format_usd(-usd)} more" if usd < 0 else f", {format_usd(usd)} less"
+    return f"prompt caching: {did} tokens{worth}"

@@ -20,11 +20,21 @@ import threading
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from or_cache_magic.core.callbacks import Callbacks, Show
 from or_cache_magic.core.policy import notes_on, why_no_lookup, why_not_served, why_not_stored
-from or_cache_magic.core.records import FREE, MADE_CALL, SERVED, Answer, AskKind, Entry, Outcome, Request
+from or_cache_magic.core.records import (
+    FREE,
+    MADE_CALL,
+    SERVED,
+    Answer,
+    AskKind,
+    Entry,
+    NamedTuple,
+    Outcome,
+    Request,
+)
 from or_cache_magic.core.settings import Ask
 from or_cache_magic.core.units import ZERO_USD, format_count
 from or_cache_magic.engine.recorder import Recorder, paid_for
@@ -177,14 +187,18 @@ class Engine:
             return _Miss("bypass", barred, keep=False, alone=True)
         if policy.mode == "refresh":
             return _Miss("refresh", "asked again", alone=True)
+        store, shared, entry, why = self._recorder.store, self._recorder.shared, None, "not stored yet"
         try:
-            # Offline no server is asked, the shared one included.
-            entry = self._recorder.get(ask, local=offline or local)
+            entry = store.get(ask.key)
         except StoreError as exc:
-            return _Miss("miss", f"the completion cache can't be read: {exc.args[0]}")
+            why = f"the completion cache can't be read: {exc.args[0]}"
+        expired = None if entry is None else why_not_served(entry, self._recorder.clock())
+        # Offline no server is asked, the shared one included.
+        if (entry is None or expired) and shared is not None and not (offline or local):
+            found = shared.fetch(ask.key, request)
+            entry, expired = (entry, expired) if found is None else (found, None)
         if entry is None:
-            return _Miss("miss", "not stored yet")
-        expired = why_not_served(entry, self._recorder.clock())
+            return _Miss("miss", why)
         if expired is not None and not (offline and policy.stale_if_error):
             return _Miss("miss", expired, expired=entry)
         kind: AskKind = "coalesced" if waited else "shared" if entry.shared else "hit"
@@ -304,7 +318,7 @@ class Engine:
             saved_usd=answer.cost.usd if kind in ("hit", "shared", "coalesced") else ZERO_USD,
         )
         if kind not in MADE_CALL:
-            self._recorder.count(ask, outcome)
+            self._recorder.ledger.count(ask, outcome)
         return outcome
 
     def _open_async_flights(self) -> AsyncFlights[_Result]:

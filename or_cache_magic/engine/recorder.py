@@ -17,7 +17,6 @@ from or_cache_magic.core.records import (
     Cost,
     Entry,
     LedgerRow,
-    Outcome,
     Request,
     RequestKey,
     Usage,
@@ -53,7 +52,6 @@ class Recorder:
         store: Keeps the answers.
         ledger: Keeps the accounts.
         transaction: Opens a transaction that both share.
-        notebook: Where the asks come from, for browsing.
         clock: Returns UTC epoch seconds.
         prompt_cache_saved: What the provider's prompt caching took off a call that used it, as far as is
             known at once; None where it has to be reconciled later.
@@ -66,7 +64,6 @@ class Recorder:
         ledger: Ledger,
         transaction: Callable[[], AbstractContextManager[object]],
         *,
-        notebook: str = "",
         clock: Callable[[], float] = time.time,
         prompt_cache_saved: Callable[[Request, Answer], Decimal | None] = _unknown,
         shared: SharedTier | None = None,
@@ -76,22 +73,7 @@ class Recorder:
         self.shared = shared
         self.ledger = ledger
         self.transaction = transaction
-        self.notebook = notebook
         self.clock = clock
-
-    def get(self, ask: Ask, *, local: bool = False) -> Entry | None:
-        """Return the stored entry of an ask, expired or not; None when there is none.
-
-        Args:
-            ask: What is asked.
-            local: Looks on this machine alone.
-
-        Raises:
-            StoreError: It can't be read.
-        """
-        if local or self.shared is None:
-            return self.store.get(ask.key)
-        return self.shared.get(ask.key, ask.request)
 
     def keep(
         self, ask: Ask, kind: AskKind, answer: Answer, lock: CrossProcessLock | None = None
@@ -104,7 +86,7 @@ class Recorder:
         ttl_s, note = lifetime_s(ask.request, answer, ask.policy)
         now_s = self.clock()
         expires_s = None if ttl_s is None else now_s + ttl_s
-        entry = Entry(ask.key, answer, now_s, expires_s, ask.policy.tags, self.notebook)
+        entry = Entry(ask.key, answer, now_s, expires_s, ask.policy.tags, self.ledger.notebook)
         row = self._row(ask, kind, answer)
         not_stored = ""
         try:
@@ -166,24 +148,6 @@ class Recorder:
         saved_usd = self._prompt_cache_saved(request, answer) if used else ZERO_USD
         return answer._replace(prompt_cost_usd=None, prompt_cache_saved_usd=saved_usd)
 
-    def count(self, ask: Ask, outcome: Outcome) -> None:
-        """Count, in memory, an ask that made no call; calls are accounted for where they are made."""
-        answer, request = outcome.answer, ask.request
-        usage = answer.usage or _NO_USAGE
-        self.ledger.count_hit(
-            key=ask.key.digest,
-            model=str(request.body.get("model", "")),
-            notebook=self.notebook,
-            tags=ask.policy.tags,
-            kind=outcome.kind,
-            value_usd=answer.cost.usd,
-            prompt_tokens=usage.prompt_tokens,
-            completion_tokens=usage.completion_tokens,
-            seconds=outcome.elapsed_s,
-            generation_id=_generation(answer),
-            base_url=request.base_url,
-        )
-
     def _write(self, row: LedgerRow, keep: Callable[[], None], lock: CrossProcessLock | None) -> None:
         """Write a row of the ledger and what belongs to it in one transaction."""
         try:
@@ -204,7 +168,7 @@ class Recorder:
         return LedgerRow(
             at_s=self.clock(),
             session=self.ledger.session,
-            notebook=self.notebook,
+            notebook=self.ledger.notebook,
             key=ask.key.digest,
             model=str(ask.request.body.get("model", "")),
             kind=kind,
@@ -217,12 +181,7 @@ class Recorder:
             cached_tokens=usage.cached_tokens,
             cache_write_tokens=usage.cache_write_tokens,
             seconds=answer.elapsed_s,
-            generation_id=_generation(answer),
+            generation_id=answer.paid_generation_id,
             base_url=ask.request.base_url,
             prompt_cache_saved_usd=answer.prompt_cache_saved_usd,
         )
-
-
-def _generation(answer: Answer) -> str | None:
-    """Return the generation that an answer's value is of: of a repeated one the first, which was paid for."""
-    return answer.source_generation_id if answer.response_cache_hit else answer.generation_id

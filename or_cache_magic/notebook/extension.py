@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import atexit
 import tokenize
-from itertools import takewhile
 from typing import TYPE_CHECKING, Any, Final
 
 from IPython.core.inputtransformer2 import (
@@ -186,6 +185,8 @@ OpenRouterMagics: Any = type(
 class _Magic:
     """A magic's name, doing nothing until it is called or explained."""
 
+    #: What `IPython.core.magic.no_var_expand` sets: ``$x`` in a line is text.
+    _ipython_magic_no_var_expand = True
     #: A prompt inside a function sees that function's variables.
     needs_local_scope = True
 
@@ -193,8 +194,6 @@ class _Magic:
         self._extension = extension
         self._spelling = spelling
         self.__name__ = name
-        #: What `IPython.core.magic.no_var_expand` sets: ``$x`` in a line is text, unless it names an entry.
-        self._ipython_magic_no_var_expand = name not in ("openrouter_entries", "openrouter_purge")
 
     def __repr__(self) -> str:
         return self._spelling
@@ -332,10 +331,13 @@ def take_body(lines: list[str]) -> Any:
     cell: Any = leading_empty_lines(lines)  # type: ignore[no-untyped-call]
     if cell and cell[0][:1].isspace():
         cell = leading_indent(cell)  # type: ignore[no-untyped-call]
-    heads = list(takewhile(lambda line: line.startswith("%%"), cell))
-    if not any(line.startswith("%%openrouter") for line in heads):
+    heads, is_ours = 0, False
+    while heads < len(cell) and cell[heads].startswith("%%"):
+        is_ours = is_ours or cell[heads].startswith("%%openrouter")
+        heads += 1
+    if not is_ours:
         return lines
-    if len(cell) == len(heads) and not cell[-1].rstrip().endswith("?"):
+    if len(cell) == heads and not cell[-1].rstrip().endswith("?"):
         cell = [*cell[:-1], cell[-1].rstrip("\n") + "\n", "\n"]
     return cell_magic(cell)  # type: ignore[no-untyped-call]
 

@@ -12,8 +12,9 @@ import os
 import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, Literal
 
+from or_cache_magic.core.records import NamedTuple
 from or_cache_magic.core.settings import MEMORY
 
 if TYPE_CHECKING:

@@ -15,11 +15,12 @@ import shlex
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from types import SimpleNamespace
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal
 
+from or_cache_magic.core.records import NamedTuple
 from or_cache_magic.errors import OptionError, near_name
 
-_OPTION = re.compile(r"--?[^\W\d_]")
+_OPTION = r"--?[^\W\d_]"
 _SPACE = " \t\r\n"
 _UNQUOTED = re.compile(rf"[^{_SPACE}]+")
 
@@ -43,7 +44,7 @@ class Word(NamedTuple):
 
         ``-``, ``--`` and ``-5`` are not, so that a prompt may begin with a list item or a number.
         """
-        return self.raw.startswith("-") and _OPTION.match(self.raw) is not None
+        return self.raw.startswith("-") and re.match(_OPTION, self.raw) is not None
 
 
 def split(line: str) -> Iterator[Word]:

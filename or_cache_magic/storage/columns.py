@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from decimal import ROUND_HALF_EVEN, Context, Decimal
 from operator import contains
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, overload
+from typing import TYPE_CHECKING, Any, Final, overload
 
 from or_cache_magic.core.key import system_digest
-from or_cache_magic.core.records import OPENROUTER_URL, Request
+from or_cache_magic.core.records import OPENROUTER_URL, NamedTuple, Request
 from or_cache_magic.errors import StoreCorruptError
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 
 REQUEST_COLUMNS: Final = "sample, stream, base_url"
@@ -58,13 +58,13 @@ class HitCount(NamedTuple):
     unpriced: int = 0
 
 
-def add_hits(connection: sqlite3.Connection, counts: Mapping[str, HitCount]) -> None:
+def add_hits(connection: sqlite3.Connection, counts: Iterable[tuple[str, HitCount]]) -> None:
     """Add hits to the entries of these digests; a digest that is not stored any more is skipped.
 
     Those of unknown price have the entry's, where it was settled since (`DiskStore.settle`).
     """
     connection.executemany(
-        _ADD, ((c.hits, c.last_s, c.last_s, c.saved_pico, c.unpriced, digest) for digest, c in counts.items())
+        _ADD, ((c.hits, c.last_s, c.last_s, c.saved_pico, c.unpriced, digest) for digest, c in counts)
     )
 
 

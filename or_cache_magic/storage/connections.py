@@ -35,6 +35,7 @@ FileId = tuple[int, int]
 _CHECKPOINT_WAIT_S: Final = 0.1
 _READER_WAIT_S: Final = 1.0
 _RETRY_GAP_S: Final = 0.005
+_DATA_VERSION: Final = "PRAGMA data_version"
 _IMPATIENT_FOR_S: Final = 10.0
 """How long what was waited for in vain (a way to read, the lock for re-keying) is not waited for again."""
 
@@ -68,6 +69,9 @@ class ConnectionPool:
         self._owner: int | None = None
         self._depth = 0
         self._dirty = False
+        self._state = object()
+        self._changing = False
+        self._others: int | None = None
         self._closed = False
         self._impatient_until_s = 0.0
         #: Whether a write met damage; the file is to be set aside before the next.
@@ -75,41 +79,75 @@ class ConnectionPool:
         #: Whether a read met damage, which the writer's page cache may hide from it: to be opened anew.
         self.suspect = False
 
-    def select(self, sql: str, parameters: Sequence[Any]) -> list[Any]:
-        """See `Database.select`."""
+    def read(self, sql: str, parameters: Sequence[Any]) -> tuple[list[Any], object | None]:
+        """See `Database.read`."""
         if self._owner == threading.get_ident():
-            return self.writer.execute(sql, parameters).fetchall()
+            return self.writer.execute(sql, parameters).fetchall(), None
         # list.pop and append are atomic: no lock on the way of a hit.
         try:
             reader = self._readers.pop()
         except IndexError:
             reader = self._open_reader()
+        lasting = reader.lasting and reader.keys == KEY_VERSION
         try:
+            state = self._seen_by(reader) if lasting else None
             rows = [] if reader.keys is None else reader.connection.execute(sql, parameters).fetchall()
         except BaseException as exc:
             self._drop(reader, exc)
             raise
-        if reader.lasting and reader.keys == KEY_VERSION:
+        if lasting:
             self._give_back(reader)
         else:
             reader.connection.close()
-        return rows
+        return rows, state
 
     def state(self) -> object | None:
         """See `Database.state`."""
-        if self._owner == threading.get_ident():
-            return None
         try:
             reader = self._readers.pop()
         except IndexError:
             return None
         try:
-            state = reader.state()
+            state = self._seen_by(reader)
         except sqlite3.Error as exc:
             self._drop(reader, exc)
             return None  # a select will say what it is
         self._give_back(reader)
         return state
+
+    def _seen_by(self, reader: Reader) -> object | None:
+        """Return the state of the answers; None while a transaction of ours changes them.
+
+        SQLite compares the connection's copy of the log's header, without reading a page: 2 µs. That it
+        differs says that any other connection committed, the writer of this pool included.
+        """
+        ((version,),) = reader.cursor.execute(_DATA_VERSION).fetchall()
+        if version != reader.version:
+            self._look_who_wrote()
+            reader.version = version
+        return None if self._changing else self._state
+
+    def _look_who_wrote(self) -> None:
+        """Begin another state, unless all that was committed since the last look was the writer's own.
+
+        What that changes of the answers begins one itself (`_outermost`). The writer's ``data_version`` is
+        another only after commits that are not its own; asked after a reader's, it tells of all that the
+        reader saw.
+        """
+        if self._lock.acquire(blocking=False):
+            try:
+                if self._writer is not None and not self._depth:
+                    ((version,),) = self._writer.execute(_DATA_VERSION).fetchall()
+                    if version != self._others:
+                        # In this order: an interrupt between the two costs a look, and loses no change.
+                        self._state = object()
+                        self._others = version
+                    return
+            except sqlite3.Error:
+                pass  # the next write will say what it is
+            finally:
+                self._lock.release()
+        self._state = object()
 
     def _drop(self, reader: Reader, failure: BaseException) -> None:
         reader.connection.close()
@@ -182,7 +220,9 @@ class ConnectionPool:
         return self._cache
 
     @contextmanager
-    def transaction(self, wait_s: float | None = None) -> Iterator[sqlite3.Connection]:
+    def transaction(
+        self, wait_s: float | None = None, *, changes_answers: bool = True
+    ) -> Iterator[sqlite3.Connection]:
         """See `Database.transaction`."""
         wait_s = self._timeout_s if wait_s is None else wait_s
         with self._locked(wait_s):
@@ -190,6 +230,7 @@ class ConnectionPool:
             self.open_writer(wait_s)
             try:
                 with self._savepoint() if inner else self._outermost(wait_s):
+                    self._changing = self._changing or changes_answers
                     yield self.writer
             except sqlite3.DatabaseError as exc:
                 self.damaged = self.damaged or is_damage(exc)
@@ -219,6 +260,10 @@ class ConnectionPool:
             connection.execute("COMMIT")
         finally:
             self._owner, self._depth = None, 0
+            if self._changing:
+                # After the commit, and before anybody is told a state again.
+                self._state = object()
+                self._changing = False
             # A full disk may have rolled back already.
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
@@ -327,13 +372,13 @@ class ConnectionPool:
 class MemoryPool(ConnectionPool):
     """One connection to tables in memory, which threads read and write in turn."""
 
-    def select(self, sql: str, parameters: Sequence[Any]) -> list[Any]:
-        """See `Database.select`."""
+    def read(self, sql: str, parameters: Sequence[Any]) -> tuple[list[Any], None]:
+        """See `Database.read`; no state is told."""
         with self._locked(self._timeout_s):
             rows = self.writer.execute(sql, parameters).fetchall() if self.is_open else []
             if self._closed:  # while this thread had it
                 self.close()
-            return rows
+            return rows, None
 
     def checkpoint(self) -> bool:
         """There is no log."""

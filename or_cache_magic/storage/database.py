@@ -32,7 +32,7 @@ __all__ = ["FaultLog", "network_file_system"]
 
 _MOUNTS: Final = Path("/proc/self/mountinfo")
 
-_REMOTE: Final = re.compile(
+_REMOTE: Final = (
     "9p|afs|beegfs|ceph|cifs|davfs|glusterfs|gpfs|lustre|ncpfs|nfs4?|panfs|smb3|smbfs|vboxsf"
     # A plain "fuse" is how Colab mounts Google Drive.
     r"|fuse(\.(blobfuse2|ceph|davfs2|gcsfuse|glusterfs|goofys|juicefs|mount-s3|rclone|s3fs|sshfs))?"
@@ -68,7 +68,7 @@ def network_file_system(path: str | os.PathLike[str], mounts: str | None = None)
         # Of two mounts on one point the later one covers the earlier.
         if inside and len(point) >= len(found_at):
             found, found_at = kinds[0], point
-    return found if _REMOTE.fullmatch(found) else None
+    return found if re.fullmatch(_REMOTE, found) else None
 
 
 def _unescaped(field: str) -> str:
@@ -181,37 +181,44 @@ class Database:
         Raises:
             StoreError: The file can't be read, is damaged, unsafe or newer.
         """
+        return self.read(sql, parameters)[0]
+
+    def read(self, sql: str, parameters: Sequence[Any]) -> tuple[list[Any], object | None]:
+        """Return the rows as `select` does, and the `state` in which they were read, or that ended meanwhile.
+
+        Raises:
+            StoreError: As `select`.
+        """
+        inside = self._in_transaction()
         try:
-            file = self._in_transaction() or self._current()
-            return [] if file is None else file.select(sql, parameters)
+            file, written = (inside, None) if inside else self._found()
+            rows, state = ([], None) if file is None else file.read(sql, parameters)
         except (sqlite3.Error, OSError, UnicodeEncodeError) as exc:
             raise store_error(exc, self.path) from exc
+        return rows, state and (state, written)
 
     def state(self) -> object | None:
-        """Return a value that changes when anything is committed to the file, or it is replaced.
+        """Return a value that changes when any answer is changed, or the file is replaced.
 
-        Two equal states have nothing between them: what was read after the first still stands at the second.
-        Unequal ones may be two connections', with nothing changed. None, where nobody can tell: inside a
-        transaction of this thread, before the first `select`, on a read-only mount. A stat and 2 µs.
+        Between two equal states no answer has changed: what was read in the first still stands in the second.
+        Unequal ones may have nothing between them. None, where nobody can tell: while a
+        transaction of this process changes answers, before the first `select`, on a read-only mount. A stat
+        and 2 µs.
 
         Raises:
             StoreError: The file can't be looked at.
         """
-        if self._in_transaction():
-            return None
         try:
-            found = os.stat(self._path_text)
-        except FileNotFoundError:
-            return None
+            file, written = self._found()
         except OSError as exc:
             raise store_error(exc, self.path) from exc
-        file = self._named((found.st_dev, found.st_ino))
         state = file and file.state()
-        # The time shows what was written past SQLite (`cp` over an open file).
-        return state and (state, found.st_mtime_ns, found.st_size)
+        return state and (state, written)
 
     @contextmanager
-    def transaction(self, *, wait_s: float | None = None) -> Iterator[sqlite3.Connection]:
+    def transaction(
+        self, *, wait_s: float | None = None, changes_answers: bool = True
+    ) -> Iterator[sqlite3.Connection]:
         """Open a write transaction, all or nothing; makes the folder and the file when there is none.
 
         Reentrant in a thread: an inner one that raises undoes what it did itself, and the outer one may go
@@ -219,6 +226,8 @@ class Database:
 
         Args:
             wait_s: How long to wait for another's lock; None is `patience_s`.
+            changes_answers: Whether an entry may be served otherwise after it, or no more: all that this
+                process holds decoded is then read again.
 
         Raises:
             StoreBusyError: Locked for longer than that.
@@ -228,14 +237,17 @@ class Database:
         """
         inside = self._in_transaction()
         if inside is not None:
-            with sqlite_errors(self.path), inside.transaction(wait_s) as connection:
+            with (
+                sqlite_errors(self.path),
+                inside.transaction(wait_s, changes_answers=changes_answers) as connection,
+            ):
                 yield connection
             return
         wait_s = self.patience_s if wait_s is None else wait_s
         try:
             with sqlite_errors(self.path):
                 file = self._writable(wait_s)
-                with file.transaction(wait_s) as connection:
+                with file.transaction(wait_s, changes_answers=changes_answers) as connection:
                     self._own.file = file
                     yield connection
         except StoreError as exc:
@@ -296,11 +308,19 @@ class Database:
 
     def _current(self) -> ConnectionPool | None:
         """Return the connections to the file that the path names now; None when it names none."""
-        return self._named(file_id(self._path_text))
+        return self._found()[0]
+
+    def _found(self) -> tuple[ConnectionPool | None, object]:
+        """Return the same, and what shows that the file was written past SQLite (`cp` over an open file)."""
+        try:
+            found = os.stat(self._path_text)
+        except FileNotFoundError:
+            return self._named(None), None
+        return self._named((found.st_dev, found.st_ino)), (found.st_mtime_ns, found.st_size)
 
     def _named(self, now: FileId | None) -> ConnectionPool | None:
         file = self._file
-        if now == file.file_id and file.pid == os.getpid() and not _is_suspect(file):
+        if now == file.file_id and file.pid == os.getpid() and not file.suspect:
             return file if now else None
         return self._switch(now)
 
@@ -310,7 +330,7 @@ class Database:
             file = self._file
             if file.pid == os.getpid():
                 same = file.file_id == now
-                if same and not _is_suspect(file):  # another thread was first
+                if same and (file.damaged or not file.suspect):  # another thread was first
                     return file if now else None
                 if now and not same and file.log_id and file.log_id == file_id(f"{self._path_text}-wal"):
                     # The log of the file that was replaced would be laid over the new one.
@@ -415,10 +435,6 @@ def _stamp(path: str) -> tuple[int, int, int] | None:
     return (found.st_ino, found.st_mtime_ns, found.st_size) if found.st_size else None
 
 
-def _is_suspect(file: ConnectionPool) -> bool:
-    return file.suspect and not file.damaged
-
-
 def open_database(directory: str | os.PathLike[str]) -> Database:
     """Return the database in a folder, or one in memory when the folder is called `MEMORY`."""
     return MemoryDatabase() if os.fspath(directory) == MEMORY else Database(directory)
@@ -442,20 +458,17 @@ class MemoryDatabase(Database):
         file = self._file
         return file.pid == os.getpid() and file.is_open
 
-    def state(self) -> None:
-        """Nobody can tell: there is one connection, and SQLite does not count what that writes itself."""
-
     def _not_open(self, of: FileId | None) -> ConnectionPool:  # noqa: ARG002 - there is one only
         return MemoryPool(Path(MEMORY), None, self.timeout_s, self._faults.tell)
 
-    def _current(self) -> ConnectionPool:
+    def _found(self) -> tuple[ConnectionPool, None]:
         if self._file.pid != os.getpid():
             self._leave(self._file)
             self._file = self._not_open(None)
-        return self._file
+        return self._file, None
 
     def _writable(self, wait_s: float) -> ConnectionPool:
-        file = self._current()
+        file, _ = self._found()
         file.open_writer(wait_s)
         self._close_at_exit()
         return file

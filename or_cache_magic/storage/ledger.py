@@ -10,21 +10,22 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
-from or_cache_magic.core.records import AVOIDED_CALL, FREE, OPENROUTER_URL, AskKind, LedgerRow, Totals
+from or_cache_magic.core.records import AVOIDED_CALL, OPENROUTER_URL, AskKind, NamedTuple, Usage
 from or_cache_magic.errors import StoreError
-from or_cache_magic.storage.columns import HitCount, add_hits, from_pico, to_pico
-from or_cache_magic.storage.ledger_rows import SELECT_ROWS, Wanted, insert_rows, row_from
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Mapping
     from decimal import Decimal
 
+    from or_cache_magic.core.records import LedgerRow, Outcome, Totals
+    from or_cache_magic.core.settings import Ask
     from or_cache_magic.storage.database import Database
+    from or_cache_magic.storage.ledger_rows import Wanted
     from or_cache_magic.storage.totals import Grouping, Spent, Sums
 
-__all__ = ["AlikeHits", "Hits", "Ledger", "hit_counts", "hits_row"]
+__all__ = ["AlikeHits", "Hits", "Ledger"]
 
 
 class AlikeHits(NamedTuple):
@@ -59,50 +60,11 @@ class Hits:
         self.last_s = max(self.last_s, other.last_s)
 
 
-def hits_row(of: AlikeHits, hits: Hits, session: str) -> LedgerRow:
-    """Return the row that hits become."""
-    return LedgerRow(
-        at_s=hits.last_s,
-        session=session,
-        notebook=of.notebook,
-        key=of.key,
-        model=of.model,
-        kind=of.kind,
-        asks=hits.asks,
-        paid=FREE,
-        value_usd=from_pico(_times(to_pico(of.value_usd), hits.asks)),
-        tags=of.tags,
-        prompt_tokens=_times(of.prompt_tokens, hits.asks),
-        completion_tokens=_times(of.completion_tokens, hits.asks),
-        seconds=hits.seconds,
-        generation_id=of.generation_id,
-        base_url=of.base_url,
-    )
-
-
-def hit_counts(rows: Iterable[LedgerRow]) -> dict[str, HitCount]:
-    """Return what rows add to the entries: asks that avoided a call, not those that were merely served."""
-    counts: dict[str, HitCount] = {}
-    for row in rows:
-        if row.kind in AVOIDED_CALL:
-            hits, last_s, saved, unpriced = counts.get(row.key, HitCount(0, 0.0, 0))
-            counts[row.key] = HitCount(
-                hits + row.asks,
-                max(last_s, row.at_s),
-                saved + (to_pico(row.value_usd) or 0),
-                unpriced + (row.asks if row.value_usd is None else 0),
-            )
-    return counts
-
-
-def _times(count: int | None, asks: int) -> int | None:
-    return None if count is None else count * asks
-
-
 _FLUSH_WAIT_S: Final = 0.05
 _TWO_DAYS_S: Final = 1.5 * 86_400
 """The second of two days begins sooner, the third later, also where a day has 23 or 25 hours."""
 
+_NO_USAGE: Final = Usage()
 _COUNTED_KINDS: Final = (*AVOIDED_CALL, "miss")
 _COUNTED: Final = f"kind IN {_COUNTED_KINDS}"
 
@@ -114,10 +76,14 @@ class Ledger:
         database: Where the rows are.
         session: Id of this kernel's session.
         clock: UTC epoch seconds, for the moment of a hit.
+        notebook: Where the asks come from, for browsing.
     """
 
-    def __init__(self, database: Database, session: str, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, database: Database, session: str, clock: Callable[[], float], *, notebook: str = ""
+    ) -> None:
         self.session = session
+        self.notebook = notebook
         self._database = database
         self._clock = clock
         # Who holds both takes the first one first: rows move from memory to the file only under it.
@@ -134,6 +100,8 @@ class Ledger:
         Raises:
             StoreError: It could not be written.
         """
+        from or_cache_magic.storage.ledger_rows import insert_rows  # a hit writes nothing
+
         with self._database.transaction() as connection:
             insert_rows(connection, (row,))
 
@@ -141,6 +109,24 @@ class Ledger:
         """Keep a row that could not be recorded in memory, for `totals` and until a `flush` can write it."""
         with self._lock:
             self._unwritten.append(row)
+
+    def count(self, ask: Ask, outcome: Outcome) -> None:
+        """Count, in memory, an ask that made no call; calls are accounted for where they are made."""
+        answer, request = outcome.answer, ask.request
+        usage = answer.usage or _NO_USAGE
+        self.count_hit(
+            key=ask.key.digest,
+            model=str(request.body.get("model", "")),
+            kind=outcome.kind,
+            notebook=self.notebook,
+            tags=ask.policy.tags,
+            value_usd=answer.cost.usd,
+            prompt_tokens=usage.prompt_tokens,
+            completion_tokens=usage.completion_tokens,
+            seconds=outcome.elapsed_s,
+            generation_id=None if answer.cost.usd is not None else answer.paid_generation_id,
+            base_url=request.base_url,
+        )
 
     def count_hit(
         self,
@@ -197,6 +183,8 @@ class Ledger:
         self, *, session: str | None = None, since_s: float | None = None, limit: int | None = None
     ) -> list[LedgerRow]:
         """Return the rows, newest first, hits still in memory flushed before; with what was settled since."""
+        from or_cache_magic.storage.ledger_rows import SELECT_ROWS, Wanted, row_from
+
         self.flush()
         wanted = Wanted(session, since_s)
         found = self._database.select(
@@ -239,6 +227,7 @@ class Ledger:
         Raises:
             StoreError: The ledger can't be read.
         """
+        from or_cache_magic.storage.ledger_rows import Wanted
         from or_cache_magic.storage.totals import spent
 
         wanted = Wanted(session, since_s)
@@ -273,6 +262,8 @@ class Ledger:
         Args:
             session: Only this session's; None is all.
         """
+        from or_cache_magic.storage.ledger_rows import Wanted
+
         wanted = Wanted(session)
         # A set of Python's is twice as fast as SQL's DISTINCT, and takes what is not written yet as well.
         sql = f"SELECT key FROM or_ledger {wanted.where(_COUNTED)}"  # noqa: S608
@@ -285,6 +276,7 @@ class Ledger:
         return len(keys)
 
     def _sums(self, grouping: Grouping, session: str | None, since_s: float | None = None) -> dict[Any, Sums]:
+        from or_cache_magic.storage.ledger_rows import Wanted
         from or_cache_magic.storage.totals import Sums, amounts, select_sums
 
         wanted = Wanted(session, since_s)
@@ -309,11 +301,13 @@ class Ledger:
         if not hits and not unwritten:
             return True
         if unwritten or self._database.exists():
+            from or_cache_magic.storage.ledger_rows import add_rows_to_entries, insert_rows
+
             counted = self._rows_of(hits)
             try:
-                with self._database.transaction(wait_s=_FLUSH_WAIT_S) as connection:
+                with self._database.transaction(wait_s=_FLUSH_WAIT_S, changes_answers=False) as connection:
                     insert_rows(connection, [*unwritten, *counted])
-                    add_hits(connection, hit_counts(counted))
+                    add_rows_to_entries(connection, counted)
             except StoreError:
                 pass  # said where the answer could not be kept
             else:
@@ -328,6 +322,8 @@ class Ledger:
         return [row for row in rows if wanted.has(row)]
 
     def _rows_of(self, counted: Mapping[AlikeHits, Hits]) -> list[LedgerRow]:
+        from or_cache_magic.storage.ledger_rows import hits_row
+
         return [hits_row(alike, hits, self.session) for alike, hits in counted.items()]
 
     def _put_back(self, counted: Mapping[AlikeHits, Hits], unwritten: list[LedgerRow]) -> None:

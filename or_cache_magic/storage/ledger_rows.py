@@ -3,16 +3,34 @@
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
-from or_cache_magic.core.records import OPENROUTER_URL, UNKNOWN_COST, Cost, LedgerRow
-from or_cache_magic.storage.columns import check_row, column_types, from_pico, join_tags, split_tags, to_pico
+from or_cache_magic.core.records import (
+    AVOIDED_CALL,
+    FREE,
+    OPENROUTER_URL,
+    UNKNOWN_COST,
+    Cost,
+    LedgerRow,
+    NamedTuple,
+)
+from or_cache_magic.storage.columns import (
+    HitCount,
+    add_hits,
+    check_row,
+    column_types,
+    from_pico,
+    join_tags,
+    split_tags,
+    to_pico,
+)
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Iterable, Sequence
 
     from or_cache_magic.storage.database import Database
+    from or_cache_magic.storage.ledger import AlikeHits, Hits
 
 _COLUMNS: Final = (
     "at, session, notebook, key, model, kind, asks, paid, paid_source, value, prompt_tokens,"
@@ -68,6 +86,41 @@ def insert_rows(connection: sqlite3.Connection, rows: Iterable[LedgerRow]) -> No
         settlement = _settlement_columns(row)
         if settlement is not None:
             connection.execute(_INSERT_SETTLEMENT, (written.lastrowid, *settlement))
+
+
+def hits_row(of: AlikeHits, hits: Hits, session: str) -> LedgerRow:
+    """Return the row that hits become which have all this in common."""
+    return LedgerRow(
+        at_s=hits.last_s,
+        session=session,
+        notebook=of.notebook,
+        key=of.key,
+        model=of.model,
+        kind=of.kind,
+        asks=hits.asks,
+        paid=FREE,
+        value_usd=from_pico(_times(to_pico(of.value_usd), hits.asks)),
+        tags=of.tags,
+        prompt_tokens=_times(of.prompt_tokens, hits.asks),
+        completion_tokens=_times(of.completion_tokens, hits.asks),
+        seconds=hits.seconds,
+        generation_id=of.generation_id,
+        base_url=of.base_url,
+    )
+
+
+def _times(count: int | None, asks: int) -> int | None:
+    return None if count is None else count * asks
+
+
+def add_rows_to_entries(connection: sqlite3.Connection, rows: Iterable[LedgerRow]) -> None:
+    """Add to the entries what avoided a call, not what was merely served."""
+    add_hits(connection, ((row.key, _hits_of(row)) for row in rows if row.kind in AVOIDED_CALL))
+
+
+def _hits_of(row: LedgerRow) -> HitCount:
+    unpriced = row.asks if row.value_usd is None else 0
+    return HitCount(row.asks, row.at_s, to_pico(row.value_usd) or 0, unpriced)
 
 
 def uses_prompt_cache(row: LedgerRow) -> bool:

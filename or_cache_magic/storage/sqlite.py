@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import contextmanager
-from itertools import count
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from or_cache_magic.errors import StoreBusyError, StoreCorruptError, StoreError, StoreUnavailableError
 from or_cache_magic.storage.schema import SETTINGS, vet
@@ -17,34 +16,28 @@ if TYPE_CHECKING:
 
 _JOURNAL_LIMIT_BYTES: Final = 1 << 24
 _PAGE_BYTES: Final = 1 << 13  # of pages of 4 KB an entry of 2 KB leaves a tenth empty
-_NUMBERS: Final = count()
 _MODES: Final = ("mode=rw", "mode=ro", "mode=ro&immutable=1")
 
 
-class Reader(NamedTuple):
-    """A vetted connection that only reads.
+class Reader:
+    """A vetted connection that only reads, usable by one thread at a time, whichever.
 
     Attributes:
-        connection: Usable by one thread at a time, whichever.
+        connection: The connection.
         keys: The version of the file's keys; None when it is still empty.
         lasting: Whether it sees later changes. An immutable one (read-only mount) does not, and is used once.
-        number: No other reader of this process, or of those that it was forked from, has it.
-        cursor: For `state` alone: making one takes as long as asking.
+        cursor: For `data_version` alone: making one takes as long as asking.
+        version: What that was when it was last asked; None before.
     """
 
-    connection: sqlite3.Connection
-    keys: int | None
-    lasting: bool
-    number: int
-    cursor: sqlite3.Cursor
+    __slots__ = ("connection", "cursor", "keys", "lasting", "version")
 
-    def state(self) -> tuple[int, int]:
-        """Return what is another as soon as any other connection, of any process, has committed a change.
-
-        SQLite compares its copy of the log's header, without reading a page (``PRAGMA data_version``): 2 µs.
-        """
-        ((version,),) = self.cursor.execute("PRAGMA data_version").fetchall()
-        return self.number, version
+    def __init__(self, connection: sqlite3.Connection, keys: int | None, lasting: bool) -> None:
+        self.connection = connection
+        self.keys = keys
+        self.lasting = lasting
+        self.cursor = connection.cursor()
+        self.version: int | None = None
 
 
 def connect(path: Path, options: str, timeout_s: float) -> sqlite3.Connection:
@@ -79,8 +72,7 @@ def open_reader(path: Path, timeout_s: float) -> Reader:
             connection.close()
             raise
         else:
-            lasting = "immutable" not in options
-            return Reader(connection, keys, lasting, next(_NUMBERS), connection.cursor())
+            return Reader(connection, keys, "immutable" not in options)
     assert failure is not None  # noqa: S101 - the loop ran
     raise failure
 

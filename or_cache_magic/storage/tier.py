@@ -36,7 +36,7 @@ class SharedServer:
         *,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        #: The settings that name the server; whoever asks sets those of the ask.
+        #: The settings in force, which name the server; whoever asks sets those of the ask.
         self.settings = Settings()
         self._tell = tell
         self._clock = clock
@@ -88,7 +88,7 @@ class SharedServer:
 class SharedTier:
     """The shared server behind a `DiskStore`: asked for what the disk lacks, given what it gets. Thread-safe.
 
-    Without a server there is the disk alone.
+    Without a server it has nothing.
 
     A cost that is reconciled later (`DiskStore.settle`) is written to this disk alone: whoever is given the
     answer settles their own copy by its generation, and to offer it anew could undo another's refresh.
@@ -111,22 +111,18 @@ class SharedTier:
         self._shared = shared
         self._clock = clock
 
-    def get(self, key: RequestKey, request: Request) -> Entry | None:
-        """Return the disk's entry while it may be served, else the shared one, which is then written to disk.
-
-        Raises:
-            StoreError: The disk can't be read, and the server has nothing either.
-        """
-        try:
-            entry = self.disk.get(key)
-        except StoreError:
-            found = self._fetch(key, request)
-            if found is None:
-                raise
-            return found
-        if entry is not None and why_not_served(entry, self._clock()) is None:
-            return entry
-        return self._fetch(key, request) or entry
+    def fetch(self, key: RequestKey, request: Request) -> Entry | None:
+        """Return the server's entry, where it may be served; it is then written to disk."""
+        shared = self._shared()
+        entry = None if shared is None else shared.get(key)
+        if entry is None or why_not_served(entry, self._clock()) is not None:
+            return None
+        # Whoever can write there can write anything: only what we would have kept ourselves is served.
+        if why_not_stored(request, entry.answer) is not None:
+            return None
+        with suppress(StoreError):  # a full disk takes no answer away
+            self.disk.put(entry._replace(shared=False), request)
+        return entry
 
     def put(self, entry: Entry, request: Request) -> None:
         """Offer an entry to others; a server that can't take it is no failure."""
@@ -149,15 +145,3 @@ class SharedTier:
             if removed:
                 shared.link.tell(f"{shared.link} held {removed:,} of them, and they are removed for all.")
         return self.disk.purge(wanted, everything=everything)
-
-    def _fetch(self, key: RequestKey, request: Request) -> Entry | None:
-        shared = self._shared()
-        entry = None if shared is None else shared.get(key)
-        if entry is None or why_not_served(entry, self._clock()) is not None:
-            return None
-        # Whoever can write there can write anything: only what we would have kept ourselves is served.
-        if why_not_stored(request, entry.answer) is not None:
-            return None
-        with suppress(StoreError):  # a full disk takes no answer away
-            self.disk.put(entry._replace(shared=False), request)
-        return entry

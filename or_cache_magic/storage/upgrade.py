@@ -139,7 +139,7 @@ def _write_entry(connection: sqlite3.Connection, row_id: int, row: _Rekeyed) -> 
     inherited: list[HitCount] = []
     for rival, is_newer, value, body in rivals:
         if is_newer:
-            add_hits(connection, {row.digest: _retire(connection, row_id, row)})
+            add_hits(connection, [(row.digest, _retire(connection, row_id, row))])
             return
         inherited.append(_retire(connection, rival, _Rekeyed(row.digest, value, body)))
     connection.execute("UPDATE Cache SET key = ?, value = ? WHERE rowid = ?", (*row[:2], row_id))
@@ -148,7 +148,7 @@ def _write_entry(connection: sqlite3.Connection, row_id: int, row: _Rekeyed) -> 
         "UPDATE or_entry SET size = ? WHERE id = ?", (len(row.answer) + len(row.request), row_id)
     )
     for hits in inherited:
-        add_hits(connection, {row.digest: hits})
+        add_hits(connection, [(row.digest, hits)])
 
 
 def _retire(connection: sqlite3.Connection, row_id: int, row: _Rekeyed) -> HitCount:

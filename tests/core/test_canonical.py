@@ -10,7 +10,7 @@ from enum import Enum, IntEnum
 
 import pytest
 
-from or_cache_magic.core.canonical import canonical_json
+from or_cache_magic.core.key import canonical_json
 from or_cache_magic.errors import RequestError
 
 

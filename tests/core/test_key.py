@@ -10,8 +10,7 @@ from types import MappingProxyType
 
 import pytest
 
-from or_cache_magic.core.canonical import canonical_json
-from or_cache_magic.core.key import KEY_PREFIX, NOT_IN_KEY, request_key, system_digest
+from or_cache_magic.core.key import KEY_PREFIX, NOT_IN_KEY, canonical_json, request_key, system_digest
 from or_cache_magic.core.records import Request
 from or_cache_magic.errors import RequestError
 

@@ -11,8 +11,7 @@ import rfc8785
 from hypothesis import given
 from hypothesis import strategies as st
 
-from or_cache_magic.core.canonical import canonical_json, skeleton_json
-from or_cache_magic.core.key import NOT_IN_KEY, request_key
+from or_cache_magic.core.key import NOT_IN_KEY, canonical_json, request_key, skeleton_json
 from or_cache_magic.core.records import Request
 
 FORGERIES = (

@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from or_cache_magic.core.records import UNKNOWN_COST, Answer, Choice, Cost, Outcome, RequestKey, Usage
-from or_cache_magic.display.receipt import receipt_text
-from or_cache_magic.display.screen import NotebookScreen
+from or_cache_magic.display.screen import NotebookScreen, receipt_text
 
 NOW_S = 1_000_000.0
 MODEL = "openai/gpt-4o-mini"

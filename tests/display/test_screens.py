@@ -13,8 +13,8 @@ from IPython.core.interactiveshell import InteractiveShell
 
 from or_cache_magic.core.blocks import first_code, parse_json
 from or_cache_magic.core.records import Answer, Choice, Cost, Outcome, RequestKey
-from or_cache_magic.display.answer import answer_bundle, parse_table
-from or_cache_magic.display.screen import NotebookScreen, TerminalScreen, open_screen
+from or_cache_magic.display.answer import parse_table
+from or_cache_magic.display.screen import NotebookScreen, TerminalScreen, answer_bundle, open_screen
 
 TEXT = "Use `List<String>`:\n\n```py\nx = 1\n```\n\nand $x$.\n" * 5
 OUTCOME = Outcome(

@@ -4,8 +4,7 @@ import time
 
 import pytest
 
-from or_cache_magic.display.answer import answer_bundle
-from or_cache_magic.display.screen import NotebookScreen, TerminalScreen
+from or_cache_magic.display.screen import NotebookScreen, TerminalScreen, answer_bundle
 
 NOTE = "asked 3 s ago by another kernel (pid 4711 on *host*): waiting …"
 

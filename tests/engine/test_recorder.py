@@ -42,9 +42,8 @@ def database(folder):
 def recorder(database, clock):
     return Recorder(
         DiskStore(database),
-        Ledger(database, "s", clock),
+        Ledger(database, "s", clock, notebook="n.ipynb"),
         database.transaction,
-        notebook="n.ipynb",
         clock=clock,
     )
 
@@ -123,7 +122,7 @@ def test_account_failure__knows_unknown_from_free(recorder, usd, unpriced):
 def test_count__adds_an_ask_at_no_cost(recorder, kind):
     """What made no call is counted as asked and charged nothing."""
     recorder.account(ASK, "miss", answer())
-    recorder.count(ASK, Outcome(kind, KEY, answer()))
+    recorder.ledger.count(ASK, Outcome(kind, KEY, answer()))
     (totals,) = recorder.ledger.totals()
     assert (totals.asks, totals.calls, totals.paid_usd) == (2, 1, Decimal("0.0042"))
 
@@ -147,7 +146,7 @@ def test_books__sums_are_those_of_their_rows(tmp_path_factory, made):
     for kind, usd in made:
         bought = answer(None if usd is None else str(usd))
         if kind in ("hit", "coalesced", "replay"):
-            recorder.count(ASK, Outcome(kind, KEY, bought))
+            recorder.ledger.count(ASK, Outcome(kind, KEY, bought))
         else:
             recorder.account(ASK, kind, bought)
     (totals,) = recorder.ledger.totals()

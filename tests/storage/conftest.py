@@ -66,7 +66,7 @@ def mark_older(folder):
 def record_hits(store, counts):
     """Add hits to the entries of these digests, as a flush of the ledger does."""
     with store._database.transaction() as connection:
-        add_hits(connection, counts)
+        add_hits(connection, counts.items())
 
 
 @pytest.fixture

@@ -17,8 +17,8 @@ import pytest
 from or_cache_magic.core.records import Cost, EntryFilter
 from or_cache_magic.errors import StoreCorruptError
 from or_cache_magic.storage.database import Database, MemoryDatabase
-from or_cache_magic.storage.entries import DiskStore
-from or_cache_magic.storage.recent import RecentEntries
+from or_cache_magic.storage.entries import DiskStore, RecentEntries
+from or_cache_magic.storage.ledger import Ledger
 
 ROOT = Path(__file__).parents[2]
 OTHER_KERNEL = """
@@ -114,7 +114,6 @@ def test_get__is_remembered_until_another_process_writes(store, entry, make, oth
 
 def test_get__another_process_sees_what_this_one_writes(store, entry, make, other):
     """The other way round: a process that serves from memory sees what this one replaces and purges."""
-    assert other.tell("get") == ["Hi", False]
     assert other.tell("get") == ["Hi", True]
 
     store.put(*make(text="Hello again"))
@@ -133,6 +132,80 @@ def test_get__every_write_counts_however_often(store, entry, make, other):
         store.put(*make(text=f"ours {number}"))
         assert store.get(entry.key).answer.text == f"ours {number}"
         assert other.tell("get")[0] == f"ours {number}"
+
+
+def test_get__is_remembered_while_hits_are_counted(store, database, entry, make, other):
+    """Writing what was counted changes no answer; what another process writes before, between and after does."""
+    ledger = Ledger(database, "s", lambda: 1.0)
+
+    def flush():
+        ledger.count_hit(key=entry.key.digest, model="m")
+        assert ledger.flush()
+
+    flush()
+    assert is_remembered(store, entry.key)
+    for number in range(20):
+        usage = store.get(entry.key).answer.usage
+        flush()
+        assert store.get(entry.key).answer.usage is usage
+        other.tell("put", f"theirs {number}")
+        flush()
+        assert store.get(entry.key).answer.text == f"theirs {number}"
+        flush()
+        assert other.tell("purge") == 1
+        flush()
+        assert store.get(entry.key) is None
+        store.put(*make(text=f"ours {number}"))
+        flush()
+        assert store.get(entry.key).answer.text == f"ours {number}"
+    flush()
+    store.purge(EntryFilter(), everything=True)
+    flush()
+    assert store.get(entry.key) is None
+
+
+def test_get__sees_what_is_changed_within_a_flush(store, database, entry, make):
+    """A transaction that is said to change no answer, and has one put within, changes answers."""
+    with database.transaction(changes_answers=False):
+        store.put(*make(text="Hello again"))
+    assert store.get(entry.key).answer.text == "Hello again"
+    assert is_remembered(store, entry.key)
+
+
+def test_get__threads_see_each_others_writes(store, database, entry, make, other):
+    """Readers with connections of their own never serve less than what was committed before they asked.
+
+    This process and another write in turn, and hits are flushed between.
+    """
+    ledger, committed, wrong = Ledger(database, "s", lambda: 1.0), [0], []
+    done = threading.Event()
+
+    def read():
+        while not done.is_set():
+            least = committed[0]
+            number = int(store.get(entry.key).answer.text)
+            if number < least:
+                wrong.append((number, least))
+
+    other.tell("put", "0")
+    readers = [threading.Thread(target=read) for _ in range(4)]
+    for reader in readers:
+        reader.start()
+    try:
+        for number in range(1, 60):
+            if number % 2:
+                other.tell("put", str(number))
+            else:
+                store.put(*make(text=str(number)))
+            committed[0] = number
+            ledger.count_hit(key=entry.key.digest, model="m")
+            ledger.flush()
+    finally:
+        done.set()
+    for reader in readers:
+        reader.join()
+
+    assert wrong == []
 
 
 def test_get__a_deleted_file_takes_its_entries_along(store, entry, folder, other):
@@ -205,35 +278,9 @@ def test_get__of_a_database_in_memory_is_never_stale(make):
     database.close()
 
 
-def test_get__threads_see_each_others_writes(store, entry, make):
-    """Readers with connections of their own never serve less than what was committed before they asked."""
-    committed, wrong = [0], []
-    done = threading.Event()
-
-    def read():
-        while not done.is_set():
-            least = committed[0]
-            number = int(store.get(entry.key).answer.text)
-            if number < least:
-                wrong.append((number, least))
-
-    store.put(*make(text="0"))
-    readers = [threading.Thread(target=read) for _ in range(4)]
-    for reader in readers:
-        reader.start()
-    for number in range(1, 60):
-        store.put(*make(text=str(number)))
-        committed[0] = number
-    done.set()
-    for reader in readers:
-        reader.join()
-
-    assert wrong == []
-
-
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
 def test_fork__the_child_uses_nothing_of_its_parents_memory(folder):
-    """A child reads the file itself, whatever the parent remembers or is doing with it; then it remembers."""
+    """A child serves what stands in the file, whatever the parent remembers or is doing with it."""
     program = """
         import os, sys
         from or_cache_magic.core.records import EntryFilter
@@ -246,13 +293,14 @@ def test_fork__the_child_uses_nothing_of_its_parents_memory(folder):
         entry = make_entry(request)
         store.put(entry, request)
         for _ in range(3):
-            found = store.get(entry.key)
+            store.get(entry.key)
         child = os.fork()
         if child == 0:
             for _ in range(3):
-                theirs = store.get(entry.key)
-                assert theirs == entry
-                assert theirs.answer.usage is not found.answer.usage
+                assert store.get(entry.key) == entry
+            newer = make_entry(request, "newer")
+            store.put(newer, request)
+            assert store.get(entry.key) == store.get(entry.key) == newer
             store.purge(EntryFilter(), everything=True)
             assert store.get(entry.key) is None
             os._exit(0)
@@ -268,15 +316,15 @@ def test_recent__is_bounded_and_drops_what_was_used_least_recently(make):
     recent = RecentEntries(most_bytes=100_000)
     entries = [make(f"prompt {number}")[0] for number in range(30)]
     for entry in entries:
-        recent.keep(entry, "state", 3_000)
+        recent.keep(entry, "state", b"", 3_000)
         assert recent.get(entries[0].key.digest, "state") == entries[0]
 
     kept = [entry for entry in entries if recent.get(entry.key.digest, "state")]
     assert kept == [entries[0], *entries[-11:]]
 
     large, failed = make("large")[0], make("failed")[0]
-    recent.keep(large, "state", 50_000)
-    recent.keep(failed._replace(answer=failed.answer._replace(error={"message": "no"})), "state", 10)
+    recent.keep(large, "state", b"", 50_000)
+    recent.keep(failed._replace(answer=failed.answer._replace(error={"message": "no"})), "state", b"", 10)
     assert recent.get(large.key.digest, "state") is recent.get(failed.key.digest, "state") is None
 
 
@@ -284,11 +332,16 @@ def test_recent__an_entry_is_of_one_state(make):
     """In another state of the file it is not given, and the newer one takes its place."""
     recent = RecentEntries()
     entry, newer = make()[0], make(text="newer")[0]
-    recent.keep(entry, (1, 1), 10)
+    recent.keep(entry, (1, 1), b"blob", 10)
     assert recent.get(entry.key.digest, (1, 1)) == entry
     assert recent.get(entry.key.digest, (1, 2)) is None
+    assert recent.again(entry.key.digest, (1, 2), b"other") is None
+    assert recent.again(entry.key.digest, None, b"blob") == entry
+    assert recent.get(entry.key.digest, (1, 2)) is None
+    assert recent.again(entry.key.digest, (1, 2), b"blob") == entry
+    assert recent.get(entry.key.digest, (1, 2)) == entry
 
-    recent.keep(newer, (1, 2), 10)
+    recent.keep(newer, (1, 2), b"newer", 10)
     assert recent.get(entry.key.digest, (1, 1)) is None
     assert recent.get(entry.key.digest, (1, 2)) == newer
 
@@ -300,6 +353,16 @@ def test_state__stays_while_nobody_writes(database, store, entry):
     store.listing.find()
     store.get(entry.key)
     assert database.state() == state
+    with database.transaction(changes_answers=False):
+        pass
+    store.get(entry.key)
+    with database.transaction(changes_answers=False):
+        pass
+    state = database.state()
+    with database.transaction(changes_answers=False):
+        assert database.state() == state
+    assert database.state() == state
     with database.transaction():
         assert database.state() is None
+    assert database.state() != state
     assert Database(database.directory).state() is None

@@ -268,7 +268,7 @@ def test_purge__unreachable_removes_nothing(open_store, start, make):
 
     server.start()
     assert store.purge(EntryFilter(model="*")) == 1
-    assert store.get(pair[0].key, pair[1]) is None
+    assert store.fetch(pair[0].key, pair[1]) is None
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
@@ -444,7 +444,7 @@ def test_foreign__any_value_at_all(store_of_any, make, data):
     value = data.draw(st.binary(max_size=300) | st.just(_packed(pair, fields)))
     store_of_any.server.value = value
 
-    found = store_of_any.get(pair[0].key, pair[1])
+    found = store_of_any.fetch(pair[0].key, pair[1])
     assert found is None or found.answer.text == "Hi"
 
 
