@@ -64,6 +64,12 @@ _WIDTH: Final = 1000
 _STEERS: Final = "[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
 
 
+# What MathJax could pair stands in an element of its own: it does not look for delimiters across elements.
+_MARKUP: Final = {ord(char): f"&#{ord(char)};" for char in "!\"#&'()*<>@[]_`{|}~"} | {
+    ord(char): f"<span>&#{ord(char)};</span>" for char in "$\\"
+}
+
+
 def printable(text: str) -> str:
     r"""Return the text with line ends as ``\n`` and control characters as their pictures (``␛``).
 
@@ -82,6 +88,14 @@ def one_line(text: str, width: int) -> str:
     line = " ".join(printable(text[: 4 * width + 4]).split())
     whole = len(line) <= width and len(text) <= 4 * width + 4
     return line if whole else line[: max(width - 1, 0)].rstrip() + "…"
+
+
+def escape_markdown(text: str) -> str:
+    """Return the text on one line, so that Markdown shows it letter for letter: no link, no mathematics.
+
+    Whatever of ours goes into Markdown goes through here, amounts above all: two ``$`` would be mathematics.
+    """
+    return " ".join(printable(text).split()).translate(_MARKUP).replace("://", "&#58;//")
 
 
 def _picture(match: re.Match[str]) -> str:

@@ -314,8 +314,10 @@ def format_age(age_s: float) -> str:
 
 def _whole_units(length_s: float) -> str:
     """Return a length of time in the largest unit that it reaches, rounded down; empty below a minute."""
-    fitting = (f"{int(length_s // unit_s)} {name}" for unit_s, name in _LENGTHS if length_s >= unit_s)
-    return next(fitting, "")
+    for unit_s, name in _LENGTHS:
+        if length_s >= unit_s:
+            return f"{int(length_s // unit_s)} {name}"
+    return ""
 
 
 def format_duration(elapsed_s: float) -> str:

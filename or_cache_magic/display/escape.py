@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from or_cache_magic.errors import one_line, printable
+from or_cache_magic.errors import escape_markdown, one_line, printable
 
 __all__ = [
     "RISKY",
@@ -28,10 +28,6 @@ SPECIAL: Final = re.compile(r"\\\\*|<|\$|!\[|\][(:]|~~~+")
 
 RISKY: Final = ("`", "\\", "<", "$", "![", "](", "]:", "~~~")
 """Printable text without any of these is harmless as Markdown."""
-# What MathJax could pair stands in an element of its own: it does not look for delimiters across elements.
-_MARKUP: Final = {ord(char): f"&#{ord(char)};" for char in "!\"#&'()*<>@[]_`{|}~"} | {
-    ord(char): f"<span>&#{ord(char)};</span>" for char in "$\\"
-}
 
 
 def fenced(code: str, language: str = "", *, ticks: int = 3) -> str:
@@ -53,14 +49,6 @@ def escape_html(text: str) -> str:
     import html  # 1 ms of entities that few need
 
     return html.escape(printable(text), quote=True)
-
-
-def escape_markdown(text: str) -> str:
-    """Return the text on one line, so that Markdown shows it letter for letter: no link, no mathematics.
-
-    Whatever of ours goes into Markdown goes through here, amounts above all: two ``$`` would be mathematics.
-    """
-    return " ".join(printable(text).split()).translate(_MARKUP).replace("://", "&#58;//")
 
 
 def entity(match: re.Match[str]) -> str:

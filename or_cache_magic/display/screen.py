@@ -14,8 +14,8 @@ import time
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, get_args
 
 from or_cache_magic.core.units import format_age, format_duration, format_tokens, format_usd
-from or_cache_magic.display.escape import RISKY, escape_markdown
-from or_cache_magic.errors import one_line, printable
+from or_cache_magic.display.escape import RISKY
+from or_cache_magic.errors import escape_markdown, one_line, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

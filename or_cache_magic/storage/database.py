@@ -94,7 +94,8 @@ class FaultLog:
         self._patience_s = patience_s
         self._busy_until_s = 0.0
         self._told: set[str] = set()
-        self._notices: list[str] = []
+        #: What the user should know, not told yet.
+        self.notices: list[str] = []
 
     @property
     def patience_s(self) -> float:
@@ -124,12 +125,7 @@ class FaultLog:
             if about in self._told:
                 return
             self._told.add(about)
-        self._notices.append(notice)
-
-    def pop_notices(self) -> tuple[str, ...]:
-        """Return, once, what the user should know."""
-        notices, self._notices = tuple(self._notices), []
-        return notices
+        self.notices.append(notice)
 
 
 FILE_NAME: Final = "cache.db"
@@ -296,7 +292,8 @@ class Database:
 
     def pop_notices(self) -> tuple[str, ...]:
         """Return, once, what happened to the file that the user should know (it was set aside)."""
-        return self._faults.pop_notices()
+        notices, self._faults.notices = tuple(self._faults.notices), []
+        return notices
 
     def _not_open(self, of: FileId | None) -> ConnectionPool:
         return ConnectionPool(self.path, of, self.timeout_s, self._faults.tell)
@@ -315,14 +312,13 @@ class Database:
         try:
             found = os.stat(self._path_text)
         except FileNotFoundError:
-            return self._named(None), None
-        return self._named((found.st_dev, found.st_ino)), (found.st_mtime_ns, found.st_size)
-
-    def _named(self, now: FileId | None) -> ConnectionPool | None:
+            now, written = None, None
+        else:
+            now, written = (found.st_dev, found.st_ino), (found.st_mtime_ns, found.st_size)
         file = self._file
-        if now == file.file_id and file.pid == os.getpid() and not file.suspect:
-            return file if now else None
-        return self._switch(now)
+        if now != file.file_id or file.pid != os.getpid() or file.suspect:
+            return self._switch(now), written
+        return (file if now else None), written
 
     def _switch(self, now: FileId | None) -> ConnectionPool | None:
         # In a forked child the parent's lock may be held by a thread that does not exist here.
