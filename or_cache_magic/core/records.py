@@ -179,6 +179,9 @@ class Answer(NamedTuple):
         prompt_cache_saved_usd: What the provider's prompt caching took off this call; below 0 where writing
             to it cost more. None is unknown, 0 where it neither read nor wrote. Of the call, not of the
             answer: not kept with it.
+        extra: What else the reply said at its top, field by field as it came: the whole ``usage``,
+            ``service_tier``, ``system_fingerprint``, ``alignment``, ``safeguard_results``. Who gives the
+            answer again as OpenRouter would needs it. None when it said nothing.
     """
 
     choices: tuple[Choice, ...]
@@ -195,6 +198,7 @@ class Answer(NamedTuple):
     source_generation_id: str | None = None
     prompt_cost_usd: Decimal | None = None
     prompt_cache_saved_usd: Decimal | None = ZERO_USD
+    extra: Mapping[str, Json] | None = None
 
     @property
     def text(self) -> str:

@@ -31,6 +31,7 @@ from or_cache_magic.openrouter.wire import MalformedReplyError, events_of, read_
 
 _DONE: Final = "[DONE]"
 _EVENTS: Final = re.compile(r"(data|event|id|retry):")
+_EXTRA: Final = ("usage", "service_tier", "system_fingerprint", "alignment", "safeguard_results")
 _LONGEST_NAME: Final = 500
 _MOST_USD: Final = 1_000_000
 """No call costs more; the ledger's amounts end at nine times that."""
@@ -65,6 +66,7 @@ class ReplyReader:
         self._proven = False
         self._held = ""
         self._names: dict[str, str] = {}
+        self._extra: dict[str, Any] = {}
         self._cache_hit = False
         self._source_id: str | None = None
         #: The error that the reply carries, at any level; None when it carries none.
@@ -154,6 +156,7 @@ class ReplyReader:
             error=self.error,
             response_cache_hit=self._cache_hit,
             source_generation_id=self._source_id,
+            extra=mended(self._extra, self.secret) or None,
             prompt_cost_usd=None if self._cache_hit else _prompt_cost_usd(self._usage),
         )
 
@@ -170,6 +173,9 @@ class ReplyReader:
             name = reply.get(field)
             if name and isinstance(name, str):
                 self._names[field] = name
+        for field in _EXTRA:
+            if reply.get(field) and not (field == "usage" and self._cache_hit):
+                self._extra[field] = reply[field]
         if isinstance(reply.get("usage"), dict):
             self._usage = read_json(text, exact=True)["usage"]
 

@@ -53,6 +53,7 @@ __all__ = [
 STRINGS: Final[frozenset[type]] = frozenset({str})
 NUMBERS: Final[frozenset[type]] = frozenset({int, float})
 _TEXTS: Final[frozenset[type]] = frozenset({str, type(None)})
+_OBJECTS: Final[frozenset[type]] = frozenset({dict, type(None)})
 _INTEGERS: Final[frozenset[type]] = frozenset({int, type(None)})
 
 
@@ -77,6 +78,8 @@ def answer_json(answer: Answer) -> dict[str, Any]:
         form["error"] = answer.error
     if answer.response_cache_hit:
         form["response_cache_hit"] = True
+    if answer.extra:
+        form["extra"] = answer.extra
     return form
 
 
@@ -100,9 +103,9 @@ def answer_from(form: dict[str, Any]) -> Answer:
     check(_TEXTS, model, provider, generation_id, source_generation_id)
     created_s, elapsed_s = form["created_s"], form["elapsed_s"]
     check(NUMBERS, created_s, elapsed_s)
-    usage, cost, error = get("usage"), get("cost"), get("error")
-    if error is not None and type(error) is not dict:
-        raise TypeError(error)
+    usage, cost, error, extra = get("usage"), get("cost"), get("error"), get("extra")
+    if not _OBJECTS.issuperset((type(error), type(extra))):
+        raise TypeError(error, extra)
     return Answer(
         tuple([_choice(choice) for choice in form["choices"]]),
         model,
@@ -116,6 +119,7 @@ def answer_from(form: dict[str, Any]) -> Answer:
         error,
         get("response_cache_hit") is True,
         source_generation_id,
+        extra=extra,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import threading
+import traceback
 from decimal import Decimal
 
 import pytest
@@ -436,6 +437,8 @@ def test_gateway__assembles_what_a_whole_reply_has(gateway, sim, script, fields)
     assert whole.complete
     assert (streamed.usage.completion_tokens, streamed.cost) == (whole.usage.completion_tokens, whole.cost)
     assert streamed.model == whole.model
+    assert streamed.extra.keys() == whole.extra.keys()
+    assert streamed.extra["usage"]["cost_details"] == whole.extra["usage"]["cost_details"]
 
 
 def test_gateway__closes_the_connection_when_interrupted(sim):
@@ -547,6 +550,29 @@ def test_gateway__holds_the_key_so_that_no_frame_shows_it(gateway):
     target = ApiTarget(key, "https://example.org", True, 1.0)
     assert "sk-or" not in repr((key, target, {"key": key}))
     assert f"Bearer {key}" == "Bearer sk-or-v1-test"
+
+
+@pytest.mark.parametrize("port_open", [True, False])
+def test_gateway__shows_no_key_in_the_frames_of_an_error(sim, port_open):
+    """`%xmode Verbose` shows the values in each frame, ours and the libraries': the key is in none."""
+    key = "sk-or-v1-" + "ab12" * 16
+
+    def interrupt(_text):
+        raise KeyboardInterrupt
+
+    gateway = Gateway(lambda: key, sleep=lambda _s: None)
+    base_url = sim.base_url if port_open else "http://127.0.0.1:1/api/v1"
+    with pytest.raises(BaseException) as caught:  # noqa: PT011 - an interrupt, or no connection
+        gateway.send(Request(BODY, base_url=base_url), ReplyReader(interrupt))
+    gateway.close()
+    errors, frames = [caught.value], 0
+    for error in errors:
+        errors += filter(None, (error.__cause__, error.__context__))
+        for frame, _ in traceback.walk_tb(error.__traceback__):
+            if frame.f_code.co_filename != __file__:
+                frames += 1
+                assert key not in repr(frame.f_locals)
+    assert frames >= 4
 
 
 @pytest.mark.parametrize(

@@ -407,6 +407,21 @@ def test_draft__has_started_when_any_output_arrived(delta, started):
     assert read(chunk(delta)).started is started
 
 
+def test_reader__keeps_what_a_replay_needs():
+    """The whole usage and what stands beside it are kept as they came, streamed or not, and can be stored."""
+    said = {"usage": USAGE | {"server_tool_use_details": {"web_search_requests": 1}}, "service_tier": "flex",
+            "alignment": {"calls": []}, "safeguard_results": [1], "system_fingerprint": "fp\ud800"}  # fmt: skip
+    reader = ReplyReader()
+    reader.read_body(json.dumps(WHOLE | said).encode())
+    usage, rest = said.pop("usage"), said
+    streamed = read(text("Hi", "stop"), chunk(usage=usage), chunk(**rest), DONE).answer()
+    assert (
+        reader.answer().extra == streamed.extra == {**said, "usage": usage, "system_fingerprint": "fp\ufffd"}
+    )
+    entry = Entry(RequestKey("0" * 64, b""), streamed._replace(prompt_cost_usd=None), 0.0)
+    assert decode_entry("0" * 64, encode_entry(entry)) == entry
+
+
 # -- fragments --------------------------------------------------------------------------------
 
 
