@@ -320,7 +320,7 @@ class CompletionCache:
 
         Args:
             text: Found in the prompt or the answer.
-            model: Asked or served model; ``*`` and ``?`` as in a shell.
+            model: Asked or served model, or a part that names one; ``*`` and ``?`` as in a shell.
             tag: A label.
             since: Stored in the last so many seconds, or ``"7d"``.
             limit: At most so many rows.
@@ -329,6 +329,7 @@ class CompletionCache:
         from or_cache_magic.display.frames import entries_frame
 
         self.ledger.flush()
+        model = self.model_named(model)
         wanted = entry_filter(self.clock(), text=text, model=model, tag=tag, since=since)
         return entries_frame(self.store.listing.find(wanted, limit=limit))
 
@@ -396,7 +397,14 @@ class CompletionCache:
         """
         from or_cache_magic.cache.purge import purge_filter
 
+        conditions["model"] = self.model_named(conditions.get("model"))
         return purge_filter(self.clock(), keys, **conditions)
+
+    def model_named(self, name: str | None) -> str | None:
+        """Return the model of an entry that a name means; see `purge.model_named`."""
+        from or_cache_magic.cache.purge import model_named
+
+        return model_named(name, self.store.listing.models()) if name else name
 
     def preview(self, chosen: EntryFilter) -> Purge:
         """Return what a purge would remove."""

@@ -128,13 +128,21 @@ class Completion(str):
         choices = self.outcome.answer.choices
         return choices[0].message if choices else {}
 
+    @property
+    def _parts(self) -> list[dict[str, Any]]:
+        """What is shown where there is no text: the bundles of an image, a refusal, tool calls."""
+        from or_cache_magic.display.parts import parts_of
+
+        return [] if self else parts_of(self._message)
+
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
         """What Jupyter shows: the answer, rendered, with what could run in it made harmless."""
         from or_cache_magic.display.screen import answer_bundle
 
-        return answer_bundle(str(self))
+        return next(iter(self._parts), None) or answer_bundle(str(self))
 
     def _repr_pretty_(self, printer: Any, _cycle: bool) -> None:
         """What a terminal shows: the text on its own; inside a list or a dict, quoted as strings are."""
         # For a kind of str IPython asks its printer of strings, not the bundle above.
-        printer.text(printable(str(self)) if len(printer.stack) == 1 else repr(str(self)))
+        alone = str(self) or "\n".join(part["text/plain"] for part in self._parts)
+        printer.text(printable(alone) if len(printer.stack) == 1 else repr(str(self)))

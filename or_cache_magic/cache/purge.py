@@ -88,6 +88,24 @@ def entry_filter(
     )
 
 
+def model_named(name: str | None, known: Sequence[str]) -> str | None:
+    """Return the model that a name means among those asked: itself, or the one that it is a part of.
+
+    Raises:
+        OptionError: It is a part of several; says which.
+    """
+    if not name or name in known or any(char in name for char in "*?"):
+        return name
+    lower = name.lower()
+    found = [model for model in known if model.lower().endswith(f"/{lower}")]
+    found = found or [model for model in known if lower in model.lower()]
+    if len(found) > 1:
+        raise OptionError(
+            f"{name} is a part of {', '.join(found[:5])}", f"name one, or all: --model '*{name}*'"
+        )
+    return found[0] if found else name
+
+
 def _length_s(length: float | str) -> float:
     if not isinstance(length, str):
         return float(length)

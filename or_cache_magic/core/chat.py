@@ -13,6 +13,9 @@ MEDIA = ("audio", "images")
 SEARCHES = ("web_search_options", "x_search_filter")
 """Fields of a request that make it search."""
 
+BESIDES = frozenset((*MEDIA, "refusal", "tool_calls"))
+"""What an assistant's message may have besides its content that a reader wants to see."""
+
 _FREE_PLUGINS = frozenset(
     {"response-healing", "context-compression", "auto-router", "auto-beta-router", "pareto-router", "armor"}
 )

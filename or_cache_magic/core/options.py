@@ -18,7 +18,7 @@ from or_cache_magic.core.settings import number, one_of, text, whole
 from or_cache_magic.core.units import parse_lifetime
 from or_cache_magic.errors import OptionError, RequestError, near_name
 
-__all__ = ["FIELDS", "OPTIONS", "checked", "plain"]
+__all__ = ["FIELDS", "OPTIONS", "checked", "plain", "shown"]
 
 _DEEPEST: Final = 200
 _MOST_BITS: Final = 1024
@@ -239,7 +239,7 @@ def checked(prompt: Any, given: Mapping[str, Any]) -> tuple[Any, dict[str, Any],
             found[name] = _checked(name, value, check)
         except ValueError as exc:
             refusal = RequestError if isinstance(exc, _NoJsonError) and name not in OPTIONS else OptionError
-            raise refusal(f"{name} = {_shown(value)}: {exc} (nothing was sent)", _HELP) from None
+            raise refusal(f"{name} = {shown(value)}: {exc} (nothing was sent)", _HELP) from None
     options = {name: value for name, value in found.items() if name in OPTIONS and value is not None}
     return _prompt(prompt), options, {name: found[name] for name in found if name not in OPTIONS}
 
@@ -301,7 +301,7 @@ def _prompt(prompt: Any) -> Any:
     return messages
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
     """Return the beginning of a value, or its type where it has no text."""
     try:
         shown = repr(value)

@@ -8,6 +8,8 @@ form that every parser reads alike (backticks longer than any inside, blank line
 other code that holds something dangerous becomes ``<code>`` with its punctuation as entities, which
 shows and copies exactly and is inert wherever it stands.
 
+Indented code, and spans over several lines, are found as CommonMark finds them, and written in these forms.
+
 Mathematics follows JupyterLab's ``removeMath`` (packages/rendermime/src/latex.ts), which takes
 ``$…$`` out *before* Markdown is parsed and puts it back after, into attributes too: a ``$`` that is
 not one half of sound mathematics is written as ``<span>&#36;</span>``, which neither that pass nor
@@ -20,7 +22,8 @@ characters become their pictures (``␛``), ``\(…\)`` and ``\[…\]`` become `
 from __future__ import annotations
 
 import re
-from typing import Final
+from functools import cache
+from typing import Any, Final
 
 from or_cache_magic.display.escape import RISKY, SPECIAL, TICKS, entity, fenced, printable
 
@@ -38,6 +41,12 @@ _BLANK_LINE_NEXT: Final = re.compile(r"\n?[ \t]*(?:\n|\Z)")
 _CODE_SPAN: Final = re.compile(
     r"(?P<before>^|[^\\])(?P<ticks>`+)(?P<code>[^\n]*?[^`\n])(?P=ticks)(?!`)", re.MULTILINE
 )
+
+#: Code that stands neither in a fence nor within a line, perhaps.
+_OTHER_CODE: Final = re.compile(
+    r"^[ \t>]*(?:(?:[-+*]|\d{1,9}[.)])[ \t]+)?(?:\t| {4})|`[^`\n]*\n", re.MULTILINE
+)
+_SPAN_OPENS: Final = re.compile(r"\\`|(?P<ticks>`+)")
 
 #: What may not stand in code that is left as it is.
 _DANGER: Final = re.compile(r"<[A-Za-z/!?]|!\[|\][(:]|\$|\\(?:begin|end)\{|\\\\[()\[\]]")
@@ -100,6 +109,8 @@ def neutralise(text: str) -> str:
     """Return printable text with what could run, load or hide made harmless; see `safe_markdown`."""
     if not any(map(text.__contains__, RISKY)):
         return text
+    if _OTHER_CODE.search(text):
+        text = _plainly_coded(text)
     many_dollars = text.count("$") > 1 or ("$" in text and ("\\(" in text or "\\[" in text))
     out: list[str] = []
     pos = 0
@@ -123,6 +134,61 @@ def neutralise(text: str) -> str:
             out.append("\n")
     out.append(_prose(text[pos:], many_dollars=many_dollars))
     return "".join(out)
+
+
+def _plainly_coded(text: str) -> str:
+    """Return the text with its indented code as fences, and each code span on one line."""
+    lines = text.split("\n")
+    for token in reversed(_blocks().parse(text)):
+        if token.type == "code_block" and any(map(token.content.__contains__, RISKY)):
+            start, end = token.map
+            code = token.content.rstrip("\n")
+            lines[start:end] = [_code_block(code, lines[start], level=token.level)]
+        elif token.type == "inline" and "\n" in token.content and "`" in token.content:
+            _join_spans(lines, token.map[0], token.content)
+    return "\n".join(lines)
+
+
+def _code_block(code: str, line: str, *, level: int) -> str:
+    if not level:
+        return f"{fenced(code)}\n"
+    first = code.partition("\n")[0]
+    prefix = line.expandtabs(4)[: -len(first.expandtabs(4)) - 4] if line.endswith(first) else ""
+    return f"{prefix}<pre><code>{_encoded(code)}</code></pre>"
+
+
+def _join_spans(lines: list[str], start: int, content: str) -> None:
+    """Put each code span of a paragraph, whose lines begin there, on one line."""
+    joined: list[str] = []
+    pos = 0
+    while found := _SPAN_OPENS.search(content, pos):
+        ticks = found["ticks"]
+        closing = ticks and re.compile(rf"(?<!`){ticks}(?!`)").search(content, found.end())
+        end = closing.end() if closing else found.end()
+        joined += content[pos : found.start()], content[found.start() : end].replace("\n", "\0")
+        pos = end
+    whole = "".join((*joined, content[pos:]))
+    if "\0" not in whole:
+        return
+    parts = content.split("\n")
+    raw = lines[start : start + len(parts)]
+    matched = [line.rstrip().endswith(part.rstrip()) for line, part in zip(raw, parts, strict=False)]
+    if not all(matched) or len(matched) < len(parts):
+        return
+    at, new = 0, []
+    for part in whole.split("\n"):
+        line, first = raw[at].rstrip(), parts[at].rstrip()
+        new.append(line[: len(line) - len(first)] + re.sub("\0[ \t]*", " ", part))
+        at += 1 + part.count("\0")
+    lines[start : start + len(parts)] = new
+
+
+@cache
+def _blocks() -> Any:
+    """Return a parser of CommonMark's blocks alone."""
+    from markdown_it import MarkdownIt  # 40 ms that few answers need
+
+    return MarkdownIt("commonmark").enable("table").disable(["inline", "text_join"])
 
 
 def _encoded(code: str) -> str:

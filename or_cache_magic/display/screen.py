@@ -18,7 +18,7 @@ from or_cache_magic.display.escape import RISKY
 from or_cache_magic.errors import escape_markdown, one_line, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from decimal import Decimal
 
     from or_cache_magic.core.records import Answer, Outcome
@@ -73,11 +73,11 @@ class Screen(Protocol):
     def feed(self, delta: str) -> None:
         """Show the next piece of the streaming answer, at once or with the next update."""
 
-    def finish(self, text: str | None = None) -> None:
+    def finish(self, text: str | None = None, parts: Sequence[Mapping[str, Any]] = ()) -> None:
         """Show the whole streamed answer; without ``text`` what was fed (an interrupt keeps the partial)."""
 
-    def show(self, text: str) -> None:
-        """Show a whole answer, in one display."""
+    def show(self, text: str, parts: Sequence[Mapping[str, Any]] = ()) -> None:
+        """Show a whole answer, in one display, and then what it has besides (`parts.parts_of`)."""
 
     def receipt(self, outcome: Outcome, *, asked: str = "") -> None:
         """Show the receipt, unless receipts are off; ``asked`` is the model that was asked for."""
@@ -229,21 +229,23 @@ class NotebookScreen:
         self._publish_answer(answer_bundle(self._pieces[0], until_whole))
         self._shown_at_s = now_s
 
-    def finish(self, text: str | None = None) -> None:
+    def finish(self, text: str | None = None, parts: Sequence[Mapping[str, Any]] = ()) -> None:
         """Show the whole answer in place of what was streamed."""
-        self.show("".join(self._pieces) if text is None else text)
+        self.show("".join(self._pieces) if text is None else text, parts)
 
-    def show(self, text: str) -> None:
+    def show(self, text: str, parts: Sequence[Mapping[str, Any]] = ()) -> None:
         """Show a whole answer, in one display; where nothing was shown before it is never updated.
 
         Strict nbval can't read updates.
         """
         if self._waiting is not None:
             self._stop_waiting()
-        bundle = answer_bundle(text, self._format)
+        if self._format == "none":
+            return
+        bundles = [answer_bundle(text, self._format), *parts] if text else list(parts)
         if self._display_id:
-            self._publish_answer(bundle)
-        elif bundle and text:
+            self._publish_answer(bundles.pop(0) if bundles else answer_bundle(""))
+        for bundle in bundles:
             self._publish(data=bundle, metadata=_ANSWER)
 
     def receipt(self, outcome: Outcome, *, asked: str = "") -> None:
@@ -316,22 +318,23 @@ class TerminalScreen:
             if self._streams:
                 self._write(printable(delta))
 
-    def finish(self, text: str | None = None) -> None:
+    def finish(self, text: str | None = None, parts: Sequence[Mapping[str, Any]] = ()) -> None:
         """End the line; shows what had to wait."""
         self._stop_waiting()
         streamed = "".join(self._pieces)
         if self._streams and streamed:
             if not streamed.endswith("\n"):
                 self._write("\n")
-        elif text or streamed:
-            self.show(streamed if text is None else text)
+            text = ""
+        self.show(streamed if text is None else text, parts)
 
-    def show(self, text: str) -> None:
+    def show(self, text: str, parts: Sequence[Mapping[str, Any]] = ()) -> None:
         """Write a whole answer."""
         self._stop_waiting()
-        plain = answer_bundle(text, "text" if self._streams else self._format).get("text/plain")
-        if plain:
-            self._write(plain if plain.endswith("\n") else f"{plain}\n")
+        answer = answer_bundle(text, "text" if self._streams else self._format)
+        for bundle in (answer, *parts) if self._format != "none" else ():
+            if plain := bundle.get("text/plain"):
+                self._write(plain if plain.endswith("\n") else f"{plain}\n")
 
     def receipt(self, outcome: Outcome, *, asked: str = "") -> None:
         """Write the receipt in a line of its own."""

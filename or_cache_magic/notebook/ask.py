@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from or_cache_magic.cache.completion import Completion
 from or_cache_magic.core.callbacks import Callbacks
+from or_cache_magic.core.chat import BESIDES
 from or_cache_magic.core.records import Outcome
 from or_cache_magic.core.units import format_age, format_count, format_usd
 from or_cache_magic.display.screen import open_screen
@@ -110,10 +111,16 @@ def _run_and_show(session: Session, options: SimpleNamespace, ask: Ask) -> Compl
     session.last = completion = Completion(outcome, request)
     if options.out:
         session.shell.push({options.out: completion})
+    choices, parts = outcome.answer.choices, []
+    message = choices[0].message if choices else {}
+    if not (isinstance(message.get("content"), str) and BESIDES.isdisjoint(message)):
+        from or_cache_magic.display.parts import parts_of  # most answers are text
+
+        parts = parts_of(message)
     if request.stream and outcome.made_call:
-        screen.finish(completion)
+        screen.finish(completion, parts)
     else:
-        screen.show(completion)
+        screen.show(completion, parts)
     screen.receipt(outcome, asked=str(request.body["model"]))
     for notice in cache.database.pop_notices():
         session.say(notice)

@@ -185,8 +185,6 @@ OpenRouterMagics: Any = type(
 class _Magic:
     """A magic's name, doing nothing until it is called or explained."""
 
-    #: What `IPython.core.magic.no_var_expand` sets: ``$x`` in a line is text.
-    _ipython_magic_no_var_expand = True
     #: A prompt inside a function sees that function's variables.
     needs_local_scope = True
 
@@ -194,6 +192,8 @@ class _Magic:
         self._extension = extension
         self._spelling = spelling
         self.__name__ = name
+        #: What `IPython.core.magic.no_var_expand` sets: ``$x`` in a line is text, unless it names an entry.
+        self._ipython_magic_no_var_expand = name not in ("openrouter_entries", "openrouter_purge")
 
     def __repr__(self) -> str:
         return self._spelling

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
 
-from or_cache_magic.errors import OptionError
+from or_cache_magic.errors import OptionError, near_name
 from or_cache_magic.notebook.options import CONFIG, ENTRIES, KEY, LAST, PANEL, PURGE, STATS, WARM
 from or_cache_magic.notebook.parser import Command, help_text, parse
 from or_cache_magic.notebook.session import confirmed, keeps_result
@@ -64,7 +64,11 @@ def read_arguments(options: SimpleNamespace, variables: Mapping[str, Any], folde
         options.system = read_text_argument(options.system, variables, folder)
     if "source" in fields:
         name = options.source
-        source = variables[name] if name.isidentifier() and name in variables else name
+        if name.isidentifier() and name not in variables:
+            near = near_name(name, variables)
+            meant = f"did you mean {near}?" if near else "a file of prompts is a .txt, .jsonl or .csv"
+            raise OptionError(f"{name} is not defined; nothing was sent", meant)
+        source = variables[name] if name.isidentifier() else name
         options.source = folder / Path(source).expanduser() if isinstance(source, str) else source
 
 
@@ -95,8 +99,16 @@ def _entries(session: Session, options: SimpleNamespace) -> pd.DataFrame | None:
 
         session.say(*entry_card(cache, options.key))
         return None
+    _say_model(session, options.model)
     frame = cache.entries(options.text, model=options.model, tag=options.tag, since=options.since_s)
     return session.give(frame)
+
+
+def _say_model(session: Session, name: str | None) -> None:
+    """Say which model a part of its name was taken for."""
+    model = session.cache().model_named(name)
+    if model != name:
+        session.say(f"--model {name}: {model}")
 
 
 def _purge(session: Session, options: SimpleNamespace) -> pd.DataFrame | None:
@@ -109,6 +121,7 @@ def _purge(session: Session, options: SimpleNamespace) -> pd.DataFrame | None:
         OptionError: Nothing is chosen, or the front end can't ask. Nothing was removed.
     """
     cache = session.cache()
+    _say_model(session, options.model)
     chosen = purge_filter(cache, options)
     if not approved(cache.preview(chosen), options, session.say):
         return None

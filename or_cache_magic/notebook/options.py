@@ -95,6 +95,20 @@ def _read_ask(_command: Command, options: SimpleNamespace) -> None:
     _read_params(options)
 
 
+_MODEL_ID: Final = r"~?[a-z][a-z0-9-]*/[a-z0-9.:_-]*[0-9-][a-z0-9.:_-]*|openrouter/[a-z]+"
+
+
+def _read_line(_command: Command, options: SimpleNamespace) -> None:
+    """Refuse a prompt that begins as a model's id: it would be asked of another."""
+    words = options.prompt.split(maxsplit=1)
+    if options.model is None and len(words) > 1 and re.fullmatch(_MODEL_ID, words[0]):
+        raise OptionError(
+            f"this prompt begins with a model, {words[0]}; nothing was sent",
+            f"write -m {words[0]}, or begin with -m and another model if it is meant as text",
+        )
+    _read_params(options)
+
+
 def _read_entries(_command: Command, options: SimpleNamespace) -> None:
     """Read one word of at least 8 hex digits as a `key` (10 are shown), other words as the `text` to find."""
     words = " ".join(options.words)
@@ -269,6 +283,7 @@ LINE: Final = CELL._replace(
         "answer = %openrouter -m openai/gpt-4o-mini Name a colour",
         "%openrouter -- -x is an option here?",
     ),
+    check=_read_line,
     takes="",
     cell=False,
     prompt=True,

@@ -22,6 +22,7 @@ from or_cache_magic.core.units import (
 )
 from or_cache_magic.display.escape import escape_markdown, fenced, one_line, printable
 from or_cache_magic.display.markdown import safe_markdown
+from or_cache_magic.display.parts import parts_of
 from or_cache_magic.display.stats import best_hit_rate
 from or_cache_magic.display.tables import facts_text, table_of
 from or_cache_magic.display.tables import markdown as table_markdown
@@ -118,7 +119,10 @@ def entry_card(cache: CompletionCache, prefix: str) -> tuple[str, str]:
         )
     (row,) = rows
     entry, request = cache.store.entry(row.key), cache.store.request(row.key) or {}
-    answer = entry.answer.text if entry is not None else ""
+    choices = entry.answer.choices if entry is not None else ()
+    message = choices[0].message if choices else {}
+    beside = "\n".join(part["text/plain"] for part in parts_of(message))
+    answer = "\n\n".join(filter(None, (entry.answer.text if entry is not None else "", beside)))
     facts = [
         f"{row.model} · {format_usd(row.cost.usd)} ({row.cost.source})",
         f"cached {format_age(time.time() - row.created_s)} · {format_count(row.hits, 'hit')}",

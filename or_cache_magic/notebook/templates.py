@@ -13,7 +13,7 @@ Everything else in a prompt is text too, single braces above all: JSON, LaTeX, C
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
 from or_cache_magic.errors import TemplateError, near_name
@@ -139,8 +139,10 @@ def _look_up(expression: _Expression, namespace: Mapping[str, Any]) -> Any:
 
 
 def _attribute(value: Any, name: str) -> Any:
-    """Return ``value.name``; of a mapping the key of that name first, so that ``{{ row.items }}`` is data."""
-    return value[name] if isinstance(value, Mapping) and name in value else getattr(value, name)
+    """Return ``value.name``; of a mapping or a table the key of that name first, so that it is data."""
+    names = getattr(value, "column_names", getattr(value, "columns", ()))
+    keys = value if isinstance(value, Mapping) else names
+    return value[name] if isinstance(keys, Iterable) and name in keys else getattr(value, name)
 
 
 def _item(value: Any, key: str | int) -> Any:

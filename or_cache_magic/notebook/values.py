@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 from or_cache_magic.core.units import parse_size, parse_ttl
-from or_cache_magic.errors import OptionError, near_name
+from or_cache_magic.errors import OptionError, near_name, one_line
 
 __all__ = [
     "choice",
@@ -147,21 +147,27 @@ def _finite(source: str) -> float:
 def read_text_argument(value: str, namespace: Mapping[str, Any], base_dir: Path) -> str:
     """Return the text that ``TEXT | @file | NAME`` stands for.
 
-    ``@file`` is the file's text, `base_dir` being where a relative path begins. A single word that is a
-    variable in `namespace` is the variable's text. Everything else is the text itself, a single word that
-    is no variable too. ``@@`` begins a text with one ``@``.
+    ``@file`` is the file's text, `base_dir` being where a relative path begins. A name is the text of the
+    variable in `namespace`. Everything else is the text itself. ``@@`` begins a text with one ``@``.
 
     A file is read as UTF-8; a byte order mark and the kind of line ends don't count, so that a prompt
     saved on another system is the same prompt.
 
     Raises:
-        OptionError: The file can't be read, or the variable isn't a text.
+        OptionError: The file can't be read, or the variable isn't a text or isn't there.
     """
     if value.startswith("@@"):
         return value[1:]
     if value.startswith("@"):
         return _read(value[1:], base_dir)
-    if value.isidentifier() and value in namespace:
+    if value.isidentifier():
+        if value not in namespace:
+            near = near_name(value, namespace)
+            meant = f"did you mean {near}? " if near else ""
+            raise OptionError(
+                f"{value} is not defined; nothing was sent",
+                f"{meant}A text of one word needs more than a name has: '{value}.'",
+            )
         found = namespace[value]
         if not isinstance(found, str):
             kind = type(found).__name__
@@ -182,6 +188,6 @@ def _read(name: str, base_dir: Path) -> str:
     except ValueError:
         why = "it is not UTF-8 text"
     raise OptionError(
-        f"@{name} can't be read: {why}; nothing was sent",
+        f"@{one_line(name, 80)} can't be read: {why}; nothing was sent",
         f"relative paths begin at {base_dir}; write @@ for a text that begins with @",
     )

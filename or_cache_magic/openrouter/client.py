@@ -31,6 +31,9 @@ come back after two minutes, and a limit per minute after one."""
 LARGEST_BYTES: Final = 1 << 27
 """A reply that is larger is not read on: no entry could keep it."""
 
+_NOT_SEEN_S: Final = 1.0
+"""Of a wait so short nothing is told."""
+
 FETCH_TIMEOUT_S: Final = 10.0
 """`Gateway.fetch` waits no longer than this: what it asks for is made without a model."""
 
@@ -119,7 +122,8 @@ class Gateway:
                 if not exc.retryable or reader.started or attempt == ATTEMPTS or wait_s > LONGEST_WAIT_S:
                     raise
                 why = _WAITS_FOR.get(exc.status or 0, "no answer")
-                on_wait(f"{why}, trying again in {wait_s:.3g} s ({attempt + 1} of {ATTEMPTS})")
+                if wait_s > _NOT_SEEN_S:
+                    on_wait(f"{why}, trying again in {wait_s:.3g} s ({attempt + 1} of {ATTEMPTS})")
                 sleep(wait_s)
         raise AssertionError("unreachable")  # pragma: no cover - the last attempt returns or raises
 

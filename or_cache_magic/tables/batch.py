@@ -17,12 +17,11 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from or_cache_magic.cache.request import Usd, parse_limit
 from or_cache_magic.core.callbacks import Callbacks, Cancel, Cancelled
-from or_cache_magic.core.options import checked
+from or_cache_magic.core.options import checked, shown
 from or_cache_magic.core.policy import why_no_lookup
 from or_cache_magic.core.records import MADE_CALL, UNKNOWN_COST, AskKind, Cost, Request
 from or_cache_magic.core.units import ZERO_USD, format_count, format_sum
 from or_cache_magic.errors import (
-    InputError,
     OptionError,
     OrCacheError,
     RequestError,
@@ -44,12 +43,14 @@ class Prompt(NamedTuple):
 
     Attributes:
         prompt: A text, or a list of messages.
-        asked: The arguments of `CompletionCache.ask` that stood beside it; they come before those that
-            are given for the whole list.
+        fields: The arguments of `CompletionCache.ask` that stood beside it; they come before those that are
+            given for the whole list.
+        problem: Why it can't be asked; empty where it can.
     """
 
-    prompt: str | Sequence[Mapping[str, Any]]
-    asked: Mapping[str, Any] = MappingProxyType({})
+    prompt: Any
+    fields: Mapping[str, Any] = MappingProxyType({})
+    problem: str = ""
 
 
 _COLUMNS: Final = ("prompt", "model", "system", "tag")
@@ -76,7 +77,6 @@ def read_prompts(source: Any) -> list[Prompt]:
 
     Raises:
         OptionError: It can't be read, or is nothing of the kind.
-        RequestError: An item is no prompt; the message says which.
     """
     if isinstance(source, (str, os.PathLike)):
         return list(_from_file(Path(source).expanduser()))
@@ -116,9 +116,8 @@ def _from_json_lines(text: str) -> Iterator[Prompt]:
             try:
                 item = json.loads(line)
             except (ValueError, RecursionError) as problem:
-                raise RequestError(
-                    f"line {number} is not JSON: {problem} {_NOTHING_SENT}", "one line is one item"
-                ) from None
+                yield Prompt("", problem=f"line {number} is not JSON: {problem} {_NOTHING_SENT}")
+                continue
             yield _prompt(item, f"line {number}")
 
 
@@ -158,11 +157,7 @@ def _prompt(item: Any, place: str) -> Prompt:
     fields = dict(item) if isinstance(item, Mapping) else {"prompt": item}
     asked = [fields.pop(name) for name in ("prompt", "messages") if name in fields]
     if len(asked) != 1 or not _is_prompt(asked[0]):
-        raise RequestError(f"{place} is no prompt: {_shown(item)} {_NOTHING_SENT}", _FORMS)
-    try:
-        checked("", fields)
-    except InputError as exc:
-        raise RequestError(f"{place}: {exc.args[0]}", exc.hint) from None
+        return Prompt("", problem=f"{place} is no prompt: {shown(item)} {_NOTHING_SENT}; {_FORMS}")
     return Prompt(asked[0], fields)
 
 
@@ -170,11 +165,6 @@ def _is_prompt(value: Any) -> bool:
     if isinstance(value, (list, tuple)):
         return bool(value) and all(isinstance(message, Mapping) for message in value)
     return isinstance(value, str)
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:59]}…"  # noqa: PLR2004 - what fits in a message
 
 
 _TYPES: Final = {"key": "str", "kind": "str", "cost_usd": "float64", "error": "str"}
@@ -234,12 +224,12 @@ def warm(
 
     Raises:
         OptionError: The source can't be read, or there can't be so many workers; nothing was sent.
-        RequestError: An item of it is no prompt; nothing was sent.
         KeyboardInterrupt: As it came. The calls under way are ended at once; what was bought is kept.
     """
     if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
         raise OptionError(f"workers {workers!r} is no number from 1 up (nothing was sent)", "8 is a good one")
     batch = _Batch(cache, asked, parse_limit(max_cost_usd), before_send)
+    checked("", asked)  # what is wrong for all is an error, not one a row
     prompts = read_prompts(source)
     rows: list[Row] = []
     try:
@@ -295,7 +285,9 @@ class _Batch:
     def _row(self, prompt: Prompt) -> Row:
         ask = None
         try:
-            ask = self._cache.prepare(prompt.prompt, {**self._asked, **prompt.asked})
+            if prompt.problem:
+                raise RequestError(prompt.problem)
+            ask = self._cache.prepare(prompt.prompt, {**self._asked, **prompt.fields})
             barred = why_no_lookup(ask.request, ask.policy)
             if barred is not None:
                 raise OptionError(f"its answer would not be stored: {barred} (nothing was sent)")

@@ -87,3 +87,41 @@ def test_waiting__counts_until_the_answer_comes(app, notebook, sim, shoot):
     opened.wait_until_run()
     expect(opened.output(2).locator(".jp-RenderedMarkdown").first).to_have_text("At last.")
     assert "waiting" not in str(opened.cells[2]["outputs"])
+
+
+PARTS = """import base64, io, wave
+from or_cache_magic.display.parts import parts_of
+from or_cache_magic.display.screen import open_screen
+red = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4z8AAAAMBAQDJ/pLvAAAAAElFTkSuQmCC"
+webp = "UklGRiIAAABXRUJQVlA4IBYAAAAwAQCdASoBAAEADsD+JaQAA3AAAAAA"
+sound = io.BytesIO()
+with wave.open(sound, "wb") as written:
+    written.setparams((1, 2, 8000, 0, "NONE", ""))
+    written.writeframes(bytes(8000))
+images = [{"image_url": {"url": f"data:image/png;base64,{data}"}} for data in (red, webp)]
+images.append({"image_url": {"url": "https://evil.example/x.png"}})
+message = {"images": images, "refusal": "It costs $5 or $6.",
+           "audio": {"data": base64.b64encode(sound.getvalue()).decode(), "transcript": "Silence."},
+           "tool_calls": [{"function": {"name": "weather", "arguments": '{"city": "$a$"}'}}]}
+open_screen(get_ipython()).show("", parts_of(message))"""
+
+
+@pytest.mark.parametrize("app", ["lab", "notebook"])
+def test_parts__are_seen(app, notebook, shoot):
+    """Images, audio, a refusal and tool calls of an answer without text are on the screen; nothing is fetched."""
+    opened = notebook("parts.ipynb", LOAD, PARTS, app=app)
+    opened.run_all()
+    output = opened.output(1)
+    expect(output.locator("img")).to_have_count(2)
+    for shown in output.locator("img").all():
+        assert shown.evaluate("async node => { await node.decode(); return node.naturalWidth }") == 1
+    expect(output).to_contain_text("image: https://evil.example/x.png")
+    assert (
+        output.locator("audio").evaluate("""node => new Promise(done => {
+        node.readyState ? done(node.duration) : node.onloadedmetadata = () => done(node.duration) })""")
+        == 0.5
+    )
+    expect(output).to_contain_text("It costs $5 or $6.")
+    expect(output).to_contain_text('weather({"city": "$a$"})')
+    expect(output.locator("mjx-container")).to_have_count(0)
+    shoot(opened, "shown")

@@ -12,6 +12,8 @@ from markdown_it import MarkdownIt
 from or_cache_magic.display.escape import escape_html, escape_markdown, fenced, one_line, printable
 from or_cache_magic.display.markdown import safe_markdown
 
+from .test_markdown_attacks import jupyterlab
+
 render = MarkdownIt("commonmark", {"html": True}).enable(["table"]).render
 
 
@@ -148,6 +150,39 @@ def test_escape_markdown__typesets_nothing(text):
     assert re.findall(r"<span>&#(\d+);</span>", escape_markdown(text)) == [
         str(ord(char)) for char in text if char in "$\\"
     ]
+
+
+DANGEROUS = "a <b> ![q](https://e.example/x) $x$ \\\\(y\\\\) `c`"
+CODE = {
+    "indented": f"Run:\n\n    {DANGEROUS}\n      two\n\nDone.",
+    "tab_indented": f"Run:\n\n\t{DANGEROUS}\n\t\ttwo\n\nDone.",
+    "first": f"    {DANGEROUS}\n",
+    "with_a_fence": f"x\n\n    ```\n    {DANGEROUS}\n    ```\n",
+    "in_list": f"- one\n\n      {DANGEROUS}\n\n      three\n- two",
+    "in_list_by_tabs": f"1.\tone\n\n\t\t{DANGEROUS}\n\n2.\ttwo",
+    "on_the_marker": f"-     {DANGEROUS}\n",
+    "in_deep_list": f"- a\n  - b\n\n        {DANGEROUS}\n",
+    "in_quote": f"> x\n>\n>     {DANGEROUS}\n>\n> y",
+    "fence_in_list": f"- x\n  ```py\n  {DANGEROUS}\n  ```\n- y",
+    "fence_in_list_by_tabs": f"-\tx\n\n\t```py\n\t{DANGEROUS}\n\t```\n",
+    "span_over_lines": "a `b <c>\nd $e$` f `g\nh` <i> $j$",
+    "span_over_lines_in_list": "- a `b <c>\n  d $e$ $g$` f\n- y",
+    "span_over_lines_in_quote": "> a ``b ` <c>\n> d $e$`` f",
+    "span_in_lazy_line": "- a `b <c>\nd $e$` f",
+}
+
+
+def codes(shown):
+    """What stands in each code of a page, spaces folded."""
+    found = re.findall(r"<code[^>]*>(.*?)</code>", shown, re.DOTALL)
+    return [" ".join(html.unescape(code).split()) for code in found]
+
+
+@pytest.mark.parametrize("text", CODE.values(), ids=CODE)
+def test_safe_markdown__keeps_code_of_every_form(text):
+    """Whatever form CommonMark has for code, it is shown letter for letter, as code and where it stood."""
+    assert codes(render(safe_markdown(text))) == codes(render(text))
+    assert codes(jupyterlab(safe_markdown(text))) == codes(render(text))
 
 
 @given(st.text(st.sampled_from("`~\na "), max_size=60))

@@ -281,6 +281,19 @@ def test_option__format_json_is_kept_as_it_is_read(nb, answer: str):
     assert nb.sim.completion_count == 2
 
 
+def test_result__of_tool_calls_alone(nb):
+    """An answer that only calls tools is shown, bought and cached alike, and as a value."""
+    tool = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
+    ask = f"{ASK} -q -p 'tools={json.dumps([tool])}' -p 'tool_choice=\"required\"' -o x\nWeather in Paris?"
+    bought, cached = nb.run(ask), nb.run(ask)
+
+    assert bought == cached
+    assert bought.startswith("weather(")
+    assert nb.run("x").rpartition(": ")[2] == bought
+    assert nb["x"] == ""
+    assert nb.sim.completion_count == 1
+
+
 def test_option__raw_sends_braces(nb):
     """``--raw`` fills nothing in."""
     nb.run("%%openrouter --raw\n{{ ref('model') }}")

@@ -22,6 +22,7 @@ from or_cache_magic.notebook.options import (
     STATS,
 )
 from or_cache_magic.notebook.parser import Command, Option, help_text, parse, split
+from or_cache_magic.notebook.values import read_text_argument
 
 
 def set_by(command: Command, line: str) -> dict[str, Any]:
@@ -408,3 +409,49 @@ def test_tables__cell_and_line_share_their_options():
     """What a cell takes, the line takes."""
     assert CELL.options == LINE.options
     assert len(CELL.by_name) == sum(len(option.names) for option in CELL.options)
+
+
+@pytest.mark.parametrize(
+    "model", ["openai/gpt-4o-mini", "openrouter/auto", "~anthropic/claude-sonnet-latest"]
+)
+def test_line__refuses_a_prompt_that_begins_as_a_model(model):
+    """It would be asked of the default model, with the id in the prompt."""
+    assert f"write -m {model}" in refusal(LINE, f"{model} What is a mode?").hint
+    assert parse(LINE, f"-m x/y {model} What is a mode?").prompt.startswith(model)
+
+
+@pytest.mark.parametrize(
+    "prompt", ["and/or what?", "either/or?", "openai/gpt-4o-mini", "1/2 of what?", "TCP/IP-4 is"]
+)
+def test_line__takes_other_words_with_a_slash(prompt):
+    """What only looks a little like one."""
+    assert parse(LINE, prompt).prompt == prompt
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [
+        ("--temp", "--temperature?"),
+        ("--timeout", ""),
+        ("--refesh", "--refresh?"),
+        ("--systm", "--system?"),
+    ],
+)
+def test_parse__means_what_begins_so(word, meant):
+    """The only option that begins so wins; what is far from all suggests nothing."""
+    hint = refusal(CELL, f"{word} 1").hint
+    assert ("did you mean " + meant in hint) if meant else ("did you mean" not in hint)
+
+
+def test_params__take_unknown_fields_but_no_near_misses():
+    """``-p`` is where any other field goes."""
+    assert parse(CELL, "-p zzz=1 -p top_k=3").params == {"top_k": 3, "extra": {"zzz": 1}}
+    assert parse(CELL, "-p temprature=1").params == {"temprature": 1}  # refused where the ask is made
+
+
+def test_system__of_one_word_is_a_variable(tmp_path):
+    """A lone identifier that is no variable is refused, not sent as text."""
+    with pytest.raises(OptionError, match="editr is not defined; nothing was sent") as caught:
+        read_text_argument("editr", {"editor": "Be an editor."}, tmp_path)
+    assert caught.value.hint.startswith("did you mean editor?")
+    assert read_text_argument("Terse.", {}, tmp_path) == "Terse."

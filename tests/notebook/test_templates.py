@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import subprocess
 import sys
 from collections import defaultdict
+from pathlib import Path
 from types import SimpleNamespace
 from typing import NamedTuple
 
@@ -15,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from or_cache_magic.errors import TemplateError
-from or_cache_magic.notebook.template_values import MAX_COLUMNS, MAX_ITEMS, MAX_ROWS
+from or_cache_magic.notebook.template_values import MAX_TOKENS
 from or_cache_magic.notebook.templates import render
 
 
@@ -154,31 +156,97 @@ def test_render__frame_with_an_index_that_says_something():
     assert render("{{ s }}", {"s": series}) == "2 rows x 1 column\n\n||x|\n|---|---|\n|mean|2.5|\n|std|1.0|"
 
 
-def test_render__large_frame_is_refused_unless_cut():
-    """More rows than the limit need a head or tail; the shape line then says what is missing."""
-    rows = MAX_ROWS + 1
-    frame = pd.DataFrame({"n": range(rows)})
+@pytest.mark.parametrize(
+    "value",
+    [
+        pd.DataFrame({"n": range(MAX_TOKENS + 1)}),
+        pd.DataFrame({"n": ["two words " * 100] * (MAX_TOKENS // 100)}),
+        pd.Series(range(MAX_TOKENS + 1)),
+        list(range(300_000)),
+        {n: n for n in range(MAX_TOKENS + 1)},
+        np.zeros(MAX_TOKENS + 1),
+        np.zeros((2, MAX_TOKENS)),
+        "two words\n" * MAX_TOKENS,
+        range(10**9),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_render__large_values_are_refused_unless_cut(value):
+    """One limit for every kind, in tokens: a forgotten million rows would be paid for."""
+    error = refusal("{{ x }}", x=value)
+    assert f"tokens is over the limit of {MAX_TOKENS:,}" in error.args[0]
+    assert error.hint.startswith("to send all: | head ")
+    assert render("{{ x | head 1 }}", {"x": value})
 
-    error = refusal("{{ df }}", df=frame)
-    assert f"{rows} rows is over the limit of {MAX_ROWS};" in error.args[0]
-    assert error.hint == f"to send all: | head {rows}; or some: | head 20"
-    assert (
-        render("{{ df | head 2 }}", {"df": frame}) == f"2 of {rows} rows x 1 column\n\n|n|\n|---|\n|0|\n|1|"
-    )
+
+def test_render__cut_frames_say_what_is_missing():
+    """In the shape line; what is cut on purpose may be large."""
+    frame = pd.DataFrame({"n": range(51)})
+    assert render("{{ df | head 2 }}", {"df": frame}) == "2 of 51 rows x 1 column\n\n|n|\n|---|\n|0|\n|1|"
     assert render("{{ df|tail 1|json }}", {"df": frame}) == '[{"n": 50}]'
-    assert render(f"{{{{ df | head {rows} }}}}", {"df": frame}).count("\n") == rows + 3
+    assert render("{{ df }}", {"df": frame}).count("\n") == 51 + 3
+    large = pd.DataFrame({"n": range(MAX_TOKENS + 1)})
     for form in ("csv", "json", "lines"):
-        assert "rows is over the limit" in str(refusal(f"{{{{ s | {form} }}}}", s=frame["n"]))
+        assert "over the limit" in str(refusal(f"{{{{ s | {form} }}}}", s=large["n"]))
 
 
-def test_render__wide_frame_and_long_array_are_refused():
-    """Columns can't be cut here, so they are chosen above; an array is cut by its first axis."""
-    wide = pd.DataFrame([range(MAX_COLUMNS + 1)])
+def _others():
+    import polars as pl
+    import pyarrow as pa
 
-    assert "columns is over the limit" in str(refusal("{{ df | head 1 }}", df=wide))
-    assert "numbers is over the limit" in str(refusal("{{ a }}", a=np.zeros(MAX_ITEMS + 1)))
-    assert render("{{ a | head 2 }}", {"a": np.zeros(MAX_ITEMS + 1)}) == "[0.0, 0.0]"
-    assert render("{{ df }}", {"df": wide.iloc[:, :-1]}).startswith("1 row x 20 columns")
+    data = {"a|b": [1, None], "product": ["x", "y"], "when": [dt.date(2026, 1, 2), None]}
+    return [pl.DataFrame(data), pa.table(data)]
+
+
+@pytest.mark.parametrize("frame", _others(), ids=lambda frame: type(frame).__module__.partition(".")[0])
+def test_render__tables_of_other_libraries_are_tables(frame):
+    """Whole, as pandas' are: the text of their own leaves rows out."""
+    shown = "2 rows x 3 columns\n\n|a\\|b|product|when|\n|---|---|---|\n|1|x|2026-01-02|\n||y||"
+    assert render("{{ df }}", {"df": frame}) == shown
+    assert (
+        render("{{ df | head 1 }}", {"df": frame})
+        == shown.replace("2 rows", "1 of 2 rows")[: -len("\n||y||")]
+    )
+    rows = '[{"a|b": 1, "product": "x", "when": "2026-01-02"}, {"a|b": null, "product": "y", "when": null}]'
+    assert render("{{ df | json }}", {"df": frame}) == rows
+    assert render("{{ df | csv }}", {"df": frame}) == "a|b,product,when\n1,x,2026-01-02\n,y,"
+    assert render("{{ df.product | lines }}", {"df": frame}) == "x\ny"
+    assert render("{{ d }}", {"d": {"t": frame}}) == f'{{"t": {rows}}}'
+
+
+def test_render__other_tables_are_sent_whole():
+    """One changed row in the middle of a hundred is another prompt."""
+    import polars as pl
+
+    texts = {render("{{ df }}", {"df": pl.DataFrame({"n": [*range(50), n, *range(49)]})}) for n in (1, 2)}
+    assert len(texts) == 2
+    assert "lazy table" in str(refusal("{{ df }}", df=pl.DataFrame({"n": [1]}).lazy()))
+
+
+def test_render__a_column_wins_over_a_method():
+    """As in a row or a dict: what the user's data has is meant."""
+    frame = pd.DataFrame({"product": ["x", "y"], "size": [1, 2]})
+    assert render("{{ df.product | lines }} {{ df.size | lines }}", {"df": frame}) == "x\ny 1\n2"
+
+
+def test_render__refuses_what_shows_itself_in_part():
+    """A figure, a class of a library, whatever cuts its own text: what is sent would not change with it."""
+
+    class Figure:
+        __module__ = "matplotlib.figure"
+
+        def __str__(self):
+            return "Figure(640x480)"
+
+    assert "no text of its own" in str(refusal("{{ x }}", x=Figure()))
+    assert "no text of its own" in str(refusal("{{ x }}", x=[Figure()]))
+
+    class Mine(Figure):
+        __module__ = "__main__"
+
+    assert render("{{ x }}", {"x": Mine()}) == "Figure(640x480)"
+    known = {"p": Path("a/b"), "n": np.float32(0.5), "t": pd.Timestamp("2026-01-02"), "k": {"a": 1}.keys()}
+    assert render("{{ p }} {{ n }} {{ t }} {{ k }}", known) == 'a/b 0.5 2026-01-02 00:00:00 ["a"]'
 
 
 @pytest.mark.parametrize(

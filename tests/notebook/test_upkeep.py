@@ -12,6 +12,7 @@ import pytest
 import or_cache_magic as orc
 from or_cache_magic.display.entries import ENTRY_TYPES
 from or_cache_magic.display.stats import STAT_TYPES
+from or_cache_magic.errors import OptionError
 from or_cache_magic.simulator import Scenario
 
 KEY = "sk-or-v1-0123456789abcdef0123456789abcdef0123456789abcdef"
@@ -217,6 +218,31 @@ def test_entries__key_shows_one_whole(stocked):
     assert re.search(r"earlier answer.*\nthe middle value", out)
     assert f"key {key}" in out
     assert "1 hit\n" in out
+
+
+@pytest.mark.parametrize("word", ["{key}", "$key", "{answer.key}", "{key[:10]}"])
+def test_entries__expands_variables(stocked, word):
+    """As IPython users expect of a line magic; a prompt's line stays as typed."""
+    stocked.run("key = None")
+    stocked.run("answer = %openrouter -m openai/gpt-4o-mini costs $key and {key}")
+    assert stocked["answer"].messages[0]["content"] == "costs $key and {key}"
+    stocked.run("key = answer.key")
+    assert '"content": "costs $key and {key}"' in stocked.run(f"%openrouter_entries {word}")
+    assert "1 entry" in stocked.run(f"%openrouter_purge {word} --dry-run")
+
+
+def test_filters__take_a_part_that_names_a_model(stocked):
+    """What tables show of a model's name finds it, and the line says which it is."""
+    assert "--model gpt-4o-mini: openai/gpt-4o-mini" in stocked.run(
+        "x = %openrouter_entries --model gpt-4o-mini"
+    )
+    assert set(stocked["x"]["model"]) == {"openai/gpt-4o-mini"}
+    # The tail of one, though a part of another.
+    assert "--model gpt-4o: openai/gpt-4o\n" in stocked.run("%openrouter_purge --model gpt-4o --dry-run")
+    assert len(orc.entries(model="4o-mini")) == 1
+    with pytest.raises(OptionError, match="openai is a part of openai/gpt-4o, openai/gpt-4o-mini"):
+        orc.purge(model="openai", dry_run=True)
+    assert len(orc.entries(model="nosuch")) == 0
 
 
 # -- %openrouter_purge --------------------------------------------------------------------------

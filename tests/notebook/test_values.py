@@ -20,7 +20,6 @@ class Text(str):
     ("value", "text"),
     [
         ("You are terse.", "You are terse."),
-        ("terse", "terse"),
         ("role", "a pirate"),
         ("answer", "42"),
         ("role play", "role play"),

@@ -87,7 +87,7 @@ def test_warm__shows_a_terminal_what_failed(nb):
         ("%openrouter_warm", "names no list of prompts"),
         ("%openrouter_warm questions others", "names 2 lists"),
         ("%openrouter_warm missing.txt", "can't be read"),
-        ("%openrouter_warm unknown_name", "no list of prompts"),
+        ("%openrouter_warm unknown_name", "unknown_name is not defined"),
         ("%openrouter_warm questions --workers 0", "0 is below 1"),
         ("%openrouter_warm questions --worker 3", "did you mean --workers?"),
         ("%openrouter_warm questions -p model='\"x\"'", "--param does not set model"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import pandas as pd
 import pytest
 
 from or_cache_magic.cache.cache import CompletionCache
-from or_cache_magic.errors import OptionError, OrCacheError, RequestError
+from or_cache_magic.errors import OptionError, OrCacheError
 from or_cache_magic.simulator import Simulator, scenario
 from or_cache_magic.tables import batch
 from or_cache_magic.tables.batch import COLUMNS
@@ -225,14 +226,7 @@ def test_source__has_whole_requests(warm, cache, sim):
         ("list.pdf", OptionError, "no list of prompts"),
         ({"prompt": "x"}, OptionError, "a dict is no list"),
         (7, OptionError, "a int is no list"),
-        (["fine", 3], RequestError, "item 1 is no prompt: 3"),
-        (["fine", float("nan")], RequestError, "item 1 is no prompt: nan"),
-        ([{"prompt": "a", "messages": []}], RequestError, "item 0 is no prompt"),
-        ([{"prompt": "a", "sample": "first"}], RequestError, "item 0: sample = 'first'"),
-        ([{"prompt": "a", "sample": True}], RequestError, "item 0: sample = True"),
-        ([{"prompt": "a", "temprature": 1}], RequestError, "item 0: there is no argument 'temprature'"),
         (pd.DataFrame({"text": ["a"]}), OptionError, "no column prompt"),
-        (pd.DataFrame({"prompt": ["a", None]}), RequestError, "row 1 is no prompt"),
     ],
 )
 def test_source__is_refused_before_anything_is_sent(cache, sim, tmp_path, monkeypatch, source, error, says):
@@ -243,13 +237,46 @@ def test_source__is_refused_before_anything_is_sent(cache, sim, tmp_path, monkey
     assert sim.completion_count == 0
 
 
-@pytest.mark.parametrize("text", ['{"prompt": "a"}\n{"prompt"', '{"prompt": "a"}\n[]'])
-def test_source__names_the_line(cache, sim, tmp_path, text):
-    """A line that is no prompt is named by its number."""
-    (tmp_path / "p.jsonl").write_text(text, encoding="utf-8")
-    with pytest.raises(RequestError, match="line 2"):
-        batch.warm(cache, tmp_path / "p.jsonl")
+@pytest.mark.parametrize(
+    ("bad", "says"),
+    [
+        (3, "item 1 is no prompt: 3"),
+        (None, "item 1 is no prompt: None"),
+        (float("nan"), "item 1 is no prompt: nan"),
+        ({"prompt": "a", "messages": []}, "item 1 is no prompt"),
+        ({"prompt": "a", "sample": "first"}, "sample = 'first'"),
+        ({"prompt": "a", "sample": True}, "sample = True"),
+        ({"prompt": "a", "temprature": 1}, "no argument 'temprature'"),
+        ({"prompt": "a", "tag": b"x"}, "tag = b'x'"),
+        ({"prompt": "a", "max_cost_usd": 1}, "max_cost_usd"),
+        ([{"role": "user", "content": object()}], r"messages\[0\].content"),
+        ([{"role": "user", "content": "\ud800"}], "surrogate"),
+    ],
+)
+def test_warm__one_bad_item_fails_alone(cache, sim, bad, says):
+    """Its row says why; nothing is sent for it, and the others are asked."""
+    frame = batch.warm(cache, ["fine", bad, "too"], progress=False)
+    assert list(frame["kind"]) == ["miss", "failed", "miss"]
+    assert re.search(says, frame["error"][1])
+    assert "nothing was sent" in frame["error"][1]
+    assert frame["cost_usd"][1] == 0
+    assert sim.completion_count == 2
+
+
+def test_warm__a_bad_option_of_the_list_is_an_error(cache, sim):
+    """Not one in each row."""
+    with pytest.raises(OptionError, match="temprature"):
+        batch.warm(cache, ["a", "b"], temprature=1)
     assert sim.completion_count == 0
+
+
+@pytest.mark.parametrize("text", ['{"prompt": "a"}\n{"prompt"', '{"prompt": "a"}\n[]'])
+def test_source__names_the_line(cache, tmp_path, text):
+    """A line that is no prompt is named by its number, and fails alone."""
+    (tmp_path / "p.jsonl").write_text(text, encoding="utf-8")
+    frame = batch.warm(cache, tmp_path / "p.jsonl", progress=False)
+    assert list(frame["kind"]) == ["miss", "failed"]
+    assert "line 2" in frame["error"][1]
 
 
 @pytest.mark.parametrize("workers", [0, -1, 1.5, True, "8"])
