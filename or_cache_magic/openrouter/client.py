@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import chain
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -218,9 +219,12 @@ def _send_once(
             headers = response.headers
             reader.read_headers(headers)
             chunks = _bounded(response.iter_bytes(), cancel)
-            if media_type(headers) != "text/event-stream":
-                reader.read_body(b"".join(chunks))
-            elif any(map(reader.read_event, events_of(chunks))):  # as far as the end marker
+            first = next(chunks, b"")
+            whole = chain((first,), chunks)
+            # What is JSON is read as such, whatever it says that it is: it is paid for.
+            if media_type(headers) != "text/event-stream" or first.lstrip().startswith(b"{"):
+                reader.read_body(b"".join(whole))
+            elif any(map(reader.read_event, events_of(whole))):  # as far as the end marker
                 connection.read_to_end(chunks)
     except Exception as exc:  # noqa: BLE001 - of four libraries: whatever fails, what came is kept and accounted
         cancel.check()  # it failed because it was cancelled

@@ -22,6 +22,10 @@ _MAYBE_BILLED: Final = frozenset({408, 499, 504, 524})
 _IN_FLIGHT: Final = "in_flight_budget_exhausted"
 """The reason of a 402 that passes: what calls under way may cost is held back until they have ended."""
 
+_SECONDS: Final = 1e9
+_MILLISECONDS: Final = 1e11
+"""From here on a number can only be a moment, since 1970 in seconds or in milliseconds."""
+
 _LONGEST_TEXT: Final = 10_000
 
 _BUDGETS: Final = frozenset(
@@ -71,7 +75,7 @@ def upstream_error(
     cost = reported
     if cost.usd is None and "alignment" not in metadata:  # its calls are billed, whatever is refused
         cost = cost_of_failure(code, body, accepted=status is None)
-    retry_after_s = _wait_s(headers, metadata, availability)
+    retry_after_s = _wait_s(headers, metadata, availability, limited=code == 429)  # noqa: PLR2004
     in_flight = code == 402 and metadata.get("reason") == _IN_FLIGHT  # noqa: PLR2004
     return UpstreamError(
         f"OpenRouter answered {code or 'with an error'}: {_message(facts, error)} ({_paid(cost)})",
@@ -82,8 +86,8 @@ def upstream_error(
         # Never ask again by ourselves where the failed call may already be on the bill.
         retryable=(in_flight or _may_retry(code, facts, availability)) and cost.usd == 0,
         refuses_all=not in_flight
-        and (code in (401, 402) or (code == 403 and metadata.get("limit_source") in _BUDGETS)),  # noqa: PLR2004
-        generation_id=generation_id or headers.get("x-generation-id"),
+        and (code in (401, 402) or (code == 403 and str(metadata.get("limit_source")) in _BUDGETS)),  # noqa: PLR2004
+        generation_id=generation_id or _one_line(headers.get("x-generation-id", "")) or None,
         cost_usd=cost.usd,
         body=facts or None,
         attempts=attempts,
@@ -181,7 +185,7 @@ def _hint(code: int | None, availability: Mapping[str, Any], retry_after_s: floa
         return f"the server asks to wait {retry_after_s:.0f} s; then run the cell again"
     fallbacks = availability.get("fallback_models")
     if isinstance(fallbacks, list) and fallbacks:
-        return "try " + ", ".join(str(m) for m in fallbacks[:3])
+        return _one_line("try " + ", ".join(str(m) for m in fallbacks[:3]))
     if code is not None and code in _HINTS:
         return _HINTS[code]
     return "run the cell again, or try another model or provider"
@@ -218,12 +222,12 @@ def _code(facts: Mapping[str, Any], availability: Mapping[str, Any]) -> int | No
 
 
 def _wait_s(
-    headers: Mapping[str, str], metadata: Mapping[str, Any], availability: Mapping[str, Any]
+    headers: Mapping[str, str], metadata: Mapping[str, Any], availability: Mapping[str, Any], *, limited: bool
 ) -> float | None:
     """Return the seconds that a reply asks to wait, by the first that says so; None when nothing does.
 
-    ``Retry-After`` counts seconds or names a moment; ``X-RateLimit-Reset`` is one in milliseconds, and of
-    OpenRouter's own limits only.
+    ``Retry-After`` counts seconds or names a moment. ``X-RateLimit-Reset`` is a moment in milliseconds, other
+    servers count it in seconds, or from now; it counts where a limit was reached.
     """
     now_s = _moment_s(headers.get("date")) or time.time()  # by the server's own clock where it tells
     listed = {str(name).lower(): value for name, value in as_mapping(metadata.get("headers")).items()}
@@ -231,9 +235,9 @@ def _wait_s(
     if seconds is not None:
         return seconds
     moment_s = _moment_s(headers.get("retry-after"))
-    reset_ms = _seconds(headers.get("x-ratelimit-reset"), listed.get("x-ratelimit-reset"))
-    if moment_s is None and reset_ms is not None:
-        moment_s = reset_ms / 1000
+    reset = _seconds(headers.get("x-ratelimit-reset"), listed.get("x-ratelimit-reset"))
+    if moment_s is None and reset is not None and limited:
+        moment_s = now_s + reset if reset < _SECONDS else reset if reset < _MILLISECONDS else reset / 1000
     return None if moment_s is None else max(0.0, moment_s - now_s)
 
 

@@ -107,7 +107,13 @@ class ReplyReader:
         if not data:
             return False
         with _well_formed():
-            chunk = _object(data)
+            try:
+                chunk = _object(data)
+            except MalformedReplyError:
+                if "\n" not in data:
+                    raise
+                # Some servers leave out the blank lines between their events.
+                return any(map(self.read_event, data.split("\n")))
             self._read_common(chunk, data)
             for choice in chunk.get("choices") or ():
                 self._read_choice_delta(choice)

@@ -194,6 +194,8 @@ def test_gateway__never_repeats_what_will_not_help_or_may_be_billed(gateway, can
         ({"Retry_After": "Sat, 28 Nov 2026 12:00:14 GMT", **AT_NOON}, {}, [14.0]),
         ({"Retry_After": "Sat, 28 Nov 2026 11:00:00 GMT", **AT_NOON}, {}, [0.0]),
         ({"X_RateLimit_Reset": "1795867214000", **AT_NOON}, {}, [14.0]),
+        ({"X_RateLimit_Reset": "1795867214", **AT_NOON}, {}, [14.0]),
+        ({"X_RateLimit_Reset": "14", **AT_NOON}, {}, [14.0]),
         ({"X_RateLimit_Reset": "1e400", **AT_NOON}, {}, []),
         (AT_NOON, {"metadata": {"headers": {"X-RateLimit-Reset": "1795867214000"}}}, [14.0]),
         ({"Retry_After": "3", "X_RateLimit_Reset": "1795867214000", **AT_NOON}, {}, [3.0]),
@@ -544,6 +546,17 @@ def test_gateway__keeps_the_key_out_of_an_answer(gateway, canned, reply):
     assert seen == ["<…>"]
 
 
+@pytest.mark.parametrize("kind", ["application/json", "text/event-stream"])
+@pytest.mark.parametrize(
+    "body",
+    [GOOD, GOOD.replace("\n\n", "\n"), '{"choices":[{"message":{"content":"Hi"},"finish_reason":"stop"}]}'],
+)
+def test_gateway__reads_an_answer_by_what_it_is(gateway, canned, reply, kind, body):
+    """A stream or a whole reply is read as such under the other's type, and without blank lines between events."""
+    answer = send(gateway, canned(reply(body, kind)))
+    assert (answer.text, answer.complete) == ("Hi", True)
+
+
 def test_gateway__holds_the_key_so_that_no_frame_shows_it(gateway):
     """A traceback with the values of its frames (``%xmode Verbose``) has no key in it."""
     key = gateway.require_key()
@@ -729,7 +742,20 @@ def test_gateway__does_not_repeat_a_failure_that_read_a_file(gateway, canned, re
     assert len(server.received) == (1 if usd is None else 3)
 
 
-NAMES = ["code", "message", "metadata", "availability", "retry_after", "raw", "headers", "detail", "reason"]
+NAMES = [
+    "code",
+    "message",
+    "metadata",
+    "availability",
+    "retry_after",
+    "raw",
+    "headers",
+    "detail",
+    "reason",
+    "limit_source",
+    "fallback_models",
+    "error_type",
+]
 odd = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text("a\ud83d\u200b1", max_size=3),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(NAMES), inner, max_size=4),
@@ -737,7 +763,7 @@ odd = st.recursive(
 )
 
 
-@given(odd, st.sampled_from([200, 400, 429, 503]), st.booleans())
+@given(odd, st.sampled_from([200, 400, 402, 403, 429, 503]), st.booleans())
 def test_refusals__are_errors_of_ours_whatever_comes(reply, status, accepted):
     """Any JSON as an error is one error in two lines, whose cost is an amount or unknown."""
     text = json.dumps({"error": reply} if accepted else reply)
