@@ -19,6 +19,7 @@ import venv
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+NAME = "or-cache-magic"
 VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 CHECKS = {
@@ -48,7 +49,15 @@ def prepare(*groups: str) -> Path:
     if uv:
         if not folder.is_dir():
             run(uv, "venv", "--quiet", "--seed", "--python", sys.executable, folder)
-        install: tuple[str | Path, ...] = (uv, "pip", "install", "--python", python)
+        install: tuple[str | Path, ...] = (
+            uv,
+            "pip",
+            "install",
+            "--python",
+            python,
+            "--reinstall-package",
+            NAME,
+        )
     else:
         if not folder.is_dir():
             venv.create(folder, with_pip=True)
@@ -56,7 +65,8 @@ def prepare(*groups: str) -> Path:
         run(*install, "--quiet", "--upgrade", "pip>=25.1")  # 25.1 knows --group
     needed = [word for group in groups for word in ("--group", group)]
     run(*install, "--quiet", ".[demo,redis,memcached]", *needed)
-    run(*install, "--quiet", "--force-reinstall", "--no-deps", ".")
+    if not uv:
+        run(*install, "--quiet", "--force-reinstall", "--no-deps", ".")
     return programs
 
 
