@@ -119,7 +119,7 @@ def test_attacks__do_a_lot_when_shown_raw(notebook):
     opened.run_all()
     nodes = children(opened, 1, len(names))
     assert [name for name, found in zip(names, live(opened, nodes), strict=True) if found] == names
-    give_up_s = time.monotonic() + 15
+    give_up_s = time.monotonic() + 60
     while not (watch.dialogs and any("evil.example" in url for url in watch.requests)):
         assert time.monotonic() < give_up_s, (watch.dialogs, watch.requests)
         opened.page.wait_for_timeout(20)

@@ -60,7 +60,7 @@ class Clock:
 
 def seen(published, text):
     """Waits until a text was shown; only a hang reaches the limit."""
-    give_up_s = time.monotonic() + 20
+    give_up_s = time.monotonic() + 60
     while not any(text in message["data"]["text/plain"] for message in list(published)):
         assert time.monotonic() < give_up_s
         time.sleep(0.005)

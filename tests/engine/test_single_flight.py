@@ -30,7 +30,7 @@ class Callers:
     def work(self):
         self.calls += 1
         self.leading.set()
-        assert self.go.wait(10)
+        assert self.go.wait(60)
         return object()
 
     def _call(self, key, work):
@@ -40,7 +40,7 @@ class Callers:
             self.outcomes.append(exc)
 
     def wait_for_followers(self, count, key="k"):
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while self.flights.waiting(key) < count:
             assert time.monotonic() < deadline
             time.sleep(0.001)
@@ -48,7 +48,7 @@ class Callers:
     def join(self):
         self.go.set()
         for thread in self.threads:
-            thread.join(10)
+            thread.join(60)
             assert not thread.is_alive()
 
 
@@ -60,7 +60,7 @@ def callers():
 def test_single_flight__lets_one_work(callers):
     """While one works, the others wait for the very result, and know that it was not theirs."""
     callers.start(1)
-    assert callers.leading.wait(10)
+    assert callers.leading.wait(60)
     callers.start(15)
     callers.wait_for_followers(15)
     callers.join()
@@ -72,7 +72,7 @@ def test_single_flight__lets_one_work(callers):
 def test_single_flight__keeps_keys_apart(callers):
     """Another key is another flight, at the same time."""
     callers.start(1, "a")
-    assert callers.leading.wait(10)
+    assert callers.leading.wait(60)
     assert callers.flights.do("b", lambda: 7) == (7, True)
     callers.join()
 
@@ -91,7 +91,7 @@ def test_single_flight__gives_followers_the_leaders_error(callers):
         raise ValueError("boom")
 
     callers.start(1, work=fail)
-    assert callers.leading.wait(10)
+    assert callers.leading.wait(60)
     callers.start(5, work=fail)
     callers.wait_for_followers(5)
     callers.join()
@@ -108,7 +108,7 @@ def test_single_flight__gives_each_its_own_error(callers):
         raise ValueError("boom")
 
     callers.start(1, work=fail)
-    assert callers.leading.wait(10)
+    assert callers.leading.wait(60)
     callers.start(3, work=fail)
     callers.wait_for_followers(3)
     callers.join()
@@ -127,7 +127,7 @@ def test_single_flight__survives_an_error_that_cannot_be_copied(callers):
         raise OddError(fact=1)
 
     callers.start(1, work=fail)
-    assert callers.leading.wait(10)
+    assert callers.leading.wait(60)
     callers.start(2, work=fail)
     callers.wait_for_followers(2)
     callers.join()
@@ -147,7 +147,7 @@ def test_single_flight__lets_a_follower_take_over(callers):
         return "done"
 
     callers.start(1, work=interrupted)
-    assert callers.leading.wait(10)
+    assert callers.leading.wait(60)
     callers.start(5, work=work)
     callers.wait_for_followers(5)
     callers.join()

@@ -263,13 +263,13 @@ def test_pricing__two_threads_fetch_once(database, gateway, sim, clock):
 
     def slow(path, **options):
         entered.set()
-        assert go_on.wait(10)
+        assert go_on.wait(60)
         return gateway.fetch(path, **options)
 
     book = PriceCatalog(database, slow, clock)
     with ThreadPoolExecutor(8) as pool:
         waiting = [pool.submit(book.pricing, sim.base_url, MINI) for _ in range(8)]
-        assert entered.wait(10)
+        assert entered.wait(60)
         go_on.set()
         results = [one.result(10) for one in waiting]
     assert len(asked(sim)) == 2

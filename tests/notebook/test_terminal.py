@@ -52,7 +52,7 @@ class Terminal:
             cwd=folder,
             env=environment,
             encoding="utf-8",
-            timeout=30,
+            timeout=60,
             dimensions=(24, 80),
             echo=False,
         )

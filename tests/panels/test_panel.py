@@ -565,12 +565,12 @@ def test_click__is_meant_for_the_row_as_it_was(panel, filled):
 
     with panel.lock:
         threading.Thread(target=click).start()
-        assert started.wait(30)
+        assert started.wait(60)
         while not first.check.value:  # the click's trait is set before its callback waits for the lock
             pass
         keep(filled, "newer")
         panel.refresh()
-    assert finished.wait(30)
+    assert finished.wait(60)
     assert list(panel.selected["key"]) == [key]
     assert [one.check.value for one in panel.face.table.pool[:2]] == [False, True]
 
@@ -643,11 +643,11 @@ def test_after_cell__never_waits_for_a_callback(panel, filled):
     def hold():
         with panel.lock:
             held.set()
-            go.wait(30)
+            go.wait(60)
 
     thread = threading.Thread(target=hold)
     thread.start()
-    assert held.wait(30)
+    assert held.wait(60)
     keep(filled, "meanwhile")
     panel.after_cell()
     assert prompts(panel)[0] == "Question 0, please"
@@ -695,7 +695,7 @@ def test_without_ipywidgets__the_figures_and_how_to_get_the_rest(filled):
     assert len(still.frame()) == 40
 
 
-async def until(holds, timeout_s=30.0):
+async def until(holds, timeout_s=60.0):
     """Lets the loop run until `holds()`."""
     give_up_s = time.monotonic() + timeout_s
     while not holds():
@@ -731,11 +731,11 @@ def test_first_paint__waits_for_no_callback(cache, open_panel):
         def hold():
             with panel.lock:
                 held.set()
-                go.wait(30)
+                go.wait(60)
 
         thread = threading.Thread(target=hold)
         thread.start()
-        assert held.wait(30)
+        assert held.wait(60)
         await asyncio.sleep(0.05)
         assert panel.face.chart.value == ""
         go.set()

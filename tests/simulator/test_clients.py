@@ -249,7 +249,7 @@ def test_stop__ends_what_is_running(wire_to):
     asking.start()
     assert sim.wait_for(lambda rows: len(rows) == 1 and rows[0].status == 200)
     sim.stop()
-    asking.join(10)
+    asking.join(60)
     assert answers[0].cut
     assert threading.active_count() == before
     with pytest.raises(RuntimeError, match="does not serve"):
@@ -302,5 +302,5 @@ def test_serve__says_where_it_listens():
         with urllib.request.urlopen(f"{url}/models") as reply:
             assert reply.status == 200
         process.send_signal(signal.SIGINT)
-        assert process.communicate(timeout=10) == ("", "")
+        assert process.communicate(timeout=60) == ("", "")
         assert process.returncode == 0

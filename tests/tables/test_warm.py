@@ -79,7 +79,7 @@ def test_warm__asks_so_many_at_a_time(cache, sim):
         )
         thread.start()
         assert sim.wait_for(lambda rows: sum(row.held for row in rows) == 3)
-    thread.join(20)
+    thread.join(60)
     assert sim.completion_count == 12
 
 
@@ -329,7 +329,7 @@ def test_warm__stops_at_an_interrupt(tmp_path):
             text=True,
         )
         try:
-            assert sim.wait_for(lambda rows: sum(row.is_completion for row in rows) == 8, 30.0)
+            assert sim.wait_for(lambda rows: sum(row.is_completion for row in rows) == 8, 180.0)
             process.send_signal(signal.SIGINT)
             out, err = process.communicate(timeout=180)  # what stalls would be waited for without end
         finally:

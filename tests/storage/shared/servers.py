@@ -31,7 +31,7 @@ def free_port() -> int:
         return listener.getsockname()[1]
 
 
-def eventually(happens, within_s: float = 20.0):
+def eventually(happens, within_s: float = 60.0):
     """What `happens` returns once that is true; it is asked again until then."""
     give_up_s = time.monotonic() + within_s
     while True:

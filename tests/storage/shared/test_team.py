@@ -146,7 +146,7 @@ def test_team__one_flight_across_machines(machine, server, sim):
         for thread in threads:
             thread.start()
         for _ in range(3):
-            assert looking.acquire(timeout=20)
+            assert looking.acquire(timeout=60)
     for thread in threads:
         thread.join()
 
@@ -172,7 +172,7 @@ def test_team__a_leaders_failure_is_told_once(machine, server, sim):
     with sim.hold():
         for thread in threads:
             thread.start()
-        assert looking.wait(20)
+        assert looking.wait(60)
     for thread in threads:
         thread.join()
 
