@@ -306,6 +306,7 @@ def _refused(
         body=body,
         headers=response.headers,
         attempts=attempt,
+        generation_id=redacted_text(response.headers.get("x-generation-id", "")[:500], secret) or None,
         reported=cost_reported(as_mapping(usage) or None),
     )
 

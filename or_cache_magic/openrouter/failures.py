@@ -65,7 +65,7 @@ def upstream_error(
         body: The request's body; some fields can bill on their own.
         headers: The reply's headers.
         attempts: How many requests were sent for this ask.
-        generation_id: As the reply's body names it; None takes the header's.
+        generation_id: As the reply names it; None when it doesn't.
         reported: What the reply itself says that it cost.
     """
     facts = error if isinstance(error, Mapping) else {}
@@ -87,7 +87,7 @@ def upstream_error(
         retryable=(in_flight or _may_retry(code, facts, availability)) and cost.usd == 0,
         refuses_all=not in_flight
         and (code in (401, 402) or (code == 403 and str(metadata.get("limit_source")) in _BUDGETS)),  # noqa: PLR2004
-        generation_id=generation_id or _one_line(headers.get("x-generation-id", "")) or None,
+        generation_id=generation_id,
         cost_usd=cost.usd,
         body=facts or None,
         attempts=attempts,

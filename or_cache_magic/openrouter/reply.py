@@ -92,7 +92,7 @@ class ReplyReader:
         """Take the generation's id and what OpenRouter's response caching did."""
         self._names["id"] = headers.get("x-generation-id", "")
         self._cache_hit = headers.get("x-openrouter-cache-status", "").upper() == "HIT"
-        self._source_id = _name(headers.get("x-openrouter-cache-source-id"))
+        self._source_id = _name(headers.get("x-openrouter-cache-source-id"), self.secret)
 
     def read_event(self, data: str) -> bool:
         """Read the data of one event; True at the end marker.
@@ -212,8 +212,8 @@ class ReplyReader:
         error = redacted(mended(parts.get("error")), self.secret)
         return Choice(
             message=whole_message(parts["message"], self.secret),
-            finish_reason=_name(parts.get("finish_reason")),
-            native_finish_reason=_name(parts.get("native_finish_reason")),
+            finish_reason=_name(parts.get("finish_reason"), self.secret),
+            native_finish_reason=_name(parts.get("native_finish_reason"), self.secret),
             error=error if isinstance(error, dict) else None,
             logprobs=mended(parts.get("logprobs"), self.secret),
         )

@@ -527,16 +527,16 @@ def test_gateway__never_shows_a_key_that_comes_back(gateway, canned, reply, naps
     """A server that echoes the request's headers puts the key into no message and no body."""
     text = body if isinstance(body, str) else json.dumps(body)
     with pytest.raises(UpstreamError) as caught:
-        send(gateway, canned(reply(text, "application/json", status)))
-    shown = f"{caught.value} {caught.value.body}"
+        send(gateway, canned(reply(text, "application/json", status, X_Generation_Id=KEY)))
+    shown = f"{caught.value} {caught.value.body} {caught.value.generation_id}"
     assert KEY not in shown
     assert "dXNlcjpwYXNzd29yZA" not in shown
 
 
 def test_gateway__keeps_the_key_out_of_an_answer(gateway, canned, reply):
     """Nor into the answer, its names or its error."""
-    chunk = {"id": KEY, "provider": KEY, "choices": [{"delta": {"content": f"<{KEY}>", KEY: KEY}, "finish_reason": "stop",
-             "logprobs": {"content": [{"token": KEY}]}}], "error": {"message": KEY}}  # fmt: skip
+    chunk = {"id": KEY, "provider": KEY, "choices": [{"delta": {"content": f"<{KEY}>", KEY: KEY}, "finish_reason": KEY,
+             "native_finish_reason": KEY, "logprobs": {"content": [{"token": KEY}]}}], "error": {"message": KEY}}  # fmt: skip
     seen = []
     answer = gateway.send(
         request_to(canned(reply(f"data: {json.dumps(chunk)}\n\n"))), ReplyReader(seen.append)
