@@ -10,7 +10,13 @@ import pytest
 
 from or_cache_magic.cache.request import build_request
 from or_cache_magic.core.records import Request
-from or_cache_magic.errors import BudgetError, OptionError, StreamBrokenError, UpstreamError
+from or_cache_magic.errors import (
+    BudgetError,
+    ConnectionLostError,
+    OptionError,
+    StreamBrokenError,
+    UpstreamError,
+)
 from or_cache_magic.money.budget import read_key_limits
 from or_cache_magic.simulator import scenario
 from or_cache_magic.tables.batch import warm
@@ -66,6 +72,21 @@ def test_max_cost__what_has_no_price_is_refused(cache, sim):
         cache.ask("What is a median?", model="openrouter/auto", max_cost_usd=5)
     assert caught.value.high_usd is None
     assert sim.completion_count == 0
+
+
+def test_max_cost__reserves_nothing_for_what_was_never_sent(open_cache, sim, monkeypatch):
+    """Asks that a wrong proxy stops cost nothing, and leave the whole budget to the next one."""
+    cache = open_cache(sim, max_cost_usd=Decimal("0.0001"))
+    assert cache.ask("What is a mean?", max_tokens=100).paid_usd  # which brought the prices too
+    cache.close()
+    monkeypatch.setenv("ALL_PROXY", "socks9://127.0.0.1:9")
+    for number in range(4):
+        with pytest.raises((ConnectionLostError, BudgetError), match="nothing was sent"):
+            cache.ask(f"What is a median {number}?", max_tokens=100)
+    assert sim.completion_count == 1
+    monkeypatch.delenv("ALL_PROXY")
+    assert cache.ask("What is a median?", max_tokens=100).paid_usd
+    assert cache.totals()[0].unpriced == 0
 
 
 def test_max_cost__takes_dollars(cache):
