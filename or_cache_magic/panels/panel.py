@@ -9,6 +9,7 @@ from or_cache_magic.display.escape import printable
 from or_cache_magic.panels.clerk import Clerk
 from or_cache_magic.panels.pace import Pace
 from or_cache_magic.panels.static import markdown, plain
+from or_cache_magic.panels.style import STILL
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -73,6 +74,24 @@ class Panel(Clerk):
             if self.shown is not None:
                 bundle["text/markdown"] = markdown(self.shown)
             return bundle
+
+    def _ipython_display_(self) -> None:
+        """The widget, and below it the panel as it is now, hidden as long as the widget is there to be seen.
+
+        It is what a notebook shows that is opened again: JupyterLab takes no other form of a widget's output.
+        """
+        from IPython import display as ipython_display
+        from IPython import get_ipython
+
+        display: Any = ipython_display.display
+        shell: Any = get_ipython()
+        bundle = self._repr_mimebundle_()
+        if getattr(shell, "kernel", None) is not None:
+            bundle["text/plain"] = "The panel of the completion cache: run the cell to use it."
+        still = bundle.pop("text/markdown", "")
+        display(bundle, raw=True)
+        if still:
+            display({"text/markdown": f"{STILL}\n\n{still}"}, raw=True)
 
     def after_cell(self) -> None:
         """Shows what changed since; two stats where nothing did. Never raises, nor waits for a callback."""

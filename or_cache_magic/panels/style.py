@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["STYLE"]
+__all__ = ["STILL", "STYLE"]
+
+STILL: Final = '<span class="orc-still"></span>'
+"""Marks the output that is hidden below a live panel."""
 
 # Where a front end names no colours (Colab), what it writes with and shades of grey fit light and dark alike.
 # Every rule begins with .orc: JupyterLab has rules of its own for dl, pre and table in an output.
@@ -80,4 +83,5 @@ font-size:13px}
 .orc .orc-answer code{background:var(--orc-alt);color:var(--orc-fg);font-family:var(--orc-code)}
 .orc .orc-answer a{color:var(--jp-content-link-color,inherit);text-decoration:underline}
 .orc summary{cursor:pointer;margin:10px 0 4px}
+.jp-OutputArea-child:has(.orc)+.jp-OutputArea-child:has(.orc-still){display:none}
 </style>"""

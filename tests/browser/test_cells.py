@@ -1,10 +1,13 @@
 """What cells say and show, in JupyterLab and Notebook 7: amounts, interrupts, media, code, captured outputs."""
 
+import nbformat
 import pytest
+from nbformat.v4 import new_code_cell, new_notebook
 
 from or_cache_magic.simulator import Scenario
 
-from .harness import expect
+from .conftest import KERNEL
+from .harness import WIDGET, expect
 
 pytestmark = pytest.mark.browser
 
@@ -125,3 +128,26 @@ def test_parts__are_seen(app, notebook, shoot):
     expect(output).to_contain_text('weather({"city": "$a$"})')
     expect(output.locator("mjx-container")).to_have_count(0)
     shoot(opened, "shown")
+
+
+@pytest.mark.parametrize("app", ["lab", "notebook"])
+def test_panel__of_a_notebook_opened_again(app, browser, folder, sim, shoot):
+    """A live panel is alone; opened again without its kernel, the notebook shows what the panel showed."""
+    path, again = folder / "panel.ipynb", folder / "again.ipynb"
+    cells = [new_code_cell(source) for source in (LOAD, "%openrouter -q hi", "%openrouter_panel")]
+    nbformat.write(new_notebook(cells=cells, metadata=KERNEL), path)
+    opened = browser.open(path, app)
+    opened.run_all()
+    expect(opened.output(2).locator(".orc .orc-tiles")).to_be_visible()
+    expect(opened.output(2).locator(".jp-RenderedMarkdown")).to_be_hidden()
+    shoot(opened, "live")
+    opened.page.evaluate(f"async () => {{ await {WIDGET}.context.save() }}")
+    browser.close(opened)
+    opened = browser.open(path.rename(again), app)
+    expect(opened.output(2).locator(".jp-RenderedMarkdown table").first).to_be_visible()
+    expect(opened.output(2)).to_contain_text("Completion cache · all time")
+    shoot(opened, "again")
+    browser.close(opened)
+    # What the front end itself says of a widget whose kernel is gone.
+    assert all("widget model not found" in error for error in opened.watch.errors)
+    opened.watch.errors.clear()

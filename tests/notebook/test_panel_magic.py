@@ -44,6 +44,23 @@ def test_panel__is_a_value(nb):
     panel.close()
 
 
+def test_panel__is_saved_with_its_figures(nb, monkeypatch):
+    """A notebook gets the widget, and the figures as an output of their own; a terminal gets the text once."""
+    nb.run("%%openrouter\nWhat is a median?")
+    nb.run("panel = %openrouter_panel")
+    assert nb.run("display(panel)").count("What is a median?") == 1
+    published = []
+    monkeypatch.setattr(nb.shell, "kernel", object(), raising=False)
+    monkeypatch.setattr(nb.shell.display_pub, "publish", lambda **said: published.append(said["data"]))
+    nb.run("panel")
+    widget, still = published
+    assert set(widget) == {"application/vnd.jupyter.widget-view+json", "text/plain"}
+    assert "\n" not in widget["text/plain"]
+    assert set(still) == {"text/markdown"}
+    assert "What is a median?" in still["text/markdown"]
+    nb["panel"].close()
+
+
 def test_panel__is_refreshed_after_cells_that_asked(nb):
     """What a cell bought, or was served, is in the panel when it has ended; also after a cell of Python."""
     nb.run("panel = %openrouter_panel")
