@@ -51,6 +51,8 @@ _MIN_GAP_S: Final = 0.05
 # A long answer is dear to lay out again: at 250 tokens a second this keeps JupyterLab's main thread
 # busy 4 s of 20 for 31 kB, and its lag under half a second; an update a token never catches up.
 _CHARS_PER_GAP_S: Final = 120_000
+_REST: Final = 9
+"""How much longer than it takes to show a piece the next is waited for."""
 
 
 _TICK_S: Final = 1.0
@@ -159,7 +161,7 @@ class NotebookScreen:
     """
 
     _length = 0
-    _shown_at_s: float | None = None
+    _next_s = 0.0
     _display_id = ""
     _follows: bool | None = None
     _waiting: _Waiting | None = None
@@ -219,15 +221,16 @@ class NotebookScreen:
         self._length += len(delta)
         if not self._can_update():
             return
-        now_s = self._clock()
-        gap_s = _MIN_GAP_S + self._length / _CHARS_PER_GAP_S
-        if self._shown_at_s is not None and now_s - self._shown_at_s < gap_s:
+        began_s = self._clock()
+        if began_s < self._next_s:
             return
         # JSON, code and tables are no such thing before they are whole.
         until_whole: Format = self._format if self._format in {"text", "none"} else "markdown"
         self._pieces = ["".join(self._pieces)]
         self._publish_answer(answer_bundle(self._pieces[0], until_whole))
-        self._shown_at_s = now_s
+        ended_s = self._clock()
+        gap_s = max(self._length / _CHARS_PER_GAP_S, _REST * (ended_s - began_s))
+        self._next_s = ended_s + _MIN_GAP_S + gap_s
 
     def finish(self, text: str | None = None, parts: Sequence[Mapping[str, Any]] = ()) -> None:
         """Show the whole answer in place of what was streamed."""
