@@ -222,7 +222,7 @@ def _keep_ours(request: Any) -> None:
 
 def _keep_no_key(request: Any) -> None:
     _keep_ours(request)
-    del request.headers["Authorization"]
+    request.headers.pop("Authorization", None)
 
 
 def _trusted() -> ssl.SSLContext:
