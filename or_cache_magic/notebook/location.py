@@ -37,10 +37,14 @@ class NotebookFile(NamedTuple):
 
 
 class Location(NamedTuple):
-    """The cache's folder, absolute (or ``:memory:``), which need not exist yet, and what decided."""
+    """The cache's folder, absolute (or ``:memory:``), which need not exist yet, and what decided.
+
+    ``others`` are further caches in reach where no front end told the notebook's folder: it may be theirs.
+    """
 
     path: Path
     source: Source
+    others: tuple[Path, ...] = ()
 
 
 def cache_directory(
@@ -52,13 +56,13 @@ def cache_directory(
 ) -> Location:
     """Return where the cache is. Nothing is made.
 
-    The first of these decides: `option`; ``OR_CACHE_DIR``; the notebook's folder, as VS Code, a Jupyter
-    server or papermill tell it; the nearest folder above `starting_dir` that already has a cache;
-    `starting_dir`. The first two name the cache's folder itself, the others the one that it is in.
-    A relative name begins at `starting_dir`, ``~`` is the user's home, and ``:memory:`` is no folder.
+    `option` decides, or else ``OR_CACHE_DIR``: they name the cache's folder itself. A relative name begins at
+    `starting_dir`, ``~`` is the user's home, and ``:memory:`` is no folder. Otherwise it is the nearest cache
+    in or above the notebook's folder, as VS Code, a Jupyter server or papermill tell it, or in or above
+    `starting_dir` where none does; and where there is no cache yet, one in that folder.
 
-    The search upwards ends at a repository's root, and passes by folders that anyone may write to, such
-    as ``/tmp``: a cache there may be a stranger's.
+    The search upwards ends at a repository's root and at the user's home, and passes by folders that anyone
+    may write to, such as ``/tmp``: a cache there may be a stranger's.
 
     Args:
         starting_dir: The folder that the kernel started in.
@@ -72,13 +76,12 @@ def cache_directory(
     if environ.get("OR_CACHE_DIR", "").strip():
         return Location(_absolute(environ["OR_CACHE_DIR"], starting_dir), "OR_CACHE_DIR")
     notebook = notebook_file(starting_dir=starting_dir, environ=environ, user_ns=user_ns)
-    if notebook is not None:
-        return Location(notebook.path.parent / FOLDER, notebook.source)
-    start = _absolute("", starting_dir)
-    above = next((parent for parent in _searched(start) if os.path.isdir(parent / FOLDER)), None)
-    if above is not None and above != start:
-        return Location(above / FOLDER, "folder above")
-    return Location(start / FOLDER, "starting folder")
+    begin = _absolute("", starting_dir) if notebook is None else notebook.path.parent
+    caches = [folder / FOLDER for folder in _searched(begin) if os.path.isdir(folder / FOLDER)]
+    others = () if notebook else tuple(caches[1:])
+    if caches and caches[0].parent != begin:
+        return Location(caches[0], "folder above", others)
+    return Location(begin / FOLDER, notebook.source if notebook else "starting folder", others)
 
 
 def locate(shell: InteractiveShell, option: str | None = None) -> Location:
@@ -142,10 +145,11 @@ def _plausible(path: Path) -> bool:
 
 def _searched(start: Path) -> Iterator[Path]:
     """Yield the folders from `start` upwards whose cache may be used."""
+    home = Path(os.path.expanduser("~"))
     for folder in (start, *start.parents):
         if folder == start or not _anyone_writes(folder):
             yield folder
-        if any(os.path.exists(folder / mark) for mark in _REPOSITORY):
+        if folder == home or any(os.path.exists(folder / mark) for mark in _REPOSITORY):
             return
 
 

@@ -140,6 +140,35 @@ def test_cache_directory__papermill_relative_to_where_it_was_started(start: Path
     assert found == Location(start / "nbs" / FOLDER, "PAPERMILL_INPUT_PATH")
 
 
+@pytest.mark.parametrize("variable", ["JPY_SESSION_NAME", "__vsc_ipynb_file__", None])
+def test_cache_directory__is_one_in_every_front_end(tmp_path: Path, variable: str | None):
+    """A notebook below a project with a cache finds that, in Lab as in nbconvert, and pays once."""
+    folder = tmp_path / "project" / "notebooks"
+    folder.mkdir(parents=True)
+    (tmp_path / "project" / FOLDER).mkdir()
+    told = {variable: str(folder / "nb.ipynb")} if variable else {}
+
+    found = cache_directory(starting_dir=folder, environ=told, user_ns=told)
+    assert found == Location(tmp_path / "project" / FOLDER, "folder above")
+    (folder / FOLDER).mkdir()
+    found = cache_directory(starting_dir=folder, environ=told, user_ns=told)
+    assert found.path == folder / FOLDER
+    # Where the front end does not tell, the other one may have been meant.
+    assert found.others == (() if variable else (tmp_path / "project" / FOLDER,))
+
+
+def test_cache_directory__looks_no_further_than_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """What is above the user's home is not the user's."""
+    home = tmp_path / "home" / "user"
+    (home / "work").mkdir(parents=True)
+    (tmp_path / "home" / FOLDER).mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("USERPROFILE", str(home))
+    assert cache_directory(starting_dir=home / "work").source == "starting folder"
+    (home / FOLDER).mkdir()
+    assert cache_directory(starting_dir=home / "work") == Location(home / FOLDER, "folder above")
+
+
 def test_cache_directory__nearest_folder_above(start: Path):
     """Of several caches above, the nearest; a file of that name is none; the own one comes first."""
     (start.parents[1] / FOLDER).mkdir()
@@ -147,7 +176,8 @@ def test_cache_directory__nearest_folder_above(start: Path):
     assert cache_directory(starting_dir=start) == Location(start.parents[1] / FOLDER, "folder above")
 
     (start / FOLDER).mkdir()
-    assert cache_directory(starting_dir=start) == Location(start / FOLDER, "starting folder")
+    others = (start.parents[1] / FOLDER,)
+    assert cache_directory(starting_dir=start) == Location(start / FOLDER, "starting folder", others)
 
 
 @pytest.mark.parametrize("mark", [".git", ".hg"])
@@ -180,6 +210,7 @@ def test_cache_directory__symlinked_cache_and_notebook(start: Path, tmp_path: Pa
     (start.parent / FOLDER).symlink_to(tmp_path / "real")
     assert cache_directory(starting_dir=start).path == start.parent / FOLDER
 
+    (start.parent / FOLDER).unlink()
     (start / "link.ipynb").symlink_to(notebook)
     environ = {"JPY_SESSION_NAME": str(start / "link.ipynb")}
     assert cache_directory(starting_dir=start, environ=environ).path == start / FOLDER
@@ -231,7 +262,7 @@ def test_cache_directory__memory_is_no_folder(tmp_path):
     by_option = cache_directory(starting_dir=tmp_path, option=":memory:")
     by_environment = cache_directory(starting_dir=tmp_path, environ={"OR_CACHE_DIR": ":memory:"})
 
-    assert by_option == (Path(":memory:"), "cache_dir")
-    assert by_environment == (Path(":memory:"), "OR_CACHE_DIR")
+    assert by_option == Location(Path(":memory:"), "cache_dir")
+    assert by_environment == Location(Path(":memory:"), "OR_CACHE_DIR")
     notebook = NotebookFile(tmp_path / "n.ipynb", "JPY_SESSION_NAME")
     assert notebook_name(notebook, by_option) == "n.ipynb"
