@@ -97,8 +97,8 @@ class Session:
             if location.others:
                 others = ", ".join(map(str, location.others))
                 self._cache.database.tell(
-                    f"the completion cache is {location.path}; in reach is {others} too, and this front end does"
-                    " not tell the notebook's folder: OR_CACHE_DIR names the one that is meant"
+                    f"the completion cache is {location.path}; in reach is {others} too, and this front end"
+                    " does not tell the notebook's folder: OR_CACHE_DIR names the one that is meant"
                 )
         return self._cache
 
