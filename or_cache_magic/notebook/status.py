@@ -128,7 +128,7 @@ def entry_card(cache: CompletionCache, prefix: str) -> tuple[str, str]:
         f"cached {format_age(time.time() - row.created_s)} · {format_count(row.hits, 'hit')}",
         f"key {row.key}",
     ]
-    asked = json.dumps(request, indent=2, ensure_ascii=False)
+    asked = printable(json.dumps(request, indent=2, ensure_ascii=False))
     kept = cache.store.unserved(row.key)
     history = [
         f"{format_age(time.time() - u.at_s)}: {u.reason} · {format_usd(u.answer.cost.usd)}\n{u.answer.text}"

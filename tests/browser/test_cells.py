@@ -31,21 +31,6 @@ for name in ("openrouter_stats", "openrouter_entries"):
 display(Markdown("$x$"))"""
 
 
-@pytest.mark.parametrize("app", ["lab", "notebook"])
-def test_amounts__are_never_typeset(app, notebook, sim, shoot):
-    """Dollars of ours stay dollars in every output, however many stand in a line."""
-    ask = "%%openrouter -o answer --max-tokens 20\nWhat costs $5 and $6?"
-    opened = notebook("amounts.ipynb", LOAD, ask, AMOUNTS, app=app)
-    opened.run_all()
-    output = opened.output(2)
-    last = output.locator(":scope > .jp-OutputArea-child").last
-    expect(last.locator("mjx-container")).to_have_count(1)
-    shoot(opened, "shown")
-    expect(output.locator("mjx-container")).to_have_count(1)
-    expect(output).to_contain_text("from $0.10 to $0.20")
-    expect(output).to_contain_text("it may cost $0.10 to $0.20")
-
-
 CAPTURED = """%%capture captured
 %%openrouter
 Say it captured."""
@@ -79,19 +64,6 @@ def test_captured__is_one_whole_display(app, notebook, sim, shoot):
     shoot(opened, "shown")
 
 
-@pytest.mark.parametrize("app", ["lab", "notebook"])
-def test_waiting__counts_until_the_answer_comes(app, notebook, sim, shoot):
-    """A silent server is waited for with a line that counts, which is gone when the answer is there."""
-    sim.script(Scenario(text="At last.", delay_s=5.0))
-    opened = notebook("waiting.ipynb", LOAD, "import openai", "%%openrouter\nSay it.", app=app)
-    opened.start_all()
-    expect(opened.output(2)).to_contain_text("asked, waiting 3 s …")
-    shoot(opened, "waiting")
-    opened.wait_until_run()
-    expect(opened.output(2).locator(".jp-RenderedMarkdown").first).to_have_text("At last.")
-    assert "waiting" not in str(opened.cells[2]["outputs"])
-
-
 PARTS = """import base64, io, wave
 from or_cache_magic.display.parts import parts_of
 from or_cache_magic.display.screen import open_screen
@@ -110,24 +82,39 @@ open_screen(get_ipython()).show("", parts_of(message))"""
 
 
 @pytest.mark.parametrize("app", ["lab", "notebook"])
-def test_parts__are_seen(app, notebook, shoot):
-    """Images, audio, a refusal and tool calls of an answer without text are on the screen; nothing is fetched."""
-    opened = notebook("parts.ipynb", LOAD, PARTS, app=app)
-    opened.run_all()
-    output = opened.output(1)
-    expect(output.locator("img")).to_have_count(2)
-    for shown in output.locator("img").all():
+def test_outputs__say_what_there_is(app, notebook, sim, shoot):
+    """Waiting counts until the answer is there, dollars stay dollars, and images, audio and refusals are seen."""
+    sim.script(Scenario(text="At last: $5 or $6.", delay_s=5.0))
+    ask = "%%openrouter -o answer --max-tokens 20\nWhat costs $5 and $6?"
+    opened = notebook("outputs.ipynb", LOAD, "import openai", ask, AMOUNTS, PARTS, app=app)
+    opened.start_all()
+    expect(opened.output(2)).to_contain_text("asked, waiting 3 s …")
+    shoot(opened, "waiting")
+    opened.wait_until_run()
+    expect(opened.output(2).locator(".jp-RenderedMarkdown").first).to_have_text("At last: $5 or $6.")
+    assert "waiting" not in str(opened.cells[2]["outputs"])
+
+    amounts = opened.output(3)
+    expect(amounts.locator(":scope > .jp-OutputArea-child").last.locator("mjx-container")).to_have_count(1)
+    expect(amounts.locator("mjx-container")).to_have_count(1)
+    expect(amounts).to_contain_text("from $0.10 to $0.20")
+    expect(amounts).to_contain_text("it may cost $0.10 to $0.20")
+    shoot(opened, "amounts")
+
+    parts = opened.output(4)
+    expect(parts.locator("img")).to_have_count(2)
+    for shown in parts.locator("img").all():
         assert shown.evaluate("async node => { await node.decode(); return node.naturalWidth }") == 1
-    expect(output).to_contain_text("image: https://evil.example/x.png")
+    expect(parts).to_contain_text("image: https://evil.example/x.png")
     assert (
-        output.locator("audio").evaluate("""node => new Promise(done => {
+        parts.locator("audio").evaluate("""node => new Promise(done => {
         node.readyState ? done(node.duration) : node.onloadedmetadata = () => done(node.duration) })""")
         == 0.5
     )
-    expect(output).to_contain_text("It costs $5 or $6.")
-    expect(output).to_contain_text('weather({"city": "$a$"})')
-    expect(output.locator("mjx-container")).to_have_count(0)
-    shoot(opened, "shown")
+    expect(parts).to_contain_text("It costs $5 or $6.")
+    expect(parts).to_contain_text('weather({"city": "$a$"})')
+    expect(parts.locator("mjx-container")).to_have_count(0)
+    shoot(opened, "parts")
 
 
 @pytest.mark.parametrize("app", ["lab", "notebook"])
