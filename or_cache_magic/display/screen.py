@@ -119,7 +119,7 @@ class _Waiting:
 
     def __init__(self, say: Callable[[str], None], clock: Callable[[], float], tick_s: float) -> None:
         self._say, self._clock, self._tick_s = say, clock, tick_s
-        self._lock, self._over = threading.Lock(), threading.Event()
+        self._lock, self._over, self._said = threading.Lock(), threading.Event(), False
         self.tell("")
         # In the cell's context, by which a kernel knows whose output it is.
         run = contextvars.copy_context().run
@@ -132,11 +132,11 @@ class _Waiting:
             if note:
                 self._say(note)
 
-    def stop(self) -> None:
-        """Says nothing any more."""
+    def stop(self) -> bool:
+        """Say nothing any more; return whether anything was said."""
         self._over.set()
         with self._lock:
-            pass
+            return self._said
 
     def _run(self) -> None:
         while not self._over.wait(self._tick_s):
@@ -144,6 +144,7 @@ class _Waiting:
                 note, since_s = self._waits
                 waited_s = self._clock() - since_s
                 if waited_s >= _PATIENT_S and not self._over.is_set():
+                    self._said = True
                     self._say(f"{note} · {waited_s:.0f} s" if note else f"asked, waiting {waited_s:.0f} s …")
 
 
@@ -308,9 +309,8 @@ class TerminalScreen:
             self._waiting = _Waiting(lambda note: self._write(f"\r{note}\x1b[K"), time.monotonic, _TICK_S)
 
     def _stop_waiting(self) -> None:
-        if self._waiting is not None:
-            self._waiting.stop()
-            self._waiting = None
+        waiting, self._waiting = self._waiting, None
+        if waiting is not None and waiting.stop():
             self._write("\r\x1b[K")
 
     def feed(self, delta: str) -> None:
