@@ -73,6 +73,44 @@ def why_not_served(entry: Entry, now_s: float) -> str | None:
     return None
 
 
+_LATEST_S: Final = 9e9  # the year 2255, about as far as tables count (64 bits of nanoseconds)
+LAST_EXPIRY_S: Final = 2e10
+"""No lifetime ends later: 300 years, and more, after the last time."""
+
+_MOST_TOKENS: Final = 1 << 40
+_MOST_USD: Final = 9_000_000  # about where the ledger's amounts end
+_LONGEST_AMOUNT: Final = 100  # digits
+_LONGEST_NAME: Final = 5_000
+
+
+def why_implausible(entry: Entry) -> str | None:
+    """Return what of an entry can't be true, wherever it was kept; None when nothing is.
+
+    The codec vouches for the types; here are the amounts, which would falsify sums, or overflow them.
+    """
+    answer, expires_s = entry.answer, entry.expires_s
+    if not (
+        0 <= entry.created_s < _LATEST_S
+        and 0 <= answer.created_s < _LATEST_S
+        and 0 <= answer.elapsed_s < _LATEST_S
+        and (expires_s is None or 0 <= expires_s < LAST_EXPIRY_S)
+    ):
+        return "an impossible time"
+    if not all(count is None or 0 <= count < _MOST_TOKENS for count in answer.usage or ()):
+        return "an impossible number of tokens"
+    usd = answer.cost.usd
+    if usd is not None:
+        _, digits, exponent = usd.as_tuple()
+        # The exponent first: to compare a number of a million digits takes long.
+        fits = isinstance(exponent, int) and abs(exponent) < _LONGEST_AMOUNT and len(digits) < _LONGEST_AMOUNT
+        if not fits or not 0 <= usd < _MOST_USD:
+            return "an impossible price"
+    names = (answer.model, answer.provider, answer.generation_id, answer.source_generation_id)
+    if any(name is not None and len(name) > _LONGEST_NAME for name in names):
+        return "a name of impossible length"
+    return None
+
+
 def why_not_stored(request: Request, answer: Answer) -> str | None:
     """Return why an answer may never be served to the same request again; None when it may.
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections import namedtuple
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 from or_cache_magic.core.units import ZERO_USD
 
@@ -41,6 +41,7 @@ __all__ = [
     "MADE_CALL",
     "OPENROUTER_URL",
     "SERVED",
+    "SOURCES",
     "UNKNOWN_COST",
     "Answer",
     "AskKind",
@@ -70,6 +71,8 @@ ANSWER_SCHEMA: Final = 1
 
 CostSource = Literal["reported", "generation", "estimated", "unknown"]
 """Where an amount comes from: the reply's ``usage.cost``, ``GET /generation``, the price list, nowhere."""
+
+SOURCES: Final[frozenset[str]] = frozenset(get_args(CostSource))
 
 AskKind = Literal["hit", "shared", "miss", "refresh", "bypass", "coalesced", "replay", "stale", "failed"]
 """The outcome of an ask.

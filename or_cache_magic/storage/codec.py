@@ -16,8 +16,10 @@ from decimal import Decimal, InvalidOperation
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
+from or_cache_magic.core.policy import why_implausible
 from or_cache_magic.core.records import (
     ANSWER_SCHEMA,
+    SOURCES,
     UNKNOWN_COST,
     Answer,
     Choice,
@@ -58,7 +60,6 @@ _INTEGERS: Final[frozenset[type]] = frozenset({int, type(None)})
 
 
 _ANSWER_TEXTS: Final = ("model", "provider", "generation_id", "source_generation_id")
-_SOURCES: Final = frozenset({"reported", "generation", "estimated", "unknown"})
 
 
 def answer_json(answer: Answer) -> dict[str, Any]:
@@ -147,7 +148,7 @@ def check(allowed: frozenset[type], *values: Any) -> None:
 
 
 def _cost(usd: Any, source: Any) -> Cost:
-    if source not in _SOURCES:
+    if source not in SOURCES:
         raise TypeError(source)
     if type(usd) is not str:
         raise TypeError(usd)
@@ -163,6 +164,8 @@ HEAD_CHARS: Final = 500
 _PLAIN, _DEFLATED = 1, 3  # 2 had another dictionary, and was never released
 _DEFLATE_OVER_BYTES: Final = 200
 _LARGEST_BYTES: Final = 1 << 27  # of a payload: a few crafted kilobytes can inflate to gigabytes
+_DEEPEST: Final = 220  # a request may have 200 levels
+_NESTED: Final = frozenset({dict, list})
 _SMALL_BYTES: Final = 1 << 12  # as fast inflated as half of it in two steps
 _START = struct.Struct(">BI")  # format, CRC-32
 _FRAME = struct.Struct(">II")  # bytes of the text, of the skeleton
@@ -258,9 +261,13 @@ def decode_sized(digest: str, blob: object, *, largest_bytes: int = _LARGEST_BYT
             content["answer"]["choices"][0]["message"]["content"] = text.decode("utf-8", "surrogatepass")
         answer = answer_from(content["answer"])
         key = RequestKey(digest, skeleton)
-        return Entry(key, answer, created_s, expires_s, tags, notebook, bought_by), size_bytes
+        entry = Entry(key, answer, created_s, expires_s, tags, notebook, bought_by)
     except (LookupError, TypeError, ValueError, AttributeError, InvalidOperation) as exc:
         raise _damaged(digest, "not an entry") from exc
+    why = why_implausible(entry)
+    if why is not None:
+        raise _damaged(digest, f"it has {why}")
+    return entry, size_bytes
 
 
 def encode_request(digest: str, body: Any, prompt: str) -> bytes:
@@ -413,7 +420,20 @@ def _unpack(digest: str, blob: object, largest_bytes: int = _LARGEST_BYTES) -> t
         raise _damaged(digest, "it can't be decoded") from exc
     if parsed != len(form):
         raise _damaged(digest, "more follows its JSON")
+    if form.count("[") + form.count("{") > _DEEPEST and not _is_shallow(content):
+        raise _damaged(digest, "it is nested too deep")
     return payload[_FRAME_BYTES:middle], payload[middle:end], content, len(payload)
+
+
+def _is_shallow(value: Any) -> bool:
+    """Return whether nothing in a JSON value is nested so deep that what reads it could run out of stack."""
+    level = [value]
+    for _ in range(_DEEPEST):
+        inner = (item.values() if type(item) is dict else item for item in level)
+        level = [part for parts in inner for part in parts if type(part) in _NESTED]
+        if not level:
+            return True
+    return False
 
 
 def _damaged(digest: str, why: str) -> StoreCorruptError:

@@ -10,7 +10,7 @@ from operator import contains
 from typing import TYPE_CHECKING, Any, Final, overload
 
 from or_cache_magic.core.key import system_digest
-from or_cache_magic.core.records import OPENROUTER_URL, NamedTuple, Request
+from or_cache_magic.core.records import OPENROUTER_URL, SOURCES, NamedTuple, Request
 from or_cache_magic.errors import StoreCorruptError
 
 if TYPE_CHECKING:
@@ -146,23 +146,36 @@ def column_types(names: str) -> tuple[frozenset[type], ...]:
     )
 
 
-def check_row(what: str, allowed: Sequence[frozenset[type]], columns: Sequence[Any], *times_s: Any) -> None:
-    """Do nothing for a row whose columns are of the types that are allowed there.
+def check_row(
+    what: str,
+    allowed: Sequence[frozenset[type]],
+    columns: Sequence[Any],
+    *times_s: Any,
+    amounts: Sequence[int | None] = (),
+    sources: Sequence[str] = (),
+) -> None:
+    """Do nothing for a row whose columns are of the types that are allowed there, and can be true.
 
     Args:
         what: What the row is, for the message (``"an entry"``).
         allowed: The `column_types`.
         columns: The row.
         *times_s: Those of the columns that tell when something was; they must be times.
+        amounts: Those that count something, or are money; none may be below 0.
+        sources: Those that say where an amount comes from.
 
     Raises:
-        StoreCorruptError: A column is of another type, or a time is none.
+        StoreCorruptError: A column is of another type, a time is none, or an amount can't be.
     """
-    if not _is_sound(allowed, columns, times_s):
+    if not _is_sound(allowed, columns, times_s) or not SOURCES.issuperset(sources) or _below_zero(amounts):
         raise StoreCorruptError(
             f"The completion cache holds {what} that is damaged, or that this package did not write.",
             "If cache.db came from someone else, delete it; else restore it from a copy.",
         )
+
+
+def _below_zero(amounts: Sequence[int | None]) -> bool:
+    return min((amount for amount in amounts if amount is not None), default=0) < 0
 
 
 def _is_sound(allowed: Sequence[frozenset[type]], columns: Sequence[Any], times_s: Sequence[Any]) -> bool:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, get_args
 
 from or_cache_magic.core.records import (
     AVOIDED_CALL,
     FREE,
     OPENROUTER_URL,
     UNKNOWN_COST,
+    AskKind,
     Cost,
     LedgerRow,
     NamedTuple,
@@ -52,6 +53,7 @@ _TYPES: Final = column_types(
     "float str str bytes str str int int? str int?"
     " int? int? int? int? float str? str? int? str? int? str? int?"
 )
+KINDS: Final = get_args(AskKind)
 _FIRST_TRY_AFTER_S: Final = 1.0
 """``GET /generation`` may not know a call for a second or more after it ended."""
 
@@ -145,10 +147,14 @@ def row_from(columns: Sequence[Any]) -> LedgerRow:
     Raises:
         StoreCorruptError: A column holds what this package never writes there.
     """
-    check_row("a row of the ledger", _TYPES, columns, columns[0])
     at_s, session, notebook, key, model, kind, asks, paid, source, value = columns[:10]
     prompt_tokens, completion_tokens, cached_tokens, cache_write_tokens, seconds, tags = columns[10:16]
     generation_id, settlement, base_url, cost, cost_source, discount = columns[16:]
+    amounts = (asks, paid, value, *columns[10:14], cost)
+    sources = (source, cost_source or source)
+    check_row("a row of the ledger", _TYPES, columns, at_s, amounts=amounts, sources=sources)
+    if kind not in KINDS:
+        check_row("a row of the ledger", _TYPES, ())
     if cost is not None and paid is None:
         paid, source = cost, cost_source
     if cost is not None and value is None:

@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from or_cache_magic.core.chat import last_prompt
+from or_cache_magic.core.policy import LAST_EXPIRY_S
 from or_cache_magic.core.records import Cost, EntryFilter, EntryRow
 from or_cache_magic.errors import OptionError, StoreCorruptError, StoreError
 from or_cache_magic.storage.codec import (
@@ -157,8 +158,13 @@ def _entry_row(columns: Sequence[Any]) -> EntryRow | None:
     _, key, model, value, body, created_s, provider, prompt_tokens, completion_tokens, cost, *rest = columns
     cost_source, hits, saved, last_hit_s, expires_s, tags, size_bytes, notebook = rest
     try:
-        check_row("an entry", _COLUMNS, columns, created_s, last_hit_s)
+        amounts = (prompt_tokens, completion_tokens, cost, hits, saved, size_bytes)
+        check_row(
+            "an entry", _COLUMNS, columns, created_s, last_hit_s, amounts=amounts, sources=(cost_source,)
+        )
     except StoreCorruptError:
+        return None
+    if expires_s is not None and not 0 <= expires_s < LAST_EXPIRY_S:
         return None
     return EntryRow(
         key,
@@ -189,11 +195,15 @@ def _head(key: str, blob: bytes | None) -> str:
         return ""
 
 
+_SANE = "CASE WHEN {0} >= 0 AND typeof({0}) = 'integer' THEN {0} END"
+"""An amount; NULL where it is none, and would make every sum one."""
+
+_COST, _SIZE_SUM = _SANE.format("e.cost"), f"coalesce(sum({_SANE.format('e.size')}), 0)"
 _COUNT = (
-    "SELECT count(*), coalesce(sum(e.cost), 0), count(*) - count(e.cost), coalesce(sum(e.size), 0)"
+    f"SELECT count(*), coalesce(sum({_COST}), 0), count(*) - count({_COST}), {_SIZE_SUM}"  # noqa: S608
     " FROM or_entry e {where}"
 )
-_SIZE = "SELECT coalesce(sum(e.size), 0) FROM or_entry e {where}"
+_SIZE = f"SELECT {_SIZE_SUM} FROM or_entry e {{where}}"  # noqa: S608
 _PAGES = "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size"
 _DIGESTS = "SELECT c.key FROM or_entry e JOIN Cache c ON c.rowid = e.id {where} ORDER BY c.key"
 _TAGS = "SELECT DISTINCT tags FROM or_entry WHERE typeof(tags) = 'text'"
@@ -284,7 +294,7 @@ class EntryIndex:
 
     def models(self) -> list[str]:
         """Return the models that entries were asked of, sorted."""
-        rows = self._database.select("SELECT DISTINCT tag FROM Cache ORDER BY tag")
+        rows = self._database.select("SELECT DISTINCT tag FROM Cache WHERE typeof(tag) = 'text' ORDER BY tag")
         return [model for (model,) in rows]
 
     def tags(self) -> list[str]:

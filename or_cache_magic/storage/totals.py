@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from or_cache_magic.core.records import MADE_CALL, AskKind, LedgerRow, Totals
+from or_cache_magic.core.records import MADE_CALL, LedgerRow, Totals
 from or_cache_magic.errors import OptionError
 from or_cache_magic.storage.columns import check_row, column_types, from_pico, join_tags, split_tags, to_pico
-from or_cache_magic.storage.ledger_rows import Wanted, discount_of, uses_prompt_cache
+from or_cache_magic.storage.ledger_rows import KINDS, Wanted, discount_of, uses_prompt_cache
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 _CALLS: Final = f"kind IN {MADE_CALL}"
 _SPENT: Final = """
-SELECT sum(paid), count(*) - count(paid) FROM or_ledger {calls}
+SELECT sum(paid), count(*) - count(paid), min(paid) FROM or_ledger {calls}
 UNION ALL
-SELECT sum(cost), -count(cost) FROM or_settlement s JOIN or_ledger l ON l.id = s.id {settled}
+SELECT sum(cost), -count(cost), min(cost) FROM or_settlement s JOIN or_ledger l ON l.id = s.id {settled}
 """
-_SPENT_TYPES: Final = column_types("int? int")
+_SPENT_TYPES: Final = column_types("int? int int?")
 _INTEGER: Final = column_types("int")
 _TEXT: Final = column_types("str")
 _LABEL: Final = column_types("str?")
@@ -50,8 +50,8 @@ def spent(database: Database, wanted: Wanted, waiting: Iterable[LedgerRow]) -> S
     """
     usd = unknown = 0
     sql = _SPENT.format(calls=wanted.where(_CALLS), settled=wanted.where(f"{_CALLS} AND paid IS NULL"))
-    for pico, calls in database.select(sql, wanted.parameters * 2):
-        check_row("a sum of the ledger", _SPENT_TYPES, (pico, calls))
+    for pico, calls, least in database.select(sql, wanted.parameters * 2):
+        check_row("a sum of the ledger", _SPENT_TYPES, (pico, calls, least), amounts=(least,))
         usd += pico or 0
         unknown += calls
     for row in waiting:
@@ -135,15 +135,13 @@ HOURS: Final = Grouping(
 """By local hour; the groups are pairs of when it began and its name (``2026-11-23 14:00``)."""
 
 
-_KINDS: Final = get_args(AskKind)
-
 # Grouped by kind as well, so that the many sums of `Totals` are few in SQL: 100,000 rows in one plain pass.
 # What was settled is added in the same statement: another kernel that settles meanwhile is seen whole or not.
 # CROSS JOIN begins with the few rows that were.
 _SUMS: Final = """
 SELECT {group}, kind, sum(asks), sum(paid), sum(value), sum(CASE WHEN paid IS NULL THEN asks END),
     sum(CASE WHEN value IS NULL THEN asks END), sum(prompt_tokens), sum(completion_tokens),
-    0, 0, 0, 0, 0
+    0, 0, 0, 0, 0, min(asks), min(paid), min(value), min(prompt_tokens), min(completion_tokens)
 FROM {ledger} {where} GROUP BY 1, 2
 UNION ALL
 SELECT {group}, kind, 0,
@@ -155,7 +153,8 @@ SELECT {group}, kind, 0,
     sum(CASE WHEN {source} = 'estimated' THEN coalesce(paid, s.cost) END),
     sum(s.discount), sum(CASE WHEN s.discount IS NULL THEN asks END),
     sum(CASE WHEN s.discount <> 0 OR (s.discount = 0 AND (cached_tokens > 0 OR cache_write_tokens > 0))
-        THEN asks END)
+        THEN asks END),
+    0, min(s.cost), 0, 0, 0
 FROM or_settlement s CROSS JOIN or_ledger l ON l.id = s.id
 {where} GROUP BY 1, 2
 """
@@ -195,6 +194,10 @@ class Amounts(NamedTuple):
 
 
 _TYPES: Final = _INTEGER * len(Amounts._fields)
+_LEAST: Final = 5
+"""At the end of a row of `_SUMS`: the least of each amount, which no sum may hide."""
+
+_LEAST_TYPES: Final = column_types("int? " * _LEAST)
 _NO_KIND: Final[list[int]] = []
 
 
@@ -203,14 +206,18 @@ def select_sums(database: Database, grouping: Grouping, wanted: Wanted) -> list[
     # By time the table is nearly in order already: sorting it costs less then than reading the index saves.
     ledger = "or_ledger NOT INDEXED" if grouping.by_time else "or_ledger"
     sql = _SUMS.format(group=grouping.sql, ledger=ledger, where=wanted.where(), source=_SOURCE)
-    return database.select(sql, wanted.parameters * 2)
+    found = []
+    for row in database.select(sql, wanted.parameters * 2):
+        check_row("a row of the ledger", _LEAST_TYPES, row[-_LEAST:], amounts=row[-_LEAST:])
+        found.append(row[:-_LEAST])
+    return found
 
 
 class Sums:
     """`Totals` in the making."""
 
     def __init__(self) -> None:
-        self._of_kind = {kind: [0] * len(Amounts._fields) for kind in _KINDS}
+        self._of_kind = {kind: [0] * len(Amounts._fields) for kind in KINDS}
 
     def add(self, kind: str, amounts: Sequence[int | None]) -> None:
         """Add the `Amounts` of one kind, as they come from the file.

@@ -6,17 +6,19 @@ pass because the attack is broken.
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import sqlite3
 from contextlib import suppress
+from decimal import Decimal
 
 import diskcache
 import pytest
 
 from or_cache_magic.core.records import EntryFilter
 from or_cache_magic.errors import StoreCorruptError, StoreError, UnsafeStoreError
-from or_cache_magic.storage import schema
+from or_cache_magic.storage import codec, schema
 from or_cache_magic.storage.database import Database
 from or_cache_magic.storage.entries import DiskStore
 
@@ -233,6 +235,104 @@ def test_settings__hostile_values_are_not_obeyed(store, database, stored, sql, m
             assert getattr(cache, name) == schema.SETTINGS[name]
     rows = dict(database.select("SELECT key, value FROM Settings"))
     assert {name: rows[name] for name in hostile} == {name: schema.SETTINGS[name] for name in hostile}
+
+
+def forged(entry, old, new, *, text=None):
+    """The entry's blob with a piece of its JSON replaced, under a right checksum."""
+    digest, (head, skeleton, content, _) = (
+        entry.key.digest,
+        codec._unpack(entry.key.digest, codec.encode_entry(entry)),
+    )
+    form = json.dumps(content, separators=(",", ":"))
+    assert old in form
+    rest = form.replace(old, new).encode()
+    head = head if text is None else text
+    payload = codec._FRAME.pack(len(head), len(skeleton)) + head + skeleton + rest
+    return codec._START.pack(codec._PLAIN, codec._checksum(digest, codec._PLAIN, payload)) + payload
+
+
+IMPOSSIBLE = {
+    "created before all time": ('"created":1700000000.0', '"created":-1e400'),
+    "created after it": ('"created":1700000000.0', '"created":1e300'),
+    "answered before it": ('"created_s":1700000000.0', '"created_s":-1'),
+    "took for ever": ('"elapsed_s":1.5', '"elapsed_s":1e999'),
+    "took less than nothing": ('"elapsed_s":1.5', '"elapsed_s":-2'),
+    "expires before": ('"created":1700000000.0', '"created":1,"expires":-5'),
+    "expires after": ('"created":1700000000.0', '"created":1,"expires":1e15'),
+    "not a number": ('"elapsed_s":1.5', '"elapsed_s":NaN'),
+    "paid back": ('"0.000123"', '"-5"'),
+    "cost of millions of digits": ('"0.000123"', '"1E+30000000"'),
+    "cost beyond decimals": ('"0.000123"', '"1E+99999999999999999999"'),
+    "cost of many digits": ('"0.000123"', f'"0.{"1" * 5000}"'),
+    "cost of no number": ('"0.000123"', '"NaN"'),
+    "cost of quadrillions": ('"0.000123"', '"1000000000000000"'),
+    "tokens beyond 64 bits": ("[10,20,3,null,1]", f"[{10**30},20,3,null,1]"),
+    "tokens below zero": ("[10,20,3,null,1]", "[10,-20,3,null,1]"),
+    "half a token": ("[10,20,3,null,1]", "[10,20.5,3,null,1]"),
+    "a name of megabytes": ('"provider":"OpenAI"', f'"provider":"{"x" * (1 << 21)}"'),
+    "nested 900 deep": ('"finish_reason":"stop"', f'"logprobs":{"[" * 900}{"]" * 900}'),
+    "nested 90,000 deep": ('"finish_reason":"stop"', f'"logprobs":{"[" * 90_000}{"]" * 90_000}'),
+}
+
+
+@pytest.mark.parametrize("name", IMPOSSIBLE)
+def test_impossible_entry__is_not_served(store, make, sql, stored, name):
+    """What can't be true of an entry closes it, under a right checksum too: told, never an error of Python's."""
+    blob = forged(stored, *IMPOSSIBLE[name])
+    keep = "INSERT INTO or_unserved (key, at, reason, cost_source, answer, sample, stream)"
+    values = f"{keep} VALUES (?, 1, 'x', 'unknown', ?, 0, 1)"
+    sql(("UPDATE Cache SET value = ?", (blob,)), (values, (stored.key.digest, blob)))
+
+    with pytest.raises(StoreCorruptError, match=r"damaged: .* It was not served"):
+        store.get(stored.key)
+    assert store.unserved(stored.key.digest) == []
+    entry, request = make(expires_s=None)
+    store.put(entry, request)
+    assert store.get(stored.key) == entry
+
+
+IMPOSSIBLE_ROWS = {
+    "or_entry": [
+        *("cost = -5", "cost_source = 'gift'", "hits = -1", "saved = -5000000000000", "size = -1"),
+        *("prompt_tokens = -1", "completion_tokens = -9", "created = 9e999", "expires = 1e300"),
+        *("expires = -9e999", "last_hit = 1e18", "size = 9e999", "cost = 'x'"),
+    ],
+    "or_ledger": [
+        *("paid = -5000000000000", "value = -1", "asks = -3", "prompt_tokens = -1", "completion_tokens = -1"),
+        *(
+            "at = 9e999",
+            "at = -1e300",
+            "paid_source = 'gift'",
+            "paid = 9e999",
+            "value = 'x'",
+            "kind = 'gift'",
+        ),
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("table", "change"), [(table, change) for table, changes in IMPOSSIBLE_ROWS.items() for change in changes]
+)
+def test_impossible_row__falsifies_nothing(store, ledger, stored, sql, table, change):
+    """What no row of ours can say is in no listing and no sum: it is left out, or an error of two lines."""
+    ledger.count_hit(key=stored.key.digest, model="m", value_usd=Decimal(1))
+    ledger.flush()
+    sql(f"UPDATE {table} SET {change}")
+
+    if table == "or_entry":
+        assert store.listing.find() == []
+        entries, cost_usd, _, size_bytes = store.listing.totals()
+        assert entries == 1
+        assert cost_usd in (0, stored.answer.cost.usd)
+        assert size_bytes >= 0
+        assert type(store.listing.size_over(0) or 0) is int
+        return
+    totals = []
+    for look in (ledger.rows, ledger.totals, ledger.spent, lambda: ledger.totals("day"), ledger.timeline):
+        with suppress(StoreCorruptError):
+            totals.append(look())
+    assert not any(word in repr(totals) for word in ("Decimal('-", "=-", "inf", "gift'"))
 
 
 def test_reset__settings_cannot_be_changed_later(database, stored):

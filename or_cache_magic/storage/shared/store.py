@@ -10,14 +10,13 @@ import socket
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
-from decimal import Decimal
 from fnmatch import fnmatchcase
 from operator import methodcaller
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from or_cache_magic.core.chat import asked_model, last_prompt, system_prompt
 from or_cache_magic.core.key import system_digest
-from or_cache_magic.core.records import Cost, Entry, EntryFilter, Request, RequestKey
+from or_cache_magic.core.records import Entry, EntryFilter, Request, RequestKey
 from or_cache_magic.errors import NewerStoreError, SettingError, StoreCorruptError, StoreError
 from or_cache_magic.storage.codec import HEAD_CHARS, decode_entry, encode_entry
 from or_cache_magic.storage.shared.link import Link
@@ -107,40 +106,6 @@ class Signing:
         if self._secret:
             return hmac.new(self._secret, text, hashlib.sha256).hexdigest()
         return hashlib.sha256(text).hexdigest()
-
-
-_LATEST_S: Final = 1e11  # the year 5138; what can't be a time can't be shown as one
-_MOST_TOKENS: Final = 1 << 40
-_MOST_USD: Final = Decimal(10) ** 6
-_FINEST_USD: Final = -30  # digits behind the point
-
-
-def why_implausible(entry: Entry) -> str | None:
-    """Return what of an entry can't be true; None when nothing is.
-
-    The codec vouches for the types; here are the amounts, which would falsify sums, or overflow them.
-    """
-    answer = entry.answer
-    times_s = (entry.created_s, entry.expires_s or 0.0, answer.created_s, answer.elapsed_s)
-    if not all(0 <= time_s < _LATEST_S for time_s in times_s):
-        return "an impossible time"
-    if not all(count is None or 0 <= count < _MOST_TOKENS for count in answer.usage or ()):
-        return "an impossible number of tokens"
-    if not _is_price(answer.cost):
-        return "an impossible price"
-    return None
-
-
-def _is_price(cost: Cost) -> bool:
-    if cost.usd is None:
-        return True
-    digits, exponent = cost.usd.as_tuple()[1:]
-    return (
-        0 <= cost.usd < _MOST_USD
-        and isinstance(exponent, int)
-        and exponent >= _FINEST_USD
-        and len(digits) < 60  # noqa: PLR2004
-    )
 
 
 _JUDGED: Final = (
@@ -324,9 +289,6 @@ class SharedStore:
         entry = decode_entry(key.digest, blob, largest_bytes=_LARGEST_PAYLOAD_BYTES)
         if entry.key.skeleton != self.signing.fingerprint(key.skeleton):
             raise StoreCorruptError("It answers another request.")
-        why = why_implausible(entry)
-        if why is not None:
-            raise UntrustedValue(f"an answer with {why}")
         return entry._replace(key=key, shared=True)
 
     def _tell(self, kind: str, what: str) -> None:
