@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from or_cache_magic.cache.completion import Completion
+from or_cache_magic.cache.process import counted, own
 from or_cache_magic.cache.request import Usd, build_ask, parse_limit
 from or_cache_magic.core.callbacks import Callbacks, OnText, OnWait
 from or_cache_magic.core.records import Answer, EntryFilter, EntryRow, Outcome, Request, Totals
@@ -87,18 +88,27 @@ class CompletionCache:
         self.directory = Path(directory).expanduser()
         #: Identifies this session in the ledger.
         self.session = os.urandom(6).hex()
-        #: Whether something was bought, or failed, since the last `flush`.
-        self.bought = False
         #: Returns UTC epoch seconds.
         self.clock = clock
         self._settings = settings or cache(lambda: load_settings(os.environ, Project(Path.cwd()), {}))
+        self._api_key = api_key
+        self._notebook = notebook
+        self._inherited: list[Any] = []
+        self._begin()
+        own(self)
+
+    def _begin(self) -> None:
+        """Make what belongs to this process."""
+        #: Whether something was bought, or failed, since the last `flush`.
+        self.bought = False
         self.database = open_database(self.directory)
         self.store = DiskStore(self.database)
-        self._server = SharedServer(self.database.tell, clock=clock)
+        self._server = SharedServer(self.database.tell, clock=self.clock)
         #: The shared server behind the store, where one is set.
-        self.shared = SharedTier(self.store, self._server.store, clock=clock)
-        self.ledger = Ledger(self.database, self.session, clock, notebook=notebook)
-        self._api_key = api_key
+        self.shared = SharedTier(self.store, self._server.store, clock=self.clock)
+        self.ledger = Ledger(
+            self.database, self.session, self.clock, notebook=self._notebook, counted=counted
+        )
         self._lock = threading.Lock()
         self._gateway: Gateway | None = None
         self._money: CostControl | None = None
@@ -106,7 +116,7 @@ class CompletionCache:
             self.store,
             self.ledger,
             self.database.transaction,
-            clock=clock,
+            clock=self.clock,
             prompt_cache_saved=self._prompt_cache_saved,
             shared=self.shared,
         )
@@ -475,6 +485,25 @@ class CompletionCache:
             self._gateway.close()
         self._server.close()
         self.database.close()
+
+    # -- as an owner of what belongs to one process; see `process` ----------------------------
+
+    def pause(self, until_s: float) -> None:
+        """Let no thread be inside SQLite, while this process forks."""
+        self.database.pause(until_s)
+
+    def resume(self) -> None:
+        """End a `pause`."""
+        self.database.resume()
+
+    def renew(self) -> None:
+        """Begin anew in the child of a fork; what is its parent's stays alive, and is not used."""
+        self._inherited.append({**vars(self)})
+        self._begin()
+
+    def write_counts(self) -> None:
+        """Write what is counted in memory; it stays there where the file can't be written."""
+        self.ledger.flush()
 
     # -- within -------------------------------------------------------------------------------
 

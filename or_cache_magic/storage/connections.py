@@ -35,6 +35,7 @@ FileId = tuple[int, int]
 _CHECKPOINT_WAIT_S: Final = 0.1
 _READER_WAIT_S: Final = 1.0
 _RETRY_GAP_S: Final = 0.005
+_PAUSE_GAP_S: Final = 0.0005
 _DATA_VERSION: Final = "PRAGMA data_version"
 _IMPATIENT_FOR_S: Final = 10.0
 """How long what was waited for in vain (a way to read, the lock for re-keying) is not waited for again."""
@@ -63,6 +64,9 @@ class ConnectionPool:
         self._tell = tell
         self._rekeying = threading.Lock()
         self._readers: list[Reader] = []
+        self._opening = threading.RLock()
+        self._held: list[Reader] = []
+        self._open: set[Reader] = set()
         self._lock = threading.RLock()
         self._writer: sqlite3.Connection | None = None
         self._cache: StrictCache | None = None
@@ -98,7 +102,7 @@ class ConnectionPool:
         if lasting:
             self._give_back(reader)
         else:
-            reader.connection.close()
+            self._close_reader(reader)
         return rows, state
 
     def state(self) -> object | None:
@@ -150,7 +154,7 @@ class ConnectionPool:
         self._state = object()
 
     def _drop(self, reader: Reader, failure: BaseException) -> None:
-        reader.connection.close()
+        self._close_reader(reader)
         self.suspect = isinstance(failure, sqlite3.DatabaseError) and is_damage(failure) and reader.lasting
 
     def _give_back(self, reader: Reader) -> None:
@@ -161,10 +165,39 @@ class ConnectionPool:
     def _close_readers(self) -> None:
         with suppress(IndexError):
             while True:
-                self._readers.pop().connection.close()
+                self._close_reader(self._readers.pop())
+
+    def _close_reader(self, reader: Reader) -> None:
+        reader.connection.close()
+        self._open.discard(reader)
+
+    def pause(self, until_s: float) -> None:
+        """Take every connection, so that no thread is inside SQLite; waits until a monotonic time at most."""
+        for lock in (self._lock, self._opening):
+            lock.acquire(timeout=max(0.0, until_s - time.monotonic()))
+        self._held = []
+        while len(self._held) < len(self._open) and time.monotonic() < until_s:
+            try:
+                self._held.append(self._readers.pop())
+            except IndexError:
+                time.sleep(_PAUSE_GAP_S)
+
+    def resume(self) -> None:
+        """Give back what `pause` took."""
+        self._readers += self._held
+        self._held = []
+        for lock in (self._opening, self._lock):
+            with suppress(RuntimeError):  # it was not to be had in time
+                lock.release()
 
     def _open_reader(self) -> Reader:
         """Open a reading connection, to a file that is re-keyed first when it is of an older version."""
+        with self._opening:
+            reader = self._opened_reader()
+            self._open.add(reader)
+        return reader
+
+    def _opened_reader(self) -> Reader:
         patient = time.monotonic() >= self._impatient_until_s
         wait_s = min(self._timeout_s, _READER_WAIT_S) if patient else 0.0
         reader = open_reader(self.path, wait_s)

@@ -155,7 +155,7 @@ class Database:
         self.timeout_s = timeout_s
         self._path_text = os.fspath(self.path)
         self._faults = FaultLog(timeout_s)
-        self._file = self._not_open(None)
+        self._file = self._paused = self._not_open(None)
         self._switching = threading.Lock()
         self._own = _Own()
         self._at_exit: Callable[[], None] | None = None
@@ -276,6 +276,15 @@ class Database:
         Waits at most a tenth of a second for other kernels; never raises.
         """
         return self._file.pid != os.getpid() or self._file.checkpoint()
+
+    def pause(self, until_s: float) -> None:
+        """Let no thread be inside SQLite until `resume`; waits until a monotonic time at most."""
+        self._paused = self._file
+        self._paused.pause(until_s)
+
+    def resume(self) -> None:
+        """End a `pause`."""
+        self._paused.resume()
 
     def close(self) -> None:
         """Checkpoint and close every connection; the next use opens again."""

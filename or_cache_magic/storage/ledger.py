@@ -77,13 +77,21 @@ class Ledger:
         session: Id of this kernel's session.
         clock: UTC epoch seconds, for the moment of a hit.
         notebook: Where the asks come from, for browsing.
+        counted: Called when something is counted that waits for a `flush`.
     """
 
     def __init__(
-        self, database: Database, session: str, clock: Callable[[], float], *, notebook: str = ""
+        self,
+        database: Database,
+        session: str,
+        clock: Callable[[], float],
+        *,
+        notebook: str = "",
+        counted: Callable[[], object] = bool,
     ) -> None:
         self.session = session
         self.notebook = notebook
+        self._counted = counted
         self._database = database
         self._clock = clock
         # Who holds both takes the first one first: rows move from memory to the file only under it.
@@ -109,6 +117,7 @@ class Ledger:
         """Keep a row that could not be recorded in memory, for `totals` and until a `flush` can write it."""
         with self._lock:
             self._unwritten.append(row)
+        self._counted()
 
     def count(self, ask: Ask, outcome: Outcome) -> None:
         """Count, in memory, an ask that made no call; calls are accounted for where they are made."""
@@ -166,6 +175,7 @@ class Ledger:
             hits = self._hits.get(alike)
             if hits is None:
                 hits = self._hits[alike] = Hits()
+                self._counted()
             hits.asks += 1
             hits.seconds += seconds
             hits.last_s = self._clock()

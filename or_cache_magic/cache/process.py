@@ -1,0 +1,126 @@
+"""What belongs to one process: nothing of it crosses a fork, and what it counted is written before it ends.
+
+A child of ``os.fork`` (and of ``multiprocessing``, ``concurrent.futures`` or joblib by fork) begins every cache
+anew: connections, locks, flights, executors, counters and remembered entries of its parent are kept alive, so
+that nothing of them is closed twice, and never used. While a process forks, no other thread of it is inside
+SQLite, whose own locks a child would inherit held ("How To Corrupt An SQLite Database File", §2.6).
+
+Hits are counted in memory. They are written at exit; in a child of ``multiprocessing``, which ends by
+``os._exit``, by a finalizer, also when its pool terminates it; and in between by a thread, `EVERY_S` after the
+first that is not written.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import signal
+import sys
+import threading
+import time
+import weakref
+from contextlib import suppress
+from typing import Any, Final, Protocol
+
+EVERY_S: Final = 1.0
+"""For about so long hits stay in memory, in a script that is not at its end and a cell that runs on."""
+
+_PAUSE_S: Final = 1.0
+"""The longest that a fork waits for threads that are in SQLite."""
+
+
+class Owner(Protocol):
+    """Something that has connections, locks and counters, and belongs to one process."""
+
+    def pause(self, until_s: float) -> None:
+        """Let no thread be inside SQLite from now on, as far as that is so by a monotonic time."""
+
+    def resume(self) -> None:
+        """End a `pause`."""
+
+    def renew(self) -> None:
+        """Begin anew: all that it has is a parent process's."""
+
+    def write_counts(self) -> None:
+        """Write what it has counted; never raises for a file that can't be written."""
+
+
+_owners: weakref.WeakSet[Any] = weakref.WeakSet()
+_paused: list[Owner] = []
+_forking = threading.Lock()
+_armed = threading.Event()
+_waiting = threading.Event()
+
+
+def own(owner: Owner) -> None:
+    """Have an owner paused and renewed around forks, and its counts written."""
+    _owners.add(owner)
+
+
+def counted() -> None:
+    """Note that something is counted that is not written yet. A microsecond, but for the first in a process."""
+    if not _waiting.is_set():
+        if not _armed.is_set():
+            _arm()
+        _waiting.set()
+
+
+def _arm() -> None:
+    _armed.set()
+    atexit.register(_write_all)
+    process = sys.modules.get("multiprocessing.process")
+    if process is not None and process.parent_process() is not None:
+        from multiprocessing.util import Finalize
+
+        Finalize(None, _write_all, exitpriority=10)
+        _exit_when_terminated()
+    threading.Thread(target=_write_now_and_then, name="or-cache-counts", daemon=True).start()
+
+
+def _exit_when_terminated() -> None:
+    """Run the finalizers when a pool terminates this process, as ``with Pool():`` does at its end."""
+    if (
+        threading.current_thread() is threading.main_thread()
+        and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    ):
+        signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
+
+
+def _write_now_and_then() -> None:
+    while _waiting.wait():
+        time.sleep(EVERY_S)
+        _waiting.clear()
+        _write_all()
+
+
+def _write_all() -> None:
+    for owner in list(_owners):
+        owner.write_counts()
+
+
+def _before_fork() -> None:
+    _forking.acquire()  # noqa: SIM115, RUF100 - until `_after_fork`
+    until_s = time.monotonic() + _PAUSE_S
+    for owner in list(_owners):
+        _paused.append(owner)
+        owner.pause(until_s)
+
+
+def _after_fork() -> None:
+    while _paused:
+        _paused.pop().resume()
+    _forking.release()
+
+
+def _in_child() -> None:
+    global _armed, _forking, _waiting
+    _armed, _forking, _waiting = threading.Event(), threading.Lock(), threading.Event()
+    _paused.clear()
+    with suppress(ValueError):
+        atexit.unregister(_write_all)
+    for owner in list(_owners):
+        owner.renew()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_in_child)
