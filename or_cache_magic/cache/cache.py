@@ -501,9 +501,9 @@ class CompletionCache:
         self._inherited.append({**vars(self)})
         self._begin()
 
-    def write_counts(self) -> None:
-        """Write what is counted in memory; it stays there where the file can't be written."""
-        self.ledger.flush()
+    def write_counts(self, wait_s: float) -> bool:
+        """Write what is counted in memory; return whether nothing is left there."""
+        return self.ledger.flush(wait_s)
 
     # -- within -------------------------------------------------------------------------------
 

@@ -1,13 +1,13 @@
 """What belongs to one process: nothing of it crosses a fork, and what it counted is written before it ends.
 
-A child of ``os.fork`` (and of ``multiprocessing``, ``concurrent.futures`` or joblib by fork) begins every cache
-anew: connections, locks, flights, executors, counters and remembered entries of its parent are kept alive, so
-that nothing of them is closed twice, and never used. While a process forks, no other thread of it is inside
-SQLite, whose own locks a child would inherit held ("How To Corrupt An SQLite Database File", §2.6).
+A child of ``os.fork`` (and of ``multiprocessing``, ``concurrent.futures`` or joblib by fork) begins every
+cache anew: connections, locks, flights, executors, counters and remembered entries of its parent are kept
+alive, so that nothing of them is closed twice, and never used. While a process forks, no other thread of it
+is inside SQLite, whose own locks a child would inherit held.
 
 Hits are counted in memory. They are written at exit; in a child of ``multiprocessing``, which ends by
-``os._exit``, by a finalizer, also when its pool terminates it; and in between by a thread, `EVERY_S` after the
-first that is not written.
+``os._exit``, by a finalizer, also when its pool terminates it; and in between by a thread, `EVERY_S` after
+the first that is not written.
 """
 
 from __future__ import annotations
@@ -28,6 +28,13 @@ EVERY_S: Final = 1.0
 _PAUSE_S: Final = 1.0
 """The longest that a fork waits for threads that are in SQLite."""
 
+_SHORT_WAIT_S: Final = 0.05
+_BUSY_S: Final = 10.0
+"""How long a file that could not be written is left alone."""
+
+_LAST_WRITE_S: Final = 5.0
+"""The longest that a process that ends waits for others to write."""
+
 
 class Owner(Protocol):
     """Something that has connections, locks and counters, and belongs to one process."""
@@ -41,8 +48,8 @@ class Owner(Protocol):
     def renew(self) -> None:
         """Begin anew: all that it has is a parent process's."""
 
-    def write_counts(self) -> None:
-        """Write what it has counted; never raises for a file that can't be written."""
+    def write_counts(self, wait_s: float) -> bool:
+        """Write what it has counted, waiting so long for a lock; return whether nothing is left to write."""
 
 
 _owners: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -58,7 +65,7 @@ def own(owner: Owner) -> None:
 
 
 def counted() -> None:
-    """Note that something is counted that is not written yet. A microsecond, but for the first in a process."""
+    """Note that something is counted that is not written yet: a microsecond, but for the first time."""
     if not _waiting.is_set():
         if not _armed.is_set():
             _arm()
@@ -72,30 +79,48 @@ def _arm() -> None:
     if process is not None and process.parent_process() is not None:
         from multiprocessing.util import Finalize
 
-        Finalize(None, _write_all, exitpriority=10)
-        _exit_when_terminated()
+        Finalize(None, _write_at_end, exitpriority=10)
+        _write_when_terminated()
     threading.Thread(target=_write_now_and_then, name="or-cache-counts", daemon=True).start()
 
 
-def _exit_when_terminated() -> None:
-    """Run the finalizers when a pool terminates this process, as ``with Pool():`` does at its end."""
+def _write_when_terminated() -> None:
+    """Write before a pool terminates this process, as ``with Pool():`` does with its workers at its end."""
     if (
         threading.current_thread() is threading.main_thread()
         and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     ):
-        signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
+        signal.signal(signal.SIGTERM, _terminated)
+
+
+def _write_at_end() -> None:
+    if signal.getsignal(signal.SIGTERM) is _terminated:
+        # This process ends by itself in a moment, and writing must not be broken off.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    _write_all()
+
+
+def _terminated(number: int, _frame: object) -> None:
+    # In a thread: what the handler interrupted may hold a lock that writing needs.
+    writing = threading.Thread(target=_write_all, daemon=True)
+    writing.start()
+    writing.join(_LAST_WRITE_S)
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
 
 
 def _write_now_and_then() -> None:
     while _waiting.wait():
         time.sleep(EVERY_S)
         _waiting.clear()
-        _write_all()
+        if not _write_all(_SHORT_WAIT_S):
+            time.sleep(_BUSY_S)
+            _waiting.set()
 
 
-def _write_all() -> None:
-    for owner in list(_owners):
-        owner.write_counts()
+def _write_all(wait_s: float = _LAST_WRITE_S) -> bool:
+    written = [owner.write_counts(wait_s) for owner in list(_owners)]
+    return all(written)
 
 
 def _before_fork() -> None:

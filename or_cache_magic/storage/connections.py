@@ -7,7 +7,7 @@ import sqlite3
 import threading
 import time
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, SupportsIndex
 
 from or_cache_magic.core.key import KEY_VERSION
 from or_cache_magic.core.settings import MEMORY
@@ -41,6 +41,14 @@ _IMPATIENT_FOR_S: Final = 10.0
 """How long what was waited for in vain (a way to read, the lock for re-keying) is not waited for again."""
 
 
+class _Held(list["Reader"]):
+    """Readers that were given back while nobody gets one."""
+
+    def pop(self, index: SupportsIndex = -1) -> Reader:  # noqa: ARG002 - none is given
+        """Return none."""
+        raise IndexError
+
+
 class ConnectionPool:
     """A pool of readers and one writer under a lock. Thread-safe; belongs to the process that made it.
 
@@ -65,7 +73,7 @@ class ConnectionPool:
         self._rekeying = threading.Lock()
         self._readers: list[Reader] = []
         self._opening = threading.RLock()
-        self._held: list[Reader] = []
+        self._free: list[Reader] = []
         self._open: set[Reader] = set()
         self._lock = threading.RLock()
         self._writer: sqlite3.Connection | None = None
@@ -173,19 +181,17 @@ class ConnectionPool:
 
     def pause(self, until_s: float) -> None:
         """Take every connection, so that no thread is inside SQLite; waits until a monotonic time at most."""
+        free, self._readers = self._readers, _Held()
         for lock in (self._lock, self._opening):
             lock.acquire(timeout=max(0.0, until_s - time.monotonic()))
-        self._held = []
-        while len(self._held) < len(self._open) and time.monotonic() < until_s:
-            try:
-                self._held.append(self._readers.pop())
-            except IndexError:
-                time.sleep(_PAUSE_GAP_S)
+        while len(free) + len(self._readers) < len(self._open) and time.monotonic() < until_s:
+            time.sleep(_PAUSE_GAP_S)
+        self._free = free
 
     def resume(self) -> None:
         """Give back what `pause` took."""
-        self._readers += self._held
-        self._held = []
+        held, self._readers = self._readers, self._free
+        self._readers += held
         for lock in (self._opening, self._lock):
             with suppress(RuntimeError):  # it was not to be had in time
                 lock.release()

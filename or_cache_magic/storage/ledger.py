@@ -180,14 +180,17 @@ class Ledger:
             hits.seconds += seconds
             hits.last_s = self._clock()
 
-    def flush(self) -> bool:
+    def flush(self, wait_s: float = _FLUSH_WAIT_S) -> bool:
         """Write what is in memory, and add the hits to their entries; return whether nothing is left.
 
-        Never waits longer than a twentieth of a second for the file: with it locked, read-only or not there
-        (hits alone make no file) everything stays in memory for the next flush.
+        With the file locked, read-only or not there (hits alone make no file) everything stays in memory for
+        the next flush.
+
+        Args:
+            wait_s: The longest to wait for another's lock.
         """
         with self._moving:
-            return self._flush()
+            return self._flush(wait_s)
 
     def rows(
         self, *, session: str | None = None, since_s: float | None = None, limit: int | None = None
@@ -304,7 +307,7 @@ class Ledger:
                 parts.add(kind, columns)
         return sums
 
-    def _flush(self) -> bool:
+    def _flush(self, wait_s: float = _FLUSH_WAIT_S) -> bool:
         with self._lock:
             hits, self._hits = self._hits, {}
             unwritten, self._unwritten = self._unwritten, []
@@ -315,7 +318,7 @@ class Ledger:
 
             counted = self._rows_of(hits)
             try:
-                with self._database.transaction(wait_s=_FLUSH_WAIT_S, changes_answers=False) as connection:
+                with self._database.transaction(wait_s=wait_s, changes_answers=False) as connection:
                     insert_rows(connection, [*unwritten, *counted])
                     add_rows_to_entries(connection, counted)
             except StoreError:
