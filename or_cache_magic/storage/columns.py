@@ -22,10 +22,28 @@ REQUEST_COLUMNS: Final = "sample, stream, base_url"
 """What of a request is in its row beside the body."""
 
 
-def request_columns(request: Request) -> tuple[Any, ...]:
+_BEYOND: Final = 1 << 63  # SQLite's integers have 64 bits
+
+
+def as_columns(values: Iterable[Any]) -> list[Any]:
+    """Return values as SQLite takes them, whatever they are: one that can't be written loses no row.
+
+    Half of a surrogate pair, in a name or a path, is U+FFFD; a number beyond 64 bits is NULL, and unknown.
+    """
+    return [_as_column(value) for value in values]
+
+
+def _as_column(value: Any) -> Any:
+    if isinstance(value, str) and not value.isascii():
+        return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return None if isinstance(value, int) and not -_BEYOND <= value < _BEYOND else value
+
+
+def request_columns(request: Request) -> list[Any]:
     """Return the values of `REQUEST_COLUMNS`; OpenRouter's base URL is NULL."""
     base_url = request.base_url.removesuffix("/")
-    return request.sample, int(request.stream), None if base_url == OPENROUTER_URL else base_url
+    kept_url = None if base_url == OPENROUTER_URL else base_url
+    return as_columns((request.sample, int(request.stream), kept_url))
 
 
 def system_id(text: str) -> bytes:
@@ -64,7 +82,11 @@ def add_hits(connection: sqlite3.Connection, counts: Iterable[tuple[str, HitCoun
     Those of unknown price have the entry's, where it was settled since (`DiskStore.settle`).
     """
     connection.executemany(
-        _ADD, ((c.hits, c.last_s, c.last_s, c.saved_pico, c.unpriced, digest) for digest, c in counts)
+        _ADD,
+        (
+            (c.hits, c.last_s, c.last_s, min(c.saved_pico, _BEYOND - 1), c.unpriced, digest)
+            for digest, c in counts
+        ),
     )
 
 

@@ -10,7 +10,14 @@ from or_cache_magic.core.chat import asked_model, last_prompt, system_prompt
 from or_cache_magic.core.records import Entry
 from or_cache_magic.errors import StoreError
 from or_cache_magic.storage.codec import decode_entry, encode_entry, encode_request
-from or_cache_magic.storage.columns import REQUEST_COLUMNS, join_tags, request_columns, system_id, to_pico
+from or_cache_magic.storage.columns import (
+    REQUEST_COLUMNS,
+    as_columns,
+    join_tags,
+    request_columns,
+    system_id,
+    to_pico,
+)
 
 if TYPE_CHECKING:
     import sqlite3
@@ -68,7 +75,7 @@ _KEYS = "SELECT c.rowid, c.key FROM or_entry e JOIN Cache c ON c.rowid = e.id {w
 def put_entry(database: Database, entry: Entry, request: Request, replaced_reason: str) -> None:
     """See `DiskStore.put`."""
     digest, answer = entry.key.digest, entry.answer
-    model = asked_model(request.body) or answer.model or ""
+    (model,) = as_columns([asked_model(request.body) or answer.model or ""])
     value = encode_entry(entry)
     body = encode_request(digest, request.body, last_prompt(request.body))
     expire_s = None if entry.expires_s is None else entry.expires_s - time.time()
@@ -79,7 +86,7 @@ def put_entry(database: Database, entry: Entry, request: Request, replaced_reaso
             "SELECT rowid FROM Cache WHERE key = ? AND raw = 1", (digest,)
         ).fetchall()
         connection.execute(
-            _PUT_INDEX, (row_id, *_index_columns(entry, request, model, len(value) + len(body)))
+            _PUT_INDEX, as_columns((row_id, *_index_columns(entry, request, model, len(value) + len(body))))
         )
         connection.execute(_PUT_REQUEST, (row_id, body, *request_columns(request)))
 
@@ -93,7 +100,7 @@ def put_unserved(
     model = asked_model(request.body) or answer.model
     row = (key.digest, at_s, reason, model, to_pico(answer.cost.usd), answer.cost.source, value, body)
     with database.transaction() as connection:
-        connection.execute(_KEEP_UNSERVED, (*row, *request_columns(request)))
+        connection.execute(_KEEP_UNSERVED, (*as_columns(row), *request_columns(request)))
 
 
 def settle_answers(database: Database, digest: str, generation_id: str, cost: Cost) -> bool:

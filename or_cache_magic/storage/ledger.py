@@ -16,7 +16,7 @@ from or_cache_magic.core.records import AVOIDED_CALL, OPENROUTER_URL, AskKind, N
 from or_cache_magic.errors import StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from decimal import Decimal
 
     from or_cache_magic.core.records import LedgerRow, Outcome, Totals
@@ -313,20 +313,26 @@ class Ledger:
             unwritten, self._unwritten = self._unwritten, []
         if not hits and not unwritten:
             return True
-        if unwritten or self._database.exists():
-            from or_cache_magic.storage.ledger_rows import add_rows_to_entries, insert_rows
+        written = False
+        try:
+            written = bool(unwritten or self._database.exists()) and self._write(hits, unwritten, wait_s)
+        finally:
+            # Whatever came between, an interrupt too: no hit is lost.
+            if not written:
+                self._put_back(hits, unwritten)
+        return written
 
-            counted = self._rows_of(hits)
-            try:
-                with self._database.transaction(wait_s=wait_s, changes_answers=False) as connection:
-                    insert_rows(connection, [*unwritten, *counted])
-                    add_rows_to_entries(connection, counted)
-            except StoreError:
-                pass  # said where the answer could not be kept
-            else:
-                return True
-        self._put_back(hits, unwritten)
-        return False
+    def _write(self, hits: Mapping[AlikeHits, Hits], unwritten: Sequence[LedgerRow], wait_s: float) -> bool:
+        from or_cache_magic.storage.ledger_rows import add_rows_to_entries, insert_rows
+
+        counted = self._rows_of(hits)
+        try:
+            with self._database.transaction(wait_s=wait_s, changes_answers=False) as connection:
+                insert_rows(connection, [*unwritten, *counted])
+                add_rows_to_entries(connection, counted)
+        except StoreError:
+            return False  # said where the answer could not be kept
+        return True
 
     def _waiting(self, wanted: Wanted) -> list[LedgerRow]:
         """Return what could not be flushed: the file is locked or read-only, or there is none."""

@@ -18,6 +18,7 @@ from or_cache_magic.core.records import (
 from or_cache_magic.storage.columns import (
     HitCount,
     add_hits,
+    as_columns,
     check_row,
     column_types,
     from_pico,
@@ -84,10 +85,10 @@ class Wanted(NamedTuple):
 def insert_rows(connection: sqlite3.Connection, rows: Iterable[LedgerRow]) -> None:
     """Write rows, and what is to be settled of them, in an open transaction."""
     for row in rows:
-        written = connection.execute(_INSERT, _row_columns(row))
+        written = connection.execute(_INSERT, as_columns(_row_columns(row)))
         settlement = _settlement_columns(row)
         if settlement is not None:
-            connection.execute(_INSERT_SETTLEMENT, (written.lastrowid, *settlement))
+            connection.execute(_INSERT_SETTLEMENT, as_columns((written.lastrowid, *settlement)))
 
 
 def hits_row(of: AlikeHits, hits: Hits, session: str) -> LedgerRow:

@@ -66,10 +66,23 @@ def test_put__keeps_every_field_of_an_answer(store, make):
     assert store.get(entry.key) == entry
 
 
-def test_put__text_that_sqlite_cannot_take(store, make):
-    """A lone surrogate in a column is an error of the store, so that the answer is shown all the same."""
-    with pytest.raises(StoreError):
-        store.put(*make(notebook="\ud800"))
+@pytest.mark.parametrize("where", ["notebook", "tags", "model", "provider", "generation_id"])
+def test_put__text_that_sqlite_cannot_take(store, make, where):
+    """Half of a surrogate pair in a name or a path loses no answer: columns have U+FFFD, the answer stays."""
+    entry, request = make()
+    if where in ("notebook", "tags"):
+        entry = entry._replace(**{where: "a\ud800" if where == "notebook" else ("a\ud800",)})
+    else:
+        entry = entry._replace(answer=entry.answer._replace(**{where: "a\ud800"}))
+
+    store.put(entry, request)
+    store.keep_unserved(entry.key, request, entry.answer, "cut \ud800", 1.0)
+
+    assert store.get(entry.key) == entry
+    (listed,) = store.listing.find()
+    "".join((listed.provider, listed.notebook, *listed.tags)).encode()
+    ((kept),) = store.unserved(entry.key.digest)
+    assert kept.answer == entry.answer
     with pytest.raises(StoreError):
         store.listing.find(EntryFilter(text="\ud800"))
 

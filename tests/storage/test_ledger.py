@@ -150,6 +150,64 @@ def test_remember__a_row_that_could_not_be_written(ledger, folder):
     assert [found.at_s for found in ledger.rows()] == [2.0, 1.0]
 
 
+UNWRITABLE = [
+    {"tags": ("a\ud800",)},
+    {"notebook": "\udcff.ipynb"},
+    {"model": "m\ud800"},
+    {"generation_id": "gen-\ud800"},
+    {"prompt_tokens": 10**30},
+    {"completion_tokens": -(10**30)},
+    {"value_usd": Decimal(9_000_000)},  # five times
+]
+
+
+@pytest.mark.parametrize("bad", UNWRITABLE, ids=str)
+def test_unwritable__one_row_is_mended_and_no_other_lost(ledger, store, make, bad):
+    """What SQLite can't take of one row (half a character, 10^30 tokens) is replaced; all rows are written."""
+    entry, request = make()
+    store.put(entry, request)
+    for _ in range(5):
+        ledger.count_hit(key=KEY, model="m")
+        ledger.count_hit(**{"key": entry.key.digest, "model": "m", **bad})
+    fields = {name: value for name, value in bad.items() if name != "value_usd"}
+    ledger.record(row(**fields))
+    ledger.remember(row(**fields, paid=None, value=None))
+
+    assert ledger.flush()
+    assert sorted((found.kind, found.asks) for found in ledger.rows()) == [
+        *[("hit", 5), ("hit", 5), ("miss", 1), ("miss", 1)]
+    ]
+    (totals,) = ledger.totals()
+    assert (totals.hits, totals.misses) == (10, 2)
+    assert store.listing.find()[0].hits == 5
+
+
+class _Interrupting(Database):
+    """Ends the next transaction as Ctrl-C does."""
+
+    interrupts = False
+
+    def transaction(self, **how):
+        if self.interrupts:
+            raise KeyboardInterrupt
+        return super().transaction(**how)
+
+
+def test_flush__an_interrupt_loses_no_hit(folder, clock):
+    """What ends a flush before it has written leaves every hit in memory."""
+    ledger = Ledger(database := _Interrupting(folder), "session-1", clock)
+    ledger.record(row())
+    ledger.count_hit(key=KEY, model="m")
+    database.interrupts = True
+    with pytest.raises(KeyboardInterrupt):
+        ledger.flush()
+    database.interrupts = False
+
+    assert ledger.flush()
+    assert ledger.totals()[0].hits == 1
+    database.close()
+
+
 def test_spent__counts_calls_alone_written_or_not(ledger, folder):
     """What a budget is held against: calls of this session or since a time, also while the file is locked."""
     ledger.record(row(paid="1", at_s=1.0))
