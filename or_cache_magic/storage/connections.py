@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, SupportsIndex
 from or_cache_magic.core.key import KEY_VERSION
 from or_cache_magic.core.settings import MEMORY
 from or_cache_magic.errors import StoreBusyError
-from or_cache_magic.storage.schema import create_tables, refuse_newer, vet
+from or_cache_magic.storage.schema import create_tables, make_private, refuse_newer, vet
 from or_cache_magic.storage.sqlite import (
     Reader,
     connect,
@@ -350,7 +350,7 @@ class ConnectionPool:
         connection = self._connect(wait_s)
         try:
             keys = vet(connection)
-            prepare_writer(connection)
+            prepare_writer(connection, new=keys is None)
             self._add_functions(connection)
             self._writer = connection
             if keys is None:
@@ -367,7 +367,9 @@ class ConnectionPool:
             raise
 
     def _connect(self, wait_s: float) -> sqlite3.Connection:
-        return connect(self.path, "mode=rw", wait_s)
+        connection = connect(self.path, "mode=rw", wait_s)
+        make_private(self.path)
+        return connection
 
     def _create_tables(self, connection: sqlite3.Connection) -> None:
         with connection:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 from or_cache_magic.core.settings import MEMORY
 from or_cache_magic.errors import StoreBusyError, StoreCorruptError, StoreError
 from or_cache_magic.storage.connections import ConnectionPool, FileId, MemoryPool, file_id
+from or_cache_magic.storage.schema import vet_files
 from or_cache_magic.storage.sqlite import is_damage, sqlite_errors, store_error
 
 if TYPE_CHECKING:
@@ -167,7 +168,7 @@ class Database:
 
     def exists(self) -> bool:
         """Return whether there is a file."""
-        return self.path.exists()
+        return os.path.exists(self._path_text)
 
     def select(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
         """Return the rows of a SELECT, as tuples; none when there is no file or it is still empty.
@@ -384,6 +385,7 @@ class Database:
             self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             with suppress(FileExistsError), (self.directory / ".gitignore").open("x") as ignore:
                 ignore.write("*\n")
+        vet_files(self._path_text)
         # Prompts are plain text: for the user's eyes only, also in a folder that was there before.
         os.close(os.open(self._path_text, os.O_RDWR | os.O_CREAT, 0o600))
         file = self._current()

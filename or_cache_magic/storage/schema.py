@@ -1,4 +1,4 @@
-"""What a ``cache.db`` of ours may hold, and the check that it holds nothing else.
+"""What a ``cache.db`` of ours may hold and have beside it, and the check that there is nothing else.
 
 A cache folder travels with notebooks and in git, so ``cache.db`` is untrusted input: it may hold planted
 triggers, views, or Settings rows that diskcache would obey. Hence the rule: every schema object equals,
@@ -7,7 +7,10 @@ text for text, one that this package made, and every Settings row is a known one
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING, Final
 
@@ -112,6 +115,54 @@ _TABLES: Final = (
         base_url TEXT NOT NULL, path TEXT NOT NULL, fetched REAL NOT NULL, body BLOB NOT NULL,
         PRIMARY KEY (base_url, path)) WITHOUT ROWID""",
 )
+
+
+_KINDS: Final = (
+    (stat.S_ISLNK, "a link to elsewhere"),
+    (stat.S_ISDIR, "a directory"),
+    (stat.S_ISFIFO, "a named pipe"),
+)
+
+
+def vet_files(path: str | os.PathLike[str]) -> None:
+    """Do nothing where SQLite may open a file and what it keeps beside it. Opens nothing; about 10 µs.
+
+    A rollback journal can name a file that SQLite then removes, a link leads out of the folder, and a pipe
+    never answers. None of them is ours: a new file is begun without a journal (`sqlite.prepare_writer`).
+
+    Raises:
+        UnsafeStoreError: One of them is no plain file, or there is a journal.
+        OSError: The folder can't be looked at.
+    """
+    for suffix in ("", "-wal", "-shm", "-journal"):
+        name = f"{os.fspath(path)}{suffix}"
+        try:
+            found = os.lstat(name)
+        except FileNotFoundError:
+            continue
+        what = next((kind for is_kind, kind in _KINDS if is_kind(found.st_mode)), "no file")
+        if stat.S_ISREG(found.st_mode):
+            if suffix == "-journal":
+                what = "a rollback journal, which SQLite would obey"
+            elif not suffix or found.st_nlink == 1:
+                continue
+            else:
+                what = "a link to another file"
+        raise UnsafeStoreError(
+            f"{name} is {what}: not made by or_cache_magic, so nothing was opened.",
+            "If the folder came from someone else, take only cache.db out of it; else remove what is named.",
+        )
+
+
+def make_private(path: str | os.PathLike[str]) -> None:
+    """Let only their owner read our files, and a group that may write them too; git makes them 0644."""
+    for suffix in ("", "-wal", "-shm"):
+        name = f"{os.fspath(path)}{suffix}"
+        with suppress(OSError):  # another's, or on a mount that is read-only
+            mode = stat.S_IMODE(os.stat(name).st_mode)
+            allowed = mode & (0o660 if mode & stat.S_IWGRP else 0o600)
+            if allowed != mode:
+                os.chmod(name, allowed)
 
 
 def vet(connection: sqlite3.Connection) -> int | None:

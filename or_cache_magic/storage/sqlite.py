@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from or_cache_magic.errors import StoreBusyError, StoreCorruptError, StoreError, StoreUnavailableError
-from or_cache_magic.storage.schema import SETTINGS, vet
+from or_cache_magic.storage.schema import SETTINGS, vet, vet_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,7 +41,12 @@ class Reader:
 
 
 def connect(path: Path, options: str, timeout_s: float) -> sqlite3.Connection:
-    """Open a connection in autocommit mode that any thread may use, one at a time; the file must exist."""
+    """Open a connection in autocommit mode that any thread may use, one at a time; the file must exist.
+
+    Raises:
+        UnsafeStoreError: As `schema.vet_files` says, before SQLite opens anything.
+    """
+    vet_files(path)
     uri = f"{path.absolute().as_uri()}?{options}"
     return sqlite3.connect(
         uri, uri=True, timeout=timeout_s, isolation_level=None, check_same_thread=False, cached_statements=64
@@ -77,8 +82,14 @@ def open_reader(path: Path, timeout_s: float) -> Reader:
     raise failure
 
 
-def prepare_writer(connection: sqlite3.Connection) -> None:
-    """Set what every writing connection needs; on an empty file also its page layout and its log."""
+def prepare_writer(connection: sqlite3.Connection, *, new: bool) -> None:
+    """Set what every writing connection needs; on a new, empty file also its page layout and its log.
+
+    Such a file gets its log (WAL) without a rollback journal: there is nothing to roll back to, and a journal
+    beside a file is never ours.
+    """
+    if new and connection.execute("PRAGMA journal_mode").fetchall() == [("delete",)]:
+        connection.execute("PRAGMA journal_mode=off").fetchall()
     connection.execute(f"PRAGMA page_size={_PAGE_BYTES}").fetchall()
     for name in ("auto_vacuum", "journal_mode", "synchronous", "cache_size", "mmap_size"):
         connection.execute(f"PRAGMA {name}={SETTINGS['sqlite_' + name]}").fetchall()
