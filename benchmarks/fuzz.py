@@ -30,9 +30,11 @@ from typing import Any
 import shell
 from figures import Figure, table
 from fuzzing import KEY, Draw, Upstream, plain, upstream
+from IPython.core.history import HistoryAccessor
 
 from or_cache_magic.cache.cache import CompletionCache
 from or_cache_magic.core.settings import Project, Settings, load_settings
+from or_cache_magic.display.screen import answer_bundle, receipt_text
 from or_cache_magic.errors import OrCacheError
 
 KINDS = (
@@ -159,12 +161,9 @@ def replies(draw: Draw, number: int, folder: Path) -> Found:
 
 
 def _display(completion: Any) -> str:
-    from or_cache_magic.display.receipt import receipt_text
-
-    bundle = completion._repr_mimebundle_() if hasattr(completion, "_repr_mimebundle_") else {}
-    return f"{bundle}".encode("unicode_escape").decode() and "".join(
-        str(value) for value in bundle.values()
-    ) + receipt_text(completion.outcome, asked="x", now_s=0.0)
+    """What a notebook shows of it."""
+    bundle = answer_bundle(completion, "auto")
+    return "".join(map(str, bundle.values())) + receipt_text(completion.outcome, now_s=0.0, asked="x")
 
 
 def options(draw: Draw, number: int, folder: Path) -> Found:
@@ -215,10 +214,12 @@ def lines(draw: Draw, number: int, folder: Path) -> Found:
     import pandas as pd
 
     found = Found()
+    warnings.simplefilter("ignore")  # IPython's own, of odd lines
     with upstream() as up:
         up.reply = plain
         os.environ.update(OPENROUTER_BASE_URL=up.base_url, OPENROUTER_API_KEY=KEY, OR_CACHE_DIR=str(folder))
         os.environ["OPENROUTER_MODEL"] = "openai/gpt-4o-mini"
+        HistoryAccessor.enabled = False  # its file goes before it does
         ip = shell.shell()
         ip.colors = "NoColor"
         ip.run_line_magic("load_ext", "or_cache_magic")
@@ -235,7 +236,8 @@ def lines(draw: Draw, number: int, folder: Path) -> Found:
             if magic == "%%openrouter":
                 cell += "\n" + draw.body()
             elif draw.chance(0.3):
-                cell += " " + draw.text().replace("\n", " ").replace("\r", " ").replace("?", "")
+                # What begins a line is no magic's any more, but Python's.
+                cell += " " + " ".join(draw.text().replace("?", "").splitlines())
 
             def run(cell: str = cell) -> Any:
                 ip.events.trigger("pre_run_cell", None)
@@ -265,6 +267,7 @@ def settings(draw: Draw, number: int, folder: Path) -> Found:
     """Ask under settings files and environments; one that can't be read must be said, and nothing sent."""
     found = Found()
     before = dict(os.environ)
+    os.chdir(folder)  # SSLKEYLOGFILE may name a file here
     with upstream() as up:
         watch = Watch(found, up)
         for at in range(number):

@@ -186,6 +186,24 @@ _SENSIBLE: Final[dict[str, tuple[Any, ...]]] = {
 }
 
 
+_LINES: Final = (
+    "", "openai/gpt-4o-mini", "-m x/y -o answer", "-s 'be brief' -t 0.7 --sample 2", "--refresh -q",
+    "--no-cache", "--ttl 1h --tag 'a b'", "-f json", "-f code", "-f text", "--max-cost 1",
+    "-p top_k=3 -p zzz='{\"a\": [1]}'", "--raw", "--no-stream", "--dry-run", "--prompt-cache 1h",
+    "--seed 7 --max-tokens none",
+)  # fmt: skip
+
+_SETTINGS_FILES: Final = (
+    "",
+    "[tool.other]\nx = 1\n",
+    '[tool.or_cache_magic]\nmodel = "x/y"\ntemperature = 1\ncache_sampled = true\n',
+    '[tool.or_cache_magic]\nmax_cost_usd = "$0.5"\nstream = false\nttl = "1h"\n',
+    '[tool.or_cache_magic]\nmax_cost_per_day_usd = 1000\nquota = "1KB"\nattribution = false\n',
+    '[tool.or_cache_magic]\nsystem = "\\u001b[31m"\nmax_tokens = "none"\ntimeout_s = 5\n',
+    '[tool.or_cache_magic]\naliases = {m = "openai/gpt-4o"}\nformat = "json"\nreceipt = "stable"\n',
+)
+
+
 class Draw:
     """Draws inputs; two with the same seed draw the same."""
 
@@ -340,6 +358,8 @@ class Draw:
             "-ofoo",
             "--tag=a", "--sample=99999999999999999999", "user='\x1b[2J'",
         )  # fmt: skip
+        if self.chance(0.5):
+            return self.random.choice(_LINES)
         return " ".join(self.random.choice(words) for _ in range(self.random.randrange(6)))
 
     def body(self) -> str:
@@ -372,6 +392,8 @@ class Draw:
             "redis://127.0.0.1:99999", "Authorization: Bearer x\nHost: y", "X: é", "debug", "*",
             "openai/gpt-4o-mini",
         )  # fmt: skip
+        if self.chance(0.3):
+            return {}
         chosen = self.random.sample(names, self.random.randrange(1, 4))
         return {name: self.random.choice(values) for name in chosen}
 
@@ -390,6 +412,8 @@ class Draw:
             '"none"', '""',
             "'''", '"500MB"', '":memory:"', "0x10", '"$5"', "[[1]]", '"\\u001b[31m"',
         )  # fmt: skip
+        if self.chance(0.5):
+            return (self.random.choice(_SETTINGS_FILES)).encode()
         chosen = range(self.random.randrange(1, 5))
         lines = [f"{self.random.choice(names)} = {self.random.choice(values)}" for _ in chosen]
         lines.insert(0, "[tool.or_cache_magic]")
