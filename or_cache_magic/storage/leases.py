@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from or_cache_magic.errors import StoreBusyError, StoreError
@@ -72,7 +73,10 @@ class Leases(Protocol):
 
 _LOOK: Final = "SELECT host, pid, started, deadline, failure FROM or_lease WHERE key = ?"
 _TELL: Final = "UPDATE or_lease SET failure = ?, deadline = ? WHERE key = ? AND token = ?"
-_OWN: Final = "SELECT 1 FROM or_lease WHERE key = ? AND token = ?"
+_OWN: Final = "SELECT host, started FROM or_lease WHERE key = ? AND token = ?"
+_CLEAR: Final = (
+    "DELETE FROM or_lease WHERE key = ?1 OR deadline < CASE WHEN failure IS NULL THEN ?3 ELSE ?2 END"
+)
 _RENEW: Final = "UPDATE or_lease SET deadline = ? WHERE key = ? AND token = ? AND failure IS NULL"
 
 _PATIENCE_S: Final = 1.0
@@ -85,21 +89,41 @@ _TOLD_FOR_S: Final = 5.0
 """How long a failure is kept for those who wait. They look five times a second, but may be held up."""
 
 
+_FORGOTTEN_S: Final = 86_400.0
+"""What an owner never came back for is removed so long after its deadline: no clock jumps as far."""
+
+_BOOT_CLOCK: Final = getattr(time, "CLOCK_BOOTTIME", None)
+
+
+def boot_s() -> float:
+    """Return the seconds since this machine was booted, which setting its clock doesn't change."""
+    return time.monotonic() if _BOOT_CLOCK is None else time.clock_gettime(_BOOT_CLOCK)
+
+
 class DiskLeases:
     """The leases of one `Database`. Thread-safe. Looking never needs the write lock.
 
     A lease ends when it is given back, at its deadline, or when its owner is gone: at once where that can be
-    seen (the same machine), else at the deadline. What the rows say is not trusted: a deadline further away
-    than a lease can last holds nobody up.
+    seen (the same machine), else at the deadline. Its times are its owner's clock as it was taken, and go by
+    the boot clock from then on: a jump of the clock ends no lease on this machine. Others compare them with
+    their clock. What the rows say is not trusted: a deadline further away than a lease can last holds nobody
+    up.
 
     Args:
         database: Where the leases are.
         clock: UTC epoch seconds.
+        ticks: Seconds of a clock that all processes of this machine share, and that only goes forward.
     """
 
-    def __init__(self, database: Database, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        database: Database,
+        clock: Callable[[], float] = time.time,
+        ticks: Callable[[], float] = boot_s,
+    ) -> None:
         self._database = database
         self._clock = clock
+        self._ticks = ticks
 
     def acquire(self, digest: str, ttl_s: float, *, after: Held | None = None) -> Lease | Held:
         """See `Leases.acquire`.
@@ -121,18 +145,21 @@ class DiskLeases:
     def renew(self, lease: Lease, ttl_s: float) -> bool:
         """See `Leases.renew`."""
         with self._database.transaction(wait_s=_PATIENCE_S) as connection:
-            renewed = connection.execute(_RENEW, (self._clock() + ttl_s, lease.digest, lease.token))
-            return renewed.rowcount == 1
+            for host, started_s in connection.execute(_OWN, lease).fetchall():
+                until_s = self._now_s(host, started_s) + ttl_s
+                return connection.execute(_RENEW, (until_s, *lease)).rowcount == 1
+            return False
 
     def release(self, lease: Lease, failure: Mapping[str, Any] | None = None) -> None:
         """See `Leases.release`. One that is given back already costs a look, and no transaction."""
-        if not self._database.select(_OWN, lease):
+        own = self._database.select(_OWN, lease)
+        if not own:
             return
         with self._database.transaction(wait_s=_PATIENCE_S) as connection:
             if failure is None:
                 connection.execute("DELETE FROM or_lease WHERE key = ? AND token = ?", lease)
             else:
-                told_until_s = self._clock() + _TOLD_FOR_S
+                told_until_s = self._now_s(*own[0]) + _TOLD_FOR_S
                 connection.execute(_TELL, (json.dumps(failure), told_until_s, *lease))
 
     def release_local(self, lease: Lease) -> None:
@@ -145,13 +172,23 @@ class DiskLeases:
             if held is not None:
                 return held
             lease, now_s = Lease(digest, os.urandom(16).hex()), self._clock()
-            # What nobody came back for goes too; there are never more rows than asks at one time.
-            connection.execute("DELETE FROM or_lease WHERE deadline < ? OR key = ?", (now_s, digest))
+            # What nobody came back for goes too, and a failure at once: it may repeat a prompt.
+            connection.execute(_CLEAR, (digest, now_s, now_s - _FORGOTTEN_S))
+            pid = os.getpid()
+            host = f"{_host()}\n{self._ticks()!r} {_born(pid)}"
             connection.execute(
                 "INSERT INTO or_lease VALUES (?, ?, ?, ?, ?, ?, NULL)",
-                (*lease, _host(), os.getpid(), now_s, now_s + ttl_s),
+                (*lease, host, pid, now_s, now_s + ttl_s),
             )
             return lease
+
+    def _now_s(self, host: str, started_s: float) -> float:
+        """Return the time by the clock of a lease, taken then; on another machine by this one's."""
+        machine, _, marks = host.partition("\n")
+        if machine == _host():
+            with suppress(ValueError):
+                return started_s + self._ticks() - float(marks.partition(" ")[0])
+        return self._clock()
 
     def _held(self, rows: Sequence[Any], ttl_s: float, after: Held | None) -> Held | None:
         """Return who holds the lease, or how the flight `after` failed; None when it is free."""
@@ -160,11 +197,11 @@ class DiskLeases:
         ((host, pid, started_s, deadline_s, told),) = rows
         if (str, int, float, float) != tuple(map(type, (host, pid, started_s, deadline_s))):
             return None
-        now_s = self._clock()
-        # A clock that was set back may make a deadline look further away than it is, but not for long.
+        now_s = self._now_s(host, started_s)
+        # Another machine's clock may make a deadline look further away than it is, but not for long.
         if not now_s < deadline_s <= now_s + 2 * ttl_s:
             return None
-        owner = f"pid {pid} on {host.partition(' ')[0]}"
+        owner = f"pid {pid} on {host.split()[0] if host.strip() else ''}"
         if told is None:
             return None if _is_gone(host, pid) else Held(owner, started_s, deadline_s)
         if after is None or (owner, started_s) != (after.owner, after.since_s):
@@ -174,19 +211,35 @@ class DiskLeases:
 
 
 def _host() -> str:
-    """This machine and its process numbers: containers may share a name, and number processes anew."""
+    """This machine, since it was booted, and its process numbers: containers may share a name."""
     import socket
 
     try:
-        namespace = f" {os.stat('/proc/self/ns/pid').st_ino}"
+        namespace = f" {os.stat('/proc/self/ns/pid').st_ino} {_boot_id()}"
     except OSError:
         namespace = ""
     return f"{socket.gethostname()}{namespace}"
 
 
+@cache
+def _boot_id() -> str:
+    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+        return file.read().strip()
+
+
+def _born(pid: int) -> str:
+    """When a process began, in the kernel's ticks: numbers are given anew; empty where nobody tells."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split()[19].decode()  # see proc(5): the 22nd
+    except (OSError, IndexError):
+        return ""
+
+
 def _is_gone(host: str, pid: int) -> bool:
     """Return whether the owner is seen to have ended; False where that can't be seen from here."""
-    if os.name != "posix" or host != _host():
+    machine, _, marks = host.partition("\n")
+    if os.name != "posix" or machine != _host():
         return False
     if pid <= 0:
         return True
@@ -196,7 +249,8 @@ def _is_gone(host: str, pid: int) -> bool:
         return True
     except PermissionError:
         pass  # another user's, and running
-    return False
+    then, now = marks.partition(" ")[2], _born(pid)
+    return "" not in (then, now) and then != now
 
 
 def _json_object(text: object) -> Mapping[str, Any] | None:

@@ -10,6 +10,7 @@ import threading
 import time
 from contextlib import closing, suppress
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -28,6 +29,8 @@ from or_cache_magic.errors import (
 from or_cache_magic.storage.entries import DiskStore
 from or_cache_magic.storage.leases import DiskLeases, Held, Lease
 
+from .conftest import Clock
+
 KEY = "ab" * 32
 TTL_S = 15.0
 FAILURE = {"kind": "UpstreamError", "message": "refused"}
@@ -35,7 +38,7 @@ FAILURE = {"kind": "UpstreamError", "message": "refused"}
 
 @pytest.fixture
 def leases(database, clock):
-    return DiskLeases(database, clock)
+    return DiskLeases(database, clock, clock)
 
 
 def rows(database):
@@ -94,10 +97,14 @@ def test_release_local__is_undone_with_its_transaction(leases, database):
 
 
 def test_acquire__clears_what_nobody_came_back_for(leases, database, clock):
-    """Rows of leases that ran out go with the next one that is taken."""
+    """What ran out goes with the next lease that is taken: a failure at once, the others after a day."""
     for digit in "123":
-        leases.acquire(digit * 64, TTL_S)
+        failing = leases.acquire(digit * 64, TTL_S)
+    leases.release(failing, FAILURE)
     clock.now_s += TTL_S + 1
+    leases.acquire(KEY, TTL_S)
+    assert [failure for _, failure in rows(database)] == [None, None, None]
+    clock.now_s += 86_400
     leases.acquire(KEY, TTL_S)
     assert rows(database) == [(KEY, None)]
 
@@ -116,6 +123,39 @@ def test_failure__is_told_to_those_who_waited(leases, clock):
     leases.release(second, FAILURE)
     clock.now_s += 60
     assert isinstance(leases.acquire(KEY, TTL_S, after=held), Lease)
+
+
+@pytest.mark.parametrize("jump_s", [40.0, -60.0, 3600.0, -86_400.0])
+def test_clock_jump__takes_no_lease_of_a_live_owner(database, clock, jump_s):
+    """However the clock is set, a lease lasts as long as it is renewed, and ends when it is not."""
+    ticks = Clock(5000.0)
+    leases, others = DiskLeases(database, clock, ticks), DiskLeases(database, clock, ticks)
+    lease = leases.acquire(KEY, TTL_S)
+    held = others.acquire(KEY, TTL_S)
+    clock.now_s += jump_s
+    assert isinstance(others.acquire(KEY, TTL_S), Held)
+    assert isinstance(others.acquire("cd" * 32, TTL_S), Lease)  # which clears what is over
+    for _ in range(3):
+        ticks.now_s += TTL_S - 1
+        assert leases.renew(lease, TTL_S)
+        assert others.acquire(KEY, TTL_S, after=held)[:2] == held[:2]
+        clock.now_s += jump_s
+    leases.release(lease, FAILURE)
+    assert others.acquire(KEY, TTL_S, after=held).failure == FAILURE
+    ticks.now_s += TTL_S
+    assert isinstance(others.acquire(KEY, TTL_S, after=held), Lease)
+    ticks.now_s += TTL_S
+    assert isinstance(leases.acquire(KEY, TTL_S), Lease)
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="nobody tells when a process began")
+def test_dead_owner__whose_number_was_given_anew(leases, database):
+    """Another process with the number of one that is gone is not taken for it."""
+    leases.acquire(KEY, TTL_S)
+    assert isinstance(leases.acquire(KEY, TTL_S), Held)
+    ((host,),) = database.select("SELECT host FROM or_lease")
+    plant(database, host=f"{host.rpartition(' ')[0]} 1")
+    assert isinstance(leases.acquire(KEY, TTL_S), Lease)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="only there a process can be looked for")
