@@ -1,6 +1,6 @@
 """What the panel looks at: which entries, in which order, which page of them. No widgets.
 
-A list of row ids is read once for a view, then counted and paged in: a search is not repeated for the next
+A list of places is read once for a view, then counted and paged in: a search is not repeated for the next
 page, and turning pages meets every entry exactly once though others come meanwhile.
 """
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from or_cache_magic.core.records import EntryRow
-    from or_cache_magic.storage.listing import EntryIndex
+    from or_cache_magic.storage.listing import EntryIndex, Place
 
 __all__ = ["SORTS", "Listing", "State", "View"]
 
@@ -85,18 +85,18 @@ class Listing:
         self.view = View()
         self._index = index
         self._clock = clock
-        self._ids: list[int] = []
+        self._places: list[Place] = []
         self._filter = EntryFilter()
 
     @property
     def count(self) -> int:
         """How many entries matched when they were read."""
-        return len(self._ids)
+        return len(self._places)
 
     @property
     def pages(self) -> int:
         """How many pages there are; an empty list has one."""
-        return max(1, -(-len(self._ids) // self.page_size))
+        return max(1, -(-len(self._places) // self.page_size))
 
     @property
     def first(self) -> int:
@@ -115,11 +115,11 @@ class Listing:
         )
         if same_text and view != self.view:
             # Another order of what was found: looking into every blob again would take seconds.
-            found = frozenset(self._ids)
-            ids = self._matching(view, wanted._replace(text=""))
-            self._ids = [row_id for row_id in ids if row_id in found]
+            found = frozenset(self._places)
+            places = self._matching(view, wanted._replace(text=""))
+            self._places = [place for place in places if place in found]
         else:
-            self._ids, self._filter = self._matching(view, wanted), wanted
+            self._places, self._filter = self._matching(view, wanted), wanted
         self.view = view
         self.turn_to(self.page)
 
@@ -129,11 +129,11 @@ class Listing:
 
     def rows(self) -> list[EntryRow]:
         """The page's entries; those that are gone since are left out."""
-        return self._index.rows(self._ids[self.first : self.first + self.page_size])
+        return self._index.rows(self._places[self.first : self.first + self.page_size])
 
     def all_rows(self) -> list[EntryRow]:
         """Every entry of the view, in its order."""
-        return self._index.rows(self._ids)
+        return self._index.rows(self._places)
 
     def keys(self) -> list[str]:
         """The keys of all entries of the view."""
@@ -141,5 +141,5 @@ class Listing:
             return [row.key for row in self.all_rows()]  # a second search would take longer
         return self._index.digests(self._filter)
 
-    def _matching(self, view: View, wanted: EntryFilter) -> list[int]:
+    def _matching(self, view: View, wanted: EntryFilter) -> list[Place]:
         return self._index.matching(wanted, order=view.order, descending=view.descending)

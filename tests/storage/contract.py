@@ -38,7 +38,7 @@ class StoreContract:
             store.listing.models()
             == store.listing.tags()
             == store.listing.matching()
-            == store.listing.rows([1, 2])
+            == store.listing.rows([(1, 1.0), (2, 1.0)])
             == []
         )
         assert store.purge(EntryFilter(tag="x")) == 0
@@ -219,14 +219,27 @@ class StoreContract:
         with pytest.raises(OptionError, match="ordered by 'price'"):
             store.listing.matching(order="price")
 
-    def test_rows__follow_the_ids(self, store, make):
-        """Rows come in the order of the ids that are given; an id of no entry is left out."""
+    def test_rows__follow_the_places(self, store, make):
+        """Rows come in the order of the places that are given; a place of no entry is left out."""
         for i in range(3):
             store.put(*make(f"prompt {i}", model=f"m/{i}", created_s=100.0 + i))
         newest, _, oldest = store.listing.matching()
 
-        assert [row.model for row in store.listing.rows([oldest, 10**9, newest, -1])] == ["m/0", "m/2"]
+        assert [row.model for row in store.listing.rows([oldest, (10**9, 1.0), newest, (-1, 1.0)])] == [
+            *("m/0", "m/2")
+        ]
         assert store.listing.rows([]) == []
+
+    def test_rows__never_of_an_entry_with_the_id_of_one_that_is_gone(self, store, make):
+        """Where a removed entry's row id was given to another one, its place is empty."""
+        store.put(*make("old", created_s=100.0))
+        places = store.listing.matching()
+        store.purge(EntryFilter(), everything=True)
+        store.put(*make("new", created_s=101.0))
+
+        assert store.listing.matching()[0][0] == places[0][0]
+        assert store.listing.rows(places) == []
+        assert len(store.listing.find()) == 1
 
     def test_tags__are_each_label_once(self, store, make):
         """The labels of all entries, sorted."""
