@@ -47,8 +47,7 @@ def figures(*, entries: int) -> Iterator[Figure]:
 
 def _exchange(completion: Completion) -> dict[str, Any]:
     """A request and its reply as the wire has them, without what no reader would miss."""
-    answer, usage = completion.outcome.answer, completion.usage
-    tokens = {name: getattr(usage, name) for name in ("prompt_tokens", "completion_tokens")}
+    answer = completion.outcome.answer
     reply = {
         "id": answer.generation_id,
         "model": answer.model,
@@ -57,7 +56,7 @@ def _exchange(completion: Completion) -> dict[str, Any]:
         "choices": [
             {"index": 0, "message": dict(answer.choices[0].message), "finish_reason": answer.finish_reason}
         ],
-        "usage": {**tokens, "cost": float(answer.cost.usd or 0)},
+        **(answer.extra or {}),
     }
     return {"request": dict(completion.request.body), "reply": reply}
 

@@ -68,7 +68,7 @@ def _search(kept: store.DiskStore, database: store.Database, entries: int) -> Fi
 
 
 def _inflate(stored: bytes) -> bytes:
-    return zlib.decompressobj(-15, codec._dictionary()).decompress(stored)
+    return zlib.decompressobj(-15, codec._dictionary(codec._DEFLATED)).decompress(stored)
 
 
 def _ms(call: Callable[[], object]) -> float:

@@ -161,7 +161,7 @@ def _cost(usd: Any, source: Any) -> Cost:
 HEAD_CHARS: Final = 500
 """How much of an answer and of a prompt a listing shows."""
 
-_PLAIN, _DEFLATED = 1, 3  # 2 had another dictionary, and was never released
+_PLAIN, _DEFLATED_BEFORE, _DEFLATED = 1, 3, 4  # 2 had another dictionary, and was never released
 _DEFLATE_OVER_BYTES: Final = 200
 _LARGEST_BYTES: Final = 1 << 27  # of a payload: a few crafted kilobytes can inflate to gigabytes
 _DEEPEST: Final = 220  # a request may have 200 levels
@@ -176,8 +176,19 @@ _LEVEL = 6  # a miss took a second; 20 µs more buy 5 % of the size
 _DICTIONARY_CHECKSUM: Final = 1677084355
 
 
+_USUAL_REPLY: Final = (
+    b'"extra":{"usage":{"prompt_tokens":1,"completion_tokens":2,"total_tokens":4,"cost":0.0000,"is_byok":false,'
+    b'"prompt_tokens_details":{"cached_tokens":0,"cache_write_tokens":0,"audio_tokens":0,"video_tokens":0},'
+    b'"cost_details":{"upstream_inference_cost":null,"upstream_inference_prompt_cost":0.0000,'
+    b'"upstream_inference_completions_cost":0.0000},'
+    b'"completion_tokens_details":{"reasoning_tokens":0,"image_tokens":0,"audio_tokens":0}},'
+    b'"service_tier":null,"system_fingerprint":"fp_"}},"v":1,"created":17,"text":true}'
+)
+"""How an entry ends whose reply is as most are."""
+
+
 @cache
-def _dictionary() -> bytes:
+def _dictionary(form: int) -> bytes:
     """Return what requests, answers and English texts repeat; it saves a third of an entry of 2 KB.
 
     Pieces of READMEs, quotations and definitions, as zstandard's COVER chooses them, and the JSON of blobs.
@@ -189,7 +200,7 @@ def _dictionary() -> bytes:
     # With other line ends, say, another text could come out of a blob whose own checksum holds.
     if zlib.crc32(dictionary) != _DICTIONARY_CHECKSUM:
         raise StoreError("dictionary.zdict of or_cache_magic is damaged.", "Install the package again.")
-    return dictionary
+    return dictionary if form == _DEFLATED_BEFORE else dictionary + _USUAL_REPLY
 
 
 def _no_constant(name: str) -> NoReturn:
@@ -302,8 +313,8 @@ def parts(digest: str, blob: object) -> Iterator[bytes]:
     try:
         if type(blob) is not bytes or len(blob) < _START_BYTES:
             raise _damaged(digest, "not a blob")
-        inflate = zlib.decompressobj(-15, _dictionary())
-        stored, more = blob[_START_BYTES:], blob[0] == _DEFLATED
+        stored, more = blob[_START_BYTES:], blob[0] != _PLAIN
+        inflate = zlib.decompressobj(-15, _dictionary(blob[0]))
         payload = inflate.decompress(stored, _SMALL_BYTES) if more else stored
         size, _ = _FRAME.unpack_from(payload)
         end = _FRAME_BYTES + size
@@ -340,8 +351,9 @@ def read_head(digest: str, blob: object) -> str:
         StoreCorruptError: As `decode_entry`.
     """
     try:
-        deflated, stored = _stored(digest, blob)
-        inflate = zlib.decompressobj(-15, _dictionary())
+        form, stored = _stored(digest, blob)
+        deflated = form != _PLAIN
+        inflate = zlib.decompressobj(-15, _dictionary(form))
         start = (
             inflate.decompress(stored, _FRAME_BYTES + HEAD_CHARS)
             if deflated
@@ -372,7 +384,9 @@ def _pack(digest: str, text: str, skeleton: bytes, content: Any) -> bytes:
         raise StoreError(f"The answer can't be kept: {len(payload) >> 20} MiB are too many.")
     form = _PLAIN
     if len(payload) > _DEFLATE_OVER_BYTES:
-        deflate = zlib.compressobj(_LEVEL, zlib.DEFLATED, -15, 9, zlib.Z_DEFAULT_STRATEGY, _dictionary())
+        deflate = zlib.compressobj(
+            _LEVEL, zlib.DEFLATED, -15, 9, zlib.Z_DEFAULT_STRATEGY, _dictionary(_DEFLATED)
+        )
         deflated = deflate.compress(payload) + deflate.flush()
         if len(deflated) < len(payload):
             form, payload = _DEFLATED, deflated
@@ -384,27 +398,25 @@ def _checksum(digest: str, form: int, stored: bytes) -> int:
     return zlib.crc32(stored, zlib.crc32(digest.encode(), form))
 
 
-def _stored(digest: str, blob: object) -> tuple[bool, bytes]:
-    """Whether the payload of a blob is deflated, and its bytes as stored; its checksum holds."""
+def _stored(digest: str, blob: object) -> tuple[int, bytes]:
+    """The format of a blob, and its payload as stored; its checksum holds."""
     if type(blob) is not bytes or len(blob) < _START_BYTES:
         raise _damaged(digest, "not a blob")
     form, checksum = _START.unpack_from(blob)
     stored = blob[_START_BYTES:]  # of a few kilobytes a copy is made faster than a view
     if checksum != _checksum(digest, form, stored):
         raise _damaged(digest, "its checksum differs")
-    if form == _DEFLATED:
-        return True, stored
-    if form == _PLAIN:
-        return False, stored
+    if form in (_DEFLATED, _PLAIN, _DEFLATED_BEFORE):
+        return form, stored
     raise _damaged(digest, f"format {form} is unknown")
 
 
 def _payload(digest: str, blob: object, largest_bytes: int) -> bytes:
     """The payload of a blob, or its first bytes; its checksum holds."""
-    deflated, stored = _stored(digest, blob)
-    if not deflated:
+    form, stored = _stored(digest, blob)
+    if form == _PLAIN:
         return stored
-    return zlib.decompressobj(-15, _dictionary()).decompress(stored, largest_bytes)
+    return zlib.decompressobj(-15, _dictionary(form)).decompress(stored, largest_bytes)
 
 
 def _unpack(digest: str, blob: object, largest_bytes: int = _LARGEST_BYTES) -> tuple[bytes, bytes, Any, int]:

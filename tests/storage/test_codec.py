@@ -182,3 +182,7 @@ def test_format__never_changes():
     )
 
     assert codec.decode_entry(DIGEST, base64.b85decode(golden)) == entry()
+    golden = (
+        "1Yf(HFk@g~QDI<U;Potl?&N{au!EQB<bpQLWg=wCLCag<Qs7k-qnbuFjcOVhnh>oNVD(MIs<sxbHUqUqkg79a0gG9z8G#fbm1_V"
+    )
+    assert codec.decode_entry(DIGEST, base64.b85decode(golden)) == entry()
