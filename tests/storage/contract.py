@@ -230,17 +230,6 @@ class StoreContract:
         ]
         assert store.listing.rows([]) == []
 
-    def test_rows__never_of_an_entry_with_the_id_of_one_that_is_gone(self, store, make):
-        """Where a removed entry's row id was given to another one, its place is empty."""
-        store.put(*make("old", created_s=100.0))
-        places = store.listing.matching()
-        store.purge(EntryFilter(), everything=True)
-        store.put(*make("new", created_s=101.0))
-
-        assert store.listing.matching()[0][0] == places[0][0]
-        assert store.listing.rows(places) == []
-        assert len(store.listing.find()) == 1
-
     def test_tags__are_each_label_once(self, store, make):
         """The labels of all entries, sorted."""
         store.put(*make("a", tags=("b c", "a")))

@@ -310,6 +310,18 @@ def test_rows__purged_ones_are_left_out(shelf):
     assert [row.prompt[5] for row in shelf.listing.rows(ids)] == ["3", "1", "0"]
 
 
+def test_rows__never_of_an_entry_with_the_id_of_one_that_is_gone(store, make):
+    """Where a removed entry's row id was given to another one, its place is empty."""
+    store.put(*make("old", created_s=100.0))
+    places = store.listing.matching()
+    store.purge(EntryFilter(), everything=True)
+    store.put(*make("new", created_s=101.0))
+
+    assert store.listing.matching()[0][0] == places[0][0]
+    assert store.listing.rows(places) == []
+    assert len(store.listing.find()) == 1
+
+
 def test_rows__a_damaged_one_hides_no_other(shelf, database):
     """An entry whose index holds nonsense is left out; one whose texts are damaged is listed without them."""
     ids = shelf.listing.matching(descending=False)

@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 from or_cache_magic.errors import StoreUnavailableError
-from or_cache_magic.storage.shared.server import Refused, Server, TooLarge, UntrustedValue
+from or_cache_magic.storage.shared.server import Refused, RefusedValue, Server, TooLarge, UntrustedValue
 
 if TYPE_CHECKING:
     from or_cache_magic.core.settings import SharedUrl
@@ -155,6 +155,7 @@ class Link:
         self._connect = connect
         self._wait_s = wait_s
         self._now = self._connected()
+        self._told_of_value = False
 
     def ask(
         self,
@@ -174,7 +175,7 @@ class Link:
 
         Raises:
             StoreUnavailableError: No answer in time, or one that can't be understood, or the server is left
-                alone just now, or takes no more.
+                alone just now, or takes no more, or not this value.
             UntrustedValue: The server holds something under this name that this package did not write.
             TooLarge: The server does not take so large a value.
         """
@@ -188,12 +189,9 @@ class Link:
         except (UntrustedValue, TooLarge):
             self._reached(now)
             raise
-        except Refused as exc:
+        except (Refused, RefusedValue) as exc:
             self._reached(now)
-            reason = self._reason(exc)
-            if now.room.failed():
-                self.tell(f"{self} takes no more ({reason}). Answers are kept on this machine only.")
-            raise self._unavailable(f"takes no more ({reason})") from exc
+            raise self._refused(now, exc) from exc
         except Exception as exc:  # a hostile server makes a library raise anything
             if isinstance(exc, TimeoutError):
                 self._hang_up(now)
@@ -205,6 +203,18 @@ class Link:
         if writes and now.room.succeeded():
             self.tell(f"{self} takes answers again.")
         return result
+
+    def _refused(self, now: _Connected, exc: Refused | RefusedValue) -> StoreUnavailableError:
+        """Return the error for a server that answers, and tell of it once."""
+        reason = self._reason(exc)
+        if isinstance(exc, Refused):
+            if now.room.failed():
+                self.tell(f"{self} takes no more ({reason}). Answers are kept on this machine only.")
+            return self._unavailable(f"takes no more ({reason})")
+        if not self._told_of_value:
+            self._told_of_value = True
+            self.tell(f"{self} takes not every value ({reason}). Such are kept on this machine only.")
+        return self._unavailable(f"does not take this ({reason})")
 
     def close(self) -> None:
         """Close the connections; the next question opens new ones."""

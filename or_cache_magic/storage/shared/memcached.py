@@ -20,7 +20,14 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from or_cache_magic.errors import SettingError
-from or_cache_magic.storage.shared.server import LARGEST_BYTES, LAYOUT, Refused, TooLarge, UntrustedValue
+from or_cache_magic.storage.shared.server import (
+    LARGEST_BYTES,
+    LAYOUT,
+    Refused,
+    RefusedValue,
+    TooLarge,
+    UntrustedValue,
+)
 
 if TYPE_CHECKING:
     from or_cache_magic.core.settings import SharedUrl
@@ -125,10 +132,18 @@ class MemcachedServer:
         return _checked(found)
 
     def _do(self, work: Callable[[Any], _T]) -> _T:
-        from pymemcache.exceptions import MemcacheServerError
+        from pymemcache.exceptions import (
+            MemcacheClientError,
+            MemcacheServerError,
+            MemcacheUnknownCommandError,
+        )
 
         try:
             return work(self._client)
+        except MemcacheUnknownCommandError:
+            raise
+        except MemcacheClientError as exc:
+            raise RefusedValue(str(exc)) from exc
         except MemcacheServerError as exc:
             text = (
                 exc.args[0].decode("utf-8", "replace") if exc.args and isinstance(exc.args[0], bytes) else ""

@@ -18,7 +18,14 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from or_cache_magic.errors import SettingError
-from or_cache_magic.storage.shared.server import LARGEST_BYTES, LAYOUT, Refused, UntrustedValue, shard_of
+from or_cache_magic.storage.shared.server import (
+    LARGEST_BYTES,
+    LAYOUT,
+    Refused,
+    RefusedValue,
+    UntrustedValue,
+    shard_of,
+)
 
 if TYPE_CHECKING:
     from or_cache_magic.core.settings import SharedUrl
@@ -68,6 +75,13 @@ end
 return 1
 """
 
+_REFUSALS_OF_VALUES: Final = (
+    "invalid expire",
+    "out of range",
+    "exceeds maximum",
+    "not an integer",
+    "bulk length",
+)
 _REFUSALS: Final = ("OOM ", "READONLY ", "MISCONF ", "NOPERM ", "NOREPLICAS ")
 
 
@@ -196,6 +210,8 @@ class RedisServer:
                 raise UntrustedValue("a value of another type") from exc
             if any(sign in text for sign in _REFUSALS):
                 raise Refused(text) from exc
+            if any(sign in text for sign in _REFUSALS_OF_VALUES):
+                raise RefusedValue(text) from exc
             raise
 
     def _cluster(self) -> Any:

@@ -19,7 +19,11 @@ class Refused(Exception):  # noqa: N818 - what happened, for `Link`; it never le
     """The server answers, but takes no more: full, read-only, or not allowed to this user."""
 
 
-class TooLarge(Exception):  # noqa: N818
+class RefusedValue(Exception):  # noqa: N818
+    """The server answers, and takes others, but not this value."""
+
+
+class TooLarge(RefusedValue):
     """The value is larger than the server takes."""
 
 
@@ -35,8 +39,8 @@ def shard_of(name: str) -> str:
 class Server(Protocol):
     """One server, one namespace on it. Thread-safe.
 
-    Names are 64 hex digits. Every method may raise `Refused`, `UntrustedValue`, and whatever its library
-    raises when the server does not answer as it should.
+    Names are 64 hex digits. Every method may raise `Refused`, `RefusedValue`, `UntrustedValue`, and whatever
+    its library raises when the server does not answer as it should.
     """
 
     def get(self, name: str) -> bytes | None:

@@ -174,6 +174,9 @@ def _model_matches(model: str | None, pattern: str) -> bool:
     return model is not None and fnmatchcase(model, pattern.replace("[", "[[]"))
 
 
+_LATEST_S: Final = (1 << 31) - 1
+"""The latest end that every server takes; what lives longer stays there, and its own end is looked at."""
+
 _LARGEST_PAYLOAD_BYTES: Final = 1 << 25  # of a value when inflated: a server's kilobytes can be gigabytes
 _STEP_LIMIT_S: Final = 5.0  # of one step of a purge, which its caller waits for on purpose
 _CHUNK: Final = 1000
@@ -215,7 +218,8 @@ class SharedStore:
 
     def put(self, entry: Entry, request: Request) -> None:
         """Keep an entry for the team, without the notebook it was asked from, until it expires."""
-        ttl_s = None if entry.expires_s is None else entry.expires_s - self._clock()
+        expires_s = entry.expires_s
+        ttl_s = None if expires_s is None or expires_s > _LATEST_S else expires_s - self._clock()
         if ttl_s is not None and ttl_s <= 0:
             return
         digest, name = entry.key.digest, self.signing.name(entry.key.digest)

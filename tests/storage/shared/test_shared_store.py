@@ -9,7 +9,7 @@ from contextlib import closing
 import pytest
 
 from or_cache_magic.core.records import EntryFilter
-from or_cache_magic.errors import SettingError
+from or_cache_magic.errors import SettingError, StoreUnavailableError
 
 from .servers import Memcached, Redis, eventually
 
@@ -61,6 +61,31 @@ def test_memcached__a_lifetime_beyond_thirty_days(open_tier, memcached_server, m
     pair = make(expires_s=time.time() + 31 * 86400)
     tier.put(*pair)
     assert answers(tier, pair) == ["Hi"]
+
+
+@pytest.mark.parametrize("years", [12, 100, 299, 1e12])
+def test_put__a_lifetime_of_centuries(open_tier, server, make, years):
+    """What ends later than servers can count is kept there without an end; none of them is taken to be down."""
+    tier = open_tier(server.url)
+    pairs = make("long", expires_s=time.time() + years * 365 * 86400), make("other")
+    for pair in pairs:
+        tier.put(*pair)
+    assert answers(tier, *pairs)[-1] == "Hi"
+    assert years > 300 or answers(tier, pairs[0]) == ["Hi"]
+    assert not any("can't be used" in line for line in tier.told)
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "with a blank"])
+def test_refused__one_value_leaves_the_server_in_use(open_tier, memcached_server, redis_server, make, name):
+    """A value that a server refuses is told once; others are kept and found."""
+    for server, ttl_s in ((memcached_server, None), (redis_server, 1e18)):
+        tier, pair = open_tier(server.url), make()
+        for _ in range(2):
+            with pytest.raises(StoreUnavailableError, match="does not take this"):
+                tier.link.ask(lambda server, ttl_s=ttl_s: server.put(name, b"v", b"{}", ttl_s), writes=True)
+        tier.put(*pair)
+        assert answers(tier, pair) == ["Hi"]
+        assert len(tier.told) == 1
 
 
 def test_redis__the_index_is_trimmed(open_tier, redis_server, make):
