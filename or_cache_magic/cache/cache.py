@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import suppress
 from decimal import Decimal
 from functools import cache, update_wrapper
 from pathlib import Path
@@ -20,7 +22,7 @@ from or_cache_magic.core.settings import Ask, Project, Settings, load_settings
 from or_cache_magic.core.units import format_size
 from or_cache_magic.engine.engine import Engine
 from or_cache_magic.engine.recorder import Recorder
-from or_cache_magic.errors import OptionError, StoreError
+from or_cache_magic.errors import OptionError, OrCacheError, StoreError, UpstreamError, near_name
 from or_cache_magic.storage.database import open_database
 from or_cache_magic.storage.entries import DiskStore
 from or_cache_magic.storage.ledger import Ledger
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
 __all__ = ["CompletionCache", "key_from_environment"]
 
 _GROUPS = ("", "model", "day", "notebook", "tag")
+_NO_MODEL = "not a valid model|[Nn]o endpoints found for|[Mm]odel .*not found"
 _NO_CALLBACKS = Callbacks()
 
 _P = ParamSpec("_P")
@@ -261,8 +264,9 @@ class CompletionCache:
                 with guard:
                     outcome = self.engine.ask(ask, guard.over(callbacks))
                     guard.paid = outcome.paid
-        except BaseException:
+        except BaseException as exc:
             self._after(ask, None)
+            self._suggest_model(exc, ask)
             raise
         return outcome if outcome.kind == "hit" else self._after(ask, outcome)
 
@@ -535,6 +539,20 @@ class CompletionCache:
 
     def _prompt_cache_saved(self, request: Request, answer: Answer) -> Decimal | None:
         return self.money.prompt_cache_saved(request, answer)
+
+    def _suggest_model(self, failure: BaseException, ask: Ask) -> None:
+        """Put into the error of a model that isn't there the one that is nearly called so."""
+        if not isinstance(failure, UpstreamError) or failure.status not in (400, 404):
+            return
+        if not re.search(_NO_MODEL, str(failure.args[0])):
+            return
+        known = [*ask.settings.aliases]
+        with suppress(OrCacheError, AttributeError, KeyError, TypeError):
+            listed = self._fetch("/models", base_url=ask.settings.base_url)["data"]
+            known += [str(model["id"]) for model in listed]
+        near = near_name(str(ask.request.body["model"]), known)
+        if near:
+            failure.hint = f"did you mean {near}?"
 
     def _fetch(self, path: str, **options: Any) -> Any:
         self._server.settings = self._settings()  # whoever wants statistics may not have asked before

@@ -183,7 +183,7 @@ class Simulator:
 
 
 def serve(host: str = "127.0.0.1", port: int = 0, *, chunk_delay_s: float = 0.02) -> None:
-    """Serve until Ctrl-C; prints the base URL and the environment variables that lead there.
+    """Serve until Ctrl-C; prints a line for the shell that sets the variables that lead there.
 
     Args:
         host: The address to listen on.
@@ -197,6 +197,6 @@ def serve(host: str = "127.0.0.1", port: int = 0, *, chunk_delay_s: float = 0.02
         contextlib.suppress(KeyboardInterrupt),
         Simulator(port, host=host, chunk_delay_s=chunk_delay_s) as sim,
     ):
-        line = f"OPENROUTER_BASE_URL={sim.base_url} OPENROUTER_API_KEY={sim.api_key}"
-        print(line, flush=True)  # noqa: T201 - a shell command says where it listens
+        line = f"export OPENROUTER_BASE_URL={sim.base_url} OPENROUTER_API_KEY={sim.api_key}"
+        print(f"{line}\nserving; Ctrl-C stops", flush=True)  # noqa: T201 - a shell command says where it listens
         threading.Event().wait()

@@ -28,6 +28,21 @@ def test_ask__of_an_unknown_model_says_so(cache, sim):
     assert cache.totals()[0].failed == 1
 
 
+@pytest.mark.parametrize(
+    ("model", "hint"),
+    [
+        ("openai/gpt4o-mini", "did you mean openai/gpt-4o-mini?"),
+        ("gpt-4o-mini", "did you mean openai/gpt-4o-mini?"),
+        ("nope/nope", "check the model id and the parameters"),
+    ],
+)
+def test_ask__of_an_unknown_model_says_which_was_meant(cache, model, hint):
+    """By OpenRouter's list of models, which costs nothing to ask for."""
+    with pytest.raises(UpstreamError, match="not a valid model") as caught:
+        cache.ask(PROMPT, model=model)
+    assert caught.value.hint.startswith(hint)
+
+
 @pytest.mark.parametrize("script", ["rate_limited", "unavailable"])
 def test_ask__waits_out_a_passing_shortage(cache, sim, script):
     """A shortage that passes costs two attempts and one row of the ledger."""

@@ -297,10 +297,11 @@ def test_serve__says_where_it_listens():
     ) as process:
         line = process.stdout.readline()
         url = re.match(
-            r"OPENROUTER_BASE_URL=(http://127\.0\.0\.1:\d+/api/v1) OPENROUTER_API_KEY=sk-or-\S+\n", line
+            r"export OPENROUTER_BASE_URL=(http://127\.0\.0\.1:\d+/api/v1) OPENROUTER_API_KEY=sk-or-\S+\n",
+            line,
         )[1]
         with urllib.request.urlopen(f"{url}/models") as reply:
             assert reply.status == 200
         process.send_signal(signal.SIGINT)
-        assert process.communicate(timeout=60) == ("", "")
+        assert process.communicate(timeout=60) == ("serving; Ctrl-C stops\n", "")
         assert process.returncode == 0
