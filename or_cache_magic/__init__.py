@@ -149,12 +149,12 @@ def ask(
 
 
 @_with_arguments_of(ask)
-async def aask(prompt: str | Sequence[Mapping[str, Any]], **fields: Any) -> Completion:
+def aask(prompt: str | Sequence[Mapping[str, Any]], **fields: Any) -> Coroutine[Any, Any, Completion]:
     """`ask` for asyncio, without blocking the event loop: ``await orc.aask(…)`` in a cell or a coroutine.
 
     Cancelling the task closes the connection. See `CompletionCache.aask`.
     """
-    return await _cache().aask(prompt, **fields)
+    return _cache().aask(prompt, **fields)
 
 
 def stats(by: str = "", *, session: bool = False) -> pd.DataFrame:

@@ -121,7 +121,8 @@ def near_name(word: str, known: Iterable[str]) -> str:
     longer = [name for name in bare if len(word) >= 3 and bare[name].startswith(word)]  # noqa: PLR2004
     if len(longer) == 1:
         return longer[0]
-    alike = get_close_matches(word, bare.values(), n=3, cutoff=0.65)
+    cutoff = 0.65 if len(word) <= 4 else 0.75  # noqa: PLR2004 - of few letters one is a third
+    alike = get_close_matches(word, bare.values(), n=3, cutoff=cutoff)
     best = next((name for name in alike if sorted(name) == sorted(word)), next(iter(alike), None))
     return next((name for name in bare if bare[name] == best), "")
 

@@ -18,7 +18,7 @@ from or_cache_magic.cache.process import counted, own
 from or_cache_magic.cache.request import Usd, build_ask, parse_limit
 from or_cache_magic.core.callbacks import Callbacks, OnText, OnWait
 from or_cache_magic.core.records import Answer, EntryFilter, EntryRow, Outcome, Request, Totals
-from or_cache_magic.core.settings import Ask, Project, Settings, load_settings
+from or_cache_magic.core.settings import Ask, Project, Settings, load_settings, whole
 from or_cache_magic.core.units import format_size
 from or_cache_magic.engine.engine import Engine
 from or_cache_magic.engine.recorder import Recorder
@@ -61,6 +61,10 @@ def _with_arguments_of(
 ) -> Callable[[Callable[..., Coroutine[Any, Any, _T]]], Callable[_P, Coroutine[Any, Any, _T]]]:
     """Give a coroutine function the signature of another function, for type checkers, editors and ``?``."""
     return lambda coroutine: update_wrapper(coroutine, function, assigned=(), updated=())
+
+
+async def _raised(failure: OrCacheError) -> Completion:
+    raise failure
 
 
 class CompletionCache:
@@ -205,27 +209,36 @@ class CompletionCache:
         return Completion(self.run(ask, Callbacks(on_text, on_wait), max_cost_usd=limit), ask.request)
 
     @_with_arguments_of(ask)
-    async def aask(self, prompt: str | Sequence[Mapping[str, Any]], **fields: Any) -> Completion:
+    def aask(
+        self, prompt: str | Sequence[Mapping[str, Any]], **fields: Any
+    ) -> Coroutine[Any, Any, Completion]:
         """`ask` for asyncio: the same arguments, answers, errors and accounts; never blocks the event loop.
 
         A stored answer is there at once. Asks of the same at the same time, by `ask` and `aask`, share one
         call. Of different ones up to 32 are under way at a time (`engine.aio.SIZE`), and the others wait.
-        `on_text` and `on_wait` are called on the event loop.
+        `on_text` and `on_wait` are called on the event loop. The call fixes what is asked, not the await.
 
         Raises:
             asyncio.CancelledError: The task was cancelled, or the cache closed. If nobody else waits for the
                 answer, the connection was closed, and what had arrived is kept as a partial, with its cost.
         """
         on_text, on_wait = fields.pop("on_text", None), fields.pop("on_wait", None)
+        try:
+            limit = parse_limit(fields.pop("max_cost_usd", None))
+            ask = self.prepare(prompt, fields)
+        except OrCacheError as exc:
+            return _raised(exc)
+        return self._answer(ask, on_text, on_wait, limit)
+
+    async def _answer(
+        self, ask: Ask, on_text: OnText | None, on_wait: OnWait | None, limit: Decimal | None
+    ) -> Completion:
         callbacks = _NO_CALLBACKS
         if on_text is not None or on_wait is not None:
             from or_cache_magic.engine.aio import on_this_loop
 
             callbacks = Callbacks(on_this_loop(on_text), on_this_loop(on_wait))
-        limit = parse_limit(fields.pop("max_cost_usd", None))
-        ask = self.prepare(prompt, fields)
-        outcome = await self.arun(ask, callbacks, max_cost_usd=limit)
-        return Completion(outcome, ask.request)
+        return Completion(await self.arun(ask, callbacks, max_cost_usd=limit), ask.request)
 
     def prepare(
         self, prompt: str | Sequence[Mapping[str, Any]], fields: Mapping[str, Any], **options: Any
@@ -345,7 +358,11 @@ class CompletionCache:
         self.ledger.flush()
         model = self.model_named(model)
         wanted = entry_filter(self.clock(), text=text, model=model, tag=tag, since=since)
-        return entries_frame(self.store.listing.find(wanted, limit=limit))
+        try:
+            most = None if limit is None else whole(0)(limit)
+        except ValueError as exc:
+            raise OptionError(f"limit: {exc}", "write limit=50") from None
+        return entries_frame(self.store.listing.find(wanted, limit=most))
 
     def purge(
         self,

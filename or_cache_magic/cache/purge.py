@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from or_cache_magic.core.options import shown
 from or_cache_magic.core.records import EntryFilter
-from or_cache_magic.core.units import parse_size, parse_ttl
+from or_cache_magic.core.settings import whole
+from or_cache_magic.core.units import FOREVER_S, parse_lifetime, parse_size
 from or_cache_magic.errors import OptionError
 
 __all__ = ["Purge", "entry_filter", "purge_filter"]
@@ -73,6 +75,11 @@ def entry_filter(
     Raises:
         OptionError: A time or a size is none.
     """
+    texts = (*keys, *(value for value in (text, model, system, tag, prefix) if value is not None))
+    if wrong := [value for value in texts if not isinstance(value, str)]:
+        raise OptionError(
+            f"{shown(wrong[0])} is no text", "keys, text, model, system, tag and prefix are texts"
+        )
     return EntryFilter(
         keys=keys,
         text=text,
@@ -94,7 +101,7 @@ def model_named(name: str | None, known: Sequence[str]) -> str | None:
     Raises:
         OptionError: It is a part of several; says which.
     """
-    if not name or name in known or any(char in name for char in "*?"):
+    if not isinstance(name, str) or not name or name in known or any(char in name for char in "*?"):
         return name
     lower = name.lower()
     found = [model for model in known if model.lower().endswith(f"/{lower}")]
@@ -106,17 +113,18 @@ def model_named(name: str | None, known: Sequence[str]) -> str | None:
     return found[0] if found else name
 
 
-def _length_s(length: float | str) -> float:
-    if not isinstance(length, str):
-        return float(length)
+def _length_s(length: Any) -> float:
     try:
-        return parse_ttl(length)
+        seconds = parse_lifetime(length)
     except ValueError as exc:
-        raise OptionError(str(exc), "write 30m, 24h or 7d") from None
+        raise OptionError(str(exc), "write 30m, 24h or 7d, or seconds") from None
+    if seconds == FOREVER_S:
+        raise OptionError(f"{shown(length)} has no end", "write 30m, 24h or 7d, or seconds")
+    return seconds
 
 
-def _size_bytes(size: int | str) -> int:
+def _size_bytes(size: Any) -> int:
     try:
-        return parse_size(size) if isinstance(size, str) else size
+        return parse_size(size if isinstance(size, str) else f"{whole(0, 2**60)(size)}B")
     except ValueError as exc:
         raise OptionError(f"{exc} (nothing was removed)", "write 500MB or 2GB, or give bytes") from None

@@ -16,13 +16,13 @@ from typing import Any, Final
 from or_cache_magic.core.policy import MODES
 from or_cache_magic.core.settings import number, one_of, text, whole
 from or_cache_magic.core.units import parse_lifetime
-from or_cache_magic.errors import OptionError, RequestError, near_name
+from or_cache_magic.errors import OptionError, RequestError, near_name, printable
 
 __all__ = ["FIELDS", "OPTIONS", "checked", "plain", "shown"]
 
 _DEEPEST: Final = 200
 _MOST_BITS: Final = 1024
-_KEY: Final = re.compile(r"sk-or-v1-[0-9a-f]{32}")
+_KEY: Final = re.compile(r"\bsk-(or-v1-[0-9a-f]{32}|(proj|ant|svcacct)-[\w-]{20}|[A-Za-z0-9]{40})")
 
 
 class _NoJsonError(ValueError):
@@ -44,25 +44,31 @@ def plain(value: Any, path: str = "value", depth: int = 0) -> Any:
     if value is None or type(value) is bool:
         return value
     if isinstance(value, str):
-        if _KEY.search(value):
-            raise _NoJsonError("it holds an API key, which is never sent")
-        try:
-            value.encode()
-        except UnicodeEncodeError:
-            raise _NoJsonError(f"{path} holds half of a surrogate pair, which no text can hold") from None
-        return str.__str__(value)
+        return _plain_text(value, path)
     if isinstance(value, (bool, int, float, Decimal)):
         return _plain_number(value, path)
     if depth > _DEEPEST:
         raise _NoJsonError(f"{path[:60]}… is nested too deep")
     if isinstance(value, Mapping):
-        named = ((_name(key, path), item) for key, item in value.items())
-        return {name: plain(item, f"{path}.{name}", depth + 1) for name, item in named}
+        named = {_name(key, path): item for key, item in value.items()}
+        if len(named) < len(value):
+            raise _NoJsonError(f"{path} has two names that are one in JSON, such as 1 and '1'")
+        return {name: plain(item, f"{path}.{name}", depth + 1) for name, item in named.items()}
     if isinstance(value, (list, tuple)):
         return [plain(item, f"{path}[{at}]", depth + 1) for at, item in enumerate(value)]
     if type(value).__module__.partition(".")[0] in ("numpy", "pandas"):
         return _of_numpy(value, path, depth)
     raise _NoJsonError(f"{path} is a {type(value).__name__}, which is nothing that JSON has")
+
+
+def _plain_text(value: str, path: str) -> str:
+    if _KEY.search(value):
+        raise _NoJsonError("it holds an API key, which is never sent")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise _NoJsonError(f"{path} holds half of a surrogate pair, which no text can hold") from None
+    return str.__str__(value)
 
 
 def _plain_number(value: Any, path: str) -> Any:
@@ -82,6 +88,8 @@ def _plain_number(value: Any, path: str) -> Any:
 def _of_numpy(value: Any, path: str, depth: int) -> Any:
     if type(value).__name__ in ("NAType", "NaTType"):
         return None
+    if type(value).__name__ in ("float16", "float32"):
+        return plain(float(str(value)), path)  # its own digits: 0.1, not 0.10000000149011612
     if hasattr(value, "tolist") and not hasattr(value, "columns"):
         found = value.tolist()
         if type(found) is not type(value):
@@ -90,6 +98,8 @@ def _of_numpy(value: Any, path: str, depth: int) -> Any:
 
 
 def _name(key: Any, path: str) -> str:
+    if type(key).__module__ == "numpy":
+        key = key.item()
     if isinstance(key, str) or (isinstance(key, int) and not isinstance(key, bool)):
         return str(plain(key, f"a name in {path}"))  # numbers are tokens', in logit_bias
     raise _NoJsonError(f"{path} has a name that is a {type(key).__name__}, not a text")
@@ -113,12 +123,23 @@ def _texts(value: Any) -> list[str]:
     return [text(item) for item in value]
 
 
+def _stops(value: Any) -> Any:
+    """Return what ends an answer: a text or several, of white space too."""
+    for stop in value if isinstance(value, list) else [value]:
+        if not isinstance(stop, str) or not stop:
+            raise ValueError("takes a text, or a list of texts")
+    return value
+
+
 def _text_or(check: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return lambda value: text(value) if isinstance(value, str) else check(value)
 
 
 def _tags(value: Any) -> tuple[str, ...]:
-    return (text(value),) if isinstance(value, str) else tuple(_texts(value))
+    tags = (text(value),) if isinstance(value, str) else tuple(_texts(value))
+    if any(printable(tag) != tag for tag in tags):
+        raise ValueError("takes texts without control characters")
+    return tags
 
 
 _OBJECT: Final = _kind(dict, "an object, such as {'name': 'value'}")
@@ -153,7 +174,7 @@ FIELDS: Final[Mapping[str, Callable[[Any], Any]]] = MappingProxyType(
         **dict.fromkeys(("include_reasoning", "logprobs", "parallel_tool_calls"), _TRUTH),
         **dict.fromkeys(("modalities", "models", "transforms"), _texts),
         **dict.fromkeys(("plugins", "tools", "stop_server_tools_when"), _LIST),
-        "stop": _text_or(_texts),
+        "stop": _stops,
         "tool_choice": _text_or(_OBJECT),
         **dict.fromkeys(
             (
@@ -206,6 +227,12 @@ _ELSEWHERE: Final[Mapping[str, str]] = MappingProxyType(
         "extra_headers": "no header can be added",
         "extra_query": "nothing can be added to the URL",
         "extra_body": "write extra={…}",
+        "refresh": "write mode='refresh'",
+        "no_cache": "write mode='bypass'",
+        "cache": "write mode='bypass' to neither read nor write the completion cache",
+        "offline": "write mode='offline'",
+        "format": "it says how a cell shows an answer: -f",
+        "raw": "it is a cell's: what Python gives is never filled in",
         "max_cost_usd": "it is a whole list's: give it beside the list",
         "schema": "write response_format={…}",
     }
@@ -274,7 +301,7 @@ def _with_extra(given: Mapping[str, Any]) -> Mapping[str, Any]:
 def _unknown(name: str) -> OptionError:
     if name in _ELSEWHERE:
         return OptionError(f"{name} is no argument of an ask (nothing was sent)", _ELSEWHERE[name])
-    near = near_name(name, [*OPTIONS, *FIELDS])
+    near = near_name(name, [*OPTIONS, *FIELDS, "max_cost_usd", "on_text", "on_wait"])
     other = f"a field that OpenRouter has and we don't know goes in by extra={{{name!r}: …}}"
     return OptionError(
         f"there is no argument {name!r} (nothing was sent)", f"did you mean {near}?" if near else other

@@ -244,8 +244,15 @@ def _size(value: Any) -> int:
 def _url(value: Any) -> str:
     url = text(value).strip().rstrip("/")
     parts = urlsplit(url)  # raises ValueError too
-    if parts.scheme not in ("https", "http") or not parts.hostname or parts.port == 0:
-        raise ValueError("takes an http(s) URL")
+    if (
+        parts.scheme not in ("https", "http")
+        or not parts.hostname
+        or parts.port == 0
+        or parts.query
+        or parts.fragment
+        or not url.isprintable()
+    ):
+        raise ValueError("takes an http(s) URL without a query")
     if "@" in parts.netloc:
         raise ValueError("takes a URL without a user or password: the key is sent by itself")
     return url
@@ -307,7 +314,7 @@ SETTINGS: Final[Mapping[str, Setting]] = {
         ),
         Setting("base_url", _url, "the API's base URL"),
         Setting("attribution", _flag, "tell OpenRouter which tool asks (shown in its public rankings)"),
-        Setting("timeout_s", number(0.001), "seconds without a byte after which a call is given up"),
+        Setting("timeout_s", number(0.001, 86_400), "seconds without a byte after which a call is given up"),
         Setting(
             "shared_url",
             _optional(parse_shared_url),
@@ -397,7 +404,7 @@ def _read_project(path: Path) -> dict[str, tuple[Any, str]]:
     except OSError as exc:
         raise SettingError(f"{path} can't be read: {exc.strerror}", _MEND) from exc
     # In UTF-16 too, so that a file that can't be read isn't taken for one that says nothing.
-    if b"or_cache_magic" not in raw.replace(b"\0", b""):
+    if not re.search(_SECTION, raw.replace(b"\0", b"")):
         return {}  # spares the parser's import where the project says nothing
     import tomlkit
 
@@ -406,6 +413,11 @@ def _read_project(path: Path) -> dict[str, tuple[Any, str]]:
     except (ValueError, RecursionError, tomlkit.exceptions.TOMLKitError) as exc:
         raise SettingError(f"{path} can't be read: {_where(raw, exc)}", _MEND) from exc
     tool = document.get("tool", {})
+    for name in tool if isinstance(tool, dict) else ():
+        if name != "or_cache_magic" and re.fullmatch(_SECTION, str(name).encode()):
+            raise SettingError(
+                f"[tool.{name}] in {path} is not read", f"write [tool.or_cache_magic]; {_MEND}"
+            )
     section = tool.get("or_cache_magic", {}) if isinstance(tool, dict) else {}
     if not isinstance(section, dict):
         raise SettingError(
@@ -422,6 +434,7 @@ def _read_project(path: Path) -> dict[str, tuple[Any, str]]:
     return values
 
 
+_SECTION: Final = rb"(?i)or[-_. ]?cache[-_. ]?magic"
 _MEND: Final = "it sets how this cache works: save it as UTF-8 and mend it; nothing was sent"
 
 

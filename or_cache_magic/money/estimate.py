@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from or_cache_magic.core.chat import as_list, as_mapping, asked_models, billed_apart
+from or_cache_magic.core.options import FIELDS
 from or_cache_magic.core.units import ZERO_USD, read_count, read_number
 from or_cache_magic.money.listings import Endpoint, ModelPricing, Name
 
@@ -247,6 +248,8 @@ def why_more_than_tokens(pricing: ModelPricing, body: Mapping[str, Any]) -> str:
         return f"{model} searches the web, which is billed apart"
     if body.get("prediction"):
         return "what is rejected of its prediction is billed besides"
+    if unknown := body.keys() - FIELDS.keys() - {"model", "messages", "stream"}:
+        return f"what the field {min(unknown)} does is not known"
     return why_elsewhere(pricing.endpoints, model, body)
 
 

@@ -212,7 +212,12 @@ def _jsonable(value: Any) -> Any:
     if value is None or isinstance(value, (str, bool, int)):
         return value
     if isinstance(value, Mapping):
-        return {_json_name(key): _jsonable(item) for key, item in value.items()}
+        named = {_json_name(key): item for key, item in value.items()}
+        if len(named) < len(value):
+            raise Unwritable(
+                "two of its names are one in JSON, such as 1 and '1'", "name them apart in a cell above"
+            )
+        return {name: _jsonable(item) for name, item in named.items()}
     if isinstance(value, _COLLECTIONS):
         items = _ordered(value) if isinstance(value, (set, frozenset)) else value
         return [_jsonable(item) for item in items]

@@ -10,16 +10,18 @@ import queue
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from copy import deepcopy
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from or_cache_magic.cache.request import Usd, parse_limit
 from or_cache_magic.core.callbacks import Callbacks, Cancel, Cancelled
-from or_cache_magic.core.options import checked, shown
+from or_cache_magic.core.options import checked, plain, shown
 from or_cache_magic.core.policy import why_no_lookup
 from or_cache_magic.core.records import MADE_CALL, UNKNOWN_COST, AskKind, Cost, Request
+from or_cache_magic.core.settings import whole
 from or_cache_magic.core.units import ZERO_USD, format_count, format_sum
 from or_cache_magic.errors import (
     OptionError,
@@ -80,14 +82,40 @@ def read_prompts(source: Any) -> list[Prompt]:
     """
     if isinstance(source, (str, os.PathLike)):
         return list(_from_file(Path(source).expanduser()))
-    if hasattr(source, "columns"):
+    if hasattr(source, "itertuples"):
         return list(_from_table(source.columns, source.itertuples(index=False, name=None), "row"))
+    if not isinstance(source, Iterable) or hasattr(source, "columns") or hasattr(source, "column_names"):
+        source = _of_another_library(source)
     if isinstance(source, Mapping) or not isinstance(source, Iterable):
         raise OptionError(
             f"a {type(source).__name__} is no list of prompts {_NOTHING_SENT}",
             "give a list, a Series, a DataFrame with a column prompt, or a file",
         )
     return [_prompt(item, f"item {at}") for at, item in enumerate(source)]
+
+
+def _of_another_library(source: Any) -> Any:
+    """Return a table of a library that narwhals knows as a list of objects; anything else as it is."""
+    import narwhals as nw
+
+    found = nw.from_native(source, pass_through=True)
+    if isinstance(found, nw.LazyFrame):
+        raise OptionError(
+            f"a lazy table has no rows yet {_NOTHING_SENT}", "collect it: table = lazy.collect()"
+        )
+    if not isinstance(found, nw.DataFrame):
+        return source
+    return _from_table_rows(found)
+
+
+def _from_table_rows(table: Any) -> list[dict[str, Any]]:
+    names = [name for name in table.columns if name in _COLUMNS]
+    if "prompt" not in names:
+        raise OptionError(
+            f"the table has no column prompt {_NOTHING_SENT}", "rename the one with the prompts"
+        )
+    rows = table.select(names).rows(named=True)
+    return [{name: cell for name, cell in row.items() if name == "prompt" or _is_given(cell)} for row in rows]
 
 
 def _from_file(path: Path) -> Iterator[Prompt]:
@@ -154,6 +182,8 @@ def _is_given(cell: Any) -> bool:
 
 
 def _prompt(item: Any, place: str) -> Prompt:
+    with suppress(Exception):  # what can't be copied is refused where the ask is made
+        item = deepcopy(item)  # a generator may change it afterwards
     fields = dict(item) if isinstance(item, Mapping) else {"prompt": item}
     asked = [fields.pop(name) for name in ("prompt", "messages") if name in fields]
     if len(asked) != 1 or not _is_prompt(asked[0]):
@@ -226,8 +256,13 @@ def warm(
         OptionError: The source can't be read, or there can't be so many workers; nothing was sent.
         KeyboardInterrupt: As it came. The calls under way are ended at once; what was bought is kept.
     """
-    if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
-        raise OptionError(f"workers {workers!r} is no number from 1 up (nothing was sent)", "8 is a good one")
+    try:
+        given: Any = plain(workers, "workers")
+        workers = whole()(None if isinstance(given, str) else given)
+    except ValueError as exc:
+        raise OptionError(
+            f"workers = {shown(workers)}: {exc} (nothing was sent)", "8 is a good one"
+        ) from None
     batch = _Batch(cache, asked, parse_limit(max_cost_usd), before_send)
     checked("", asked)  # what is wrong for all is an error, not one a row
     prompts = read_prompts(source)
@@ -312,7 +347,8 @@ class _Batch:
                 cost_usd=ZERO_USD,
             )
         if self._before_send is not None:
-            self._before_send(request)
+            # A copy: what is sent stays what the key was made of.
+            self._before_send(request._replace(body=plain(request.body)))
 
 
 def _next(done: queue.SimpleQueue[Future[Row]]) -> Future[Row]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import math
 from decimal import Decimal
 
@@ -374,3 +375,33 @@ def test_cache__reads_settings_from_the_environment(folder, sim, monkeypatch, tm
     with CompletionCache(folder) as cache:
         assert cache.ask(PROMPT).model == "openai/gpt-4o-mini"
     assert sim.completion_count == 1
+
+
+@pytest.mark.parametrize(
+    "conditions",
+    [
+        {"to_fit": True},
+        {"older": True},
+        {"older": "never"},
+        {"older": -1},
+        {"to_fit": -1},
+        {"model": 5},
+        {"prefix": b"x"},
+    ],
+    ids=str,
+)
+def test_purge__refuses_values_that_it_does_not_take(kept, conditions):
+    """True is no second: nothing is removed."""
+    with pytest.raises(OptionError):
+        kept.purge(**conditions)
+    assert len(kept.entries()) > 0
+
+
+def test_entries__takes_what_notebooks_hold(kept):
+    """Whole numbers of numpy, lengths of time; a wrong limit is said in two lines."""
+    numpy = pytest.importorskip("numpy")
+    assert len(kept.entries(limit=numpy.int64(1))) == 1
+    assert len(kept.entries(since=dt.timedelta(days=9000))) == len(kept.entries())
+    for wrong in (-1, "x", 1.5, True):
+        with pytest.raises(OptionError, match="limit"):
+            kept.entries(limit=wrong)

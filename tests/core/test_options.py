@@ -52,6 +52,10 @@ def taken(**given_: object) -> dict[str, object]:
         ({"logit_bias": {50256: -100}}, {"50256": -100}),
         ({"stop": ("a", "b")}, ["a", "b"]),
         ({"stop": "a"}, "a"),
+        ({"stop": "\n"}, "\n"),
+        ({"stop": [" ", "END"]}, [" ", "END"]),
+        ({"temperature": np.float32(0.1)}, 0.1),
+        ({"logit_bias": {np.int64(5): 1}}, {"5": 1}),
         ({"response_format": {"type": "json_object"}}, {"type": "json_object"}),
     ],
     ids=str,
@@ -71,6 +75,9 @@ def test_checked__reads_what_notebooks_hold(given_, found):
         {"tag": [1]},
         {"tag": b"x"},
         {"tag": "\ud800"},
+        {"tag": "\x1b[2J"},
+        {"logit_bias": {1: 1, "1": 2}},
+        {"extra": {"extra_y": {1: 1, "1": 2}}},
         {"tag": ""},
         {"ttl": 10**400},
         {"ttl": True},
@@ -127,6 +134,11 @@ def test_checked__refuses_what_would_be_paid_for_and_fail(given_):
         ("extra_body", "extra={…}"),
         ("messages", "as the prompt"),
         ("zzz", "extra={'zzz': …}"),
+        ("max_cost", "did you mean max_cost_usd?"),
+        ("refresh", "mode='refresh'"),
+        ("no_cache", "mode='bypass'"),
+        ("format", "-f"),
+        ("store", "extra={'store': …}"),
     ],
 )
 def test_checked__names_what_was_meant(name, meant):
@@ -144,7 +156,15 @@ def test_checked__puts_unknown_fields_beside_the_others():
         taken(extra={"top_k": 3}, top_k=4)
 
 
-@pytest.mark.parametrize("given_", [{"user": KEY}, {"metadata": {"a": [f"Bearer {KEY}"]}}, {"system": KEY}])
+@pytest.mark.parametrize(
+    "given_",
+    [
+        {"user": KEY},
+        {"metadata": {"a": [f"Bearer {KEY}"]}},
+        {"system": KEY},
+        {"extra": {"x": "sk-proj-" + "a1" * 20}},
+    ],
+)
 def test_checked__sends_no_key(given_):
     """What looks like one is refused, and not shown."""
     with pytest.raises(InputError, match="API key") as caught:

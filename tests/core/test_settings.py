@@ -172,6 +172,9 @@ SECTION = "[tool.or_cache_magic]\nmax_cost_usd = 0.5\n"
         (f"{SECTION}quota = 99999999999999999999999\n".encode(), "quota"),
         (f'{SECTION}ttl = "{"9" * 400}w"\n'.encode(), "ttl"),
         (f"{SECTION}timeout_s = 1e400\n".encode(), "timeout_s"),
+        (f"{SECTION}timeout_s = 1e300\n".encode(), "timeout_s"),
+        (b'[tool.or-cache-magic]\nmode = "offline"\n', "write [tool.or_cache_magic]"),
+        (b'[tool.Or_Cache_Magic]\nmode = "offline"\n', "write [tool.or_cache_magic]"),
         (f"{SECTION}x = {'[' * 3000}\n".encode(), ""),
         (SECTION.encode() + b"\0", ""),
     ],
@@ -207,6 +210,7 @@ def test_load_settings__says_that_a_file_may_not_be_read(tmp_path, monkeypatch):
         ("stream", "perhaps"), ("stream", 2), ("mode", "fast"), ("mode", []), ("ttl", "soon"), ("ttl", 0),
         ("ttl", -1.0), ("ttl", math.nan), ("ttl", True), ("volatile_ttl", "none"), ("base_url", "openrouter.ai"),
         ("base_url", "ftp://x/"), ("base_url", "http://"), ("base_url", "http://["), ("base_url", "http://user:pw@host/api"), ("base_url", "http://x:port/"),
+        ("base_url", "http://x/v1?key=y"), ("base_url", "http://x/#a"), ("base_url", "http://x\x1b[2J/"),
         ("aliases", "fast"), ("aliases", "fast:"), ("aliases", {"a": 7}), ("aliases", 7), ("timeout_s", 0),
         ("timeout_s", "inf"), ("format", "html"), ("receipt", "loud"),
     ],
@@ -228,10 +232,3 @@ def test_parse_setting__names_a_near_match():
     with pytest.raises(SettingError) as caught:
         parse_setting("xyzzy", 1, "here")
     assert all(name in caught.value.hint for name in SETTINGS)
-
-
-def test_model_id__resolves_aliases():
-    """An alias stands for its model; any other name for itself."""
-    settings = Settings(aliases={"fast": "openai/gpt-4o-mini"})
-    assert settings.model_id("fast") == "openai/gpt-4o-mini"
-    assert settings.model_id("openai/gpt-4o") == "openai/gpt-4o"

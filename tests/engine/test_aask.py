@@ -408,3 +408,23 @@ def test_aask__outlives_its_loop(cache, sim):
     assert cache.ask(PROMPT).outcome.kind == "hit"
     with pytest.raises(asyncio.CancelledError):  # ends the coroutine, which its loop left behind
         task.get_coro().throw(asyncio.CancelledError)
+
+
+def test_aask__asks_what_was_given_when_it_was_called(cache, sim):
+    """Messages that change before the await, as in a loop that makes tasks, change nothing of what is asked."""
+    messages = [{"role": "user", "content": ""}]
+
+    async def ask_all():
+        asks = []
+        for colour in ("red", "green"):
+            messages[0]["content"] = f"Describe {colour}."
+            asks.append(cache.aask(messages))
+        return await asyncio.gather(*asks, cache.aask("x", temprature=1), return_exceptions=True)
+
+    *answers, refused = asyncio.run(ask_all())
+    assert [answer.messages[0]["content"] for answer in answers] == ["Describe red.", "Describe green."]
+    assert isinstance(refused, OptionError)
+    assert {row.body["messages"][0]["content"] for row in sim.requests} == {
+        "Describe red.",
+        "Describe green.",
+    }

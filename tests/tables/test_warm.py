@@ -352,3 +352,36 @@ def test_warm__stops_at_an_interrupt(tmp_path):
     with CompletionCache(tmp_path / "c") as cache:
         assert (cache.totals()[0].failed, cache.totals()[0].misses) == (2, 20)
         assert spent(cache) > Decimal(0)
+
+
+def test_before_send__changes_nothing_of_what_is_sent(cache, sim):
+    """It is told what is sent, and can only refuse it."""
+    batch.warm(
+        cache, ["one"], before_send=lambda r: r.body["messages"][0].update(content="HACK"), progress=False
+    )
+    assert sim.requests[-1].body["messages"][0]["content"] == "one"
+    assert cache.ask("one").cached
+
+
+def test_source__is_fixed_as_it_is_read(cache, sim):
+    """A generator that gives one object again and again, changed meanwhile."""
+    item = {"messages": [{"role": "user", "content": ""}]}
+
+    def items():
+        for text in ("one", "two"):
+            item["messages"][0]["content"] = text
+            yield item
+
+    batch.warm(cache, items(), progress=False)
+    assert {row.body["messages"][0]["content"] for row in sim.requests} == {"one", "two"}
+
+
+def test_source__may_be_a_table_of_another_library(cache, sim):
+    """Its column prompt, and model, system and tag; missing cells are not given."""
+    pl = pytest.importorskip("polars")
+    table = pl.DataFrame({"prompt": ["a", "b"], "tag": ["t", None], "other": [1, 2]})
+    assert list(batch.warm(cache, table, progress=False)["kind"]) == ["miss", "miss"]
+    assert list(batch.warm(cache, table["prompt"], progress=False)["kind"]) == ["hit", "hit"]
+    with pytest.raises(OptionError, match="lazy table"):
+        batch.warm(cache, table.lazy(), progress=False)
+    assert set(cache.entries(tag="t")["prompt"]) == {"a"}
