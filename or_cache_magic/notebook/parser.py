@@ -9,9 +9,7 @@ dataclasses (0.1 ms, not 0.9 ms): these modules are part of a fresh kernel's fir
 
 from __future__ import annotations
 
-import io
 import re
-import shlex
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from types import SimpleNamespace
@@ -23,6 +21,12 @@ from or_cache_magic.errors import OptionError, near_name
 _OPTION = r"--?[^\W\d_]"
 _SPACE = " \t\r\n"
 _UNQUOTED = re.compile(rf"[^{_SPACE}]+")
+# Compiled when first used. A quote behind a letter is an apostrophe, and opens nothing.
+_QUOTED = r""""((?:[^"\\]|\\.)*)"|'([^']*)'"""
+_WORD = rf"""[{_SPACE}]*(?P<raw>(?:[^{_SPACE}"']|(?<!\w)(?:{_QUOTED}))*)(?![^{_SPACE}])"""
+_STRAIGHT = "\"'"
+_CURLY = "\u2018-\u201f\xab\xbb\u2039\u203a\uff02\uff07"
+_DASHES = "\u2010-\u2015\u2212\ufe58\ufe63\uff0d"
 
 
 class Word(NamedTuple):
@@ -32,11 +36,13 @@ class Word(NamedTuple):
         text: The word without its quotes.
         raw: The word as written.
         start: Where ``raw`` begins in the line.
+        closed: Whether every quote of it is.
     """
 
     text: str
     raw: str
     start: int
+    closed: bool = True
 
     @property
     def is_option(self) -> bool:
@@ -48,30 +54,30 @@ class Word(NamedTuple):
 
 
 def split(line: str) -> Iterator[Word]:
-    """Yield the words of `line`, one after another.
+    r"""Yield the words of `line`, one after another.
 
-    From a quote that is never closed (``don't``) to the end of the line, words end at white space and
+    In double quotes ``\"`` and ``\\`` stand for their second character, as in a shell; any other backslash is
+    one. From a quote that is never closed (``don't``) to the end of the line, words end at white space and
     quotes are letters. Nothing here is a comment; whoever reads the words knows where one may stand.
     """
     start = 0
     if '"' in line or "'" in line:
-        stream = io.StringIO(line)
-        lexer = shlex.shlex(stream, posix=True)
-        lexer.whitespace_split = True
-        lexer.escape = lexer.commenters = ""
-        end = 0
-        while True:
-            start = len(line) - len(line[end:].lstrip(_SPACE))
-            try:
-                text = lexer.get_token()
-            except ValueError:
+        pattern = re.compile(_WORD, re.DOTALL)
+        while found := pattern.match(line, start):
+            raw = found["raw"]
+            if not raw:
                 break
-            if text is None:
-                return
-            end = stream.tell()
-            yield Word(text, line[start:end].rstrip(_SPACE), start)
-    for found in _UNQUOTED.finditer(line, start):
-        yield Word(found[0], found[0], found.start())
+            yield Word(re.sub(_QUOTED, _unquoted, raw, flags=re.DOTALL), raw, found.start("raw"))
+            start = found.end()
+    for rest in _UNQUOTED.finditer(line, start):
+        yield Word(rest[0], rest[0], rest.start(), closed=set(_STRAIGHT).isdisjoint(rest[0]))
+
+
+def _unquoted(quoted: re.Match[str]) -> str:
+    return re.sub(r'\\(["\\])', r"\1", quoted[1]) if quoted[2] is None else quoted[2]
+
+
+_BEFORE_PROMPT: Final = "; put -- before a prompt that begins with a dash"
 
 
 class Option(NamedTuple):
@@ -194,16 +200,17 @@ def parse(command: Command, line: str) -> SimpleNamespace:
             if word.text in HELP.names:
                 return SimpleNamespace(**{**command.defaults, "help": True})
             _take(command, word, stream, line[word.start + len(word.raw) :], options, given)
-        elif command.prompt:
+            continue
+        _refuse_dash(command, word)
+        if command.prompt:
             options.prompt = line[word.start + 2 * (word.raw == "--") :].strip()
             break
-        elif word.raw == "--":
+        if word.raw == "#":
+            break
+        if word.raw == "--":
             words += [w.text for w in _until_comment(stream)]
             break
-        elif word.raw == "#":
-            break
-        else:
-            words.append(word.text)
+        words.append(_text(command, word))
     options.words = tuple(words)
     command.check(command, options)
     return options
@@ -228,7 +235,7 @@ def _take(
 
     Its value comes from `stream`, which reads the `rest` of the line word by word.
     """
-    name, equals, text = word.text.partition("=")
+    name, equals, text = _text(command, word).partition("=")
     option = command.by_name.get(name)
     if option is None:
         raise _unknown(command, name)
@@ -258,7 +265,40 @@ def _next(command: Command, option: Option, name: str, stream: Iterator[Word]) -
         raise OptionError(
             f"{name} needs a value ({option.metavar}); {command.unharmed}", option.expects + quoting
         )
+    _refuse_dash(command, word)
+    if not word.closed:
+        raise _unclosed(command, word)
+    return _text(command, word)
+
+
+def _text(command: Command, word: Word) -> str:
+    """Return a word's text; refuse one that begins, perhaps behind ``NAME=``, with a quote that is none."""
+    if re.match(rf"(?:[^=]*=)?[{_CURLY}]", word.raw):
+        raise OptionError(
+            f"{word.raw} begins with a typographic quote; {command.unharmed}",
+            "write straight quotes: " + re.sub(f"[{_CURLY}]", '"', word.raw),
+        )
+    if not word.closed and re.match(rf"(?:[^=]*=)?[{_STRAIGHT}]", word.raw):
+        raise _unclosed(command, word)
     return word.text
+
+
+def _unclosed(command: Command, word: Word) -> OptionError:
+    return OptionError(
+        f"a quote in {word.raw} is not closed; {command.unharmed}",
+        """put the whole value in double quotes, with \\" for one inside: "it's \\"so\\"\"""",
+    )
+
+
+def _refuse_dash(command: Command, word: Word) -> None:
+    """Refuse what was meant as an option: an editor has made one dash of two hyphens."""
+    name = re.match(rf"[-{_DASHES}]+([^\W\d_][^{_SPACE}]*)", word.raw)
+    if name:
+        meant = f"-{name[1]}" if len(name[1]) == 1 else f"--{name[1]}"
+        raise OptionError(
+            f"{word.raw} begins with a typographic dash; {command.unharmed}",
+            f"an option has one hyphen or two hyphens: {meant}" + _BEFORE_PROMPT * command.prompt,
+        )
 
 
 def _value(command: Command, option: Option, name: str, text: str) -> Any:
@@ -277,9 +317,8 @@ def _refuse_second(command: Command, first: str, second: str, option: Option) ->
 def _unknown(command: Command, name: str) -> OptionError:
     found = near_name(name, command.by_name)
     hints = [f"did you mean {found}?"] if found else [f"{command.spelling} --help lists the options"]
-    if command.prompt:
-        hints.append("put -- before a prompt that begins with a dash")
-    return OptionError(f"{command.spelling} has no option {name}; {command.unharmed}", "; ".join(hints))
+    hint = "; ".join(hints) + _BEFORE_PROMPT * command.prompt
+    return OptionError(f"{command.spelling} has no option {name}; {command.unharmed}", hint)
 
 
 def help_text(command: Command) -> str:

@@ -258,6 +258,65 @@ def test_ask_line__unknown_option_tells_of_the_two_dashes():
     assert "put -- before a prompt" in refusal(LINE, "-x what?").hint
 
 
+@pytest.mark.parametrize(
+    ("line", "text"),
+    [
+        (r'"a \" b"', 'a " b'),
+        (r'''"You're \"terse\""''', 'You\'re "terse"'),
+        (r'"C:\new \\ \n"', r"C:\new \ \n"),
+        ("""'it'"'"'s'""", "it's"),
+        (r"'a \" b'", r"a \" b"),
+        ("'be “brief”'", "be “brief”"),
+    ],
+)
+def test_ask_line__quotes_are_read_as_a_shell_reads_them(line: str, text: str):
+    """In double quotes a backslash stands before a quote or another, in single quotes it is a letter."""
+    options = parse(LINE, f"-s {line} hi")
+    assert (options.system, options.prompt) == (text, "hi")
+    assert parse(CELL, f"--system={line}").system == text
+
+
+@pytest.mark.parametrize(
+    ("line", "hint"),
+    [
+        (r"-s 'it\'s' hi", "double quotes"),
+        (r'-s "C:\dir\" hi', "double quotes"),
+        ("-s don't hi", "double quotes"),
+        ("-s it's what's up", "double quotes"),
+        ("--system='be brief hi", "double quotes"),
+        ("-s “be brief” hi", 'straight quotes: "be'),
+        ("--tag=‘x’ hi", 'straight quotes: --tag="x"'),  # noqa: RUF001
+        ("-s «x» hi", "straight quotes"),
+        ("—refresh hi", "two hyphens: --refresh"),
+        ("–t 0.2 hi", "hyphens: -t"),  # noqa: RUF001
+        ("-t 0 -—refresh hi", "two hyphens: --refresh"),
+        ("-s —refresh hi", "two hyphens: --refresh"),
+    ],
+)
+def test_ask__what_only_looks_like_quotes_and_dashes_is_refused(line: str, hint: str):
+    """A word is never split or sent in another form than it was meant."""
+    for command in (LINE, CELL):
+        error = refusal(command, line)
+        assert hint in error.hint
+        assert "nothing was sent" in error.args[0]
+
+
+@pytest.mark.parametrize(
+    "prompt", ["“Quoted” —start, it's", "— what's this?", "What is —refresh “x”?", "don't"]
+)
+def test_ask_line__typography_of_a_prompt_is_kept(prompt: str):
+    """Only where an option or its value is meant do dashes and quotes have a meaning."""
+    assert parse(LINE, prompt).prompt == prompt
+    assert parse(LINE, f"-- —{prompt}").prompt == f"—{prompt}"
+
+
+@pytest.mark.parametrize("line", [r"system='it\'s'", "model=“x”", '"model=x'])
+def test_config__refuses_such_quotes_too(line: str):
+    """The kind, not the option."""
+    assert "nothing was changed" in refusal(CONFIG, line).args[0]
+    assert parse(ENTRIES, "don't panic").text == "don't panic"
+
+
 # --- the other magics
 
 
