@@ -7,7 +7,6 @@ API reference (chat completions, streaming, errors, zero-completion insurance).
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Literal, get_args
@@ -240,15 +239,13 @@ def _malformed(request: Request, choice: Choice) -> str | None:
 
 
 def _is_json(text: str) -> bool:
+    from or_cache_magic.core.blocks import read_json  # a hit needs none of it
+
     try:
-        json.loads(text, parse_constant=_no_constant)
-    except (ValueError, RecursionError):
+        read_json(text)
+    except ValueError:
         return False
     return True
-
-
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is Python's, not JSON's")
 
 
 def _schema_violation(schema: Mapping[str, Any], value: Any) -> str | None:

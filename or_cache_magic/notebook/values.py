@@ -6,14 +6,13 @@ a line; the caller adds the option's name and what it expects.
 
 from __future__ import annotations
 
-import json
 import keyword
 import math
 import re
 import unicodedata
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 
 from or_cache_magic.core.units import parse_size, parse_ttl
 from or_cache_magic.errors import OptionError, near_name, one_line
@@ -127,21 +126,14 @@ def json_param(word: str) -> tuple[str, Any]:
     key, equals, source = word.partition("=")
     if not equals or not key.strip():
         raise ValueError(f"{word!r} has no KEY=")
+    from or_cache_magic.core.blocks import read_json  # few lines name a field
+
     try:
-        return key.strip(), json.loads(source, parse_constant=_no_number, parse_float=_finite)
+        return key.strip(), read_json(source)
     except ValueError:
         meant = f"""'{key}="{source}"'"""
         suggestion = "" if set(source) & set("\"'{}[]") else f" (a text needs its quotes: {meant})"
         raise ValueError(f"the value of {key} is not JSON: {source!r}{suggestion}") from None
-
-
-def _no_number(constant: str) -> NoReturn:
-    raise ValueError(constant)
-
-
-def _finite(source: str) -> float:
-    found = float(source)
-    return found if math.isfinite(found) else _no_number(source)
 
 
 def read_text_argument(value: str, namespace: Mapping[str, Any], base_dir: Path) -> str:

@@ -13,7 +13,7 @@ from IPython.core.interactiveshell import InteractiveShell
 
 from or_cache_magic.core.blocks import first_code, parse_json
 from or_cache_magic.core.records import Answer, Choice, Cost, Outcome, RequestKey
-from or_cache_magic.display.answer import parse_table
+from or_cache_magic.display.answer import data_bundle, parse_table
 from or_cache_magic.display.screen import NotebookScreen, TerminalScreen, answer_bundle, open_screen
 
 TEXT = "Use `List<String>`:\n\n```py\nx = 1\n```\n\nand $x$.\n" * 5
@@ -194,6 +194,38 @@ def test_parse_table__refuses(text):
     """What is no table is a ValueError."""
     with pytest.raises(ValueError):  # noqa: PT011 - pandas and json word some of them
         parse_table(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '```json\r\n{"a": 1}\r\n```\r\n',
+        'Here it is:\r\n\r\n```JSON\r\n{"a": 1}\r\n```\r\nDone.\r\n',
+        '\ufeff{"a": 1}',
+        '\n\u200b\ufeff {"a": 1}\u200b\n',
+        '\u200b```json\n\ufeff{"a": 1}\n```\u2060',
+    ],
+)
+def test_parse_json__line_ends_and_characters_without_width_are_no_text(text: str):
+    """What can't be seen, and Windows' line ends, change nothing."""
+    assert parse_json(text) == {"a": 1}
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ('{"a": 1e999}', "1e999 is not finite"),
+        ("[-1e999]", "-1e999 is not finite"),
+        ("```json\n[" + "9" * 5000 + "]\n```", "a whole number of 5,000 digits is too long to be read"),
+        ("[" * 100_000, "nested too deep"),
+    ],
+)
+def test_parse_json__what_can_not_be_read_is_told_in_our_words(text: str, why: str):
+    """One reading to show, to keep and to bind; no word of Python's settings."""
+    with pytest.raises(ValueError, match=why) as caught:
+        parse_json(text)
+    assert "sys." not in str(caught.value)
+    assert data_bundle(text, "json") is None
 
 
 def test_first_code__takes_the_first():
