@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from or_cache_magic.core.records import NamedTuple, Request
+from or_cache_magic.core.records import Cost, NamedTuple, Request
 
 
 class Cancelled(BaseException):
@@ -81,6 +81,7 @@ class Callbacks(NamedTuple):
             is the ask's, and nothing is sent: the place of a budget.
         cancel: Cancels the ask; None leaves that to an interrupt.
         on_send: Called when the request is sent.
+        on_cost: Told what an ask cost that was interrupted; not called when that is not known.
     """
 
     on_text: OnText | None = None
@@ -88,6 +89,7 @@ class Callbacks(NamedTuple):
     before_send: Callable[[Request], None] | None = None
     cancel: Cancel | None = None
     on_send: Callable[[], None] | None = None
+    on_cost: Callable[[Cost], None] | None = None
 
 
 class Show:

@@ -224,14 +224,17 @@ class Engine:
         from or_cache_magic.engine.cross_process import CrossProcessLock, acquire_lock  # a hit needs none
 
         self._gateway().require_key()  # who can't ask takes no lease, and makes no folder
-        lock = acquire_lock(
-            None if self._leases is None else self._leases(),
-            ask.key.digest,
-            partial(self._peer_result, ask),
-            Show(callbacks.on_wait),
-            clock=self._recorder.clock,
-            sleep=time.sleep if callbacks.cancel is None else callbacks.cancel.sleep,
-        )
+        try:
+            lock = acquire_lock(
+                None if self._leases is None else self._leases(),
+                ask.key.digest,
+                partial(self._peer_result, ask),
+                Show(callbacks.on_wait),
+                clock=self._recorder.clock,
+                sleep=time.sleep if callbacks.cancel is None else callbacks.cancel.sleep,
+            )
+        except KeyboardInterrupt as exc:
+            raise _interrupted(exc, Answer((), cost=FREE), kept=False) from None
         if not isinstance(lock, CrossProcessLock):
             return lock
         with lock:
@@ -278,9 +281,11 @@ class Engine:
         except OrCacheError:
             raise  # before anything was sent
         except BaseException as exc:
-            # Interrupted: it may have been sent, and what had arrived was perhaps paid for.
+            # Interrupted: while a request is out, it and what had arrived may have been paid for.
             answer = reader.answer()
-            recorder.give_up(ask, answer, "interrupted", keep=miss.keep)
+            if answer.cost.usd is not None and callbacks.on_cost is not None:
+                callbacks.on_cost(answer.cost)
+            recorder.give_up(ask, answer, "interrupted", keep=miss.keep and reader.is_sent)
             if isinstance(exc, KeyboardInterrupt):
                 raise _interrupted(exc, answer, kept=miss.keep) from None
             raise

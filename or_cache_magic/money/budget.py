@@ -130,7 +130,8 @@ _lock: Final = threading.Lock()
 class BudgetGuard:
     """One ask's budget: `check` it before it is sent, and set `paid` to what it cost.
 
-    A context manager: of an ask that ends in an error the cost is the error's.
+    A context manager: of an ask that ends in an error the cost is the error's, and an interrupted one costs
+    nothing unless a request was sent.
 
     Args:
         limits: All of them must hold.
@@ -142,27 +143,35 @@ class BudgetGuard:
         self._estimate = estimate
         #: What the ask was charged; to be set before the block ends.
         self.paid: Cost = UNKNOWN_COST
+        self._interrupted: Cost = FREE  # what the ask costs if it is interrupted now
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: object) -> None:
         if exc is not None:
-            self.paid = cost_of_error(exc)
+            self.paid = cost_of_error(exc, self._interrupted)
         with _lock:
             for limit in self._limits:
                 limit.tracker.settle(id(self), self.paid)
 
     def over(self, callbacks: Callbacks) -> Callbacks:
-        """Return an ask's callbacks with `check` before it is sent, after its own callback."""
-        own = callbacks.before_send
+        """Return an ask's callbacks with `check` before it is sent, after its own callbacks."""
 
         def before_send(request: Request) -> None:
-            if own is not None:
-                own(request)
+            if callbacks.before_send is not None:
+                callbacks.before_send(request)
             self.check(request)
 
-        return callbacks._replace(before_send=before_send)
+        def on_send() -> None:
+            self._interrupted = UNKNOWN_COST
+            if callbacks.on_send is not None:
+                callbacks.on_send()
+
+        def on_cost(cost: Cost) -> None:
+            self._interrupted = cost
+
+        return callbacks._replace(before_send=before_send, on_send=on_send, on_cost=on_cost)
 
     def check(self, request: Request) -> None:
         """Reserve the most that a request can cost.
@@ -215,9 +224,9 @@ def _check(limit: Limit, estimate: Estimate) -> None:
     )
 
 
-def cost_of_error(exc: BaseException) -> Cost:
-    """Return what an ask cost that ended in an error."""
+def cost_of_error(exc: BaseException, interrupted: Cost = UNKNOWN_COST) -> Cost:
+    """Return what an ask cost that ended in an error; `interrupted` is what it did if that is no error."""
     if isinstance(exc, UpstreamError):
         return UNKNOWN_COST if exc.cost_usd is None else Cost(exc.cost_usd, "reported")
     # Every other error of ours comes before anything is sent; an interrupt may come after.
-    return FREE if isinstance(exc, OrCacheError) else UNKNOWN_COST
+    return FREE if isinstance(exc, OrCacheError) else interrupted

@@ -107,6 +107,7 @@ class Gateway:
                 where the provider supports it.
             Cancelled: It was cancelled; the same holds.
         """
+        reader.restart()
         sleep = self._sleep if cancel is None else cancel.sleep
         cancel = cancel or Cancel()
         for attempt in range(1, ATTEMPTS + 1):
@@ -122,6 +123,7 @@ class Gateway:
                 wait_s = exc.retry_after_s if exc.retry_after_s is not None else 0.5 * 2 ** (attempt - 1)
                 if not exc.retryable or reader.started or attempt == ATTEMPTS or wait_s > LONGEST_WAIT_S:
                     raise
+                reader.restart()  # it was free, and nothing is under way while we wait
                 why = _WAITS_FOR.get(exc.status or 0, "no answer")
                 if wait_s > _NOT_SEEN_S:
                     on_wait(f"{why}, trying again in {wait_s:.3g} s ({attempt + 1} of {ATTEMPTS})")
@@ -204,7 +206,7 @@ def _send_once(
 ) -> Answer:
     body = {**_sent_body(request), "stream": request.stream}
     reader.restart(connection.target.api_key)
-    connection.has_sent = False
+    connection.on_send = reader.mark_sent
     headers: Mapping[str, str] = {}
     try:
         # The body is sent whole through `extra_body`, which overrides the client's own arguments,
@@ -229,8 +231,7 @@ def _send_once(
     except Exception as exc:  # noqa: BLE001 - of four libraries: whatever fails, what came is kept and accounted
         cancel.check()  # it failed because it was cancelled
         if not reader.started:
-            sent = connection.has_sent
-            raise _failure(exc, request, reader, headers=headers, attempt=attempt, sent=sent) from None
+            raise _failure(exc, request, reader, headers=headers, attempt=attempt) from None
     answer = reader.answer()
     if not answer.complete:
         cancel.check()
@@ -266,9 +267,8 @@ def _failure(
     *,
     headers: Mapping[str, str],
     attempt: int,
-    sent: bool,
 ) -> UpstreamError:
-    """Return the error that `exc` stands for; `sent` is whether the request may have arrived."""
+    """Return the error that `exc` stands for."""
     import openai
 
     if isinstance(exc, openai.APIStatusError):
@@ -279,8 +279,8 @@ def _failure(
         )
     return connection_lost(
         exc.__cause__ or exc,
-        sent=sent,
-        retryable=not sent and isinstance(exc, openai.APIConnectionError),
+        sent=reader.is_sent,
+        retryable=not reader.is_sent and isinstance(exc, openai.APIConnectionError),
         attempts=attempt,
         base_url=request.base_url,
         generation_id=reader.generation_id,

@@ -6,7 +6,7 @@ import os
 import re
 import socket
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cache
 from importlib import import_module
@@ -59,6 +59,10 @@ class ApiTarget(NamedTuple):
     timeout_s: float
 
 
+def _unheard() -> None:
+    """Tell nobody that a request is sent."""
+
+
 class Connection:
     """A client with one connection of its own, used by one call at a time.
 
@@ -77,8 +81,8 @@ class Connection:
         self.target = target
         #: Whether it was shut; it is then good for nothing more.
         self.is_shut = False
-        #: Whether a request began to be sent; to be cleared before each call.
-        self.has_sent = False
+        #: Called when the request of the call under way begins to be sent.
+        self.on_send: Callable[[], object] = _unheard
         self._stream: Any = None
         self.client = _our_client()(
             api_key=_NO_KEY,
@@ -122,7 +126,8 @@ class Connection:
     def _trace(self, event: str, info: Mapping[str, Any]) -> None:
         if event.endswith("send_request_headers.started"):
             # To a proxy the way is asked for first, which sends nothing of the request.
-            self.has_sent = self.has_sent or info["request"].method != b"CONNECT"
+            if info["request"].method != b"CONNECT":
+                self.on_send()
         elif event.endswith(_NEW_STREAM):
             self._stream = info["return_value"]
             if self.is_shut:  # meanwhile
@@ -151,6 +156,7 @@ class ConnectionPool:
         try:
             yield connection
         finally:
+            connection.on_send = _unheard  # the next call is another's
             with self._lock:
                 keep = not connection.is_shut and target == self._target
                 if keep:

@@ -17,7 +17,7 @@ from decimal import Decimal
 from typing import Any, Final
 
 from or_cache_magic.core.chat import as_list, as_mapping
-from or_cache_magic.core.records import UNKNOWN_COST, Answer, Choice, Cost, Usage
+from or_cache_magic.core.records import FREE, UNKNOWN_COST, Answer, Choice, Cost, Usage
 from or_cache_magic.core.secrets import redacted
 from or_cache_magic.core.units import decimal_usd, read_count
 from or_cache_magic.openrouter.fragments import (
@@ -60,6 +60,8 @@ class ReplyReader:
         """Forget a failed attempt, all of it; no answer to the next one shows the key it is asked with."""
         #: The key that the call is made with.
         self.secret = secret
+        #: Whether the request began to be sent, so that the provider may have been paid.
+        self.is_sent = False
         self._began = time.perf_counter()
         self._choices: dict[int, dict[str, Any]] = {}
         self._usage: Mapping[str, Any] | None = None
@@ -71,6 +73,10 @@ class ReplyReader:
         self._source_id: str | None = None
         #: The error that the reply carries, at any level; None when it carries none.
         self.error: Mapping[str, Any] | None = None
+
+    def mark_sent(self) -> None:
+        """Note that the request begins to be sent."""
+        self.is_sent = True
 
     @property
     def started(self) -> bool:
@@ -84,12 +90,15 @@ class ReplyReader:
 
     @property
     def cost(self) -> Cost:
-        """What the reply says that the call cost."""
+        """What the reply says that the call cost; nothing as long as no request is out."""
+        if not self.is_sent:
+            return FREE
         # A reply from OpenRouter's response caching reports zeros, which say nothing of its value.
         return cost_reported(None if self._cache_hit else self._usage)
 
     def read_headers(self, headers: Mapping[str, str]) -> None:
         """Take the generation's id and what OpenRouter's response caching did."""
+        self.mark_sent()
         self._names["id"] = headers.get("x-generation-id", "")
         self._cache_hit = headers.get("x-openrouter-cache-status", "").upper() == "HIT"
         self._source_id = _name(headers.get("x-openrouter-cache-source-id"), self.secret)
@@ -100,6 +109,7 @@ class ReplyReader:
         Raises:
             MalformedReplyError: It isn't a chunk of a chat completion.
         """
+        self.mark_sent()
         data = data.strip()
         if data == _DONE:
             self._proven = True
@@ -129,6 +139,7 @@ class ReplyReader:
         Raises:
             MalformedReplyError: It isn't a chat completion.
         """
+        self.mark_sent()
         with _well_formed():
             text = body.decode("utf-8-sig").strip()
             while text.startswith(":"):

@@ -15,7 +15,10 @@ from decimal import Decimal
 
 import pytest
 
+from or_cache_magic.core.callbacks import Callbacks
 from or_cache_magic.core.records import Answer, Choice
+from or_cache_magic.core.tokens import TokenRange
+from or_cache_magic.engine import cross_process
 from or_cache_magic.engine.cross_process import CrossProcessLock
 from or_cache_magic.engine.engine import Engine
 from or_cache_magic.engine.recorder import Recorder
@@ -27,7 +30,10 @@ from or_cache_magic.errors import (
     StreamBrokenError,
     UpstreamError,
 )
+from or_cache_magic.money.budget import BudgetTracker, Limit
+from or_cache_magic.money.estimate import Estimate
 from or_cache_magic.openrouter.client import Gateway
+from or_cache_magic.openrouter.connections import ConnectionPool
 from or_cache_magic.simulator import Simulator, scenario
 from or_cache_magic.storage.leases import DiskLeases
 
@@ -523,6 +529,34 @@ def test_ask__lets_an_interrupt_through(open_cache, sim, folder):
     (aside,) = cache.store.unserved(row.key)
     assert (aside.reason, bool(aside.answer.text)) == ("interrupted", True)
     assert not cache.ask(PROMPT).cached
+
+
+def _interrupt(*_args, **_named):
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("where", ["between attempts", "before the connection", "waiting for a lease"])
+def test_ask__that_is_interrupted_while_no_request_is_out_is_free(
+    open_cache, canned, reply, monkeypatch, where
+):
+    """After a refusal, or before anything was sent, an interrupt costs nothing and keeps nothing back."""
+    refused = reply(b'{"error":{"code":429,"message":"x"}}', "application/json", "429 X", Retry_After="20")
+    cache = open_cache(canned(refused))
+    tracker = BudgetTracker()
+    limits = (Limit("this test", Decimal("0.01"), tracker),)
+    estimate = Estimate(Decimal(0), Decimal("0.009"), TokenRange(1, 1, 1), (0, 1))
+    monkeypatch.setattr(cache.money, "estimate", lambda *_args, **_named: estimate)
+    callbacks = Callbacks(on_wait=_interrupt if where == "between attempts" else None)
+    if where == "before the connection":
+        monkeypatch.setattr(ConnectionPool, "_take", _interrupt)
+    if where == "waiting for a lease":
+        monkeypatch.setattr(cross_process, "acquire_lock", _interrupt)
+    for _ in range(2):  # the second would be over the limit if the first kept its reservation
+        with pytest.raises(KeyboardInterrupt, match="nothing was paid"):
+            cache.run(cache.prepare(PROMPT, {}), callbacks, limits=limits)
+    assert tracker.at_most() == 0
+    assert {row.paid.usd for row in cache.ledger.rows()} <= {0}
+    assert cache.totals()[0].unpriced == 0
 
 
 # -- many at once -----------------------------------------------------------------------------

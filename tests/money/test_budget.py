@@ -124,7 +124,7 @@ def test_purse__unknown_is_not_zero():
         (UpstreamError("broken", cost_usd=Decimal("0.002")), "0.002"),
         (UpstreamError("timed out"), "0.01"),
         (OptionError("not sent"), "0"),
-        (KeyboardInterrupt(), "0.01"),
+        (KeyboardInterrupt(), "0"),
     ],
 )
 def test_guard__an_error_tells_what_was_paid(error, left):
@@ -133,6 +133,24 @@ def test_guard__an_error_tells_what_was_paid(error, left):
     guarded = guard(limit("1", tracker))
     guarded.check(REQUEST)
     guarded.__exit__(type(error), error, None)
+    assert tracker.at_most() == usd(left)
+
+
+@pytest.mark.parametrize(
+    ("sent", "cost", "left"),
+    [(False, None, "0"), (True, None, "0.01"), (True, FREE, "0"), (True, bought("0.002"), "0.002")],
+)
+def test_guard__an_interrupt_costs_only_what_may_be_under_way(sent, cost, left):
+    """Before a request is sent nothing is kept back; after that all of it, unless the cost is known."""
+    tracker = BudgetTracker()
+    guarded = guard(limit("1", tracker))
+    callbacks = guarded.over(Callbacks())
+    callbacks.before_send(REQUEST)
+    if sent:
+        callbacks.on_send()
+    if cost is not None:
+        callbacks.on_cost(cost)
+    guarded.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
     assert tracker.at_most() == usd(left)
 
 
