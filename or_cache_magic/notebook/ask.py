@@ -14,7 +14,7 @@ from or_cache_magic.core.records import Outcome
 from or_cache_magic.core.units import format_age, format_count, format_usd
 from or_cache_magic.display.screen import open_screen
 from or_cache_magic.errors import FormatError
-from or_cache_magic.notebook.options import CELL, LINE
+from or_cache_magic.notebook.options import CELL, LINE, refuse_model
 from or_cache_magic.notebook.parser import help_text, parse
 from or_cache_magic.notebook.session import keeps_result
 from or_cache_magic.notebook.values import read_text_argument
@@ -62,6 +62,8 @@ def ask(session: Session, line: str, cell: str | None, variables: Mapping[str, A
 
             session.say(*status_card(session))
         return None
+    if cell is None:
+        refuse_model(options, session.model_names)
     # A terminal ends a cell with empty lines, a notebook with none, Windows has CRLF: it is the same prompt.
     prompt = options.prompt if cell is None else cell.replace("\r\n", "\n").rstrip("\n")
     if "{{" in prompt and not options.raw:

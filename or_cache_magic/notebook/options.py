@@ -7,7 +7,7 @@ shell command ``or-cache``.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType, SimpleNamespace
 from typing import Any, Final
 
@@ -95,18 +95,47 @@ def _read_ask(_command: Command, options: SimpleNamespace) -> None:
     _read_params(options)
 
 
-_MODEL_ID: Final = r"~?[a-z][a-z0-9-]*/[a-z0-9.:_-]*[0-9-][a-z0-9.:_-]*|openrouter/[a-z]+"
+_PRESET: Final = r"@preset/[\w.-]+"
+_MODEL_ID: Final = (
+    rf"~?[a-z][a-z0-9-]*/[a-z0-9.:_-]*[0-9-][a-z0-9.:_-]*(?:{_PRESET})?|openrouter/[a-z]+|{_PRESET}"
+)
+_PERHAPS_MODEL: Final = r"~?[^\W\d][\w./:-]*[\d-][\w.:@/-]*"
 
 
 def _read_line(_command: Command, options: SimpleNamespace) -> None:
     """Refuse a prompt that begins as a model's id: it would be asked of another."""
-    words = options.prompt.split(maxsplit=1)
-    if options.model is None and len(words) > 1 and re.fullmatch(_MODEL_ID, words[0]):
-        raise OptionError(
-            f"this prompt begins with a model, {words[0]}; nothing was sent",
-            f"write -m {words[0]}, or begin with -m and another model if it is meant as text",
-        )
+    first = _first_word(options)
+    author = first.partition("/")[0]
+    if re.fullmatch(_MODEL_ID, first.lower()) and not author.isupper():
+        raise _begins_with_model(first)
     _read_params(options)
+
+
+def refuse_model(options: SimpleNamespace, names: Callable[[], Iterable[str]]) -> None:
+    """Refuse a prompt that begins with one of the models' `names`, or with the end of one.
+
+    Raises:
+        OptionError: It does, and the line names no model.
+    """
+    first = _first_word(options).lower()
+    if re.fullmatch(_PERHAPS_MODEL, first):
+        for name in names():
+            known = name.lower().partition(":")[0]
+            if first.partition(":")[0] in (known, known.rpartition("/")[2]):
+                raise _begins_with_model(name)
+
+
+def _first_word(options: SimpleNamespace) -> str:
+    """Return the first word of the prompt; none where the line names a model."""
+    words = options.prompt.split(maxsplit=1) if options.model is None else ()
+    return words[0] if words else ""
+
+
+def _begins_with_model(name: str) -> OptionError:
+    return OptionError(
+        f"this prompt begins with a model, {name}; nothing was sent",
+        f"write -m {name}, or begin with -m and another model if it is meant as text",
+    )
 
 
 def _read_entries(_command: Command, options: SimpleNamespace) -> None:
@@ -217,7 +246,7 @@ _LISTED: Final = (
         "prompt_cache",
         "have the provider keep the system prompt and attachments: cheaper to read again; 5m unless set",
         alone="5m",
-        **_one_of("5m|1h", "5m", "1h"),
+        **{**_one_of("5m|1h|off", "5m", "1h", "off"), "parse": v.prompt_cache},
     ),
     Option(
         ("--max-cost",),

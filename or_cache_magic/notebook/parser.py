@@ -24,6 +24,7 @@ _UNQUOTED = re.compile(rf"[^{_SPACE}]+")
 # Compiled when first used. A quote behind a letter is an apostrophe, and opens nothing.
 _QUOTED = r""""((?:[^"\\]|\\.)*)"|'([^']*)'"""
 _WORD = rf"""[{_SPACE}]*(?P<raw>(?:[^{_SPACE}"']|(?<!\w)(?:{_QUOTED}))*)(?![^{_SPACE}])"""
+_SETTING = r"\d+[a-z]+|o(?:ff|n)|none|never|true|false"
 _STRAIGHT = "\"'"
 _CURLY = "\u2018-\u201f\xab\xbb\u2039\u203a\uff02\uff07"
 _DASHES = "\u2010-\u2015\u2212\ufe58\ufe63\uff0d"
@@ -95,7 +96,7 @@ class Option(NamedTuple):
         choices: The values there are, for completion; empty is not a list of values.
         models: Whether its values are model ids, for completion.
         repeatable: Whether it may stand more than once; the result is then a tuple of all values.
-        alone: Its value when none of `choices` follows; None is that one must.
+        alone: Its value when neither one of `choices` follows nor a word like them; None is that one must.
     """
 
     names: tuple[str, ...]
@@ -246,8 +247,8 @@ def _take(
     else:
         if not equals:
             # Looked at as text: the words of a prompt may be no words of a line (an apostrophe).
-            chosen = rest.split(maxsplit=1)[:1]
-            follows = option.alone is None or (chosen and chosen[0] in option.choices)
+            chosen = (*rest.split(maxsplit=1), "")[0].strip(_STRAIGHT)
+            follows = option.alone is None or chosen in option.choices or re.fullmatch(_SETTING, chosen)
             text = _next(command, option, name, stream) if follows else str(option.alone)
         value = _value(command, option, name, text)
     if option.repeatable:

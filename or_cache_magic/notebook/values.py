@@ -24,6 +24,7 @@ __all__ = [
     "length_s",
     "name",
     "number",
+    "prompt_cache",
     "read_text_argument",
     "size_bytes",
     "text",
@@ -80,6 +81,11 @@ def choice(*choices: str) -> Callable[[str], str]:
         return word
 
     return parsed
+
+
+def prompt_cache(word: str) -> str | None:
+    """Return for how long the provider is to keep the prompt; None for ``off``."""
+    return None if word == "off" else choice("5m", "1h", "off")(word)
 
 
 def name(word: str) -> str:

@@ -92,6 +92,14 @@ def test_option__is_sent(nb, line: str, field: str, value):
     assert nb.sent[0][field] == value
 
 
+def test_line__a_prompt_that_begins_with_the_model_set_is_refused(nb):
+    """The models that are known are those set and those asked before."""
+    assert "write -m openai/gpt-4o-mini" in nb.fails("%openrouter gpt-4o-mini What is a mode?")
+    nb.run("%openrouter --prompt-cache off -m openai/o3 What is a mode?")
+    assert "write -m openai/o3" in nb.fails("%openrouter o3 What is a mode?")
+    assert [body["messages"][0]["content"] for body in nb.sent] == ["What is a mode?"]
+
+
 def test_option__max_tokens_none_sends_no_limit(nb):
     """``--max-tokens none`` leaves the field out."""
     nb.run("%%openrouter --max-tokens none\nhi")

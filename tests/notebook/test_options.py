@@ -20,6 +20,7 @@ from or_cache_magic.notebook.options import (
     LINE,
     PURGE,
     STATS,
+    refuse_model,
 )
 from or_cache_magic.notebook.parser import Command, Option, help_text, parse, split
 from or_cache_magic.notebook.values import read_text_argument
@@ -429,10 +430,12 @@ def test_parse__new_option_is_one_row():
         ("--prompt-cache   5m", "5m", ()),
         ("--prompt-cache=1h x", "1h", ("x",)),
         ("--prompt-cache -q x", "5m", ("x",)),
-        ("--prompt-cache 1hour", "5m", ("1hour",)),
+        ("--prompt-cache '1h' x", "1h", ("x",)),
+        ("--prompt-cache off x", None, ("x",)),
+        ("--prompt-cache=off x", None, ("x",)),
     ],
 )
-def test_ask_cell__an_option_may_stand_alone(line: str, ttl: str, words: tuple[str, ...]):
+def test_ask_cell__an_option_may_stand_alone(line: str, ttl: str | None, words: tuple[str, ...]):
     """``--prompt-cache`` has a value only where one of its choices follows."""
     options = parse(CELL, line)
     assert (options.prompt_cache, options.words) == (ttl, words)
@@ -448,8 +451,10 @@ def test_ask_line__an_option_that_stands_alone_leaves_the_prompt_as_written():
 
 def test_ask_cell__refuses_another_time_for_prompt_caching():
     """A value that providers don't have is refused with those they do."""
-    error = refusal(CELL, "--prompt-cache=2h")
-    assert "5m or 1h" in error.hint
+    for value in ("=2h", " 2h hi", " 1hour hi", " none hi", " on hi"):
+        error = refusal(LINE, f"--prompt-cache{value}")
+        assert "5m, 1h or off" in error.hint
+    assert parse(LINE, "--prompt-cache -- 3d printing is?").prompt == "3d printing is?"
 
 
 @pytest.mark.parametrize(("word", "usd"), [("0.05", "0.05"), ("$2", "2"), (".5", "0.5"), ("0", "0")])
@@ -471,20 +476,41 @@ def test_tables__cell_and_line_share_their_options():
 
 
 @pytest.mark.parametrize(
-    "model", ["openai/gpt-4o-mini", "openrouter/auto", "~anthropic/claude-sonnet-latest"]
-)
+    "model",
+    [
+        "openai/gpt-4o-mini", "OpenAI/GPT-4o-mini", "openrouter/auto", "~anthropic/claude-sonnet-latest",
+        "@preset/foo", "openai/gpt-4o@preset/foo",
+    ],
+)  # fmt: skip
 def test_line__refuses_a_prompt_that_begins_as_a_model(model):
     """It would be asked of the default model, with the id in the prompt."""
-    assert f"write -m {model}" in refusal(LINE, f"{model} What is a mode?").hint
+    for rest in ("", " What is a mode?"):
+        assert f"write -m {model}" in refusal(LINE, model + rest).hint
     assert parse(LINE, f"-m x/y {model} What is a mode?").prompt.startswith(model)
 
 
-@pytest.mark.parametrize(
-    "prompt", ["and/or what?", "either/or?", "openai/gpt-4o-mini", "1/2 of what?", "TCP/IP-4 is"]
-)
+@pytest.mark.parametrize("prompt", ["and/or what?", "either/or?", "1/2 of what?", "TCP/IP-4 is"])
 def test_line__takes_other_words_with_a_slash(prompt):
     """What only looks a little like one."""
     assert parse(LINE, prompt).prompt == prompt
+
+
+@pytest.mark.parametrize(
+    "first", ["gpt-4o-mini", "GPT-4o-Mini", "gpt-4o-mini:free", "o3", "sonnet-4", "X-AI/GROK-4"]
+)
+def test_line__refuses_a_prompt_that_begins_with_a_known_model(first):
+    """The end of the id of a model that was set or asked, or an alias."""
+    known = ["openai/gpt-4o-mini", "openai/o3:nitro", "sonnet-4", "x-ai/grok-4"]
+    for rest in ("", " What is a mode?"):
+        with pytest.raises(OptionError, match="begins with a model"):
+            refuse_model(parse(LINE, first + rest), lambda: known)
+        refuse_model(parse(LINE, f"-m x/y {first}{rest}"), lambda: known)
+
+
+@pytest.mark.parametrize("prompt", ["What is gpt-4o-mini?", "gpt-5 what?", "", "2 + 2?", "auto what?"])
+def test_line__takes_what_is_no_known_model(prompt):
+    """Words of prose are not even looked up."""
+    refuse_model(parse(LINE, prompt), lambda: ["openai/gpt-4o-mini", "openrouter/auto"])
 
 
 @pytest.mark.parametrize(
