@@ -95,8 +95,8 @@ def test_option__is_sent(nb, line: str, field: str, value):
 def test_line__a_prompt_that_begins_with_the_model_set_is_refused(nb):
     """The models that are known are those set and those asked before."""
     assert "write -m openai/gpt-4o-mini" in nb.fails("%openrouter gpt-4o-mini What is a mode?")
-    nb.run("%openrouter --prompt-cache off -m openai/o3 What is a mode?")
-    assert "write -m openai/o3" in nb.fails("%openrouter o3 What is a mode?")
+    nb.run("%openrouter --prompt-cache off -m openai/gpt-4o What is a mode?")
+    assert "write -m openai/gpt-4o" in nb.fails("%openrouter GPT-4o What is a mode?")
     assert [body["messages"][0]["content"] for body in nb.sent] == ["What is a mode?"]
 
 
