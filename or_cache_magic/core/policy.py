@@ -123,6 +123,8 @@ def why_not_stored(request: Request, answer: Answer) -> str | None:
         return "the answer is empty"
     if not answer.complete:
         return "the answer was cut off"
+    if answer.doubt is not None:
+        return answer.doubt
     for choice in answer.choices:
         why = _unfinished(request, answer, choice) or _hollow(choice) or _malformed(request, choice)
         if why is not None:
@@ -136,7 +138,12 @@ def why_not_stored(request: Request, answer: Answer) -> str | None:
 def _unfinished(request: Request, answer: Answer, choice: Choice) -> str | None:
     reason = choice.finish_reason
     if reason in ("stop", "tool_calls"):
-        return None
+        native = choice.native_finish_reason or ""
+        return (
+            f"the provider says that the answer did not finish well ({native})"
+            if _ENDS_BADLY.search(native)
+            else None
+        )
     if reason == "length":
         limit = _output_limit(request)
         if limit is None:
@@ -150,6 +157,14 @@ def _unfinished(request: Request, answer: Answer, choice: Choice) -> str | None:
     return f"the answer did not finish (finish reason {reason})"
 
 
+_ENDS_BADLY: Final = re.compile(
+    "malformed|error|fail|safety|filter|block|prohibit|spii|recitation|max_|length|incomplete|exceed|cancel|abort"
+    "|unexpected|too_many|missing|no_image|refusal|pause|unspecified|^language$|(^|_)other$",
+    re.IGNORECASE,
+)
+"""The providers' own finish reasons that ``stop`` can't mean (Google's, Anthropic's, OpenAI's)."""
+
+
 def _output_limit(request: Request) -> int | None:
     limits = [request.body.get(name) for name in ("max_tokens", "max_completion_tokens")]
     known = [n for n in limits if isinstance(n, int) and not isinstance(n, bool)]
@@ -160,7 +175,8 @@ def _hollow(choice: Choice) -> str | None:
     message = choice.message
     for field, what, is_real in _MADE:
         made = message.get(field)
-        if made and not all(map(is_real, made if isinstance(made, (list, tuple)) else (made,))):
+        parts = (made,) if field == "audio" else as_list(made)
+        if made and not (parts and all(map(is_real, parts))):
             return f"{what} of the answer is empty"
     if any(message.get(field) for field, _, _ in _MADE):
         return None
@@ -181,13 +197,22 @@ def _is_call(call: Any) -> bool:
 def _is_image(part: Any) -> bool:
     image, url = as_mapping(part), as_mapping(part).get("image_url")
     places = (url, as_mapping(url).get("url"), *map(image.get, ("url", "b64_json", "data")))
-    return any(
-        _is_visible(place) and not str(place).endswith(",") for place in places
-    )  # data:image/png;base64,
+    return any(map(_holds_data, places))
 
 
 def _is_audio(audio: Any) -> bool:
-    return _is_visible(as_mapping(audio).get("data"))
+    return _holds_data(as_mapping(audio).get("data"))
+
+
+def _holds_data(text: Any) -> bool:
+    """Return whether a URL or base64 holds anything: one letter of base64 is less than a byte."""
+    if not isinstance(text, str):
+        return False
+    start = text.find(",") + 1 or len(text) if text.startswith("data:") else 0
+    return _TWO_LETTERS.search(text, start) is not None
+
+
+_TWO_LETTERS: Final = re.compile(r"[\w+/-]\s*[\w+/-]", re.ASCII)
 
 
 _MADE: Final[tuple[tuple[str, str, Callable[[Any], bool]], ...]] = (
@@ -199,7 +224,7 @@ _MADE: Final[tuple[tuple[str, str, Callable[[Any], bool]], ...]] = (
 
 def _says(part: Any) -> bool:
     fields = as_mapping(part)
-    if isinstance(part, str) or "text" in fields:
+    if isinstance(part, str) or "text" in fields or "text" in str(fields.get("type")):
         return _is_visible(fields.get("text", part))
     return (
         _is_image(part) if "image_url" in fields else any(map(fields.get, fields.keys() - {"type", "index"}))

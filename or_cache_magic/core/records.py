@@ -185,6 +185,8 @@ class Answer(NamedTuple):
         extra: What else the reply said at its top, field by field as it came: the whole ``usage``,
             ``service_tier``, ``system_fingerprint``, ``alignment``, ``safeguard_results``. Who gives the
             answer again as OpenRouter would needs it. None when it said nothing.
+        doubt: What is wrong with a reply that reads as whole, so that a piece of the answer may be missing or
+            belong to another; None when nothing is. Not kept.
     """
 
     choices: tuple[Choice, ...]
@@ -202,6 +204,7 @@ class Answer(NamedTuple):
     prompt_cost_usd: Decimal | None = None
     prompt_cache_saved_usd: Decimal | None = ZERO_USD
     extra: Mapping[str, Json] | None = None
+    doubt: str | None = None
 
     @property
     def text(self) -> str:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any, Final
 
+from or_cache_magic.core.chat import as_mapping
 from or_cache_magic.core.secrets import without
-from or_cache_magic.openrouter.wire import join_surrogates
+from or_cache_magic.openrouter.wire import MalformedReplyError, join_surrogates, read_json
 
 _TEXTS: Final[Mapping[str, frozenset[str]]] = {
     "message": frozenset({"content", "reasoning", "reasoning_content", "refusal"}),
@@ -35,21 +37,47 @@ class _Parts(list[Any]):
         self._places: dict[tuple[Any, ...], dict[str, Any]] = {}
 
     def extend(self, pieces: Any) -> None:
-        """Add fragments."""
+        """Add the fragments of one chunk."""
+        last = self[-1] if self and self._name == "tool_calls" else None
         for piece in pieces:
             if isinstance(piece, dict):
-                self._add(piece)
+                self._add(piece, last)
             else:
                 self.append(piece)
+            last = None
 
-    def _add(self, piece: dict[str, Any]) -> None:
-        known = filter(None, map(self._places.get, _places(piece)))
-        part = next((part for part in known if _agree(piece, part)), None)
+    def _add(self, piece: dict[str, Any], last: Any) -> None:
+        """Add a fragment; one that names no part goes on with the last one before its chunk."""
+        places = tuple(_places(piece))
+        known = filter(None, map(self._places.get, places)) if places else (last,)
+        part = next((part for part in known if isinstance(part, dict) and _agree(piece, part)), None)
+        if part is not None and self._name == "tool_calls" and _begins_another(piece, part, bool(places)):
+            part = None
         if part is None:
             part = {}
             self.append(part)
         merge_delta(part, piece, self._name)
         self._places.update(dict.fromkeys(_places(part), part))
+
+
+def _begins_another(piece: Mapping[str, Any], part: Mapping[str, Any], placed: bool) -> bool:
+    """Return whether a fragment begins another call than this part, though no id or index says so."""
+    said, known = as_mapping(piece.get("function")), as_mapping(part.get("function"))
+    name, named = said.get("name"), mended(known.get("name"))
+    if not name or not named or (placed and (piece.get("id") or part.get("id"))):
+        return False
+    if name != named and not placed:
+        return True
+    return (name != named or _is_object(said.get("arguments"))) and _is_object(mended(known.get("arguments")))
+
+
+def _is_object(arguments: Any) -> bool:
+    """Return whether arguments of a call are whole: a JSON object."""
+    if not isinstance(arguments, str) or not arguments.strip().endswith("}"):
+        return False
+    with suppress(MalformedReplyError):
+        return isinstance(read_json(arguments), dict)
+    return False
 
 
 def _places(part: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
@@ -68,6 +96,30 @@ def _agree(piece: Mapping[str, Any], part: Mapping[str, Any]) -> bool:
     return all(
         not piece.get(name) or not part.get(name) or piece[name] == part[name] for name in ("id", "type")
     )
+
+
+def message_of(value: Any) -> dict[str, Any]:
+    """Return a reply's message, or a piece of one, with its content as a text, a list of parts, or None.
+
+    Some servers give a text in the place of a message or of a part, a number where a text is due, and one
+    part without a list.
+    """
+    message = {"content": value} if isinstance(value, str) else dict(value or {})
+    content = message.get("content")
+    if isinstance(content, dict):
+        content = [content]
+    if isinstance(content, list):
+        content = [
+            {"type": "text", "text": text} if isinstance(text := _as_text(part), str) else part
+            for part in content
+        ]
+    if "content" in message:
+        message["content"] = _as_text(content)
+    return message
+
+
+def _as_text(value: Any) -> Any:
+    return str(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else value
 
 
 def merge_delta(into: dict[str, Any], delta: Mapping[str, Any], where: str = "message") -> None:

@@ -9,6 +9,7 @@ observed on the wire.
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -25,13 +26,17 @@ from or_cache_magic.openrouter.fragments import (
     has_output,
     mended,
     merge_delta,
+    message_of,
     whole_message,
 )
-from or_cache_magic.openrouter.wire import MalformedReplyError, events_of, read_json
+from or_cache_magic.openrouter.wire import Event, MalformedReplyError, decoded, events_of, read_json
 
 _DONE: Final = "[DONE]"
+_MESSAGES: Final = ("delta", "index", "message", "text")
+_GOOD_ENDS: Final = ("stop", "tool_calls")
 _EVENTS: Final = re.compile(r"(data|event|id|retry):")
 _EXTRA: Final = ("usage", "service_tier", "system_fingerprint", "alignment", "safeguard_results")
+_FAILED: Final = {"message": "the provider failed in the middle of its answer"}
 _LONGEST_NAME: Final = 500
 _MOST_USD: Final = 1_000_000
 """No call costs more; the ledger's amounts end at nine times that."""
@@ -71,6 +76,8 @@ class ReplyReader:
         self._extra: dict[str, Any] = {}
         self._cache_hit = False
         self._source_id: str | None = None
+        self._doubt: str | None = None
+        self._body_id: str | None = None
         #: The error that the reply carries, at any level; None when it carries none.
         self.error: Mapping[str, Any] | None = None
 
@@ -110,7 +117,12 @@ class ReplyReader:
             MalformedReplyError: It isn't a chunk of a chat completion.
         """
         self.mark_sent()
+        kind, flaw = (data.kind, data.flaw) if isinstance(data, Event) else ("", "")
+        self._doubt = self._doubt or flaw or None
         data = data.strip()
+        if kind == "error":
+            self._read_error(data)
+            return False
         if data == _DONE:
             self._proven = True
             return True
@@ -141,18 +153,20 @@ class ReplyReader:
         """
         self.mark_sent()
         with _well_formed():
-            text = body.decode("utf-8-sig").strip()
+            text, flaw = decoded(body)
+            text = text.strip()
             while text.startswith(":"):
                 text = text.partition("\n")[2].lstrip()
             if _EVENTS.match(text):  # a stream under another media type
                 any(map(self.read_event, events_of([body])))
                 return
+            self._doubt = self._doubt or flaw or None
             reply = _object(text)
             self._read_common(reply, text)
             choices = [{**choice} for choice in reply.get("choices") or ()]
-            choices.sort(key=lambda choice: index if isinstance(index := choice.get("index"), int) else 0)
+            choices.sort(key=_index)
             for position, choice in enumerate(choices):
-                choice["message"] = dict(choice.get("message") or {})
+                choice["message"] = _first_of(choice, ("message", "delta", "text"))
                 self._choices[position] = choice
             self._held = _text_of(choices[0]["message"].get("content")) if choices else ""
         self._proven = True
@@ -175,12 +189,13 @@ class ReplyReader:
             source_generation_id=self._source_id,
             extra=mended(self._extra, self.secret) or None,
             prompt_cost_usd=None if self._cache_hit else _prompt_cost_usd(self._usage),
+            doubt=self._doubt,
         )
 
     @property
     def _finished(self) -> bool:
         choices = self._choices.values()
-        return bool(choices) and all(_name(c.get("finish_reason")) for c in choices)
+        return bool(choices) and all(c.get("finish_reason") for c in choices)
 
     def _read_common(self, reply: Mapping[str, Any], text: str) -> None:
         error = _error_of(reply)
@@ -195,18 +210,44 @@ class ReplyReader:
                 self._extra[field] = reply[field]
         if isinstance(reply.get("usage"), dict):
             self._usage = read_json(text, exact=True)["usage"]
+        self._doubt = self._doubt or self._doubt_of(reply)
+
+    def _doubt_of(self, reply: Mapping[str, Any]) -> str | None:
+        """Return what is wrong with a reply or chunk that isn't wrong with its form; None when nothing is."""
+        indices = list(map(_index, reply.get("choices") or ()))
+        before, name = self._body_id, reply.get("id")
+        if name and isinstance(name, str):
+            self._body_id = name
+            if before not in (None, name):
+                return "the reply mixes two generations"
+        if len(set(indices)) < len(indices):
+            return "two choices of the reply have the same index"
+        return "the reply lists errors" if reply.get("errors") else None
+
+    def _read_error(self, data: str) -> None:
+        """Read an event whose type says that it is an error, whatever its form."""
+        try:
+            error = _object(data)
+        except MalformedReplyError:
+            error = {"message": data}
+        with _well_formed():
+            self._read_common(error if error.get("error") else {**error, "error": error or _FAILED}, data)
 
     def _read_choice_delta(self, chunk: Mapping[str, Any]) -> None:
-        index = chunk.get("index")
-        choice = self._choices.setdefault(index if isinstance(index, int) else 0, {"message": {}})
-        delta = chunk.get("delta") or {}
+        index = _index(chunk)
+        choice = self._choices.setdefault(index, {"message": {}})
+        delta = _first_of(chunk, ("delta", "message", "text"))
+        if chunk.get("delta") is None and chunk.get("message") and has_output(choice["message"]):
+            self._doubt = self._doubt or "a whole message came among pieces"
         merge_delta(choice["message"], delta)
         for name, value in chunk.items():
             if name == "logprobs" and value is not None:
                 extend_logprobs(choice, value)
-            elif name not in ("delta", "index", "message") and (value or name not in choice):
+            elif name == "finish_reason" and choice.get(name) and choice[name] not in _GOOD_ENDS:
+                continue  # what did not finish well is not finished by a later "stop"
+            elif name not in _MESSAGES and (value or name not in choice):
                 choice[name] = value
-        if index in (0, None):
+        if index == 0:
             self._held += _text_of(delta.get("content"))
 
     def _show(self) -> None:
@@ -223,7 +264,7 @@ class ReplyReader:
         error = redacted(mended(parts.get("error")), self.secret)
         return Choice(
             message=whole_message(parts["message"], self.secret),
-            finish_reason=_name(parts.get("finish_reason"), self.secret),
+            finish_reason=_reason(parts.get("finish_reason"), self.secret),
             native_finish_reason=_name(parts.get("native_finish_reason"), self.secret),
             error=error if isinstance(error, dict) else None,
             logprobs=mended(parts.get("logprobs"), self.secret),
@@ -235,15 +276,33 @@ def _well_formed() -> Iterator[None]:
     """One seam for all that can be wrong with a reply: nothing in it is trusted to have its type."""
     try:
         yield
+    except MalformedReplyError:
+        raise
     except (ValueError, TypeError, AttributeError, KeyError, ArithmeticError, RecursionError) as exc:
-        raise MalformedReplyError(str(exc)) from exc
+        # What Python says of it tells a reader nothing.
+        raise MalformedReplyError("not of a chat completion's form") from exc
 
 
 def _object(text: str) -> dict[str, Any]:
     value = read_json(text)
     if not isinstance(value, dict):
-        raise TypeError("not a JSON object")
+        raise MalformedReplyError("not a JSON object")
     return value
+
+
+def _index(choice: Mapping[str, Any]) -> int:
+    index = choice.get("index")
+    return index if isinstance(index, int) else 0
+
+
+def _first_of(choice: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+    """Return the message of a choice, or the piece of one, under the first of these names that it has."""
+    return message_of(next((choice[name] for name in names if choice.get(name) is not None), None))
+
+
+def _reason(value: Any, secret: str) -> str | None:
+    """Return a finish reason; one that is no text is told as it came."""
+    return _name(value if isinstance(value, str) or not value else json.dumps(value), secret)
 
 
 def media_type(headers: Mapping[str, str]) -> str:
@@ -258,7 +317,7 @@ def _error_of(reply: Mapping[str, Any]) -> Mapping[str, Any] | None:
         if error:
             return error if isinstance(error, dict) else {"message": str(error)}
         if part.get("finish_reason") == "error":
-            return {"message": "the provider failed in the middle of its answer"}
+            return _FAILED
     return None
 
 

@@ -8,9 +8,11 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from decimal import Decimal
+from itertools import chain
 from typing import Any, Final
 
 _BOM: Final = b"\xef\xbb\xbf"
+_FIELDS: Final = (b"", b"id", b"retry")
 
 DEEPEST: Final = 64
 """What is nested deeper is read as null: nothing that follows may run out of stack."""
@@ -25,27 +27,49 @@ class MalformedReplyError(ValueError):
     """A reply that is no chat completion: not JSON, or not of its form."""
 
 
-def events_of(chunks: Iterable[bytes]) -> Iterator[str]:
+class Event(str):
+    """The data of one event of an event stream.
+
+    Attributes:
+        kind: The type that the stream gives it.
+        flaw: What is wrong with it, or with a line before it; empty when nothing is.
+    """
+
+    __slots__ = ("flaw", "kind")
+
+    kind: str
+    flaw: str
+
+    def __new__(cls, data: str, kind: str = "", flaw: str = "") -> Event:  # noqa: D102, PYI034 - Python 3.10 has no Self
+        event = super().__new__(cls, data)
+        event.kind, event.flaw = kind, flaw
+        return event
+
+
+def events_of(chunks: Iterable[bytes]) -> Iterator[Event]:
     """Return the data of each event of an event stream, by the Event Streams standard.
 
     Lines end at CR, LF or CRLF and nowhere else: U+2028 and U+0085 stand in JSON as they are. Several
-    ``data`` lines are one event. Comments (``: OPENROUTER PROCESSING``) and other fields are passed over.
+    ``data`` lines are one event. Comments (``: OPENROUTER PROCESSING``) and other fields are passed over;
+    for a field that may have been meant for data an empty event comes, with the flaw.
     Where the standard drops a last event without its blank line, it is read: half of one is no JSON.
-
-    Raises:
-        MalformedReplyError: An event that isn't UTF-8.
     """
     data: list[bytes] = []
-    for line in _lines(chunks):
-        if line:
-            name, _, value = line.partition(b":")
-            if name == b"data":
-                data.append(value.removeprefix(b" "))
-        elif data:
-            yield _text(data)
-            data = []
-    if data:
-        yield _text(data)
+    kind = b""
+    for line in chain(_lines(chunks), (b"",)):
+        name, _, value = line.partition(b":")
+        if name == b"data":
+            data.append(value.removeprefix(b" "))
+        elif name == b"event":
+            kind = value.strip()
+        elif not line:
+            if data:
+                yield _event(data, kind)
+            data, kind = [], b""
+        elif line.startswith(b"{") or (name not in _FIELDS and value.lstrip().startswith(b"{")):
+            yield Event(
+                "", flaw="a line of the reply could not be read: a piece of the answer may be missing"
+            )
 
 
 def _lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
@@ -64,11 +88,17 @@ def _lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
         yield b"".join(pieces).removeprefix(mark)
 
 
-def _text(lines: list[bytes]) -> str:
+def _event(lines: list[bytes], kind: bytes) -> Event:
+    text, flaw = decoded(b"\n".join(lines))
+    return Event(text, kind.decode("utf-8", "replace"), flaw)
+
+
+def decoded(data: bytes) -> tuple[str, str]:
+    """Return the text of UTF-8 with U+FFFD for what is none, and its flaw; empty when it has none."""
     try:
-        return b"\n".join(lines).decode("utf-8")
-    except UnicodeDecodeError as exc:
-        raise MalformedReplyError(str(exc)) from None
+        return data.decode("utf-8-sig"), ""
+    except UnicodeDecodeError:
+        return data.decode("utf-8-sig", "replace"), "the reply holds bytes that are no text"
 
 
 def read_json(text: str, *, exact: bool = False) -> Any:

@@ -284,7 +284,7 @@ def test_draft__never_proves_an_answer_by_the_usage_of_an_error():
 
 @pytest.mark.parametrize(
     "data",
-    ["{", "[]", "7", "null", '{"choices": 7}', '{"choices": ["x"]}', '{"choices": [{"delta": "x"}]}', '{"id": ', "<html>",
+    ["{", "[]", "7", "null", '{"choices": 7}', '{"choices": ["x"]}', '{"choices": [{"delta": 7}]}', '{"id": ', "<html>",
      "[" * 100_000],
 )  # fmt: skip
 def test_draft__refuses_what_is_no_chunk(data):
@@ -296,12 +296,16 @@ def test_draft__refuses_what_is_no_chunk(data):
 @pytest.mark.parametrize(
     "body",
     [b"", b"  \n\n ", b": OPENROUTER PROCESSING\n\n", b"<html>", b"[]", b"\xff", b'{"choices": [1]}',
-     b'{"choices": [{"message": "x"}]}'],
+     b'{"choices": [{"message": 7}]}'],
 )  # fmt: skip
 def test_draft__refuses_what_is_no_reply(body):
     """The same for a whole reply; a body of padding only is none."""
-    with pytest.raises(MalformedReplyError):
+    with pytest.raises(MalformedReplyError) as raised:
         ReplyReader().read_body(body)
+    assert (
+        not any(word in str(raised.value) for word in ("object", "sequence", "attribute", "NoneType"))
+        or body == b"[]"
+    )
 
 
 WHOLE = {
@@ -418,7 +422,7 @@ def test_reader__keeps_what_a_replay_needs():
     assert (
         reader.answer().extra == streamed.extra == {**said, "usage": usage, "system_fingerprint": "fp\ufffd"}
     )
-    entry = Entry(RequestKey("0" * 64, b""), streamed._replace(prompt_cost_usd=None), 0.0)
+    entry = Entry(RequestKey("0" * 64, b""), streamed._replace(prompt_cost_usd=None, doubt=None), 0.0)
     assert decode_entry("0" * 64, encode_entry(entry)) == entry
 
 
@@ -455,6 +459,12 @@ def made(name, arguments, **more):
         ([call("1", "f", type="function"), call("2"), call("3", type="function")], [made("f", "123", type="function")]),
         ([call("1", "f", id="a", index=None), call("2", "g", id="b", index=None), call("3", id="a", index=None)],
          [made("f", "13", id="a"), made("g", "2", id="b")]),
+        ([call("{", "f", id="a", index=None), call("1", index=None), call("}", index=None)], [made("f", "{1}", id="a")]),
+        ([call("{", "f", index=None), call("}", "f", index=None), call("", "g", index=None)],
+         [made("f", "{}"), made("g", "")]),
+        ([call("{}", "f"), call('{"a":1}', "f"), call('{"b":1}', "g")],
+         [made("f", "{}"), made("f", '{"a":1}'), made("g", '{"b":1}')]),
+        ([call('{"a":', "f"), call("{}", "f"), call("}", "f")], [made("f", '{"a":{}}')]),
         (["odd", None, call("1", "f")], ["odd", None, made("f", "1")]),
     ],
     ids=str,
@@ -511,6 +521,126 @@ def test_reader__takes_no_empty_finish_reason_for_one():
     """An answer whose finish reason is an empty text has not finished."""
     assert not read(text("Hi", ""), DONE).answer().complete
     assert read(text("Hi", "stop"), text("", ""), DONE).answer().complete
+
+
+# -- replies of other forms ---------------------------------------------------------------------
+
+
+def both(choice, **top):
+    """Return the answers that a choice makes as a whole reply and as the chunk of a stream."""
+    reply = {"id": "gen-1", "choices": [{"index": 0, "finish_reason": "stop"} | choice]} | top
+    whole = ReplyReader()
+    whole.read_body(json.dumps(reply).encode())
+    return whole.answer(), read("data: " + json.dumps(reply), DONE).answer()
+
+
+def refusal(answer):
+    return why_not_stored(Request({"model": "m", "messages": []}), answer)
+
+
+@pytest.mark.parametrize(
+    ("choice", "said"),
+    [
+        ({"message": {"content": "hello"}}, "hello"),
+        ({"delta": {"content": "hello"}}, "hello"),
+        ({"message": "hello"}, "hello"),
+        ({"delta": "hello"}, "hello"),
+        ({"text": "hello"}, "hello"),
+        ({"message": {"content": 42}}, "42"),
+        ({"message": {"content": 0}}, "0"),
+        ({"message": {"content": ["hel", {"type": "text", "text": "lo"}, 4]}}, "hello4"),
+        ({"message": {"content": {"type": "text", "text": "hello"}}}, "hello"),
+    ],
+    ids=str,
+)
+def test_reader__reads_an_answer_wherever_it_is(choice, said):
+    """What is plainly an answer is one, and is kept: it was paid for."""
+    for answer in both(choice):
+        assert (answer.text, answer.complete, refusal(answer)) == (said, True, None)
+
+
+def test_reader__reads_pieces_of_the_old_form():
+    """Pieces may come as texts; a whole message among pieces may repeat them, so that is not stored."""
+    pieces = [f"data: {json.dumps({'choices': [{'text': part}]})}" for part in ("hel", "lo")]
+    answer = read(*pieces, chunk({}, "stop"), DONE).answer()
+    assert (answer.text, refusal(answer)) == ("hello", None)
+    whole = f"data: {json.dumps({'choices': [{'message': {'content': 'hello'}}]})}"
+    answer = read(*pieces, whole, chunk({}, "stop"), DONE).answer()
+    assert (answer.complete, refusal(answer)) == (True, "a whole message came among pieces")
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        {"message": {"content": "Hi", "tool_calls": {"function": {"name": "f", "arguments": "{}"}}}},
+        {"message": {"content": None, "audio": {"data": "===="}}},
+        {"message": {"content": None, "images": [{"image_url": {"url": "data:image/png;base64,="}}]}},
+        {"message": {"content": "Hi"}, "finish_reason": ["stop"]},
+        {"message": {"content": "Hi"}, "native_finish_reason": "MALFORMED_FUNCTION_CALL"},
+        {"message": {"content": "Hi"}, "native_finish_reason": "safety"},
+    ],
+    ids=str,
+)
+def test_reader__gives_what_may_not_be_stored(choice):
+    """An answer with something hollow or dubious in it is given, and not stored."""
+    for answer in both(choice):
+        assert (answer.complete, answer.error) == (True, None)
+        assert refusal(answer)
+
+
+@pytest.mark.parametrize(
+    ("lines", "why"),
+    [
+        ([text("Hel"), text("lo", "stop", id="gen-2")], "two generations"),
+        ([text("Hel"), text("lo", "stop", errors=[{"message": "x"}])], "lists errors"),
+        ([text("Hel"), "data : " + text("l")[6:], text("o", "stop")], "could not be read"),
+        ([text("Hel"), "\ufeff" + text("l"), text("o", "stop")], "could not be read"),
+        ([text("Hi", "length"), text("", "stop")], "finish reason length"),
+        ([text("Hi", "content_filter"), text("", "stop")], "finish reason content_filter"),
+    ],
+    ids=str,
+)
+def test_draft__doubts_what_may_lack_a_piece(lines, why):
+    """It is given, and not stored; why is told. A later ``stop`` finishes nothing that was cut."""
+    answer = read(*lines, DONE).answer()
+    assert (answer.complete, answer.error) == (True, None)
+    assert why in refusal(answer)
+
+
+def test_reader__doubts_choices_of_one_index():
+    """Which is which can't be known."""
+    choice = {"index": 0, "finish_reason": "stop"}
+    for answer in both({}, choices=[choice | {"text": "a"}, choice | {"text": "b"}]):
+        assert "same index" in refusal(answer)
+    for answer in both({"text": "a"}, errors=["x"]):
+        assert "lists errors" in refusal(answer)
+
+
+def test_reader__reads_bytes_that_are_no_text_with_replacement():
+    """The rest of the answer was paid for; it is given, and not stored."""
+    line = b'{"choices": [{"delta": {"content": "a\xffb"}, "finish_reason": "stop"}]}'
+    streamed, whole = ReplyReader(), ReplyReader()
+    any(map(streamed.read_event, events_of([b"data: " + line + b"\n\ndata: [DONE]\n\n"])))
+    whole.read_body(line)
+    for answer in (streamed.answer(), whole.answer()):
+        assert (answer.text, answer.complete) == ("a\ufffdb", True)
+        assert "no text" in refusal(answer)
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        ('{"message": "boom"}', "boom"),
+        ("boom", "boom"),
+        ('{"error": {"message": "boom"}}', "boom"),
+        ("{}", "failed"),
+    ],
+)
+def test_draft__takes_an_error_event_for_an_error(data, said):
+    """Whatever its data: the type of the event says it."""
+    answer = read(text("Hi"), f"event: error\ndata: {data}", text("", "stop"), DONE).answer()
+    assert said in answer.error["message"]
+    assert refusal(answer) == "the answer holds an error"
 
 
 # -- bounds -----------------------------------------------------------------------------------
@@ -628,7 +758,7 @@ def test_reader__makes_of_any_json_an_answer_or_one_error(sent, stream, fields):
     request = Request({"model": "m", "messages": [], **fields})
     why_not_stored(request, answer)
     lifetime_s(request, answer, Policy())
-    entry = Entry(RequestKey("0" * 64, b""), answer._replace(prompt_cost_usd=None), 0.0)
+    entry = Entry(RequestKey("0" * 64, b""), answer._replace(prompt_cost_usd=None, doubt=None), 0.0)
     assert decode_entry("0" * 64, encode_entry(entry)) == entry
 
 
@@ -668,10 +798,15 @@ def test_events_of__follow_the_standard(raw, expected):
     assert events(*(bytes([byte]) if n % 2 else b"" for byte in raw for n in (0, 1))) == expected
 
 
-def test_events_of__refuse_what_is_no_utf8():
-    """A garbled event is never taken for an answer."""
-    with pytest.raises(MalformedReplyError):
-        events(b"data: \xff\n\n")
+def test_events_of__tell_of_what_is_damaged():
+    """Bytes that are no text are replaced, as the standard says, and a line that may be data is told of."""
+    (event,) = events(b"data: \xff\n\n")
+    assert event == "\ufffd"
+    assert event.flaw
+    for line in (b'data : {"a": 1}', b'\xef\xbb\xbfdata: {"a": 1}', b'DATA:{"a": 1}', b'{"choices": []}'):
+        lost, whole = events(b": x\n" + line + b"\n\ndata: b\n\n")
+        assert (lost, bool(lost.flaw), whole, whole.flaw) == ("", True, "b", "")
+    assert [event.kind for event in events(b"event: error\ndata: a\n\ndata: b\n\n")] == ["error", ""]
 
 
 @given(st.lists(st.text(WHOLE_LETTERS)), st.sampled_from(["\n", "\r\n", "\r"]), st.booleans(), st.data())
