@@ -46,6 +46,7 @@ _CODE_SPAN: Final = re.compile(
 _OTHER_CODE: Final = re.compile(
     r"^[ \t>]*(?:(?:[-+*]|\d{1,9}[.)])[ \t]+)?(?:\t| {4})|`[^`\n]*\n", re.MULTILINE
 )
+_TICK_RUN: Final = re.compile("`+")
 _SPAN_OPENS: Final = re.compile(r"\\`|(?P<ticks>`+)")
 
 #: What may not stand in code that is left as it is.
@@ -224,7 +225,8 @@ def _prose(text: str, *, many_dollars: bool) -> str:
     pos = 0
     if "`" in text:
         # Runs of three are no fence here, and must not become one; without them the search is linear.
-        text = TICKS.sub(lambda run: _encoded(run[0]), text)
+        if "```" in text:
+            text = "\n".join(map(_without_runs, text.split("\n")))
         for span in _CODE_SPAN.finditer(text):
             start = span.start("ticks")
             out += (_plain(text[pos:start], many_dollars=many_dollars), _code_span(span))
@@ -233,14 +235,39 @@ def _prose(text: str, *, many_dollars: bool) -> str:
     return "".join(out)
 
 
+def _without_runs(line: str) -> str:
+    """Return a line in which three backticks or more stand nowhere: code with them, or in them, is HTML."""
+    runs = [(run.start(), run.end()) for run in _TICK_RUN.finditer(line)]
+    last = {end - start: at for at, (start, end) in enumerate(runs)}
+    out: list[str] = []
+    at = pos = 0
+    while at < len(runs):
+        start, end = runs[at]
+        length, at = end - start, at + 1
+        if last[length] < at or line[start - 1 : start] == "\\":
+            continue
+        closing = next(i for i in range(at, len(runs)) if runs[i][1] - runs[i][0] == length)
+        at = closing + 1
+        if "```" in line[start : runs[closing][1]]:
+            out += line[pos:start], _as_html(line[end : runs[closing][0]], line)
+            pos = runs[closing][1]
+    out.append(line[pos:])
+    return TICKS.sub(lambda run: _encoded(run[0]), "".join(out))
+
+
 def _code_span(span: re.Match[str]) -> str:
     code = span["code"]
     if not _DANGER.search(code):
         return span[0][len(span["before"]) :]
+    line_start = span.string.rfind("\n", 0, span.start("ticks")) + 1
+    return _as_html(code, span.string[line_start:])
+
+
+def _as_html(code: str, line: str) -> str:
+    """Return the code of a span in that line as an element, inert wherever it stands."""
     if len(code) > 1 and code[0] == code[-1] == " " and code.strip():
         code = code[1:-1]
-    line_start = span.string.rfind("\n", 0, span.start("ticks")) + 1
-    if span.string[line_start:].lstrip(" ").startswith("|"):
+    if line.lstrip(" ").startswith("|"):
         code = code.replace("\\|", "|")  # in a table's row the backslash is the table's, not the code's
     return f"<code>{_encoded(code)}</code>"
 

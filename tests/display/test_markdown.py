@@ -168,6 +168,11 @@ CODE = {
     "span_over_lines": "a `b <c>\nd $e$` f `g\nh` <i> $j$",
     "span_over_lines_in_list": "- a `b <c>\n  d $e$ $g$` f\n- y",
     "span_over_lines_in_quote": "> a ``b ` <c>\n> d $e$`` f",
+    "span_of_three": "``` `x` ``` and ```` a ```b <c> $1$ $2 ````",
+    "span_of_two_around_three": "a `` ``` `` and ``` `` <b> ``` `c` d",
+    "span_of_three_in_list": "- a ```<b>$x$``` b ``` c\n- y",
+    "span_of_three_in_table": "| a |\n|---|\n| ```x `y` \\| z``` ``` <b> ``` |",
+    "span_of_three_over_lines": "a ``` `b`\n<c> ``` d",
     "span_in_lazy_line": "- a `b <c>\nd $e$` f",
 }
 
