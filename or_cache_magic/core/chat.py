@@ -10,7 +10,7 @@ _SYSTEM_ROLES = ("system", "developer")
 MEDIA = ("audio", "images")
 """What an assistant's message has besides its content, when it was made and not only written."""
 
-SEARCHES = ("web_search_options", "x_search_filter")
+_SEARCHES = ("web_search_options", "x_search_filter")
 """Fields of a request that make it search."""
 
 BESIDES = frozenset((*MEDIA, "refusal", "tool_calls"))
@@ -78,13 +78,18 @@ def has_media(message: Mapping[str, Any]) -> bool:
     return any(as_mapping(part).get("type") != "text" for part in parts) or any(map(message.get, MEDIA))
 
 
+def orders_search(body: Mapping[str, Any]) -> bool:
+    """Return whether a field of a request makes it search; an empty object does, with the usual options."""
+    return any(body.get(name) not in (None, False) for name in _SEARCHES)
+
+
 def billed_apart(body: Mapping[str, Any]) -> str:
     """Return what a request orders that is billed besides its tokens, as a clause; empty if nothing is.
 
     Searches, files and tools may be billed even when no token came back, and their number is unknown.
     """
     named = (body.get("model"), *as_list(body.get("models")))
-    if any(":online" in str(name) for name in named) or any(body.get(name) for name in SEARCHES):
+    if any(":online" in str(name) for name in named) or orders_search(body):
         return "it may search the web, which is billed apart"
     free_files = False
     for plugin in as_list(body.get("plugins")):

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Literal, get_args
 
-from or_cache_magic.core.chat import SEARCHES, as_list, as_mapping, asked_models
+from or_cache_magic.core.chat import as_list, as_mapping, asked_models, orders_search
 from or_cache_magic.core.records import Answer, Choice, Entry, NamedTuple, Request
 from or_cache_magic.core.units import FOREVER_S
 
@@ -25,6 +25,9 @@ Mode = Literal["normal", "refresh", "bypass", "offline"]
 MODES: Final[tuple[str, ...]] = get_args(Mode)
 
 VOLATILE_TTL_S: Final = 24 * 3600.0
+
+TRUNCATED: Final = "truncated"
+"""The note on an answer that was cut elsewhere than at the limit that the request set."""
 
 
 class Policy(NamedTuple):
@@ -310,7 +313,7 @@ def volatility(request: Request) -> str | None:
     if not models or body.get("preset"):
         return "a preset or account default chooses the model"
     plugins = [plugin for plugin in map(as_mapping, as_list(body.get("plugins"))) if _is_on(plugin)]
-    if any(map(body.get, SEARCHES)) or any(plugin.get("id") in ("web", "web-fetch") for plugin in plugins):
+    if orders_search(body) or any(plugin.get("id") in ("web", "web-fetch") for plugin in plugins):
         return "it searches the web"
     if any("router" in str(plugin.get("id")) for plugin in plugins):
         return "a plugin picks a model at each call"
@@ -366,6 +369,6 @@ def notes_on(request: Request, answer: Answer) -> tuple[str, ...]:
     """Return what a reader of this answer should know whenever it is served, bought or cached."""
     for choice in answer.choices:
         if choice.finish_reason == "length":
-            limit = _output_limit(request)
-            return (f"truncated at {limit:,} tokens" if limit is not None else "truncated",)
+            early = _unfinished(request, answer, choice) is not None
+            return (TRUNCATED if early else f"{TRUNCATED} at {_output_limit(request):,} tokens",)
     return ()

@@ -182,9 +182,9 @@ class Answer(NamedTuple):
         prompt_cache_saved_usd: What the provider's prompt caching took off this call; below 0 where writing
             to it cost more. None is unknown, 0 where it neither read nor wrote. Of the call, not of the
             answer: not kept with it.
-        extra: What else the reply said at its top, field by field as it came: the whole ``usage``,
-            ``service_tier``, ``system_fingerprint``, ``alignment``, ``safeguard_results``. Who gives the
-            answer again as OpenRouter would needs it. None when it said nothing.
+        extra: Whatever else the reply said at its top, field by field as it came, of a stream the last:
+            the whole ``usage``, ``service_tier``, ``citations``. Who gives the answer again as OpenRouter
+            would needs it. None when it said nothing.
         doubt: What is wrong with a reply that reads as whole, so that a piece of the answer may be missing or
             belong to another; None when nothing is. Not kept.
     """

@@ -13,6 +13,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, get_args
 
+from or_cache_magic.core.policy import TRUNCATED
 from or_cache_magic.core.units import format_age, format_duration, format_tokens, format_usd
 from or_cache_magic.display.escape import RISKY
 from or_cache_magic.errors import escape_markdown, one_line, printable
@@ -418,14 +419,14 @@ def receipt_text(outcome: Outcome, *, style: ReceiptStyle = "live", now_s: float
         parts.append(f"{format_tokens(usage.prompt_tokens, usage.completion_tokens)} tokens")
     if live and outcome.made_call:
         parts.append(_prompt_caching(answer))
+    cut = "finish reason length" in outcome.not_stored  # which says where, so no note has to
     if outcome.not_stored:
         why = one_line(outcome.not_stored, _REASON_WIDTH)
         parts.append(f"not stored ({why})" if why.startswith("--") else f"not stored: {why}")
     if live:
-        for note in outcome.notes:
-            parts.append(one_line(note, _REASON_WIDTH))
-    elif answer.finish_reason == "length":
-        parts.append("truncated")
+        parts += [one_line(note, _REASON_WIDTH) for note in outcome.notes if note != TRUNCATED or not cut]
+    elif answer.finish_reason == "length" and not cut:
+        parts.append(TRUNCATED)
     return " · ".join(filter(None, parts))
 
 

@@ -12,6 +12,7 @@ from typing import Any, Final
 from or_cache_magic.core.chat import as_list, as_mapping, billed_apart
 from or_cache_magic.core.records import FREE, UNKNOWN_COST, Cost
 from or_cache_magic.core.secrets import redacted_text
+from or_cache_magic.core.units import format_usd, read_number
 from or_cache_magic.errors import ConnectionLostError, UpstreamError
 
 _RETRYABLE: Final = frozenset({429, 500, 502, 503, 529})
@@ -27,6 +28,9 @@ _MILLISECONDS: Final = 1e11
 """From here on a number can only be a moment, since 1970 in seconds or in milliseconds."""
 
 _LONGEST_TEXT: Final = 10_000
+
+_DAY_S: Final = 86_400.0
+_LONGEST_WAIT_S: Final = 366 * _DAY_S
 
 _BUDGETS: Final = frozenset(
     {"openrouter_guardrail_budget", "openrouter_workspace_budget", "openrouter_key_limit"}
@@ -79,7 +83,7 @@ def upstream_error(
     in_flight = code == 402 and metadata.get("reason") == _IN_FLIGHT  # noqa: PLR2004
     return UpstreamError(
         f"OpenRouter answered {code or 'with an error'}: {_message(facts, error)} ({_paid(cost)})",
-        _hint(code, availability, retry_after_s),
+        _hint(code, metadata, availability, retry_after_s),
         status=code,
         error_type=_text(metadata.get("error_type")) or _text(facts.get("error_type")),
         retry_after_s=retry_after_s,
@@ -180,15 +184,41 @@ def _may_retry(code: int | None, facts: Mapping[str, Any], availability: Mapping
     return "per-day" not in str(facts.get("message", ""))
 
 
-def _hint(code: int | None, availability: Mapping[str, Any], retry_after_s: float | None) -> str:
+def _hint(
+    code: int | None,
+    metadata: Mapping[str, Any],
+    availability: Mapping[str, Any],
+    retry_after_s: float | None,
+) -> str:
+    said = list(_budget_facts(metadata))
     if retry_after_s is not None:
-        return f"the server asks to wait {retry_after_s:.0f} s; then run the cell again"
+        wait = "more than a day" if retry_after_s > _DAY_S else f"{retry_after_s:.0f} s"
+        said.insert(0, f"the server asks to wait {wait}; then run the cell again")
+    if said:
+        return "; ".join(said)
     fallbacks = availability.get("fallback_models")
     if isinstance(fallbacks, list) and fallbacks:
         return _one_line("try " + ", ".join(str(m) for m in fallbacks[:3]))
     if code is not None and code in _HINTS:
         return _HINTS[code]
     return "run the cell again, or try another model or provider"
+
+
+def _budget_facts(metadata: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what an error says of the budget that refused the request, and its own advice."""
+    limit_usd, spent_usd = (read_number(metadata.get(name)) for name in ("limit_usd", "spend_usd"))
+    if limit_usd is not None:
+        limit = f"the limit of {format_usd(limit_usd)} is spent"
+        yield (
+            f"the limit is {format_usd(limit_usd)}"
+            if spent_usd is None
+            else f"{format_usd(spent_usd)} of {limit}"
+        )
+    resets, advice = (_one_line(_text(metadata.get(name))) for name in ("resets_at", "remedy_hint"))
+    if resets:
+        yield f"it begins anew {resets}"
+    if advice:
+        yield advice
 
 
 def _message(facts: Mapping[str, Any], error: Mapping[str, Any] | str | None) -> str:
@@ -233,12 +263,12 @@ def _wait_s(
     listed = {str(name).lower(): value for name, value in as_mapping(metadata.get("headers")).items()}
     seconds = _seconds(headers.get("retry-after"), availability.get("retry_after"), listed.get("retry-after"))
     if seconds is not None:
-        return seconds
+        return min(seconds, _LONGEST_WAIT_S)
     moment_s = _moment_s(headers.get("retry-after"))
     reset = _seconds(headers.get("x-ratelimit-reset"), listed.get("x-ratelimit-reset"))
     if moment_s is None and reset is not None and limited:
         moment_s = now_s + reset if reset < _SECONDS else reset if reset < _MILLISECONDS else reset / 1000
-    return None if moment_s is None else max(0.0, moment_s - now_s)
+    return None if moment_s is None else min(max(0.0, moment_s - now_s), _LONGEST_WAIT_S)
 
 
 def _moment_s(date: str | None) -> float | None:

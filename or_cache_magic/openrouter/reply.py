@@ -35,8 +35,9 @@ _DONE: Final = "[DONE]"
 _MESSAGES: Final = ("delta", "index", "message", "text")
 _GOOD_ENDS: Final = ("stop", "tool_calls")
 _EVENTS: Final = re.compile(r"(data|event|id|retry):")
-_EXTRA: Final = ("usage", "service_tier", "system_fingerprint", "alignment", "safeguard_results")
 _FAILED: Final = {"message": "the provider failed in the middle of its answer"}
+_KEPT_APART: Final = frozenset({"id", "object", "created", "model", "provider", "choices", "error"})
+"""Of a reply's fields those that an `Answer` has in other places, or that are the same in all."""
 _LONGEST_NAME: Final = 500
 _MOST_USD: Final = 1_000_000
 """No call costs more; the ledger's amounts end at nine times that."""
@@ -205,9 +206,10 @@ class ReplyReader:
             name = reply.get(field)
             if name and isinstance(name, str):
                 self._names[field] = name
-        for field in _EXTRA:
-            if reply.get(field) and not (field == "usage" and self._cache_hit):
-                self._extra[field] = reply[field]
+        for field, value in reply.items():
+            apart = field in _KEPT_APART or (field == "usage" and self._cache_hit)
+            if value is not None and (value or field not in self._extra) and not apart:
+                self._extra[field] = value
         if isinstance(reply.get("usage"), dict):
             self._usage = read_json(text, exact=True)["usage"]
         self._doubt = self._doubt or self._doubt_of(reply)

@@ -273,6 +273,7 @@ def test_why_not_served__is_a_matter_of_age(expires_s, now_s, served):
         {"preset": "mine"},
         {"plugins": [{"id": "web"}]},
         {"web_search_options": {"search_context_size": "low"}},
+        {"web_search_options": {}},
         {"tools": [{"type": "openrouter:datetime"}]},
         {"tools": [{"type": "web_search_preview"}]},
         {"tools": [{"type": "web_fetch"}]},
@@ -355,6 +356,8 @@ def test_lifetime_s__says_what_it_grants():
 
 def test_notes_on__tells_of_a_truncated_answer():
     """Whoever reads an answer that was cut at its limit is told so, each time."""
-    assert notes_on(asked(max_tokens=4096), said(finish="length")) == ("truncated at 4,096 tokens",)
+    whole = said(finish="length", used=4096)
+    assert notes_on(asked(max_tokens=4096), whole) == ("truncated at 4,096 tokens",)
     assert notes_on(asked(), said(finish="length")) == ("truncated",)
+    assert notes_on(asked(max_tokens=4096), said(finish="length", used=90)) == ("truncated",)
     assert notes_on(asked(max_tokens=4096), said()) == ()

@@ -49,6 +49,10 @@ def miss(cost="0.0021", **facts):
             f"{MODEL} · $0.0021 · 2.4 s · 1,312 → 187 tokens · not stored: temperature 0.7",
         ),
         (
+            miss(not_stored="the answer was cut (finish reason length)", notes=("truncated", "x")),
+            f"{MODEL} · $0.0021 · 2.4 s · 1,312 → 187 tokens · not stored: the answer was cut (finish reason length) · x",
+        ),
+        (
             miss(notes=("truncated at 187 tokens",)),
             f"{MODEL} · $0.0021 · 2.4 s · 1,312 → 187 tokens · truncated at 187 tokens",
         ),

@@ -225,6 +225,7 @@ def test_gateway__waits_as_long_as_the_server_asks(gateway, canned, reply, naps,
     [
         {"plugins": [{"id": "web"}]},
         {"web_search_options": {"search_context_size": "low"}},
+        {"web_search_options": {}},
         {"tools": [{"type": "openrouter:web_search"}]},
         {"model": "openai/gpt-4o-mini:online"},
     ],
@@ -279,6 +280,48 @@ def test_gateway__tells_a_refusal_of_everything_from_one_of_this(
     with pytest.raises(UpstreamError) as caught:
         send(gateway, canned(reply(refusal(status, metadata=metadata), "application/json", f"{status} X")))
     assert caught.value.refuses_all is refuses_all
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Retry_After": "inf"},
+        {"Retry_After": "1e400"},
+        {"Retry_After": 10**30},
+        {"X_RateLimit_Reset": 10**40},
+    ],
+    ids=str,
+)
+def test_gateway__waits_for_no_endless_time(gateway, canned, reply, naps, headers):
+    """What no clock reaches is told as more than a day, and not waited for."""
+    with pytest.raises(UpstreamError) as caught:
+        send(gateway, canned(reply(refusal(429), "application/json", "429 X", **headers)))
+    assert "wait more than a day" in caught.value.hint
+    assert caught.value.retry_after_s == 366 * 86_400
+    assert naps == []
+
+
+@pytest.mark.parametrize(
+    ("metadata", "hint"),
+    [
+        ({"limit_usd": 500, "spend_usd": 500.25, "resets_at": "2026-12-01T00:00:00Z"},
+         "$500.25 of the limit of $500.00 is spent; it begins anew 2026-12-01T00:00:00Z"),
+        ({"limit_usd": "20", "remedy_hint": "Raise the key\x1b[31m limit\n at /keys"},
+         "the limit is $20.00; Raise the key␛[31m limit at /keys"),
+        ({"limit_usd": [1], "spend_usd": "x", "resets_at": {}, "remedy_hint": 7},
+         "your key, a guardrail or moderation blocked it"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("status", [402, 403])
+def test_gateway__tells_of_a_budget_what_the_error_says(gateway, canned, reply, status, metadata, hint):
+    """The limit, what is spent, when it begins anew and the server's own advice; else what we can say."""
+    with pytest.raises(UpstreamError) as caught:
+        send(gateway, canned(reply(refusal(status, metadata=metadata), "application/json", f"{status} X")))
+    assert caught.value.hint == (
+        hint
+        if status == 403 or "$" in hint
+        else "add credits to your OpenRouter account, or lower --max-tokens"
+    )
 
 
 def test_gateway__tries_a_refused_connection_again(gateway, naps):

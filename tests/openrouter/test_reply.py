@@ -414,11 +414,16 @@ def test_draft__has_started_when_any_output_arrived(delta, started):
 def test_reader__keeps_what_a_replay_needs():
     """The whole usage and what stands beside it are kept as they came, streamed or not, and can be stored."""
     said = {"usage": USAGE | {"server_tool_use_details": {"web_search_requests": 1}}, "service_tier": "flex",
-            "alignment": {"calls": []}, "safeguard_results": [1], "system_fingerprint": "fp\ud800"}  # fmt: skip
+            "alignment": {"calls": []}, "safeguard_results": [1], "system_fingerprint": "fp\ud800",
+            "citations": ["https://example.org"], "search_results": [{"title": "T"}], "openrouter_metadata": {"a": 1},
+            "warnings": [], "a_new_field": 0}  # fmt: skip
     reader = ReplyReader()
     reader.read_body(json.dumps(WHOLE | said).encode())
     usage, rest = said.pop("usage"), said
-    streamed = read(text("Hi", "stop"), chunk(usage=usage), chunk(**rest), DONE).answer()
+    first = {"citations": ["https://example.com"], "nothing": None, "object": "chat.completion.chunk"}
+    after = {"citations": [], "service_tier": None}
+    lines = (chunk(**first), text("Hi", "stop"), chunk(usage=usage), chunk(**rest), chunk(**after), DONE)
+    streamed = read(*lines).answer()
     assert (
         reader.answer().extra == streamed.extra == {**said, "usage": usage, "system_fingerprint": "fp\ufffd"}
     )
