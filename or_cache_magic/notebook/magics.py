@@ -232,18 +232,13 @@ def _warm(session: Session, options: SimpleNamespace) -> pd.DataFrame | None:
     Raises:
         InputError: The list can't be read; nothing was sent.
     """
-    from or_cache_magic.notebook.status import warm_line, warm_text
+    from or_cache_magic.notebook.status import warm_text
 
     cache = session.cache()
-    told: Callable[[str], object] = session.say
-    stable = session.settings().receipt == "stable"
-    if stable:  # neither a bar, whose widget has another id each time, nor what was done in this run
-        options.quiet, told = True, str
-    frame = warm_cache(cache, options, told)
-    if stable:
-        session.say(warm_line(frame))
+    frame = warm_cache(cache, options, session.say)
     for notice in cache.database.pop_notices():
         session.say(notice)
+    stable = session.settings().receipt == "stable"  # the table tells what this run has bought
     return session.give(frame, warm_text, as_text=stable)
 
 

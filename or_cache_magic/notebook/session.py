@@ -95,10 +95,11 @@ class Session:
                 notebook=notebook_name(notebook, location),
             )
             if location.others:
-                others = ", ".join(map(str, location.others))
+                # They are in or above this folder; a whole path would name the user in a saved notebook.
+                places = [os.path.relpath(path, self.folder) for path in (location.path, *location.others)]
                 self._cache.database.tell(
-                    f"the completion cache is {location.path}; in reach is {others} too, and this front end"
-                    " does not tell the notebook's folder: OR_CACHE_DIR names the one that is meant"
+                    f"the completion cache is {places[0]}; in reach is {', '.join(places[1:])} too, and this"
+                    " front end does not tell the notebook's folder: OR_CACHE_DIR names the one that is meant"
                 )
         return self._cache
 

@@ -50,15 +50,6 @@ def settings_text(frame: pd.DataFrame) -> str:
     return table_text(table_of(["setting", "value", "origin"], rows, left=3))
 
 
-def warm_line(frame: pd.DataFrame) -> str:
-    """Return what a list of prompts came to, the same whether its answers are bought now or were before."""
-    answered = frame[frame["kind"] != "failed"]["cost_usd"]
-    cost = format_sum(Decimal(repr(float(answered.sum()))), unpriced=int(answered.isna().sum()))
-    failed = len(frame) - len(answered)
-    wrong = f" · {failed:,} failed" if failed else ""
-    return f"{format_count(len(frame), 'prompt')} · {len(answered):,} answered, bought for {cost}{wrong}"
-
-
 def warm_text(frame: pd.DataFrame) -> str:
     """Return the errors of a list of prompts as text; the first 20."""
     wrong = frame[frame["error"] != ""]

@@ -244,7 +244,8 @@ def warm(
         source: A list, Series or DataFrame, or a ``.txt``, ``.jsonl`` or ``.csv`` file; see
             `read_prompts`. The table has the index of a Series or DataFrame.
         workers: How many are asked at a time.
-        progress: Whether a bar is shown, where one can be, and the summary printed.
+        progress: Whether a bar is shown, where one can be, and the summary printed. With the setting
+            ``receipt=stable`` there is no bar, and the summary is the same on every run.
         max_cost_usd: The most that the whole list may cost: a prompt that may go over it fails unsent.
             The settings' budgets hold besides.
         before_send: Called with each request that is about to be sent, from several threads; an
@@ -267,14 +268,15 @@ def warm(
     checked("", asked)  # what is wrong for all is an error, not one a row
     prompts = read_prompts(source)
     rows: list[Row] = []
+    stable = cache.settings.receipt == "stable"
     try:
-        batch.run(prompts, rows, workers=workers, progress=progress)
+        batch.run(prompts, rows, workers=workers, progress=progress and not stable)
     except KeyboardInterrupt as exc:
         again = "run it again: what was bought is kept, and free"
         raise explained(exc, "the list was interrupted", again) from None
     finally:
         if tell is not None or progress:
-            (tell or print)(_summary(rows, len(prompts)))
+            (tell or print)(_summary(rows, len(prompts), stable=stable))
     return _frame(rows, source.index if hasattr(source, "iloc") else None)
 
 
@@ -374,18 +376,19 @@ def _bar(total: int, *, shown: bool) -> Iterator[Callable[[], object]]:
         yield bar.update
 
 
-def _summary(rows: Sequence[Row], wanted: int) -> str:
+def _summary(rows: Sequence[Row], wanted: int, *, stable: bool = False) -> str:
     """One line: ``1,000 prompts · 940 cached · 58 bought for $0.31 · 2 failed``."""
     stopped = sum(row.error == _INTERRUPTED for row in rows)
     failed = sum(row.kind == "failed" for row in rows)
-    bought = [row.cost.usd for row in rows if row.kind in MADE_CALL and row.kind != "failed"]
+    bought = [row.cost.usd for row in rows if row.kind != "failed" and (stable or row.kind in MADE_CALL)]
     known = [usd for usd in bought if usd is not None]
     paid = format_sum(sum(known, ZERO_USD), unpriced=len(bought) - len(known))
     lost, left = sum(bool(row.error) for row in rows) - failed, wanted - len(rows)
     parts = [
         format_count(wanted, "prompt"),
-        f"{len(rows) - len(bought) - failed:,} cached",
-        f"{len(bought):,} bought" + (f" for {paid}" if bought else ""),
+        f"{len(bought):,} answered, bought for {paid}" if stable else "",
+        "" if stable else f"{len(rows) - len(bought) - failed:,} cached",
+        "" if stable else f"{len(bought):,} bought" + (f" for {paid}" if bought else ""),
         f"{lost:,} of them not stored" if lost else "",
         f"{failed - stopped:,} failed" if failed > stopped else "",
         f"{stopped:,} interrupted, and perhaps paid for" if stopped else "",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 
@@ -98,6 +99,18 @@ def test_line__a_prompt_that_begins_with_the_model_set_is_refused(nb):
     nb.run("%openrouter --prompt-cache off -m openai/gpt-4o What is a mode?")
     assert "write -m openai/gpt-4o" in nb.fails("%openrouter GPT-4o What is a mode?")
     assert [body["messages"][0]["content"] for body in nb.sent] == ["What is a mode?"]
+
+
+def test_cache__of_two_in_reach_names_them_from_the_notebook(nb):
+    """A saved notebook doesn't tell where its author's home is."""
+    nb.shell.starting_dir = str(nb.folder / "sub")
+    for folder in (nb.folder, nb.folder / "sub"):
+        (folder / ".or_cache").mkdir(parents=True)
+    said = nb.run("%openrouter What is a mode?")
+
+    places = [".or_cache", os.path.join("..", ".or_cache")]
+    assert f"the completion cache is {places[0]}; in reach is {places[1]} too" in said
+    assert str(nb.folder) not in said
 
 
 def test_option__max_tokens_none_sends_no_limit(nb):

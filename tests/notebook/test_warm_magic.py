@@ -44,6 +44,16 @@ def test_warm__stable_is_the_same_on_every_run(questions, monkeypatch):
     assert list(questions["_"]["kind"]) == ["hit", "hit"]
 
 
+def test_warm__from_python_is_stable_too(questions):
+    """What `orc.warm` says follows the same setting."""
+    questions.run("import or_cache_magic as orc")
+    questions.run("%openrouter_config receipt=stable")
+    bought = questions.run("frame = orc.warm(questions)")
+
+    assert bought.startswith("2 prompts · 2 answered, bought for $0.0")
+    assert questions.run("frame = orc.warm(questions)") == bought
+
+
 def test_warm__of_a_file_is_found_from_the_kernels_folder(nb, monkeypatch):
     """A relative name begins where the kernel started, wherever it went since."""
     (nb.folder / "my prompts.txt").write_text("one\ntwo\n", encoding="utf-8")
