@@ -349,7 +349,7 @@ def _notes_on_call(request: Request, answer: Answer) -> tuple[str, ...]:
 
     marks = marked(request.body, request.prompt_cache)
     shorter = marks.marks and marks.ttl != request.prompt_cache
-    why = marks.why_not or ("kept for 5 minutes; only Anthropic keeps an hour" if shorter else "")
+    why = marks.why_not or ("only Anthropic can be asked to keep an hour" if shorter else "")
     return (*notes, f"prompt caching: {why}") if why else notes
 
 

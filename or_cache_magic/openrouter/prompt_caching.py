@@ -54,6 +54,10 @@ _AT_ALIBABA: Final = frozenset(
 _AUTOMATIC: Final = frozenset({"openai", "deepseek", "x-ai", "moonshotai", "z-ai"})
 _OTHER_GEMINI: Final = re.compile(r"image|tts|live|audio|embedding")
 
+_GPT: Final = re.compile(r"gpt-(\d{1,2})(?:\.(\d{1,2}))?(?=-|$)")
+_GPT_WITH_MARKS: Final = (5, 6)
+"""From here on OpenAI charges for the writing, automatic or not, and OpenRouter hands marks on."""
+
 _CLAUDE_MINIMUMS: Final[Mapping[str, int]] = MappingProxyType(
     {"opus 4.5": 4096, "opus 4.6": 4096, "opus 4.7": 2048, "haiku 4.5": 4096, "sonnet 5.0": 1024}
 )
@@ -92,6 +96,9 @@ def _rules_of(name: str) -> Rules | str:
         # since what stands before the last mark is not looked at. Google's automatic caching serves it.
         minimum = 1024 if model.startswith("gemini-2.5-flash") else 4096
         return Rules(name, minimum, (SYSTEM, ATTACHMENTS), last_only=True)
+    gpt = _GPT.match(model) if author == "openai" else None
+    if gpt and (int(gpt[1]), int(gpt[2] or 0)) >= _GPT_WITH_MARKS:
+        return Rules(name, 1024, (SYSTEM, ATTACHMENTS, TURNS))
     if author in _AUTOMATIC:
         return "automatic at this provider"
     return f"{name} takes no marks"
@@ -107,7 +114,7 @@ def _claude_minimum(model: str) -> int:
 
 
 TTLS: Final = ("5m", "1h")
-"""For how long can be asked. Only Anthropic keeps anything for an hour; the others take it for ``5m``."""
+"""For how long can be asked. Only Anthropic takes an hour; the others keep it as long as for ``5m``."""
 
 _LARGE_TOKENS: Final = 256
 """What stands beside a question and is shorter is as likely to change as the question."""

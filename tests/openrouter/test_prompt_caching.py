@@ -324,6 +324,10 @@ def test_marked__takes_what_is_no_chat(messages):
         ("~google/gemini-flash-latest", 4096),
         ("qwen/qwen3-coder-plus", 1024),
         ("deepseek/deepseek-v3.2", 1024),
+        ("openai/gpt-5.6", 1024),
+        ("openai/gpt-5.6-sol:flex", 1024),
+        ("openai/gpt-5.10", 1024),
+        ("openai/gpt-6-mini", 1024),
     ],
 )  # fmt: skip
 def test_rules__minimum(model, minimum):
@@ -336,6 +340,8 @@ def test_rules__minimum(model, minimum):
     [
         ("openai/gpt-4o-mini", "automatic at this provider"),
         ("openai/gpt-5-mini:flex", "automatic at this provider"),
+        ("openai/gpt-5.5", "automatic at this provider"),
+        ("openai/gpt-oss-120b", "automatic at this provider"),
         ("deepseek/deepseek-chat-v3.1", "automatic at this provider"),
         ("x-ai/grok-4", "automatic at this provider"),
         ("moonshotai/kimi-k2", "automatic at this provider"),
