@@ -125,6 +125,7 @@ class CompletionCache:
             self.database.transaction,
             clock=self.clock,
             prompt_cache_saved=self._prompt_cache_saved,
+            routes=self._routes,
             shared=self.shared,
         )
         #: What asks go through.
@@ -556,6 +557,9 @@ class CompletionCache:
 
     def _prompt_cache_saved(self, request: Request, answer: Answer) -> Decimal | None:
         return self.money.prompt_cache_saved(request, answer)
+
+    def _routes(self, request: Request) -> bool:
+        return self.money.prices.routes(request)
 
     def _suggest_model(self, failure: BaseException, ask: Ask) -> None:
         """Put into the error of a model that isn't there the one that is nearly called so."""

@@ -344,13 +344,24 @@ def _is_remote(part: Any) -> bool:
     return any(isinstance(url, str) and url.startswith(("http://", "https://")) for url in urls)
 
 
-def lifetime_s(request: Request, answer: Answer, policy: Policy) -> tuple[float | None, str]:
-    """Return how long an answer is served, in seconds (None: for ever), and what the receipt says of it."""
+def lifetime_s(
+    request: Request, answer: Answer, policy: Policy, routes: Callable[[Request], bool] | None = None
+) -> tuple[float | None, str]:
+    """Return how long an answer is served, in seconds (None: for ever), and what the receipt says of it.
+
+    Args:
+        request: What was asked.
+        answer: What came back.
+        policy: The ask's.
+        routes: Returns whether its model is listed as one that picks another at each call.
+    """
     if policy.ttl_s is not None:
         return _finite(policy.ttl_s), ""
     why = volatility(request)
     if why is None and any(map(_cites_the_web, answer.choices)):
         why = "it cites the web"
+    if why is None and routes is not None and routes(request):
+        why = "its model picks another at each call"
     ttl_s = None if why is None else _finite(policy.volatile_ttl_s)
     return ttl_s, "" if ttl_s is None else f"kept {ttl_s / 3600:g} h: {why}"
 

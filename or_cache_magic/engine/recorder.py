@@ -41,6 +41,10 @@ def paid_for(answer: Answer) -> Cost:
     return FREE if answer.response_cache_hit else answer.cost
 
 
+def _never(_request: Request) -> bool:
+    return False
+
+
 def _unknown(_request: Request, _answer: Answer) -> Decimal | None:
     return None
 
@@ -55,6 +59,7 @@ class Recorder:
         clock: Returns UTC epoch seconds.
         prompt_cache_saved: What the provider's prompt caching took off a call that used it, as far as is
             known at once; None where it has to be reconciled later.
+        routes: Whether a request's model is known to pick another at each call.
         shared: The shared server behind the store; None is none.
     """
 
@@ -66,9 +71,11 @@ class Recorder:
         *,
         clock: Callable[[], float] = time.time,
         prompt_cache_saved: Callable[[Request, Answer], Decimal | None] = _unknown,
+        routes: Callable[[Request], bool] = _never,
         shared: SharedTier | None = None,
     ) -> None:
         self._prompt_cache_saved = prompt_cache_saved
+        self._routes = routes
         self.store = store
         self.shared = shared
         self.ledger = ledger
@@ -83,7 +90,7 @@ class Recorder:
         Returns:
             Why it could not be stored (empty: it is), and what the receipt says of its lifetime.
         """
-        ttl_s, note = lifetime_s(ask.request, answer, ask.policy)
+        ttl_s, note = lifetime_s(ask.request, answer, ask.policy, self._routes)
         now_s = self.clock()
         expires_s = None if ttl_s is None else now_s + ttl_s
         entry = Entry(ask.key, answer, now_s, expires_s, ask.policy.tags, self.ledger.notebook)

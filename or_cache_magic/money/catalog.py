@@ -254,6 +254,11 @@ class PriceCatalog:
             pricings.append(pricing)
         return estimate(request.body, tokens, pricings, at_s, prompt_cache=request.prompt_cache)
 
+    def routes(self, request: Request) -> bool:
+        """Return whether a model of a request is known to pick another at each call; fetches nothing."""
+        pricings = (self.known(request.base_url, model) for model in asked_models(request.body))
+        return any(pricing.listing is not None and pricing.listing.routes for pricing in pricings)
+
     def tokens_cost(self, request: Request, answer: Answer, at_s: float) -> Cost:
         """Return what a call cost by its tokens where known lists leave no doubt; fetches nothing.
 

@@ -12,7 +12,7 @@ from decimal import Decimal
 from typing import Any, Final, NamedTuple
 
 from or_cache_magic.core.chat import as_list
-from or_cache_magic.core.units import read_count
+from or_cache_magic.core.units import read_count, read_number
 from or_cache_magic.money.price import KEYS, Price, read_price
 
 _LONGEST_TEXT: Final = 500
@@ -25,6 +25,7 @@ _MODEL_SHAPE: Final[Mapping[str, Any]] = {
     "architecture": {"output_modalities": list},
     "top_provider": {"context_length": int},
     "alias_target": {"slug": str},
+    "pricing": {"prompt": str, "completion": str},
 }
 _ENDPOINT_SHAPE: Final[Mapping[str, Any]] = {
     "provider_name": str,
@@ -54,6 +55,7 @@ class ModelListing(NamedTuple):
         context_length: Tokens of prompt and answer together.
         outputs: What may come back: ``text``, ``image``, ``audio``.
         alias_target: The id of the model that a ``~…-latest`` alias stands for.
+        routes: Whether it is listed at a price below 0, as what picks a model at each call is.
     """
 
     id: str
@@ -61,6 +63,7 @@ class ModelListing(NamedTuple):
     context_length: int | None = None
     outputs: tuple[str, ...] = ()
     alias_target: str = ""
+    routes: bool = False
 
 
 class Endpoint(NamedTuple):
@@ -150,6 +153,7 @@ def read_model(data: Any) -> ModelListing | None:
         context_length=item.get("context_length", item.get("top_provider", {}).get("context_length")),
         outputs=tuple(item.get("architecture", {}).get("output_modalities", ())),
         alias_target=item.get("alias_target", {}).get("slug", ""),
+        routes=any((read_number(usd, signed=True) or 0) < 0 for usd in item.get("pricing", {}).values()),
     )
 
 

@@ -18,6 +18,8 @@ from or_cache_magic.errors import (
     UpstreamError,
 )
 from or_cache_magic.money.budget import read_key_limits
+from or_cache_magic.money.catalog import PriceCatalog
+from or_cache_magic.money.listings import ModelListing, ModelPricing
 from or_cache_magic.simulator import scenario
 from or_cache_magic.tables.batch import warm
 
@@ -35,6 +37,16 @@ def cache(open_cache, sim):
 
 def fetched(sim) -> list[str]:
     return [one.path.removeprefix("/api/v1") for one in sim.requests if one.method == "GET"]
+
+
+def test_prices__tell_of_a_router_that_is_listed(cache, sim, monkeypatch):
+    """Where it is known that a model is listed below zero its answers live for a day; nothing is fetched for it."""
+    first = cache.ask("What is a median?")
+    listed = ModelPricing("m", listing=ModelListing("m", routes=True))
+    monkeypatch.setattr(PriceCatalog, "known", lambda *_args: listed)
+    assert first.outcome.notes == ()
+    assert cache.ask("What is a mean?").outcome.notes == ("kept 24 h: its model picks another at each call",)
+    assert fetched(sim) == []
 
 
 # -- one ask's limit --------------------------------------------------------------------------

@@ -60,6 +60,16 @@ def test_read_model__has_what_a_model_tells():
     assert read_model(MODEL | {"context_length": None}).context_length == 900_000
 
 
+@pytest.mark.parametrize(
+    ("usd", "routes"),
+    [("-1", True), ("-0.5", True), ("0", False), ("0.1", False), ("x", False), (None, False)],
+)
+def test_read_model__knows_what_is_listed_below_zero(usd, routes):
+    """A price below zero marks what picks a model at each call, read anew or from what is kept."""
+    listed = MODEL | {"pricing": {"prompt": "0", "completion": usd}}
+    assert [read_model(data).routes for data in (listed, trimmed(listed))] == [routes, routes]
+
+
 def test_read_model__leaves_out_what_is_broken():
     """A model without an id is none, a field of another form is as if it were not there."""
     ids = ["", 7, "x" * 501, "a/\x1b[31m", "\ud800", None]
