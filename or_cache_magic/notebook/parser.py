@@ -286,7 +286,7 @@ def _text(command: Command, word: Word) -> str:
 
 def _unclosed(command: Command, word: Word) -> OptionError:
     return OptionError(
-        f"a quote in {word.raw} is not closed; {command.unharmed}",
+        f"from {word.raw} on the quotes don't pair; {command.unharmed}",
         """put the whole value in double quotes, with \\" for one inside: "it's \\"so\\"\"""",
     )
 

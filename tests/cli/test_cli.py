@@ -319,7 +319,7 @@ def test_simulate__serves_until_interrupted(tmp_path):
         text=True,
     ) as server:
         try:
-            told = dict(word.split("=", 1) for word in server.stdout.readline().split())
+            told = dict(word.split("=", 1) for word in server.stdout.readline().split()[1:])
             request = urllib.request.Request(
                 told["OPENROUTER_BASE_URL"] + "/chat/completions",
                 json.dumps({"model": MINI, "messages": [{"role": "user", "content": "2 + 2"}]}).encode(),
