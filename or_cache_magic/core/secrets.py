@@ -82,6 +82,14 @@ def without(text: str, secret: str) -> str:
     return text if key.seeds.isdisjoint(looked_at) else _hidden(text, key)
 
 
+def unfinished(text: str, secret: str) -> int:
+    """Return how many of the last characters of a text may go on as the key."""
+    key, tail, count = secret.lower(), text[-len(secret) :].lower(), 0
+    while count < len(tail) and tail[-count - 1 :] in key:
+        count += 1
+    return count
+
+
 def _hidden(text: str, key: _Spellings) -> str:
     letters, places = _letters(text)
     kept: list[str] = []

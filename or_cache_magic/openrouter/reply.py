@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from or_cache_magic.core.chat import as_list, as_mapping
 from or_cache_magic.core.records import FREE, UNKNOWN_COST, Answer, Choice, Cost, Usage
-from or_cache_magic.core.secrets import redacted
+from or_cache_magic.core.secrets import redacted, unfinished
 from or_cache_magic.core.units import decimal_usd, read_count
 from or_cache_magic.openrouter.fragments import (
     extend_logprobs,
@@ -126,6 +126,7 @@ class ReplyReader:
             return False
         if data == _DONE:
             self._proven = True
+            self._show()
             return True
         if not data:
             return False
@@ -253,9 +254,13 @@ class ReplyReader:
             self._held += _text_of(delta.get("content"))
 
     def _show(self) -> None:
-        text, self._held = self._held, ""
+        text = self._held
+        end = len(text)
         if "\ud800" <= text[-1:] <= "\udbff":  # half a character: the next piece brings the other
-            text, self._held = text[:-1], text[-1]
+            end -= 1
+        elif not self._proven and not self._choices.get(0, {}).get("finish_reason"):
+            end -= unfinished(text, self.secret)
+        text, self._held = text[:end], text[end:]
         if text:
             self._on_text(mended(text, self.secret))
 

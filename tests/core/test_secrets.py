@@ -79,6 +79,20 @@ def test_without__takes_a_short_key_only_whole():
     assert without("say hello", "hello") == "say hello"
 
 
+@pytest.mark.parametrize("size", [1, 3, 20])
+def test_reader__shows_no_echo_of_the_key_in_pieces(size):
+    """A piece that may go on as the key is shown when it is known that it does not, or when the answer ends."""
+    seen = []
+    reader = ReplyReader(seen.append)
+    reader.restart(KEY)
+    said = f"the key {KEY}! and 0f1e"
+    for n in range(0, len(said), size):
+        reader.read_event(json.dumps({"choices": [{"delta": {"content": said[n : n + size]}}]}))
+    reader.read_event(json.dumps({"choices": [{"delta": {}, "finish_reason": "stop"}]}))
+    assert "".join(seen) == reader.answer().text == "the key …! and 0f1e"
+    assert len(seen) > 1
+
+
 @pytest.mark.parametrize("echo", [PART, KEY.upper(), KEY[:60]])
 def test_reader__shows_no_echo_of_the_key(echo):
     """Wherever text comes in: content, names, errors, what else the reply says."""
