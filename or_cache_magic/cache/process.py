@@ -14,13 +14,30 @@ from __future__ import annotations
 
 import atexit
 import os
-import signal
 import sys
 import threading
 import time
 import weakref
-from contextlib import suppress
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from typing import Protocol
+
+    class Owner(Protocol):
+        """Something that has connections, locks and counters, and belongs to one process."""
+
+        def pause(self, until_s: float) -> None:
+            """Let no thread be inside SQLite from now on, as far as that is so by a monotonic time."""
+
+        def resume(self) -> None:
+            """End a `pause`."""
+
+        def renew(self) -> None:
+            """Begin anew: all that it has is a parent process's."""
+
+        def write_counts(self, wait_s: float) -> bool:
+            """Write what it has counted, waiting so long for a lock; return whether nothing is left."""
+
 
 EVERY_S: Final = 1.0
 """For about so long hits stay in memory, in a script that is not at its end and a cell that runs on."""
@@ -36,27 +53,12 @@ _LAST_WRITE_S: Final = 5.0
 """The longest that a process that ends waits for others to write."""
 
 
-class Owner(Protocol):
-    """Something that has connections, locks and counters, and belongs to one process."""
-
-    def pause(self, until_s: float) -> None:
-        """Let no thread be inside SQLite from now on, as far as that is so by a monotonic time."""
-
-    def resume(self) -> None:
-        """End a `pause`."""
-
-    def renew(self) -> None:
-        """Begin anew: all that it has is a parent process's."""
-
-    def write_counts(self, wait_s: float) -> bool:
-        """Write what it has counted, waiting so long for a lock; return whether nothing is left to write."""
-
-
 _owners: weakref.WeakSet[Any] = weakref.WeakSet()
 _paused: list[Owner] = []
 _forking = threading.Lock()
 _armed = threading.Event()
 _waiting = threading.Event()
+_watched = False
 
 
 def own(owner: Owner) -> None:
@@ -79,34 +81,46 @@ def _arm() -> None:
     if process is not None and process.parent_process() is not None:
         from multiprocessing.util import Finalize
 
-        Finalize(None, _write_at_end, exitpriority=10)
+        Finalize(None, _write_all, exitpriority=10)
         _write_when_terminated()
     threading.Thread(target=_write_now_and_then, name="or-cache-counts", daemon=True).start()
 
 
 def _write_when_terminated() -> None:
-    """Write before a pool terminates this process, as ``with Pool():`` does with its workers at its end."""
-    if (
-        threading.current_thread() is threading.main_thread()
-        and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-    ):
-        signal.signal(signal.SIGTERM, _terminated)
+    """Write before a pool terminates this process, as ``with Pool():`` does with its workers at its end.
+
+    A handler of Python's would wait for the main thread, which may be in a semaphore for ever: what the one
+    in C writes to a pipe wakes a thread instead.
+    """
+    global _watched  # noqa: PLW0603 - one a process
+    import signal  # a hit needs none of its enumerations
+
+    if threading.current_thread() is not threading.main_thread():
+        return
+    if signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        return
+    readable, writable = os.pipe()
+    os.set_blocking(writable, False)
+    others = signal.set_wakeup_fd(writable, warn_on_full_buffer=False)
+    if others != -1:
+        signal.set_wakeup_fd(others)
+        return
+    _watched = True
+    threading.Thread(target=_exit_when_told, args=(readable,), name="or-cache-end", daemon=True).start()
+    signal.signal(signal.SIGTERM, _nothing)
 
 
-def _write_at_end() -> None:
-    if signal.getsignal(signal.SIGTERM) is _terminated:
-        # This process ends by itself in a moment, and writing must not be broken off.
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+def _nothing(_number: int, _frame: object) -> None:
+    """Let the thread see to it."""
+
+
+def _exit_when_told(readable: int) -> None:
+    import signal
+
+    while os.read(readable, 1) != bytes((signal.SIGTERM,)):
+        pass
     _write_all()
-
-
-def _terminated(number: int, _frame: object) -> None:
-    # In a thread: what the handler interrupted may hold a lock that writing needs.
-    writing = threading.Thread(target=_write_all, daemon=True)
-    writing.start()
-    writing.join(_LAST_WRITE_S)
-    signal.signal(number, signal.SIG_DFL)
-    os.kill(os.getpid(), number)
+    os._exit(128 + signal.SIGTERM)
 
 
 def _write_now_and_then() -> None:
@@ -138,13 +152,18 @@ def _after_fork() -> None:
 
 
 def _in_child() -> None:
-    global _armed, _forking, _waiting
+    global _armed, _forking, _waiting, _watched  # noqa: PLW0603 - a thread of the parent may hold their locks
     _armed, _forking, _waiting = threading.Event(), threading.Lock(), threading.Event()
     _paused.clear()
-    with suppress(ValueError):
-        atexit.unregister(_write_all)
     for owner in list(_owners):
         owner.renew()
+    atexit.unregister(_write_all)
+    if _watched:
+        import signal
+
+        _watched = False
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 if hasattr(os, "register_at_fork"):
