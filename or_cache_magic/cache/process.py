@@ -18,6 +18,7 @@ import sys
 import threading
 import time
 import weakref
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -76,14 +77,14 @@ def counted() -> None:
 
 def _arm() -> None:
     _armed.set()
-    atexit.register(_write_all)
     process = sys.modules.get("multiprocessing.process")
     if process is not None and process.parent_process() is not None:
         from multiprocessing.util import Finalize
 
         Finalize(None, _write_all, exitpriority=10)
         _write_when_terminated()
-    threading.Thread(target=_write_now_and_then, name="or-cache-counts", daemon=True).start()
+    with suppress(RuntimeError):  # at the interpreter's end no thread begins any more
+        threading.Thread(target=_write_now_and_then, name="or-cache-counts", daemon=True).start()
 
 
 def _write_when_terminated() -> None:
@@ -157,7 +158,6 @@ def _in_child() -> None:
     _paused.clear()
     for owner in list(_owners):
         owner.renew()
-    atexit.unregister(_write_all)
     if _watched:
         import signal
 
@@ -166,5 +166,7 @@ def _in_child() -> None:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
+# Here, so that it comes after what others register later, who may ask.
+atexit.register(_write_all)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_in_child)

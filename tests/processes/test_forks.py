@@ -141,6 +141,16 @@ def test_script__writes_its_hits_at_exit(run):
     assert row["saved_usd"] > 0
 
 
+def test_script__may_ask_at_its_very_end(run):
+    """When no thread can be started any more; its answers are given, and counted."""
+    row = run("""
+        import atexit
+        ask(0)
+        atexit.register(lambda: (ask(0), ask(0)))
+    """)
+    assert (row["asks"], row["calls"], row["hits"]) == (3, 1, 2)
+
+
 def test_script__writes_its_hits_now_and_then(run, tmp_path):
     """A long run that is killed has lost no more than about the last second's."""
     row = run("""

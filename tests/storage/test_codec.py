@@ -182,7 +182,5 @@ def test_format__never_changes():
     )
 
     assert codec.decode_entry(DIGEST, base64.b85decode(golden)) == entry()
-    golden = (
-        "1Yf(HFk@g~QDI<U;Potl?&N{au!EQB<bpQLWg=wCLCag<Qs7k-qnbuFjcOVhnh>oNVD(MIs<sxbHUqUqkg79a0gG9z8G#fbm1_V"
-    )
+    golden = "1Yf(HFk@g~QDI<U;Potl?&N{au!EQB<bpQLWg=wCLCag<Qs7k-qnbuFjcOVhnh>oNVD(MIs<sxbHUqUqkg79a0gG9z8G#fbm1_V"  # codespell:ignore
     assert codec.decode_entry(DIGEST, base64.b85decode(golden)) == entry()
