@@ -185,7 +185,7 @@ def _text(value: Any) -> str:
 
 def _speaks(value: Any) -> bool:
     """Return whether the value's text is known to say all of it, in the same way in every process."""
-    kind, modules = type(value), {base.__module__ for base in type(value).__mro__}
+    kind, modules = type(value), {base.__module__.partition(".")[0] for base in type(value).__mro__}
     if isroutine(value) or isclass(value) or ismodule(value):
         return False
     if isinstance(value, (int, complex, BaseException)) or value is None or modules & _SPOKEN:

@@ -6,6 +6,7 @@ key's limits. Retries are ours, not the client's: only what is proven to have co
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -17,7 +18,7 @@ from or_cache_magic.core.callbacks import Cancel
 from or_cache_magic.core.chat import as_mapping
 from or_cache_magic.core.records import Answer, Request
 from or_cache_magic.core.secrets import Secret, redacted, redacted_text
-from or_cache_magic.errors import MissingKeyError, UpstreamError
+from or_cache_magic.errors import MissingKeyError, RequestError, UpstreamError
 from or_cache_magic.openrouter.connections import ApiTarget, Connection, ConnectionPool
 from or_cache_magic.openrouter.failures import connection_lost, fetch_failed, redirected, upstream_error
 from or_cache_magic.openrouter.fragments import mended
@@ -38,6 +39,8 @@ _NOT_SEEN_S: Final = 1.0
 FETCH_TIMEOUT_S: Final = 10.0
 """`Gateway.fetch` waits no longer than this: what it asks for is made without a model."""
 
+_OPENROUTER_KEY: Final = r"sk-or-v1-[0-9a-f]{64}"
+_SHORT_KEY: Final = 20
 _KEY: Final = re.compile(r"[\x21-\x7e]+")
 
 
@@ -102,6 +105,7 @@ class Gateway:
 
         Raises:
             MissingKeyError: There is no key; nothing was sent.
+            RequestError: The request holds an OpenRouter key, by mistake; nothing was sent.
             UpstreamError: Refused, or failed before any part of an answer arrived.
             KeyboardInterrupt: As it came; the connection is closed, which ends the work upstream
                 where the provider supports it.
@@ -112,6 +116,7 @@ class Gateway:
         cancel = cancel or Cancel()
         for attempt in range(1, ATTEMPTS + 1):
             target = self._target(request.base_url)
+            _refuse_key(request, target.api_key)
             try:
                 with self._pool.use(target) as connection, cancel.waking(connection.shut):
                     if on_send is not None:
@@ -193,6 +198,16 @@ class Gateway:
 
     def _target(self, base_url: str) -> ApiTarget:
         return ApiTarget(self.require_key(), base_url, self._attribution(), self._timeout_s())
+
+
+def _refuse_key(request: Request, key: str) -> None:
+    """Raise where a key is in what would be sent to a provider, and stored as plain text."""
+    text = json.dumps(request.body, ensure_ascii=False)
+    if re.search(_OPENROUTER_KEY, text) or (len(key) > _SHORT_KEY and key in text):
+        raise RequestError(
+            "the request holds an OpenRouter API key (nothing was sent)",
+            "take it out: a prompt is sent to a provider, and stored as plain text",
+        )
 
 
 def _send_once(

@@ -880,3 +880,15 @@ def test_ask__puts_another_address_in_the_key(open_cache, sim):
     with Simulator() as other:
         assert not open_cache(other).ask(PROMPT).cached
     assert stored(cache) == 2
+
+
+@pytest.mark.parametrize("place", ["prompt", "model", "system"])
+def test_ask__sends_no_openrouter_key(cache, sim, place):
+    """One that was pasted into the wrong place would go to a provider, and stay in the file."""
+    key = "sk-or-v1-" + "0a" * 32
+    asked = {"prompt": PROMPT, place: f"x {key}"}
+    with pytest.raises(RequestError, match="holds an OpenRouter API key") as caught:
+        cache.ask(asked.pop("prompt"), **asked)
+    assert key not in str(caught.value)
+    assert sim.completion_count == 0
+    assert cache.totals()[0].asks == 0
