@@ -46,6 +46,8 @@ def test_quickstart__is_free_in_the_next_kernel(shipped, sim, shoot):
     for role in ("answer", "receipt"):
         assert [shown(cell, role) for cell in notebook.cells] == [shown(cell, role) for cell in first]
     assert notebook.kernel_eval("{answer.cached for answer in [*answers, summary, ticket]}") == "{True}"
+    # What the front end may say of the panel of the kernel that was restarted, until its cell runs again.
+    notebook.watch.errors[:] = [e for e in notebook.watch.errors if "widget model not found" not in e]
 
 
 @pytest.mark.parametrize("app", ["lab", "notebook"])
