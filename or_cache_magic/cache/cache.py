@@ -22,7 +22,7 @@ from or_cache_magic.core.settings import Ask, Project, Settings, load_settings, 
 from or_cache_magic.core.units import format_size
 from or_cache_magic.engine.engine import Engine
 from or_cache_magic.engine.recorder import Recorder
-from or_cache_magic.errors import OptionError, OrCacheError, StoreError, UpstreamError, near_name
+from or_cache_magic.errors import OptionError, OrCacheError, StoreError, UpstreamError, near_name, one_line
 from or_cache_magic.storage.database import open_database
 from or_cache_magic.storage.entries import DiskStore
 from or_cache_magic.storage.ledger import Ledger
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 __all__ = ["CompletionCache", "key_from_environment"]
 
 _GROUPS = ("", "model", "day", "notebook", "tag")
+_WIDTH = 200
 _NO_MODEL = "not a valid model|[Nn]o endpoints found for|[Mm]odel .*not found"
 _NO_CALLBACKS = Callbacks()
 
@@ -117,6 +118,7 @@ class CompletionCache:
             self.database, self.session, self.clock, notebook=self._notebook, counted=counted
         )
         self._lock = threading.Lock()
+        self._listed: dict[str, list[str]] = {}
         self._gateway: Gateway | None = None
         self._money: CostControl | None = None
         recorder = Recorder(
@@ -565,15 +567,19 @@ class CompletionCache:
         """Put into the error of a model that isn't there the one that is nearly called so."""
         if not isinstance(failure, UpstreamError) or failure.status not in (400, 404):
             return
-        if not re.search(_NO_MODEL, str(failure.args[0])):
-            return
-        known = [*ask.settings.aliases]
-        with suppress(OrCacheError, AttributeError, KeyError, TypeError):
-            listed = self._fetch("/models", base_url=ask.settings.base_url)["data"]
-            known += [str(model["id"]) for model in listed]
-        near = near_name(str(ask.request.body["model"]), known)
-        if near:
-            failure.hint = f"did you mean {near}?"
+        if re.search(_NO_MODEL, str(failure.args[0])):
+            known = (*ask.settings.aliases, *self._listed_models(ask.settings.base_url))
+            if near := near_name(str(ask.request.body["model"]), known):
+                failure.hint = one_line(f"did you mean {near}?", _WIDTH)  # the list is a server's text
+
+    def _listed_models(self, base_url: str) -> list[str]:
+        """Return the ids that an API lists, asked for once: each row of a table may name the wrong model."""
+        if base_url not in self._listed:
+            self._listed[base_url] = []
+            with suppress(OrCacheError, AttributeError, KeyError, TypeError):
+                listed = self._fetch("/models", base_url=base_url)["data"]
+                self._listed[base_url] = [str(model["id"]) for model in listed]
+        return self._listed[base_url]
 
     def _fetch(self, path: str, **options: Any) -> Any:
         self._server.settings = self._settings()  # whoever wants statistics may not have asked before

@@ -44,6 +44,21 @@ def test_ask__of_an_unknown_model_says_which_was_meant(cache, model, hint):
     assert caught.value.hint.startswith(hint)
 
 
+def test_ask__of_unknown_models_asks_for_the_list_once(open_cache, canned, reply):
+    """However many asks name a wrong model; what a server lists steers no terminal."""
+    wrong = reply(
+        '{"error": {"code": 400, "message": "x is not a valid model ID"}}', "application/json", "400 No"
+    )
+    listed = reply('{"data": [{"id": "openai/gpt-4o-mini\\u001b[2J"}]}', "application/json")
+    server = canned(wrong, listed, wrong)
+    cache = open_cache(server, model="openai/gpt-4o-minj")
+    for prompt in ("one", "two", "three"):
+        with pytest.raises(UpstreamError) as caught:
+            cache.ask(prompt)
+        assert caught.value.hint == "did you mean openai/gpt-4o-mini\u241b[2J?"
+    assert len(server.received) == 3 + 1
+
+
 @pytest.mark.parametrize("script", ["rate_limited", "unavailable"])
 def test_ask__waits_out_a_passing_shortage(cache, sim, script):
     """A shortage that passes costs two attempts and one row of the ledger."""
