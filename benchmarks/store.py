@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 import diskcache
 
 from or_cache_magic.core.key import request_key
-from or_cache_magic.core.records import Answer, Choice, Cost, Entry, EntryFilter, LedgerRow, Request, Usage
+from or_cache_magic.core.records import Answer, Choice, Cost, Entry, Request, Usage
+from or_cache_magic.core.rows import EntryFilter, LedgerRow
 from or_cache_magic.storage.database import Database
 from or_cache_magic.storage.entries import DiskStore
 from or_cache_magic.storage.ledger import Ledger

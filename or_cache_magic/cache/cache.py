@@ -17,7 +17,7 @@ from or_cache_magic.cache.completion import Completion
 from or_cache_magic.cache.process import counted, own
 from or_cache_magic.cache.request import Usd, build_ask, parse_limit
 from or_cache_magic.core.callbacks import Callbacks, OnText, OnWait
-from or_cache_magic.core.records import Answer, EntryFilter, EntryRow, Outcome, Request, Totals
+from or_cache_magic.core.records import Answer, Outcome, Request
 from or_cache_magic.core.settings import Ask, Project, Settings, load_settings, whole
 from or_cache_magic.core.units import format_size
 from or_cache_magic.engine.engine import Engine
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from or_cache_magic.cache.purge import Purge
+    from or_cache_magic.core.rows import EntryFilter, EntryRow, Totals
     from or_cache_magic.money.budget import BudgetGuard, Limit
     from or_cache_magic.money.cost_control import CostControl
     from or_cache_magic.openrouter.client import Gateway
@@ -306,6 +307,8 @@ class CompletionCache:
 
     def peek(self, ask: Ask) -> tuple[EntryRow | None, str]:
         """Return the entry that would be served, and why a call would be made instead; sends nothing."""
+        from or_cache_magic.core.rows import EntryFilter
+
         self._server.settings = ask.settings
         why = self.engine.why_asked(ask)
         rows = self.store.listing.find(EntryFilter(keys=(ask.key.digest,)), limit=1) if why is None else []
@@ -314,7 +317,7 @@ class CompletionCache:
     # -- browsing, accounts, purging ----------------------------------------------------------
 
     def totals(self, by: str = "", *, session: bool = False) -> list[Totals]:
-        """Return the ledger's sums, one for each group; see `records.Totals`."""
+        """Return the ledger's sums, one for each group; see `rows.Totals`."""
         if by not in _GROUPS:
             raise OptionError(f"can't group by {by!r}", "by takes model, day, notebook or tag")
         return self.ledger.totals(by, session=self.session if session else None)
@@ -454,7 +457,7 @@ class CompletionCache:
         """Remove the entries that `chosen` names; return how many."""
         self._server.settings = self._settings()
         self.ledger.flush()
-        removed = self.shared.purge(chosen, everything=chosen == EntryFilter())
+        removed = self.shared.purge(chosen, everything=chosen.unconditional)
         self.database.checkpoint()
         return removed
 

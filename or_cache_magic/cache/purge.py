@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from or_cache_magic.core.options import shown
-from or_cache_magic.core.records import EntryFilter
+from or_cache_magic.core.rows import EntryFilter
 from or_cache_magic.core.settings import whole
 from or_cache_magic.core.units import FOREVER_S, parse_lifetime, parse_size
 from or_cache_magic.errors import OptionError
@@ -48,7 +48,7 @@ def purge_filter(
         OptionError: No condition at all, or `all` with another.
     """
     chosen = entry_filter(now_s, keys=tuple(keys), **conditions)
-    if all != (chosen == EntryFilter()):
+    if all != chosen.unconditional:
         raise OptionError(
             f"{'all goes with no other condition' if all else 'say what to purge'} (nothing was removed)",
             "name keys, --model, --system, --tag, --prefix, --older, --expired, --to-fit, or --all alone",

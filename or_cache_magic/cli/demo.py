@@ -23,7 +23,7 @@ from or_cache_magic.errors import OptionError, OrCacheError
 from or_cache_magic.notebook.location import FOLDER
 
 if TYPE_CHECKING:
-    from or_cache_magic.core.records import Totals
+    from or_cache_magic.core.rows import Totals
     from or_cache_magic.simulator import Simulator
 
 NOTEBOOK: Final = "quickstart.ipynb"
@@ -40,7 +40,7 @@ _LEFT_OUT: Final = ("OPENROUTER_", "OR_CACHE_", "JPY_SESSION_NAME")
 class Run:
     """The figures of one run of the notebook.
 
-    ``paid_usd`` and ``saved_usd`` are sums of what is known, as in `records.Totals`; ``requests`` is how many
+    ``paid_usd`` and ``saved_usd`` are sums of what is known, as in `rows.Totals`; ``requests`` is how many
     completions the simulator was asked for.
     """
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from decimal import Decimal
 
-    from or_cache_magic.core.records import EntryRow
+    from or_cache_magic.core.rows import EntryRow
 
 _FIELDS: Final = {
     "key": ("str", "key"),

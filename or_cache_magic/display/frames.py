@@ -22,7 +22,7 @@ from or_cache_magic.display.stats import STAT_TYPES, stat_notes, stat_values, st
 from or_cache_magic.display.tables import Table, html, markdown, text
 
 if TYPE_CHECKING:
-    from or_cache_magic.core.records import EntryRow, Totals
+    from or_cache_magic.core.rows import EntryRow, Totals
 
 _NEWEST = 20
 """Entries that a terminal lists; more would scroll the newest away."""

@@ -20,7 +20,7 @@ from or_cache_magic.display.tables import Cell, Column, Head, Row, Table, facts_
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from or_cache_magic.core.records import Totals
+    from or_cache_magic.core.rows import Totals
 
 _GROUP_WIDTH: Final = 80
 

@@ -16,7 +16,6 @@ from or_cache_magic.core.records import (
     AskKind,
     Cost,
     Entry,
-    LedgerRow,
     Request,
     RequestKey,
     Usage,
@@ -28,6 +27,7 @@ from or_cache_magic.storage.entries import DiskStore
 from or_cache_magic.storage.ledger import Ledger
 
 if TYPE_CHECKING:
+    from or_cache_magic.core.rows import LedgerRow
     from or_cache_magic.engine.cross_process import CrossProcessLock
     from or_cache_magic.storage.tier import SharedTier
 
@@ -171,6 +171,8 @@ class Recorder:
                 lock.release_in_transaction()
 
     def _row(self, ask: Ask, kind: AskKind, answer: Answer) -> LedgerRow:
+        from or_cache_magic.core.rows import LedgerRow
+
         usage = answer.usage or _NO_USAGE
         return LedgerRow(
             at_s=self.clock(),

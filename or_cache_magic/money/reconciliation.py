@@ -13,7 +13,8 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from or_cache_magic.core.chat import as_mapping
-from or_cache_magic.core.records import Answer, Cost, LedgerRow, Request
+from or_cache_magic.core.records import Answer, Cost, Request
+from or_cache_magic.core.rows import LedgerRow
 from or_cache_magic.core.units import ZERO_USD, read_number
 from or_cache_magic.errors import OrCacheError, StoreError, UpstreamError
 from or_cache_magic.openrouter.reply import cost_reported

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from or_cache_magic.cache.cache import CompletionCache
     from or_cache_magic.cache.completion import Completion
     from or_cache_magic.cache.purge import Purge
-    from or_cache_magic.core.records import EntryFilter
+    from or_cache_magic.core.rows import EntryFilter
     from or_cache_magic.notebook.session import Session
     from or_cache_magic.panels import Shown
 

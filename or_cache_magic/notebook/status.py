@@ -9,7 +9,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from or_cache_magic.core.records import EntryFilter, Totals
+from or_cache_magic.core.rows import EntryFilter, Totals
 from or_cache_magic.core.settings import MEMORY, SETTINGS, Settings
 from or_cache_magic.core.units import (
     format_age,

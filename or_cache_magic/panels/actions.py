@@ -12,7 +12,7 @@ from or_cache_magic.panels.markup import escape
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from or_cache_magic.core.records import EntryRow
+    from or_cache_magic.core.rows import EntryRow
     from or_cache_magic.panels.makers import Makers
     from or_cache_magic.storage.listing import EntryTotals
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from or_cache_magic.core.policy import why_not_served
-from or_cache_magic.core.records import EntryFilter
+from or_cache_magic.core.rows import EntryFilter
 from or_cache_magic.core.units import (
     format_duration,
     format_moment,
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from or_cache_magic.cache.cache import CompletionCache
-    from or_cache_magic.core.records import Answer, EntryRow
+    from or_cache_magic.core.records import Answer
+    from or_cache_magic.core.rows import EntryRow
     from or_cache_magic.storage.entries import HistoryEntry
 
 __all__ = ["detail_html"]

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from or_cache_magic.cache.cache import CompletionCache
-    from or_cache_magic.core.records import EntryRow
+    from or_cache_magic.core.rows import EntryRow
 
 __all__ = ["harmless", "propose", "write_csv"]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from or_cache_magic.core.records import EntryFilter
+from or_cache_magic.core.rows import EntryFilter
 from or_cache_magic.core.units import (
     format_count,
     format_share,
@@ -21,7 +21,7 @@ from or_cache_magic.display.stats import best_hit_rate
 
 if TYPE_CHECKING:
     from or_cache_magic.cache.cache import CompletionCache
-    from or_cache_magic.core.records import Totals
+    from or_cache_magic.core.rows import Totals
 
 __all__ = [
     "BREAKDOWNS",

@@ -8,7 +8,7 @@ from or_cache_magic.core.units import format_moment, format_remaining, format_ti
 from or_cache_magic.panels.markup import cost_text, escape, labelled
 
 if TYPE_CHECKING:
-    from or_cache_magic.core.records import EntryRow
+    from or_cache_magic.core.rows import EntryRow
 
 __all__ = ["head_html", "row_html"]
 

@@ -9,14 +9,14 @@ from decimal import Decimal
 from operator import add
 from typing import TYPE_CHECKING, Final
 
-from or_cache_magic.core.records import EntryFilter
+from or_cache_magic.core.rows import EntryFilter
 from or_cache_magic.storage.listing import EntryTotals
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from or_cache_magic.cache.cache import CompletionCache
-    from or_cache_magic.core.records import EntryRow
+    from or_cache_magic.core.rows import EntryRow
 
 __all__ = ["Selection"]
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
-from or_cache_magic.core.records import EntryFilter
+from or_cache_magic.core.rows import EntryFilter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from or_cache_magic.core.records import EntryRow
+    from or_cache_magic.core.rows import EntryRow
     from or_cache_magic.storage.listing import EntryIndex, Place
 
 __all__ = ["SORTS", "Listing", "State", "View"]

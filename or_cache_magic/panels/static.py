@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from or_cache_magic.cache.cache import CompletionCache
-    from or_cache_magic.core.records import EntryRow
+    from or_cache_magic.core.rows import EntryRow
     from or_cache_magic.panels.figures import Breakdown, Figures
 
 __all__ = ["Snapshot", "Still", "markdown", "plain", "snapshot"]

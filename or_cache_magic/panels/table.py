@@ -15,7 +15,7 @@ from or_cache_magic.panels.rows import head_html, row_html
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
-    from or_cache_magic.core.records import EntryRow
+    from or_cache_magic.core.rows import EntryRow
     from or_cache_magic.panels.makers import Makers
     from or_cache_magic.panels.state import View
 

@@ -15,7 +15,8 @@ from or_cache_magic.storage.codec import decode_entry, decode_request, decode_si
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from or_cache_magic.core.records import Cost, EntryFilter, Json, Request, RequestKey
+    from or_cache_magic.core.records import Cost, Json, Request, RequestKey
+    from or_cache_magic.core.rows import EntryFilter
     from or_cache_magic.storage.database import Database
     from or_cache_magic.storage.listing import EntryIndex
 

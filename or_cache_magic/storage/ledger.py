@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from decimal import Decimal
 
-    from or_cache_magic.core.records import LedgerRow, Outcome, Totals
+    from or_cache_magic.core.records import Outcome
+    from or_cache_magic.core.rows import LedgerRow, Totals
     from or_cache_magic.core.settings import Ask
     from or_cache_magic.storage.database import Database
     from or_cache_magic.storage.ledger_rows import Wanted

@@ -12,9 +12,9 @@ from or_cache_magic.core.records import (
     UNKNOWN_COST,
     AskKind,
     Cost,
-    LedgerRow,
     NamedTuple,
 )
+from or_cache_magic.core.rows import LedgerRow
 from or_cache_magic.storage.columns import (
     HitCount,
     add_hits,

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from or_cache_magic.core.chat import last_prompt
 from or_cache_magic.core.policy import LAST_EXPIRY_S
-from or_cache_magic.core.records import Cost, EntryFilter, EntryRow
+from or_cache_magic.core.records import Cost
+from or_cache_magic.core.rows import EntryFilter, EntryRow
 from or_cache_magic.errors import OptionError, StoreCorruptError, StoreError
 from or_cache_magic.storage.codec import (
     HEAD_CHARS,

@@ -9,12 +9,12 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from or_cache_magic.core.policy import why_not_served, why_not_stored
-from or_cache_magic.core.records import EntryFilter
 from or_cache_magic.core.settings import Settings
 from or_cache_magic.errors import StoreError
 
 if TYPE_CHECKING:
     from or_cache_magic.core.records import Entry, Request, RequestKey
+    from or_cache_magic.core.rows import EntryFilter
     from or_cache_magic.storage.entries import DiskStore
     from or_cache_magic.storage.shared.leases import SharedLeases
     from or_cache_magic.storage.shared.store import SharedStore
@@ -138,7 +138,7 @@ class SharedTier:
                 know by which names the server has them.
         """
         # Making room on this disk is nothing to the others; a filter without conditions the disk refuses.
-        shares = wanted.to_fit_bytes is None and (everything or wanted != EntryFilter())
+        shares = wanted.to_fit_bytes is None and (everything or not wanted.unconditional)
         shared = self._shared() if shares else None
         if shared is not None:
             removed = shared.purge(wanted, self.disk.listing.digests(wanted))

@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from or_cache_magic.core.records import MADE_CALL, LedgerRow, Totals
+from or_cache_magic.core.records import MADE_CALL
+from or_cache_magic.core.rows import LedgerRow, Totals
 from or_cache_magic.errors import OptionError
 from or_cache_magic.storage.columns import check_row, column_types, from_pico, join_tags, split_tags, to_pico
 from or_cache_magic.storage.ledger_rows import KINDS, Wanted, discount_of, uses_prompt_cache

@@ -9,7 +9,7 @@ from decimal import Decimal
 import pytest
 
 from or_cache_magic.cache.cache import key_from_environment
-from or_cache_magic.core.records import EntryFilter
+from or_cache_magic.core.rows import EntryFilter
 from or_cache_magic.display.entries import ENTRY_TYPES
 from or_cache_magic.display.stats import STAT_TYPES
 from or_cache_magic.errors import InputError, MissingKeyError, OptionError, UpstreamError

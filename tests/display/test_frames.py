@@ -18,7 +18,8 @@ from IPython.core.formatters import DisplayFormatter
 from markdown_it import MarkdownIt
 from nbconvert.filters import clean_html
 
-from or_cache_magic.core.records import Cost, EntryRow, Totals
+from or_cache_magic.core.records import Cost
+from or_cache_magic.core.rows import EntryRow, Totals
 from or_cache_magic.core.units import format_length, format_share
 from or_cache_magic.display.entries import ENTRY_TYPES
 from or_cache_magic.display.frames import ShownFrame, entries_frame, frame_text, stats_frame

@@ -15,7 +15,8 @@ from decimal import Decimal
 
 import pytest
 
-from or_cache_magic.core.records import OPENROUTER_URL, UNKNOWN_COST, Cost, LedgerRow
+from or_cache_magic.core.records import OPENROUTER_URL, UNKNOWN_COST, Cost
+from or_cache_magic.core.rows import LedgerRow
 from or_cache_magic.errors import StreamBrokenError, UpstreamError
 from or_cache_magic.money.catalog import PriceCatalog
 from or_cache_magic.money.reconciliation import Reconciler, Reconciliation

@@ -13,7 +13,7 @@ import pytest
 from markdown_it import MarkdownIt
 
 from or_cache_magic.cache.purge import Purge
-from or_cache_magic.core.records import EntryFilter
+from or_cache_magic.core.rows import EntryFilter
 from or_cache_magic.money.budget import KeyLimits
 from or_cache_magic.notebook.extension import OpenRouterMagics, loaded
 from or_cache_magic.notebook.session import Session

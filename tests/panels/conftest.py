@@ -14,7 +14,8 @@ import pytest
 from comm.base_comm import BaseComm
 
 from or_cache_magic.core.key import request_key
-from or_cache_magic.core.records import Answer, Choice, Cost, Entry, LedgerRow, Request, Usage
+from or_cache_magic.core.records import Answer, Choice, Cost, Entry, Request, Usage
+from or_cache_magic.core.rows import LedgerRow
 from or_cache_magic.panels.panel import Panel
 
 DAY_S = 86_400.0

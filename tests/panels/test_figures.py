@@ -6,7 +6,7 @@ from decimal import Decimal
 
 import pytest
 
-from or_cache_magic.core.records import Totals
+from or_cache_magic.core.rows import Totals
 from or_cache_magic.core.units import format_size, format_usd
 from or_cache_magic.panels import panel_text
 from or_cache_magic.panels.chart import chart_svg, sparkline

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from or_cache_magic.core.records import Choice, Cost, EntryRow, Request
+from or_cache_magic.core.records import Choice, Cost, Request
+from or_cache_magic.core.rows import EntryRow
 from or_cache_magic.errors import StoreCorruptError
 from or_cache_magic.panels.controls import choose_from
 from or_cache_magic.panels.guard import alert_html

@@ -11,7 +11,7 @@ import ipywidgets
 import pandas as pd
 import pytest
 
-from or_cache_magic.core.records import EntryFilter
+from or_cache_magic.core.rows import EntryFilter
 from or_cache_magic.errors import StoreError, StreamBrokenError
 from or_cache_magic.panels import open_panel, panel_text
 from or_cache_magic.panels.export import harmless

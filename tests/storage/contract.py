@@ -11,7 +11,8 @@ from decimal import Decimal
 
 import pytest
 
-from or_cache_magic.core.records import Cost, EntryFilter, RequestKey
+from or_cache_magic.core.records import Cost, RequestKey
+from or_cache_magic.core.rows import EntryFilter
 from or_cache_magic.errors import OptionError, StoreCorruptError
 from or_cache_magic.storage.columns import HitCount
 

@@ -17,7 +17,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 from conftest import make_entry, make_request, mark_older, old_key
 
 from or_cache_magic.core.key import KEY_VERSION, request_key
-from or_cache_magic.core.records import LedgerRow, Request
+from or_cache_magic.core.records import Request
+from or_cache_magic.core.rows import LedgerRow
 from or_cache_magic.money.catalog import PriceCatalog
 from or_cache_magic.storage.database import Database
 from or_cache_magic.storage.entries import DiskStore

@@ -16,7 +16,7 @@ from decimal import Decimal
 import diskcache
 import pytest
 
-from or_cache_magic.core.records import EntryFilter
+from or_cache_magic.core.rows import EntryFilter
 from or_cache_magic.errors import StoreCorruptError, StoreError, UnsafeStoreError
 from or_cache_magic.storage import codec, schema
 from or_cache_magic.storage.database import Database

@@ -16,7 +16,7 @@ from contextlib import closing
 
 import pytest
 
-from or_cache_magic.core.records import EntryFilter
+from or_cache_magic.core.rows import EntryFilter
 from or_cache_magic.errors import NewerStoreError, StoreCorruptError, StoreError, StoreUnavailableError
 from or_cache_magic.storage import schema
 from or_cache_magic.storage.database import Database

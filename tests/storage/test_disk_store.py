@@ -7,7 +7,8 @@ from decimal import Decimal
 
 import pytest
 
-from or_cache_magic.core.records import Answer, Choice, Cost, EntryFilter, RequestKey
+from or_cache_magic.core.records import Answer, Choice, Cost, RequestKey
+from or_cache_magic.core.rows import EntryFilter
 from or_cache_magic.errors import OptionError, StoreCorruptError, StoreError
 from or_cache_magic.storage.columns import HitCount
 

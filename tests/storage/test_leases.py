@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from or_cache_magic.core.records import EntryFilter
+from or_cache_magic.core.rows import EntryFilter
 from or_cache_magic.engine.cross_process import CrossProcessLock, acquire_lock, failure_from, failure_json
 from or_cache_magic.errors import (
     ConnectionLostError,

@@ -13,7 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from or_cache_magic.core.records import OPENROUTER_URL, UNKNOWN_COST, Cost, LedgerRow
+from or_cache_magic.core.records import OPENROUTER_URL, UNKNOWN_COST, Cost
+from or_cache_magic.core.rows import LedgerRow
 from or_cache_magic.errors import OptionError, StoreUnavailableError
 from or_cache_magic.storage.columns import from_pico
 from or_cache_magic.storage.database import Database

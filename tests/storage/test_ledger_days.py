@@ -13,7 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from or_cache_magic.core.records import Cost, LedgerRow
+from or_cache_magic.core.records import Cost
+from or_cache_magic.core.rows import LedgerRow
 from or_cache_magic.errors import StoreCorruptError
 from or_cache_magic.storage.database import Database
 from or_cache_magic.storage.ledger import Ledger

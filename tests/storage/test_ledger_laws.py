@@ -16,7 +16,8 @@ from typing import NamedTuple
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from or_cache_magic.core.records import OPENROUTER_URL, UNKNOWN_COST, Cost, LedgerRow
+from or_cache_magic.core.records import OPENROUTER_URL, UNKNOWN_COST, Cost
+from or_cache_magic.core.rows import LedgerRow
 from or_cache_magic.storage.columns import from_pico
 from or_cache_magic.storage.database import Database
 from or_cache_magic.storage.ledger import Ledger
@@ -266,7 +267,8 @@ import sys
 from decimal import Decimal
 from or_cache_magic.storage.database import Database
 from or_cache_magic.storage.ledger import Ledger; from or_cache_magic.storage.ledger_rows import Settlements
-from or_cache_magic.core.records import OPENROUTER_URL, UNKNOWN_COST, Cost, LedgerRow
+from or_cache_magic.core.records import OPENROUTER_URL, UNKNOWN_COST, Cost
+from or_cache_magic.core.rows import LedgerRow
 
 folder, name, other = sys.argv[1:]
 database = Database(folder, timeout_s=30)

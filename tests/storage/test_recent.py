@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from or_cache_magic.core.records import Cost, EntryFilter
+from or_cache_magic.core.records import Cost
+from or_cache_magic.core.rows import EntryFilter
 from or_cache_magic.errors import StoreCorruptError
 from or_cache_magic.storage.database import Database, MemoryDatabase
 from or_cache_magic.storage.entries import DiskStore, RecentEntries
@@ -24,7 +25,8 @@ ROOT = Path(__file__).parents[2]
 OTHER_KERNEL = """
 import json, sys
 from decimal import Decimal
-from or_cache_magic.core.records import Cost, EntryFilter
+from or_cache_magic.core.records import Cost
+from or_cache_magic.core.rows import EntryFilter
 from or_cache_magic.storage.database import Database
 from or_cache_magic.storage.entries import DiskStore
 from tests.storage.conftest import make_entry, make_request
@@ -283,7 +285,7 @@ def test_fork__the_child_uses_nothing_of_its_parents_memory(folder):
     """A child serves what stands in the file, whatever the parent remembers or is doing with it."""
     program = """
         import os, sys
-        from or_cache_magic.core.records import EntryFilter
+        from or_cache_magic.core.rows import EntryFilter
         from or_cache_magic.storage.database import Database
         from or_cache_magic.storage.entries import DiskStore
         from tests.storage.conftest import make_entry, make_request

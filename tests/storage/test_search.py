@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from or_cache_magic.core.chat import last_prompt
-from or_cache_magic.core.records import Answer, Choice, Entry, EntryFilter, RequestKey
+from or_cache_magic.core.records import Answer, Choice, Entry, RequestKey
+from or_cache_magic.core.rows import EntryFilter
 from or_cache_magic.errors import StoreCorruptError
 from or_cache_magic.storage import codec
 from or_cache_magic.storage.listing import begins, has_text

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from or_cache_magic.cache.cache import CompletionCache
-from or_cache_magic.core.records import EntryFilter
+from or_cache_magic.core.rows import EntryFilter
 from or_cache_magic.core.settings import SETTINGS, Project, Settings, load_settings
 from or_cache_magic.core.units import format_size, parse_size
 from or_cache_magic.errors import OptionError, SettingError

@@ -22,7 +22,8 @@ from hypothesis import strategies as st
 from or_cache_magic.cache.cache import CompletionCache
 from or_cache_magic.core.key import KEY_VERSION, request_key
 from or_cache_magic.core.policy import Policy
-from or_cache_magic.core.records import EntryFilter, Request, RequestKey
+from or_cache_magic.core.records import Request, RequestKey
+from or_cache_magic.core.rows import EntryFilter
 from or_cache_magic.core.settings import Ask, Settings
 from or_cache_magic.errors import NewerStoreError, StoreBusyError
 from or_cache_magic.simulator import Simulator

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from or_cache_magic.core.chat import asked_model, last_prompt, system_prompt
 from or_cache_magic.core.key import system_digest
-from or_cache_magic.core.records import Entry, EntryFilter, Request, RequestKey
+from or_cache_magic.core.records import Entry, Request, RequestKey
+from or_cache_magic.core.rows import EntryFilter
 from or_cache_magic.errors import NewerStoreError, SettingError, StoreCorruptError, StoreError
 from or_cache_magic.storage.codec import HEAD_CHARS, decode_entry, encode_entry
 from or_cache_magic.storage.shared.link import Link
@@ -139,7 +140,7 @@ def matches(name: str, metadata: bytes, wanted: EntryFilter, signing: Signing) -
     and with a secret every prefix, of a prompt or of a key.
     """
     judged: dict[str, Any] = {name: EntryFilter._field_defaults[name] for name in _JUDGED}
-    if wanted._replace(**judged) != EntryFilter():
+    if not wanted._replace(**judged).unconditional:
         return False  # another condition, which only a disk can judge
     try:
         facts = json.loads(metadata)
@@ -244,7 +245,7 @@ class SharedStore:
         Raises:
             StoreUnavailableError: Not all could be removed.
         """
-        everything = wanted == EntryFilter()
+        everything = wanted.unconditional
         names = [] if everything else sorted(map(self.signing.name, digests))
         removed = self._remove(names)
         for shard in SHARDS:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import closing
 
-from or_cache_magic.core.records import EntryFilter
+from or_cache_magic.core.rows import EntryFilter
 from or_cache_magic.storage.leases import Held, Lease
 from or_cache_magic.storage.shared.leases import SharedLeases
 

@@ -19,7 +19,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from or_cache_magic.core.records import Cost, EntryFilter, Usage
+from or_cache_magic.core.records import Cost, Usage
+from or_cache_magic.core.rows import EntryFilter
 from or_cache_magic.core.settings import Project, load_settings, parse_setting, parse_shared_url
 from or_cache_magic.errors import SettingError, StoreError, StoreUnavailableError
 from or_cache_magic.storage.codec import encode_entry

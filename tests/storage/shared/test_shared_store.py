@@ -8,7 +8,7 @@ from contextlib import closing
 
 import pytest
 
-from or_cache_magic.core.records import EntryFilter
+from or_cache_magic.core.rows import EntryFilter
 from or_cache_magic.errors import SettingError, StoreUnavailableError
 
 from .servers import Memcached, Redis, eventually

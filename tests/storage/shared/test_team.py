@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from or_cache_magic.cache.cache import CompletionCache
-from or_cache_magic.core.records import EntryFilter
+from or_cache_magic.core.rows import EntryFilter
 from or_cache_magic.errors import CacheMissError, MissingKeyError, UpstreamError
 from or_cache_magic.simulator import scenario
 
