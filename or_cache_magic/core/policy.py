@@ -144,7 +144,7 @@ def _unfinished(request: Request, answer: Answer, choice: Choice) -> str | None:
         native = choice.native_finish_reason or ""
         return (
             f"the provider says that the answer did not finish well ({native})"
-            if _ENDS_BADLY.search(native)
+            if native != reason and re.search(_ENDS_BADLY, native)
             else None
         )
     if reason == "length":
@@ -160,10 +160,9 @@ def _unfinished(request: Request, answer: Answer, choice: Choice) -> str | None:
     return f"the answer did not finish (finish reason {reason})"
 
 
-_ENDS_BADLY: Final = re.compile(
-    "malformed|error|fail|safety|filter|block|prohibit|spii|recitation|max_|length|incomplete|exceed|cancel|abort"
-    "|unexpected|too_many|missing|no_image|refusal|pause|unspecified|^language$|(^|_)other$",
-    re.IGNORECASE,
+_ENDS_BADLY: Final = (
+    "(?i)malformed|error|fail|safety|filter|block|prohibit|spii|recitation|max_|length|incomplete|exceed|cancel|abort"
+    "|unexpected|too_many|missing|no_image|refusal|pause|unspecified|^language$|(^|_)other$"
 )
 """The providers' own finish reasons that ``stop`` can't mean (Google's, Anthropic's, OpenAI's)."""
 
@@ -212,10 +211,10 @@ def _holds_data(text: Any) -> bool:
     if not isinstance(text, str):
         return False
     start = text.find(",") + 1 or len(text) if text.startswith("data:") else 0
-    return _TWO_LETTERS.search(text, start) is not None
+    return re.compile(_TWO_LETTERS).search(text, start) is not None
 
 
-_TWO_LETTERS: Final = re.compile(r"[\w+/-]\s*[\w+/-]", re.ASCII)
+_TWO_LETTERS: Final = r"(?a)[\w+/-]\s*[\w+/-]"
 
 
 _MADE: Final[tuple[tuple[str, str, Callable[[Any], bool]], ...]] = (

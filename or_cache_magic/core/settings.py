@@ -95,7 +95,6 @@ FORMATS: Final = ("auto", "markdown", "text", "json", "code", "df", "none")
 RECEIPTS: Final = ("live", "stable", "off")
 
 _NAMESPACE: Final = r"[A-Za-z0-9._-]{1,64}"
-_WRITABLE: Final = re.compile("[^\x00\ud800-\udfff]*")
 
 ENVIRONMENT: Final[Mapping[str, str]] = {
     "OPENROUTER_BASE_URL": "base_url",
@@ -167,7 +166,9 @@ class Setting(NamedTuple):
 
 def text(value: Any) -> str:
     """Return a text that isn't blank and can be written; raises ValueError."""
-    if not isinstance(value, str) or not value.strip() or not _WRITABLE.fullmatch(value):
+    if not isinstance(value, str) or not value.strip() or "\0" in value:
+        raise ValueError("takes a text")
+    if value.encode(errors="ignore").decode() != value:  # half a surrogate pair
         raise ValueError("takes a text")
     return str.__str__(value)
 

@@ -25,34 +25,30 @@ import re
 from functools import cache
 from typing import Any, Final
 
-from or_cache_magic.display.escape import RISKY, SPECIAL, TICKS, entity, fenced, printable
+from or_cache_magic.display.escape import RISKY, TICKS, entity, fenced, printable
 
 __all__ = ["neutralise", "safe_markdown"]
 
-_FENCE_OPENS: Final = re.compile(
-    r"^(?P<prefix>[ \t>]*(?:(?:[-+*]|\d{1,9}[.)])[ \t][ \t>]*)*)"
-    r"(?P<fence>`{3,}(?=[^`\n]*$)|~{3,})(?P<info>[^\n]*)$",
-    re.MULTILINE,
+# Compiled when first used: they take a fresh kernel longer than everything else that a hit needs.
+_FENCE_OPENS: Final = (
+    r"(?m)^(?P<prefix>[ \t>]*(?:(?:[-+*]|\d{1,9}[.)])[ \t][ \t>]*)*)"
+    r"(?P<fence>`{3,}(?=[^`\n]*$)|~{3,})(?P<info>[^\n]*)$"
 )
-_FENCE_RUN: Final = re.compile("`{3,}|~{3,}")
-_BLANK_LINE_NEXT: Final = re.compile(r"\n?[ \t]*(?:\n|\Z)")
+_FENCE_RUN: Final = "`{3,}|~{3,}"
+_BLANK_LINE_NEXT: Final = r"\n?[ \t]*(?:\n|\Z)"
 
 # JupyterLab's own pattern for code spans (latex.ts): what it sees as code, we see as code.
-_CODE_SPAN: Final = re.compile(
-    r"(?P<before>^|[^\\])(?P<ticks>`+)(?P<code>[^\n]*?[^`\n])(?P=ticks)(?!`)", re.MULTILINE
-)
+_CODE_SPAN: Final = r"(?m)(?P<before>^|[^\\])(?P<ticks>`+)(?P<code>[^\n]*?[^`\n])(?P=ticks)(?!`)"
 
 #: Code that stands neither in a fence nor within a line, perhaps.
-_OTHER_CODE: Final = re.compile(
-    r"^[ \t>]*(?:(?:[-+*]|\d{1,9}[.)])[ \t]+)?(?:\t| {4})|`[^`\n]*\n", re.MULTILINE
-)
-_TICK_RUN: Final = re.compile("`+")
-_SPAN_OPENS: Final = re.compile(r"\\`|(?P<ticks>`+)")
+_OTHER_CODE: Final = r"(?m)^[ \t>]*(?:(?:[-+*]|\d{1,9}[.)])[ \t]+)?(?:\t| {4})|`[^`\n]*\n"
+_TICK_RUN: Final = "`+"
+_SPAN_OPENS: Final = r"\\`|(?P<ticks>`+)"
 
 #: What may not stand in code that is left as it is.
-_DANGER: Final = re.compile(r"<[A-Za-z/!?]|!\[|\][(:]|\$|\\(?:begin|end)\{|\\\\[()\[\]]")
+_DANGER: Final = r"<[A-Za-z/!?]|!\[|\][(:]|\$|\\(?:begin|end)\{|\\\\[()\[\]]"
 
-_PUNCTUATION: Final = re.compile(r"[!-+/:<-@\[-`{-~\n\t]")
+_PUNCTUATION: Final = r"[!-+/:<-@\[-`{-~\n\t]"
 _ENCODED: Final = r"(?:[^!-+/:<-@\[-`{-~\n\t]|&#\d+;)*"
 _INERT_HTML: Final = (
     rf"<(?:pre><code>{_ENCODED}</code></pre>|code>{_ENCODED}</code>|span>&#\d+;</span>|br ?/?>|/?su[bp]>)"
@@ -70,7 +66,9 @@ _TEX: Final = r"(?:[^$`\"\\\n]|\\[^\n`\"]|\n(?![ \t]*\n))"
 _TEX_LINE: Final = r"(?:[^$`\"\\\n]|\\[^\n`\"()])"
 _TEX_BRACKET: Final = r"(?:[^$`\"\\\n]|\\\\\[?|\\[^\n`\"\[\]\\]|\n(?![ \t]*\n))"
 
-_TOKEN: Final = re.compile(
+#: Where a token may begin. The search is fast as each alternative begins with a certain character.
+_SPECIAL: Final = r"\\\\*|<(?=[\w.+/!?-])|\$|!\[|\][(:]|~~~+"
+_TOKEN: Final = (
     rf"(?P<inert>{_INERT_HTML})"
     r"|(?<!!)<(?P<autolink>(?i:https?://|mailto:)[^\s<>()\[\]\"`$\\]+)>"
     r"|(?<!!)<(?P<email>[\w.+-]+@[\w-]+(?:\.[\w-]+)+)>"
@@ -89,9 +87,9 @@ _TOKEN: Final = re.compile(
     r"|(?P<dollar>\\*\$)"
     r"|(?P<fence>~{3,})"
 )
-_UNSAFE_TEX: Final = re.compile(rf"\\{_MACRO}|&#")
-_NO_BRACE: Final = re.compile(r"\\(?:begin|end)\{[a-z]*\*?\}|\\[{}]|[^{}]+", re.IGNORECASE)
-_TEX_GAP: Final = re.compile(r"<(?=[A-Za-z/!?])|!(?=\[)|\](?=[(:])")
+_UNSAFE_TEX: Final = rf"\\{_MACRO}|&#"
+_NO_BRACE: Final = r"(?i)\\(?:begin|end)\{[a-z]*\*?\}|\\[{}]|[^{}]+"
+_TEX_GAP: Final = r"<(?=[A-Za-z/!?])|!(?=\[)|\](?=[(:])"
 
 
 def safe_markdown(text: str) -> str:
@@ -110,12 +108,13 @@ def neutralise(text: str) -> str:
     """Return printable text with what could run, load or hide made harmless; see `safe_markdown`."""
     if not any(map(text.__contains__, RISKY)):
         return text
-    if _OTHER_CODE.search(text):
+    if any(map(text.__contains__, ("`", "\t", "    "))) and re.search(_OTHER_CODE, text):
         text = _plainly_coded(text)
     many_dollars = text.count("$") > 1 or ("$" in text and ("\\(" in text or "\\[" in text))
     out: list[str] = []
     pos = 0
-    while opening := _FENCE_OPENS.search(text, pos):
+    opens = re.compile(_FENCE_OPENS) if "```" in text or "~~~" in text else None
+    while opens and (opening := opens.search(text, pos)):
         out.append(_prose(text[pos : opening.start()], many_dollars=many_dollars))
         fence = opening["fence"]
         margin = " {0,3}" if not opening["prefix"] else "[ \t>]*"
@@ -131,7 +130,7 @@ def neutralise(text: str) -> str:
         if line_before.strip(" \t\n"):
             out.append("\n")
         out.append(fenced(code, opening["info"], ticks=len(fence) if fence[0] == "`" else 3))
-        if not _BLANK_LINE_NEXT.match(text, pos + 1) and pos < len(text):
+        if not re.compile(_BLANK_LINE_NEXT).match(text, pos + 1) and pos < len(text):
             out.append("\n")
     out.append(_prose(text[pos:], many_dollars=many_dollars))
     return "".join(out)
@@ -162,7 +161,7 @@ def _join_spans(lines: list[str], start: int, content: str) -> None:
     """Put each code span of a paragraph, whose lines begin there, on one line."""
     joined: list[str] = []
     pos = 0
-    while found := _SPAN_OPENS.search(content, pos):
+    while found := re.compile(_SPAN_OPENS).search(content, pos):
         ticks = found["ticks"]
         closing = ticks and re.compile(rf"(?<!`){ticks}(?!`)").search(content, found.end())
         end = closing.end() if closing else found.end()
@@ -193,7 +192,7 @@ def _blocks() -> Any:
 
 
 def _encoded(code: str) -> str:
-    return _PUNCTUATION.sub(entity, code)
+    return re.sub(_PUNCTUATION, entity, code)
 
 
 def _contained_fence(opening: re.Match[str], code: str, closing_prefix: str | None, source: str) -> str:
@@ -204,10 +203,10 @@ def _contained_fence(opening: re.Match[str], code: str, closing_prefix: str | No
         closing_prefix == prefix
         and "\t" not in prefix
         and all(line.startswith(prefix) or line.rstrip() == prefix.rstrip() for line in lines)
-        and not _FENCE_RUN.search(code)
+        and not re.search(_FENCE_RUN, code)
         and re.fullmatch(r" ?[\w+#.-]*", opening["info"])
     )
-    if agreed and not _DANGER.search(code):
+    if agreed and not re.search(_DANGER, code):
         return source
     shown = "".join(_unindented(line, prefix) + "\n" for line in code.split("\n")[: len(lines)])
     return f"{opening['prefix']}<pre><code>{_encoded(shown)}</code></pre>"
@@ -227,7 +226,7 @@ def _prose(text: str, *, many_dollars: bool) -> str:
         # Runs of three are no fence here, and must not become one; without them the search is linear.
         if "```" in text:
             text = "\n".join(map(_without_runs, text.split("\n")))
-        for span in _CODE_SPAN.finditer(text):
+        for span in re.finditer(_CODE_SPAN, text):
             start = span.start("ticks")
             out += (_plain(text[pos:start], many_dollars=many_dollars), _code_span(span))
             pos = span.end()
@@ -237,7 +236,7 @@ def _prose(text: str, *, many_dollars: bool) -> str:
 
 def _without_runs(line: str) -> str:
     """Return a line in which three backticks or more stand nowhere: code with them, or in them, is HTML."""
-    runs = [(run.start(), run.end()) for run in _TICK_RUN.finditer(line)]
+    runs = [(run.start(), run.end()) for run in re.finditer(_TICK_RUN, line)]
     last = {end - start: at for at, (start, end) in enumerate(runs)}
     out: list[str] = []
     at = pos = 0
@@ -252,12 +251,12 @@ def _without_runs(line: str) -> str:
             out += line[pos:start], _as_html(line[end : runs[closing][0]], line)
             pos = runs[closing][1]
     out.append(line[pos:])
-    return TICKS.sub(lambda run: _encoded(run[0]), "".join(out))
+    return re.sub(TICKS, lambda run: _encoded(run[0]), "".join(out))
 
 
 def _code_span(span: re.Match[str]) -> str:
     code = span["code"]
-    if not _DANGER.search(code):
+    if not re.search(_DANGER, code):
         return span[0][len(span["before"]) :]
     line_start = span.string.rfind("\n", 0, span.start("ticks")) + 1
     return _as_html(code, span.string[line_start:])
@@ -276,10 +275,11 @@ def _plain(text: str, *, many_dollars: bool) -> str:
     out: list[str] = []
     pos = 0
     math_end = -1
-    while found := SPECIAL.search(text, pos):
+    special = re.compile(_SPECIAL)
+    while found := special.search(text, pos):
         start = found.start()
         out.append(text[pos:start])
-        token = _TOKEN.match(text, start)
+        token = re.compile(_TOKEN).match(text, start)
         if token is None:
             pos = found.end()
             out.append(found[0])
@@ -332,7 +332,7 @@ def _mathematics(token: re.Match[str], kind: str) -> tuple[str, int]:
         if kind == "body":
             return literal[kind], token.start() + 1
         return literal.get(kind, token[0][:opening]), token.start() + opening
-    tex = _TEX_GAP.sub(r"\g<0> ", tex)
+    tex = re.sub(_TEX_GAP, r"\g<0> ", tex)
     if kind == "body":
         return f"\\begin{{{token['env']}}}{tex}\\end{{{token['env']}}}", token.end()
     if kind in {"inline", "paren"}:
@@ -342,9 +342,9 @@ def _mathematics(token: re.Match[str], kind: str) -> tuple[str, int]:
 
 def _is_sound(tex: str) -> bool:
     """Whether JupyterLab would end this mathematics where we do (braces balanced), and it sets no links."""
-    if not tex.strip() or _UNSAFE_TEX.search(tex):
+    if not tex.strip() or re.search(_UNSAFE_TEX, tex):
         return False
     depth = 0
-    for brace in _NO_BRACE.sub("", tex) if "{" in tex or "}" in tex else "":
+    for brace in re.sub(_NO_BRACE, "", tex) if "{" in tex or "}" in tex else "":
         depth += 1 if brace == "{" else -1 if depth else 0
     return depth == 0

@@ -274,7 +274,7 @@ def _next(command: Command, option: Option, name: str, stream: Iterator[Word]) -
 
 def _text(command: Command, word: Word) -> str:
     """Return a word's text; refuse one that begins, perhaps behind ``NAME=``, with a quote that is none."""
-    if re.match(rf"(?:[^=]*=)?[{_CURLY}]", word.raw):
+    if not word.raw.isascii() and re.match(rf"(?:[^=]*=)?[{_CURLY}]", word.raw):
         raise OptionError(
             f"{word.raw} begins with a typographic quote; {command.unharmed}",
             "write straight quotes: " + re.sub(f"[{_CURLY}]", '"', word.raw),
@@ -293,6 +293,8 @@ def _unclosed(command: Command, word: Word) -> OptionError:
 
 def _refuse_dash(command: Command, word: Word) -> None:
     """Refuse what was meant as an option: an editor has made one dash of two hyphens."""
+    if word.raw[:1].isalnum():
+        return
     name = re.match(rf"[-{_DASHES}]+([^\W\d_][^{_SPACE}]*)", word.raw)
     if name:
         meant = f"-{name[1]}" if len(name[1]) == 1 else f"--{name[1]}"
