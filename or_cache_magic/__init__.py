@@ -125,6 +125,7 @@ def ask(
     tag: str | Sequence[str] | None = None,
     stream: bool | None = None,
     prompt_cache: str | None = None,
+    reply_to: Completion | None = None,
     max_cost_usd: Decimal | float | str | None = None,
     **params: Any,
 ) -> Completion:
@@ -143,6 +144,7 @@ def ask(
         tag=tag,
         stream=stream,
         prompt_cache=prompt_cache,
+        reply_to=reply_to,
         max_cost_usd=max_cost_usd,
         **params,
     )

@@ -165,6 +165,7 @@ class CompletionCache:
         tag: str | Sequence[str] | None = None,
         stream: bool | None = None,
         prompt_cache: str | None = None,
+        reply_to: Completion | None = None,
         max_cost_usd: Usd | None = None,
         on_text: OnText | None = None,
         on_wait: OnWait | None = None,
@@ -184,6 +185,8 @@ class CompletionCache:
             stream: Whether to ask for a stream; None takes the setting. Not in the key.
             prompt_cache: ``5m`` or ``1h``: for how long the provider's prompt caching is to keep the system
                 prompt and attachments, where the model takes marks. Not in the key.
+            reply_to: The answer whose conversation this goes on with: its messages, itself, then the prompt.
+                Model and system prompt are the conversation's unless they are given.
             max_cost_usd: Nothing is sent if the call may cost more; the settings' budgets hold besides.
             on_text: Called with each piece of text that arrives from upstream.
             on_wait: Called with a line that says which other kernel's identical ask is waited for.
@@ -208,9 +211,10 @@ class CompletionCache:
             tag=tag,
             stream=stream,
             prompt_cache=prompt_cache,
+            reply_to=reply_to,
         )
         limit = parse_limit(max_cost_usd)
-        return Completion(self.run(ask, Callbacks(on_text, on_wait), max_cost_usd=limit), ask.request)
+        return self.completion(ask, self.run(ask, Callbacks(on_text, on_wait), max_cost_usd=limit))
 
     @_with_arguments_of(ask)
     def aask(
@@ -242,7 +246,11 @@ class CompletionCache:
             from or_cache_magic.engine.aio import on_this_loop
 
             callbacks = Callbacks(on_this_loop(on_text), on_this_loop(on_wait))
-        return Completion(await self.arun(ask, callbacks, max_cost_usd=limit), ask.request)
+        return self.completion(ask, await self.arun(ask, callbacks, max_cost_usd=limit))
+
+    def completion(self, ask: Ask, outcome: Outcome) -> Completion:
+        """Return the outcome of an ask as users have it; its `reply` asks by this cache."""
+        return Completion(outcome, ask.request, ask=self.ask)
 
     def prepare(
         self, prompt: str | Sequence[Mapping[str, Any]], fields: Mapping[str, Any], **options: Any

@@ -8,9 +8,11 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from or_cache_magic.core.records import Outcome, Request, Usage
-from or_cache_magic.errors import printable
+from or_cache_magic.errors import OptionError, printable
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
     from typing_extensions import Self
 
 __all__ = ["Completion"]
@@ -23,18 +25,33 @@ class Completion(str):
     and `saved_usd` says what this ask did not cost.
     """
 
-    __slots__ = ("_data", "outcome", "request")
+    __slots__ = ("_ask", "_data", "outcome", "request")
 
     outcome: Outcome
     request: Request
     _data: Any
+    _ask: Callable[..., Completion] | None
 
-    def __new__(cls, outcome: Outcome, request: Request, data: Any = None) -> Self:
-        """Return the completion of an outcome; `data` is the answer as the caller parsed it."""
+    def __new__(
+        cls,
+        outcome: Outcome,
+        request: Request,
+        data: Any = None,
+        ask: Callable[..., Completion] | None = None,
+    ) -> Self:
+        """Return the completion of an outcome.
+
+        Args:
+            outcome: Of the ask.
+            request: What was asked.
+            data: The answer as the caller parsed it.
+            ask: What `reply` asks with: the method of the cache that it came from. Not pickled or copied.
+        """
         self = super().__new__(cls, outcome.answer.text)
         self.outcome = outcome
         self.request = request
         self._data = data
+        self._ask = ask
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -106,6 +123,22 @@ class Completion(str):
     def attach(self, data: Any) -> None:
         """Set what `data` returns: the answer as the caller parsed it."""
         self._data = data
+
+    def reply(self, prompt: str | Sequence[Mapping[str, Any]], **options: Any) -> Completion:
+        """Return the answer to the next turn of this conversation, by the cache that this one came from.
+
+        The same as ``ask(prompt, reply_to=answer, **options)``.
+
+        Raises:
+            OptionError: This is a copy, or was pickled: it knows no cache.
+            OrCacheError: See `CompletionCache.ask`.
+        """
+        if self._ask is None:
+            raise OptionError(
+                "this answer was pickled or copied, and knows no cache to ask by (nothing was sent)",
+                "name one: or_cache_magic.ask(prompt, reply_to=answer)",
+            )
+        return self._ask(prompt, reply_to=self, **options)
 
     @property
     def messages(self) -> list[dict[str, Any]]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
+from functools import partial
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from or_cache_magic.core.key import request_key
 from or_cache_magic.core.policy import Mode, Policy
@@ -13,6 +14,9 @@ from or_cache_magic.core.records import Request
 from or_cache_magic.core.settings import Ask, Settings
 from or_cache_magic.core.units import parse_usd
 from or_cache_magic.errors import OptionError, RequestError
+
+if TYPE_CHECKING:
+    from or_cache_magic.cache.completion import Completion
 
 __all__ = ["Usd", "build_ask", "build_request", "chat_body", "parse_limit", "policy_for"]
 
@@ -45,7 +49,9 @@ def build_ask(
 
         prompt, options, params = checked(prompt, {**options, **fields})
     option = options.get
-    body = chat_body(prompt, model=option("model"), settings=settings, system=option("system"), params=params)
+    reply_to = option("reply_to")
+    make_body = chat_body if reply_to is None else partial(_reply_body, reply_to)
+    body = make_body(prompt, model=option("model"), settings=settings, system=option("system"), params=params)
     request = build_request(
         body,
         settings,
@@ -56,7 +62,30 @@ def build_ask(
     policy = policy_for(
         settings, mode=option("mode"), sample=option("sample"), ttl_s=option("ttl"), tags=option("tag")
     )
-    return Ask(request_key(request), request, policy, settings)
+    return Ask(request_key(request), request, policy, settings, "" if reply_to is None else reply_to.key)
+
+
+def _reply_body(
+    answer: Completion,
+    prompt: str | Sequence[Mapping[str, Any]],
+    *,
+    model: str | None,
+    settings: Settings,
+    system: str | None,
+    params: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Return the JSON object that goes on the wire for a reply to an answer; see `chat_body`.
+
+    Model and system prompt are the conversation's unless they are given; the settings give the others.
+    """
+    from or_cache_magic.cache.conversation import inherited_fields, next_turn  # few asks are replies
+
+    before = answer.request.body
+    if not model:
+        model, settings = before.get("model"), settings._replace(aliases={})  # the id as it was sent
+    body = chat_body(prompt, model=model, settings=settings, system="", params=params)
+    body["messages"] = [*next_turn(answer, prompt, body["model"], system), *body["messages"]]
+    return body | inherited_fields(before, params, same_model=body["model"] == before.get("model"))
 
 
 def _is_simple(prompt: Any, options: Mapping[str, Any]) -> bool:

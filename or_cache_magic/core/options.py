@@ -142,6 +142,14 @@ def _tags(value: Any) -> tuple[str, ...]:
     return tags
 
 
+def _completion(value: Any) -> Any:
+    """Return an answer; told by what it has, since its class is of a higher floor."""
+    if not (isinstance(value, str) and hasattr(value, "outcome")):
+        kind = type(value).__name__
+        raise ValueError(f"a {kind} is no answer: it takes what orc.ask or a cell's -o gave, a Completion")
+    return value
+
+
 _OBJECT: Final = _kind(dict, "an object, such as {'name': 'value'}")
 _LIST: Final = _kind(list, "a list")
 _TRUTH: Final = _kind(bool, "True or False")
@@ -158,6 +166,7 @@ OPTIONS: Final[Mapping[str, Callable[[Any], Any]]] = MappingProxyType(
         "tag": _tags,
         "stream": _TRUTH,
         "prompt_cache": one_of(("5m", "1h")),
+        "reply_to": _completion,
     }
 )
 """The arguments of `CompletionCache.ask` that are no fields of the request."""
@@ -274,7 +283,7 @@ def checked(prompt: Any, given: Mapping[str, Any]) -> tuple[Any, dict[str, Any],
 def _checked(name: str, value: Any, check: Callable[[Any], Any] | None) -> Any:
     if name == "response_format":
         value = _schema(value)
-    if name != "ttl" or not hasattr(value, "total_seconds"):
+    if name != "reply_to" and (name != "ttl" or not hasattr(value, "total_seconds")):
         value = plain(value, name)
     if value is None or check is None:
         return value

@@ -148,12 +148,14 @@ class Ask(NamedTuple):
         request: What is asked.
         policy: How the cache may be used.
         settings: The settings in force when it was made, resolved once.
+        parent: The key of the answer that it replies to; empty is none. Not in the key, which has its text.
     """
 
     key: RequestKey
     request: Request
     policy: Policy
     settings: Settings
+    parent: str = ""
 
 
 class Setting(NamedTuple):

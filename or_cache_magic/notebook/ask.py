@@ -13,7 +13,7 @@ from or_cache_magic.core.chat import BESIDES
 from or_cache_magic.core.records import Outcome
 from or_cache_magic.core.units import format_age, format_count, format_usd
 from or_cache_magic.display.screen import open_screen
-from or_cache_magic.errors import FormatError
+from or_cache_magic.errors import FormatError, OptionError, near_name
 from or_cache_magic.notebook.options import CELL, LINE, refuse_model
 from or_cache_magic.notebook.parser import help_text, parse
 from or_cache_magic.notebook.session import keeps_result
@@ -81,11 +81,37 @@ def ask(session: Session, line: str, cell: str | None, variables: Mapping[str, A
         tag=options.tags or None,
         stream=False if options.no_stream else None,
         prompt_cache=options.prompt_cache,
+        reply_to=options.reply_to and _answer_named(options.reply_to, variables, session.last),
     )
     if options.dry_run:
         session.say(preview_line(session.cache(), prepared))
         return None
     return _run_and_show(session, options, prepared)
+
+
+def _answer_named(name: str, variables: Mapping[str, Any], last: Completion | None) -> Completion:
+    """Return the answer that ``--reply-to`` names; ``_`` is the one shown last, else the one asked last.
+
+    Raises:
+        OptionError: There is none of this name; says what there is.
+    """
+    found = variables.get(name)
+    if name == "_" and not isinstance(found, Completion):
+        found = last
+    if isinstance(found, Completion):
+        return found
+    if name == "_":
+        raise OptionError("nothing was asked in this session yet; nothing was sent", _NAME_ONE)
+    if name not in variables:
+        answers = [known for known, value in variables.items() if isinstance(value, Completion)]
+        near = near_name(name, answers)
+        hint = f"did you mean {near}?" if near else _NAME_ONE
+        raise OptionError(f"{name} is not defined; nothing was sent", hint)
+    kind = type(found).__name__
+    raise OptionError(f"the variable {name} is a {kind}, not an answer; nothing was sent", _NAME_ONE)
+
+
+_NAME_ONE = "run the cell above it first, and name what its -o has bound: -o first, then -r first"
 
 
 def _run_and_show(session: Session, options: SimpleNamespace, ask: Ask) -> Completion | None:
@@ -110,7 +136,7 @@ def _run_and_show(session: Session, options: SimpleNamespace, ask: Ask) -> Compl
             came = Outcome("failed", ask.key, cut, not_stored=why, paid=cut.cost)
             screen.receipt(came._replace(elapsed_s=cut.elapsed_s), asked=str(request.body["model"]))
         raise
-    session.last = completion = Completion(outcome, request)
+    session.last = completion = cache.completion(ask, outcome)
     if options.out:
         session.shell.push({options.out: completion})
     choices, parts = outcome.answer.choices, []

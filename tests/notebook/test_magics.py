@@ -811,3 +811,55 @@ def test_json_of_a_completion(nb):
 
     assert json.dumps(nb["x"]) == '"plain"'
     assert nb["x"].upper() == "PLAIN"
+
+
+# -- conversations --------------------------------------------------------------------------------
+
+
+def test_reply__goes_on_from_a_variable_and_from_the_last_answer(nb):
+    """By cell, by line and from Python it is one entry; model and system prompt are the conversation's."""
+    nb.run("%%openrouter openai/gpt-4o -s 'Be terse.' -o first\nA colour?")
+    nb.run("%%openrouter -r first -o second\nIts opposite?")
+    nb.run("%openrouter -r _ Its opposite?")
+    nb.run("%openrouter_stats")
+    nb.run("x = %openrouter -r first Its opposite?")
+
+    assert [message["role"] for message in nb.sent[1]["messages"]] == ["system", "user", "assistant", "user"]
+    assert nb.sent[1]["model"] == "openai/gpt-4o"
+    assert len(nb.sent[2]["messages"]) == 6
+    assert len(nb.sent) == 3
+    assert nb["second"].cached is False
+    assert nb["x"].cached
+    assert orc.ask("Its opposite?", reply_to=nb["first"]).key == nb["second"].key
+
+
+def test_reply__to_the_last_is_to_an_answer_whatever_was_shown_since(nb):
+    """`_` holds a table by then: the last answer is meant."""
+    nb.run("%openrouter A colour?")
+    nb.run("1 + 1")
+    nb.run("%openrouter -r _ Its opposite?")
+    assert [m["content"] for m in nb.sent[1]["messages"] if m["role"] == "user"] == [
+        "A colour?",
+        "Its opposite?",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("frist", ("frist is not defined; nothing was sent", "did you mean first?")),
+        ("other", ("other is not defined; nothing was sent", "run the cell above it first")),
+        ("text", ("the variable text is a str, not an answer; nothing was sent",)),
+        ("_", ("nothing was asked in this session yet; nothing was sent",)),
+        ("a.b", ("-r: 'a.b' is not a name", "it takes the name of an answer, or _")),
+    ],
+)
+def test_reply__refuses_what_names_no_answer(nb, name: str, said: tuple[str, ...]):
+    """In two lines that say what the name is."""
+    nb["text"] = "Red."
+    if name == "frist":
+        nb["first"] = orc.ask("A colour?")
+    sent = len(nb.sent)
+    shown = nb.fails(f"%%openrouter -r {name}\nIts opposite?")
+    assert all(part in shown for part in said)
+    assert len(nb.sent) == sent
