@@ -31,12 +31,15 @@ def parse_json(text: str) -> Any:
         ValueError: Where it stops being JSON (line and column), or that there are several blocks.
     """
     bare = text.strip(_AROUND)
-    if bare[:1] not in tuple('{["'):
+    try:
+        return read_json(bare)
+    except ValueError:
         blocks = list(re.finditer(FENCE, bare))
-        if len(blocks) > 1:
-            raise ValueError(f"expected one fenced block of JSON, found {len(blocks)}")
-        bare = blocks[0]["code"].strip(_AROUND) if blocks else bare
-    return read_json(bare)
+        if not blocks:
+            raise
+    if len(blocks) > 1:
+        raise ValueError(f"expected one fenced block of JSON, found {len(blocks)}")
+    return read_json(blocks[0]["code"].strip(_AROUND))
 
 
 def read_json(text: str) -> Any:

@@ -88,6 +88,7 @@ class _Result(NamedTuple):
 
 
 _NO_CALLBACKS: Final = Callbacks()
+_INTERRUPTED: Final = "interrupted"
 
 
 class Engine:
@@ -248,10 +249,10 @@ class Engine:
         if since_s is None or isinstance(found, _Result):
             return found
         kept = self._recorder.set_aside_since(ask.key, since_s)
-        refusal = None if kept is None else why_not_stored(ask.request, kept)
-        if kept is None or refusal is None or not _is_whole(kept):
+        if kept is None or not _is_whole(kept.answer) or kept.reason == _INTERRUPTED:
             return found
-        return _Result("coalesced", kept, not_stored=refusal, notes=notes_on(ask.request, kept))
+        answer = kept.answer
+        return _Result("coalesced", answer, not_stored=kept.reason, notes=notes_on(ask.request, answer))
 
     def _peer_result(self, ask: Ask, since_s: float) -> _Result | None:
         """Return what another process's call that began then has brought; None when nothing yet."""
@@ -285,7 +286,7 @@ class Engine:
             answer = reader.answer()
             if answer.cost.usd is not None and callbacks.on_cost is not None:
                 callbacks.on_cost(answer.cost)
-            recorder.give_up(ask, answer, "interrupted", keep=miss.keep and reader.is_sent)
+            recorder.give_up(ask, answer, _INTERRUPTED, keep=miss.keep and reader.is_sent)
             if isinstance(exc, KeyboardInterrupt):
                 raise _interrupted(exc, answer, kept=miss.keep) from None
             raise

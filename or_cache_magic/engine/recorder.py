@@ -23,7 +23,7 @@ from or_cache_magic.core.records import (
 from or_cache_magic.core.settings import Ask
 from or_cache_magic.core.units import ZERO_USD
 from or_cache_magic.errors import StoreCorruptError, StoreError, UpstreamError
-from or_cache_magic.storage.entries import DiskStore
+from or_cache_magic.storage.entries import DiskStore, HistoryEntry
 from or_cache_magic.storage.ledger import Ledger
 
 if TYPE_CHECKING:
@@ -119,13 +119,13 @@ class Recorder:
         except StoreError:
             self.ledger.remember(row)
 
-    def set_aside_since(self, key: RequestKey, since_s: float) -> Answer | None:
+    def set_aside_since(self, key: RequestKey, since_s: float) -> HistoryEntry | None:
         """Return the last answer that was set aside at or after this time; None if there is none."""
         try:
             kept = self.store.unserved(key.digest)
         except StoreError:
             return None
-        return kept[0].answer if kept and kept[0].at_s >= since_s else None
+        return kept[0] if kept and kept[0].at_s >= since_s else None
 
     def account(self, ask: Ask, kind: AskKind, answer: Answer) -> None:
         """Account for a call whose answer isn't kept."""

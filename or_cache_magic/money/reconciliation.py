@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from or_cache_magic.storage.entries import DiskStore
 
 _LONGEST_FETCH_S: Final = 10.0
-_MOST_USD: Final = 1_000_000
-"""No generation cost more; the ledger's integers end at nine times that."""
+_MOST_USD: Final = 10_000
+"""No generation cost more; the ledger's sums end at a thousand times that."""
 
 _QUIET_S: Final = 30.0
 """How long nothing is asked after there was no answer."""

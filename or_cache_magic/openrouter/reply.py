@@ -39,8 +39,8 @@ _FAILED: Final = {"message": "the provider failed in the middle of its answer"}
 _KEPT_APART: Final = frozenset({"id", "object", "created", "model", "provider", "choices", "error"})
 """Of a reply's fields those that an `Answer` has in other places, or that are the same in all."""
 _LONGEST_NAME: Final = 500
-_MOST_USD: Final = 1_000_000
-"""No call costs more; the ledger's amounts end at nine times that."""
+_MOST_USD: Final = 10_000
+"""No call costs more; the ledger's sums end at a thousand times that."""
 
 
 def _discard(_text: str) -> None:

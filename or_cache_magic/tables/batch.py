@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import os
 import queue
+import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,6 +17,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from or_cache_magic.cache.request import Usd, parse_limit
+from or_cache_magic.core.blocks import read_json
 from or_cache_magic.core.callbacks import Callbacks, Cancel, Cancelled
 from or_cache_magic.core.options import checked, plain, shown
 from or_cache_magic.core.policy import why_no_lookup
@@ -142,8 +143,8 @@ def _from_json_lines(text: str) -> Iterator[Prompt]:
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
             try:
-                item = json.loads(line)
-            except (ValueError, RecursionError) as problem:
+                item = read_json(line)
+            except ValueError as problem:
                 yield Prompt("", problem=f"line {number} is not JSON: {problem} {_NOTHING_SENT}")
                 continue
             yield _prompt(item, f"line {number}")
@@ -320,7 +321,7 @@ class _Batch:
             rows += [f.result() for f in futures if not f.cancelled() and not f.exception()]
 
     def _row(self, prompt: Prompt) -> Row:
-        ask = None
+        ask, sent = None, threading.Event()
         try:
             if prompt.problem:
                 raise RequestError(prompt.problem)
@@ -328,8 +329,11 @@ class _Batch:
             barred = why_no_lookup(ask.request, ask.policy)
             if barred is not None:
                 raise OptionError(f"its answer would not be stored: {barred} (nothing was sent)")
-            outcome = self._cache.run(ask, self._callbacks, limits=self._limits)
+            callbacks = self._callbacks._replace(on_send=sent.set)
+            outcome = self._cache.run(ask, callbacks, limits=self._limits)
         except Cancelled:
+            if not sent.is_set():
+                raise  # it has no row: it was not asked
             return Row(ask.key.digest if ask else "", "failed", UNKNOWN_COST, _INTERRUPTED)
         except OrCacheError as exc:
             if isinstance(exc, UpstreamError) and exc.refuses_all:

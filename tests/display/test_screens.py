@@ -164,6 +164,7 @@ def test_answer_bundle__falls_back_to_markdown():
 def test_parse_json__bare_or_fenced():
     """Bare JSON and one fenced block are read; else the error says where."""
     assert parse_json(' {"a": [1]} ') == parse_json('So:\n```json\n{"a": [1]}\n```\nok') == {"a": [1]}
+    assert parse_json('[Note] here:\n```json\n{"a": [1]}\n```') == {"a": [1]}
     assert parse_json('{"a": "```\\nx\\n```"}') == {"a": "```\nx\n```"}
     with pytest.raises(ValueError, match="line 2 column 1"):
         parse_json('{"a":\n}')

@@ -668,13 +668,18 @@ def test_ask__looks_again_before_it_sends(open_cache, sim):
     assert sim.completion_count == 1
 
 
-def test_ask__gives_what_another_kernel_set_aside_as_it_ended(cache, open_cache, sim, clock):
+@pytest.mark.parametrize(
+    ("finish_reason", "why"), [("content_filter", "filtered"), ("stop", "a piece of it was doubtful")]
+)
+def test_ask__gives_what_another_kernel_set_aside_as_it_ended(
+    cache, open_cache, sim, clock, finish_reason, why
+):
     """Who gets the lease after waiting is given what came, though it can't be stored: no second call is paid for."""
     other, ask = open_cache(sim), cache.prepare(PROMPT, {})
     leases = DiskLeases(other.database, clock)
     lock = CrossProcessLock(leases, leases.acquire(ask.key.digest, 15.0))
     theirs = Recorder(other.store, other.ledger, other.database.transaction, clock=clock)
-    filtered = Answer((Choice({"role": "assistant", "content": "I …"}, "content_filter"),))
+    filtered = Answer((Choice({"role": "assistant", "content": "I …"}, finish_reason),))
 
     class Late:
         """Leases that the other kernel gives back after this one's look, and before its next try."""
@@ -684,7 +689,7 @@ def test_ask__gives_what_another_kernel_set_aside_as_it_ended(cache, open_cache,
 
         def acquire(self, digest, ttl_s, *, after=None):
             if after is not None:
-                theirs.set_aside(ask, "miss", filtered, "filtered", lock)
+                theirs.set_aside(ask, "miss", filtered, why, lock)
             return self.real.acquire(digest, ttl_s, after=after)
 
         def release(self, lease, failure=None):
@@ -693,7 +698,7 @@ def test_ask__gives_what_another_kernel_set_aside_as_it_ended(cache, open_cache,
     recorder = Recorder(cache.store, cache.ledger, cache.database.transaction, clock=clock)
     with closing(Gateway(lambda: "sk-or-v1-test")) as gateway:
         outcome = Engine(recorder, lambda: gateway, Late).ask(ask)
-    assert (outcome.kind, outcome.answer.text, outcome.stored) == ("coalesced", "I …", False)
+    assert (outcome.kind, outcome.answer.text, outcome.not_stored) == ("coalesced", "I …", why)
     assert sim.completion_count == 0
 
 
