@@ -393,12 +393,29 @@ def _write_rarer(value: Json, out: list[str], texts: list[bytes] | None, ordered
         raise TypeError
 
 
-def _scalar(value: float | None) -> str:
+def _scalar(value: Json) -> str:
     if value is None:
         return "null"
     if isinstance(value, bool):
         return "true" if value else "false"
-    return _number(float.__float__(value)) if isinstance(value, float) else int.__repr__(value)
+    if not isinstance(value, float):
+        return int.__repr__(value)
+    # As ECMAScript writes it (RFC 8785 §3.2.2.3): the digits of `repr`, laid out otherwise.
+    number = float.__float__(value)
+    if not math.isfinite(number):
+        raise ValueError
+    if number == 0:
+        return "0"
+    digits, _, exponent = repr(number).partition("e")
+    if not exponent:
+        return digits.removesuffix(".0")
+    sign, digits = ("-", digits[1:]) if number < 0 else ("", digits)
+    power = int(exponent)
+    if _MIN_PLAIN_POWER <= power < 0:
+        return f"{sign}0.{'0' * (-power - 1)}{digits.replace('.', '')}"
+    if 0 < power < _MAX_PLAIN_POWER:
+        return f"{sign}{digits.replace('.', ''):0<{power + 1}}"
+    return f"{sign}{digits}e{power:+}"
 
 
 def _openings(names: tuple[str, ...], ordered: bool) -> list[tuple[str, str]]:
@@ -419,24 +436,6 @@ _known_openings: Final = lru_cache(maxsize=256)(_openings)
 
 def _utf16(name: str) -> bytes:
     return name.encode("utf-16-be")
-
-
-def _number(number: float) -> str:
-    """A float as ECMAScript writes it (RFC 8785 §3.2.2.3): the digits of `repr`, laid out otherwise."""
-    if not math.isfinite(number):
-        raise ValueError
-    if number == 0:
-        return "0"
-    digits, _, exponent = repr(number).partition("e")
-    if not exponent:
-        return digits.removesuffix(".0")
-    sign, digits = ("-", digits[1:]) if number < 0 else ("", digits)
-    power = int(exponent)
-    if _MIN_PLAIN_POWER <= power < 0:
-        return f"{sign}0.{'0' * (-power - 1)}{digits.replace('.', '')}"
-    if 0 < power < _MAX_PLAIN_POWER:
-        return f"{sign}{digits.replace('.', ''):0<{power + 1}}"
-    return f"{sign}{digits}e{power:+}"
 
 
 def _faults(value: Json, path: str) -> Iterator[RequestError]:

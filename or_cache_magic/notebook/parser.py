@@ -197,12 +197,13 @@ def parse(command: Command, line: str) -> SimpleNamespace:
     words: list[str] = []
     stream = split(line)
     for word in stream:
-        if word.is_option:
-            if word.text in HELP.names:
-                return SimpleNamespace(**{**command.defaults, "help": True})
-            _take(command, word, stream, line[word.start + len(word.raw) :], options, given)
-            continue
-        _refuse_dash(command, word)
+        if not word.raw[:1].isalnum():
+            if word.is_option:
+                if word.text in HELP.names:
+                    return SimpleNamespace(**{**command.defaults, "help": True})
+                _take(command, word, stream, line[word.start + len(word.raw) :], options, given)
+                continue
+            _refuse_dash(command, word)
         if command.prompt:
             options.prompt = line[word.start + 2 * (word.raw == "--") :].strip()
             break
