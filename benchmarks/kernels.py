@@ -144,7 +144,8 @@ def _ask(cache: CompletionCache, prompt: str, **options: Any) -> None:
         _say(kind=outcome.kind, text=str(said), not_stored=outcome.not_stored, notices=notices)
 
 
-def _recorder(folder: str) -> tuple[Database, Recorder]:
+def recorder_in(folder: str) -> tuple[Database, Recorder]:
+    """What keeps answers and accounts in a folder, as an ask does; who asks for it closes the database."""
     database = Database(folder)
     ledger = Ledger(database, os.urandom(6).hex(), time.time)
     return database, Recorder(DiskStore(database), ledger, database.transaction)
@@ -158,7 +159,7 @@ def _keep(recorder: Recorder, number: int) -> str:
 
 def _write(folder: str, start: int) -> None:
     """Keeps answers for ever, and says each number when it is kept."""
-    database, recorder = _recorder(folder)
+    database, recorder = recorder_in(folder)
     for number in range(start, start + 1_000_000):
         trouble = _keep(recorder, number)
         _say(trouble=trouble) if trouble else _say(kept=number)
@@ -168,7 +169,7 @@ def _write(folder: str, start: int) -> None:
 
 def _load(folder: str, start: int, seconds: float, shared: int, *, counting: bool, buying: bool) -> None:
     """Reads and writes as fast as it can; says what it did, and what went wrong."""
-    database, recorder = _recorder(folder)
+    database, recorder = recorder_in(folder)
     dice = random.Random(start)
     known = [request_key(request_for(number)) for number in range(shared)]
     kept: list[int] = []

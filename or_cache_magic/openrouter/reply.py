@@ -183,8 +183,9 @@ class ReplyReader:
             usage=None if self._cache_hit else _usage(self._usage),
             cost=self.cost,
             generation_id=self.generation_id,
-            created_s=self._clock(),
-            elapsed_s=time.perf_counter() - self._began,
+            # To a millisecond: digits that mean nothing were 2 % of what an entry of 2 KB takes on disk.
+            created_s=round(self._clock(), 3),
+            elapsed_s=round(time.perf_counter() - self._began, 3),
             complete=self._finished and self._proven,
             error=self.error,
             response_cache_hit=self._cache_hit,
