@@ -214,7 +214,8 @@ class CompletionCache:
             reply_to=reply_to,
         )
         limit = parse_limit(max_cost_usd)
-        return self.completion(ask, self.run(ask, Callbacks(on_text, on_wait), max_cost_usd=limit))
+        outcome = self.run(ask, Callbacks(on_text, on_wait), max_cost_usd=limit)
+        return Completion(outcome, ask.request, ask=self.ask)
 
     @_with_arguments_of(ask)
     def aask(
@@ -246,10 +247,7 @@ class CompletionCache:
             from or_cache_magic.engine.aio import on_this_loop
 
             callbacks = Callbacks(on_this_loop(on_text), on_this_loop(on_wait))
-        return self.completion(ask, await self.arun(ask, callbacks, max_cost_usd=limit))
-
-    def completion(self, ask: Ask, outcome: Outcome) -> Completion:
-        """Return the outcome of an ask as users have it; its `reply` asks by this cache."""
+        outcome = await self.arun(ask, callbacks, max_cost_usd=limit)
         return Completion(outcome, ask.request, ask=self.ask)
 
     def prepare(

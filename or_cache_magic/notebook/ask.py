@@ -136,7 +136,7 @@ def _run_and_show(session: Session, options: SimpleNamespace, ask: Ask) -> Compl
             came = Outcome("failed", ask.key, cut, not_stored=why, paid=cut.cost)
             screen.receipt(came._replace(elapsed_s=cut.elapsed_s), asked=str(request.body["model"]))
         raise
-    session.last = completion = cache.completion(ask, outcome)
+    session.last = completion = Completion(outcome, request, ask=cache.ask)
     if options.out:
         session.shell.push({options.out: completion})
     choices, parts = outcome.answer.choices, []

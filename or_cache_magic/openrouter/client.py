@@ -256,12 +256,12 @@ def _send_once(
 
 
 def _sent_body(request: Request) -> Mapping[str, Any]:
-    """Return the body as it is sent: with marks for the provider's prompt caching where asked for."""
+    """Return the body as it is sent: where prompt caching is asked for, with marks and its provider."""
     if not request.prompt_cache:
         return request.body
-    from or_cache_magic.openrouter.prompt_caching import marked
+    from or_cache_magic.openrouter.prompt_caching import marked, pin
 
-    return marked(request.body, request.prompt_cache).body
+    return {**marked(request.body, request.prompt_cache).body, **pin(request.body)}
 
 
 def _bounded(chunks: Iterable[bytes], cancel: Cancel) -> Iterator[bytes]:

@@ -11,10 +11,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from hashlib import sha256
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from or_cache_magic.core.chat import as_list, as_mapping
+from or_cache_magic.core.key import canonical_json
 from or_cache_magic.core.records import Json
 from or_cache_magic.core.tokens import text_tokens
 from or_cache_magic.errors import OptionError
@@ -196,6 +198,27 @@ def marked(body: Mapping[str, Json], ttl: str) -> Marked:
     control = {"type": "ephemeral", **({"ttl": kept} if kept == "1h" else {})}
     marks = tuple(Mark(after, place.tokens) for place, after in chosen)
     return Marked(_with_marks(body, (place for place, _ in chosen), control), marks, kept)
+
+
+def pin(body: Mapping[str, Json]) -> dict[str, Json]:
+    """Return the field by which OpenRouter sends a conversation to the provider that had its earlier turns.
+
+    What was kept of them is there alone. OpenRouter goes by ``session_id`` from the first turn on; by the
+    messages themselves only once a turn has found something kept ("Prompt caching", on sticky routing).
+
+    Args:
+        body: The request's body, without marks: the name is made of how the conversation begins, so that
+            it is the same at each turn.
+
+    Returns:
+        The field; none where the body names its session itself.
+    """
+    if body.get("session_id") or body.get("prompt_cache_key"):
+        return {}
+    messages = as_list(body.get("messages"))
+    opening = _first([_role(message) for message in messages], 0, {"system", "developer"})
+    begins = canonical_json([body.get("model"), *messages[: opening + 1]])
+    return {"session_id": f"or-cache-{sha256(begins).hexdigest()[:32]}"}
 
 
 def _why_none(rules: Rules, static_tokens: int) -> str:

@@ -14,7 +14,7 @@ from or_cache_magic.core.key import request_key
 from or_cache_magic.core.records import Request
 from or_cache_magic.errors import OptionError
 from or_cache_magic.openrouter.client import Gateway
-from or_cache_magic.openrouter.prompt_caching import Mark, estimated_tokens, marked, rules_for
+from or_cache_magic.openrouter.prompt_caching import Mark, estimated_tokens, marked, pin, rules_for
 from or_cache_magic.openrouter.reply import ReplyReader
 from or_cache_magic.simulator.prompt_cache import marks_problem
 
@@ -458,15 +458,51 @@ def test_law__the_key_never_sees_them(body, ttl):
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize("ttl", ["", "5m", "1h"])
 def test_gateway__marks_as_it_sends(sim, stream, ttl):
-    """What leaves is the marked body where marks are asked for, and the body itself where not."""
+    """What leaves is the marked body, pinned, where marks are asked for, and the body itself where not."""
     body = conversation(turns=1)
     gateway = Gateway(lambda: "sk-or-v1-test")
     gateway.send(Request(body, stream=stream, base_url=sim.base_url, prompt_cache=ttl), ReplyReader())
     gateway.close()
     (received,) = sim.requests
-    wanted = marked(body, ttl).body if ttl else body
+    wanted = {**marked(body, ttl).body, **pin(body)} if ttl else body
     assert received.body == {**wanted, "stream": stream}
     assert bool(where(received.body)) == bool(ttl)
+
+
+# -- pinned to a provider -----------------------------------------------------------------------
+
+
+def test_pin__is_the_same_at_each_turn_of_a_conversation():
+    """By its model and how it begins: the system prompt and the first question, attachments included."""
+    turns = [pin(conversation(turns=n)) for n in (1, 2, 3)]
+    assert turns[0] == turns[1] == turns[2]
+    body = conversation(turns=1)
+    others = [
+        pin({**body, "model": "openai/gpt-4o"}),
+        pin({**body, "messages": body["messages"][1:]}),
+        pin({**body, "messages": [body["messages"][0], says("user", "Another?")]}),
+    ]
+    names = [found["session_id"] for found in (turns[0], *others)]
+    assert len(set(names)) == len(names)
+    assert all(len(name) <= 256 for name in names)
+
+
+@pytest.mark.parametrize("field", ["session_id", "prompt_cache_key"])
+def test_pin__leaves_a_session_that_was_named(field):
+    """Whoever names one has decided."""
+    assert pin({**conversation(turns=1), field: "mine"}) == {}
+
+
+def test_ask__stays_with_the_provider_that_had_the_conversation(cache, sim):
+    """A reply goes where its earlier turns are kept, and its key knows nothing of that."""
+    asked = {"model": SONNET, "system": LONG, "prompt_cache": "5m"}
+    first = cache.ask("Who writes?", provider={"only": ["google-vertex"]}, **asked)
+    then = first.reply("Who reads?", provider=None, prompt_cache="5m")
+    assert (first.provider, then.provider) == ("Google", "Google")
+    assert then.usage.cached_tokens > 0
+    assert first.reply("Who reads?", provider=None).key == then.key
+    one, two = (row.body["session_id"] for row in sim.requests if row.is_completion)
+    assert one == two
 
 
 # -- end to end -------------------------------------------------------------------------------
