@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from or_cache_magic.cache.completion import Completion
     from or_cache_magic.core.records import Json
 
-__all__ = ["assistant_turn", "inherited_fields", "next_turn", "split_system"]
-
 _SENT_BACK: Final = ("content", "refusal", "tool_calls", "images")
 """What of an answer goes back as it came. Of its reasoning and its files: see `assistant_turn`."""
 

@@ -11,8 +11,6 @@ from or_cache_magic.core.settings import whole
 from or_cache_magic.core.units import FOREVER_S, parse_lifetime, parse_size
 from or_cache_magic.errors import OptionError
 
-__all__ = ["Purge", "entry_filter", "purge_filter"]
-
 
 class Purge(NamedTuple):
     """What a purge removes: how many entries, and what it would cost to buy them again.

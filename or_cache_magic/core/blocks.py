@@ -7,8 +7,6 @@ import math
 import re
 from typing import Any, Final, NoReturn
 
-__all__ = ["FENCE", "first_code", "parse_json", "read_json"]
-
 # Compiled when it is first used: most answers are shown as they are.
 FENCE: Final = (
     r"(?ms)^[ \t]*(?P<rail>`{3,}|~{3,})[ \t]*(?P<language>[^\s`]*)[^\n`]*\n"

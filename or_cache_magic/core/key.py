@@ -37,16 +37,6 @@ if TYPE_CHECKING:
 
     from or_cache_magic.core.records import Json, Request
 
-__all__ = [
-    "KEY_PREFIX",
-    "KEY_VERSION",
-    "NOT_IN_KEY",
-    "canonical_json",
-    "request_key",
-    "skeleton_json",
-    "system_digest",
-]
-
 KEY_VERSION: Final = 1
 """Grows whenever any request's key changes; entries of older versions are re-keyed (`store.rekey`)."""
 

@@ -27,8 +27,6 @@ from typing import Any, Final
 
 from or_cache_magic.display.escape import RISKY, TICKS, entity, fenced, printable
 
-__all__ = ["neutralise", "safe_markdown"]
-
 # Compiled when first used: they take a fresh kernel longer than everything else that a hit needs.
 _FENCE_OPENS: Final = (
     r"(?m)^(?P<prefix>[ \t>]*(?:(?:[-+*]|\d{1,9}[.)])[ \t][ \t>]*)*)"

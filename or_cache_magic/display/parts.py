@@ -16,8 +16,6 @@ from or_cache_magic.core.units import format_size
 from or_cache_magic.display.escape import escape_markdown, fenced, one_line, printable
 from or_cache_magic.display.screen import answer_bundle
 
-__all__ = ["parts_of"]
-
 _LARGEST_BYTES: Final = 10_000_000
 _URL_WIDTH: Final = 200
 _IMAGES: Final = (

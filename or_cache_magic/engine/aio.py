@@ -15,8 +15,6 @@ from typing import Final, Generic, TypeVar
 from or_cache_magic.core.callbacks import Cancel
 from or_cache_magic.engine.single_flight import Flight, SingleFlight
 
-__all__ = ["SIZE", "AsyncFlights", "on_this_loop"]
-
 T = TypeVar("T")
 
 SIZE: Final = 32

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-__all__ = ["TTL_S", "CrossProcessLock", "acquire_lock", "failure_from", "failure_json"]
-
 _KINDS: Final[Mapping[str, type[UpstreamError]]] = {
     kind.__name__: kind for kind in (UpstreamError, ConnectionLostError, StreamBrokenError)
 }

@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from or_cache_magic.engine.cross_process import CrossProcessLock
     from or_cache_magic.storage.tier import SharedTier
 
-__all__ = ["Recorder", "paid_for"]
-
 _NO_USAGE: Final = Usage()
 
 

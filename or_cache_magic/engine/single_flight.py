@@ -9,8 +9,6 @@ from typing import Final, Generic, TypeVar
 
 from or_cache_magic.core.callbacks import Cancel
 
-__all__ = ["Flight", "SingleFlight"]
-
 T = TypeVar("T")
 
 _TICK_S: Final = 0.2

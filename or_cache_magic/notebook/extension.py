@@ -32,19 +32,6 @@ if TYPE_CHECKING:
 
     from or_cache_magic.notebook.session import Session
 
-__all__ = [
-    "MAGICS",
-    "SETTING_NAMES",
-    "Extension",
-    "MagicWithWords",
-    "OpenRouterMagics",
-    "install_help_marks",
-    "load",
-    "loaded",
-    "remove_help_marks",
-    "unload",
-]
-
 _NAME = "openrouter"
 _Tokens = list[tokenize.TokenInfo]
 

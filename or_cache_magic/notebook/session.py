@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from or_cache_magic.cache.cache import CompletionCache
     from or_cache_magic.cache.completion import Completion
 
-__all__ = ["Session", "confirmed", "keeps_result"]
-
 _FLUSH_EVERY_S = 1.0
 """Hits are counted in memory; a loop of cells that hit writes them at most so often."""
 

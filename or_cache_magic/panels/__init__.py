@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from or_cache_magic.cache.cache import CompletionCache
     from or_cache_magic.panels.panel import Panel
 
-__all__ = ["Shown", "after_cell", "open_panel", "panel_text"]
-
 Shown = Union["Panel", Still]
 
 _panels: WeakSet[Panel] = WeakSet()

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from or_cache_magic.panels.makers import Makers
     from or_cache_magic.storage.listing import EntryTotals
 
-__all__ = ["NAMED", "Actions"]
-
 NAMED: Final = 3
 """Entries that a confirmation shows, so that a wrong selection is seen."""
 

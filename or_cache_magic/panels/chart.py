@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     from or_cache_magic.panels.figures import Moment
 
-__all__ = ["chart_svg", "sparkline"]
-
 _WIDTH: Final = 520
 _HEIGHT: Final = 142
 _LEFT, _RIGHT, _TOP, _BOTTOM = 70, 482, 10, 120

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
     from or_cache_magic.cache.cache import CompletionCache
 
-__all__ = ["Clerk"]
-
 _AT_ONCE: Final = 20_000
 """Asks up to which all figures are there at once (0.1 s); the chart of more follows the first paint."""
 

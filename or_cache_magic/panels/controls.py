@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 
     from or_cache_magic.panels.makers import Makers
 
-__all__ = ["Controls", "choose_from"]
-
 _MOST_CHOICES: Final = 200
 """Names that a dropdown offers; a cache with more is searched."""
 

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from or_cache_magic.core.rows import EntryRow
     from or_cache_magic.storage.entries import HistoryEntry
 
-__all__ = ["detail_html"]
-
 _LONGEST_STRING: Final = 100_000
 """Characters of one string of a request; an attachment can have millions."""
 

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from or_cache_magic.cache.cache import CompletionCache
     from or_cache_magic.core.rows import EntryRow
 
-__all__ = ["harmless", "propose", "write_csv"]
-
 _RUN_BY_SPREADSHEETS: Final = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 """What a cell may begin with to be run as a formula (OWASP, "CSV Injection"); the last are full-width."""
 

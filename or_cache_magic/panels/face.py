@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from or_cache_magic.panels.state import Listing
     from or_cache_magic.panels.static import Snapshot
 
-__all__ = ["Face"]
-
 _NONE_YET: Final = "Nothing is cached yet: run a <code>%%openrouter</code> cell."
 _NO_MATCH: Final = "No entry matches."
 

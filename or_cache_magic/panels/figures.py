@@ -23,19 +23,6 @@ if TYPE_CHECKING:
     from or_cache_magic.cache.cache import CompletionCache
     from or_cache_magic.core.rows import Totals
 
-__all__ = [
-    "BREAKDOWNS",
-    "Breakdown",
-    "Figures",
-    "Moment",
-    "Tile",
-    "breakdown",
-    "complete",
-    "gather",
-    "hit_rate",
-    "tiles",
-]
-
 BREAKDOWNS: Final = ("model", "day", "notebook", "tag")
 """What the asks can be broken down by."""
 

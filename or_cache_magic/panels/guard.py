@@ -13,8 +13,6 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 from or_cache_magic.errors import OrCacheError
 from or_cache_magic.panels.markup import escape
 
-__all__ = ["Guarded", "alert_html", "guarded"]
-
 
 class Guarded(Protocol):
     """What has guarded callbacks.

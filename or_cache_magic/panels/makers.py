@@ -12,8 +12,6 @@ import ipywidgets as w
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Makers"]
-
 _FIELDS: Final = (w.Dropdown, w.Text)
 _APART: Final = {"margin": "2px 12px 2px 2px"}
 

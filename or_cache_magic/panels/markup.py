@@ -17,14 +17,6 @@ if TYPE_CHECKING:
 
     from or_cache_magic.core.records import Cost
 
-__all__ = [
-    "answer_html",
-    "cost_text",
-    "escape",
-    "labelled",
-    "pre",
-]
-
 _LONGEST_MARKDOWN: Final = 50_000
 """Characters of an answer that are rendered as Markdown (0.2 s); a longer one is shown as text, whole."""
 

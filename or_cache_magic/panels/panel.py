@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     from or_cache_magic.cache.cache import CompletionCache
 
-__all__ = ["Panel"]
-
 
 class Panel(Clerk):
     """The panel of one completion cache. Thread-safe.

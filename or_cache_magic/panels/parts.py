@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 
     from or_cache_magic.panels.figures import Breakdown, Figures, Moment
 
-__all__ = ["breakdown_html", "chart_html", "tiles_html"]
-
 _KEY: Final = (
     '<div class="orc-key" aria-hidden="true"><span><i></i>saved in all ($, left)</span>'
     '<span><i class="orc-dashed"></i>hit rate (%, right)</span></div>'

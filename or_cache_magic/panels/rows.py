@@ -10,8 +10,6 @@ from or_cache_magic.panels.markup import cost_text, escape, labelled
 if TYPE_CHECKING:
     from or_cache_magic.core.rows import EntryRow
 
-__all__ = ["head_html", "row_html"]
-
 _NUMBER: Final = "orc-n"
 _COLUMNS: Final = (
     ("created", "", ("created",)),

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from or_cache_magic.cache.cache import CompletionCache
     from or_cache_magic.core.rows import EntryRow
 
-__all__ = ["Selection"]
-
 _AT_ONCE: Final = 400
 """SQLite before 3.32 takes 999 parameters, and an expression a thousand deep."""
 

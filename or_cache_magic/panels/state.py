@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from or_cache_magic.core.rows import EntryRow
     from or_cache_magic.storage.listing import EntryIndex, Place
 
-__all__ = ["SORTS", "Listing", "State", "View"]
-
 State = Literal["", "served", "expired"]
 
 SORTS: Final = (

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from or_cache_magic.core.rows import EntryRow
     from or_cache_magic.panels.figures import Breakdown, Figures
 
-__all__ = ["Snapshot", "Still", "markdown", "plain", "snapshot"]
-
 _ROWS: Final = 10
 _INSTALL: Final = (
     "To browse and purge here, install ipywidgets (pip install ipywidgets) and restart the kernel."

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["STILL", "STYLE"]
-
 STILL: Final = '<span class="orc-still"></span>'
 """Marks the output that is hidden below a live panel."""
 

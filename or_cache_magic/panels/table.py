@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from or_cache_magic.panels.makers import Makers
     from or_cache_magic.panels.state import View
 
-__all__ = ["Table"]
-
 _KEY_SHOWN: Final = 10
 _NOTHING: Final = '<div class="orc-empty">{}</div>'
 

@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["PLAIN", "Interruption", "Refusal", "Scenario", "availability", "error_object", "platform_limit"]
-
 
 @dataclass(frozen=True, slots=True)
 class Refusal:

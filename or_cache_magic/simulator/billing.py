@@ -15,8 +15,6 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from or_cache_magic.simulator.catalog import Endpoint, Price, PriceOverride
 
-__all__ = ["EXA_SEARCH_USD", "NATIVE_SEARCH_USD", "ZERO", "Bill", "TokenCounts", "bill", "price_at"]
-
 ZERO: Final = Decimal(0)
 NATIVE_SEARCH_USD: Final = Decimal("0.01")
 """One web search by the provider itself; in its own bill."""

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     from or_cache_magic.simulator.replies import Completion
 
-__all__ = ["CacheDirective", "CachedAnswer", "ResponseCache", "directive"]
-
 _DEFAULT_TTL_S: Final = 300
 _LONGEST_TTL_S: Final = 86_400
 

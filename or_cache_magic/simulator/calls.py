@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
     from or_cache_magic.simulator.state import Received
 
-__all__ = ["Call", "understand"]
-
 
 @dataclass(frozen=True, slots=True)
 class Call:

@@ -17,8 +17,6 @@ from or_cache_magic.simulator.behaviour import (
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["BUILDERS"]
-
 _Builder = Callable[..., Scenario]
 BUILDERS: Final[dict[str, _Builder]] = {}
 

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final, Literal
 
-__all__ = ["MODELS", "ROUTER_PRICE", "Endpoint", "Model", "Price", "PriceOverride", "find_model", "simulated"]
-
 _NATIVE_SEARCH: Final = frozenset({"OpenAI", "Anthropic"})
 ROUTER_PRICE: Final = Decimal(-1)
 """What a router's price is listed as: unknown, never to be multiplied."""

@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from or_cache_magic.simulator.prompt_cache import CachedPrefix
     from or_cache_magic.simulator.state import Received
 
-__all__ = ["answer_completion"]
-
 _FAILED: Final = frozenset({"error", "silent", "token_limit"})
 
 

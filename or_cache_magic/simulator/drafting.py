@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from or_cache_magic.simulator.behaviour import Scenario
     from or_cache_magic.simulator.catalog import Model
 
-__all__ = ["Draft", "ToolCall", "draft", "fingerprint"]
-
 _IMAGE: Final = (
     "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAf"
     "FcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="

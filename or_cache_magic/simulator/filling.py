@@ -12,8 +12,6 @@ from typing import Any, Final
 
 from or_cache_magic.simulator.text import central_sentences, keywords, sentiment
 
-__all__ = ["fill_schema", "named_keys"]
-
 _DEEPEST: Final = 8
 _FORMATS: Final = {
     "date": "2026-01-15",

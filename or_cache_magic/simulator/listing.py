@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
     from or_cache_magic.simulator.state import Received
 
-__all__ = ["BASE_PATH", "answer_get"]
-
 BASE_PATH: Final = "/api/v1"
 _LONGEST_PAGE: Final = 1000
 _PARAMETERS: Final = (

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     from or_cache_magic.simulator.catalog import Model
 
-__all__ = ["CachedPrefix", "PromptCache", "marks_problem"]
-
 _STEP: Final = 128
 _STICKY_S: Final = 600
 _TTL_S: Final = 300

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from or_cache_magic.simulator.drafting import Draft
     from or_cache_magic.simulator.routing import Route
 
-__all__ = ["Completion", "citation", "dumps", "images", "pieces", "reasoning_seal", "reasoning_text", "whole"]
-
 _TOKENS_A_PIECE: Final = 4
 _NATIVE_REASONS: Final = {
     "OpenAI": {"stop": "completed", "length": "max_output_tokens", "tool_calls": "completed"},

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from or_cache_magic.simulator.behaviour import Scenario
 
-__all__ = ["Route", "route"]
-
 _DYNAMIC_VARIANTS: Final = frozenset({"nitro", "floor", "exacto", "online"})
 _DEFAULT_MODEL: Final = "openai/gpt-4o-mini"
 _TIERS: Final = {"flex": "flex", "priority": "priority", "fast": "priority"}

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     from or_cache_magic.simulator.behaviour import Scenario
 
-__all__ = ["SCENARIOS", "scenario", "scenario_from_text"]
-
 SCENARIOS: Final[Mapping[str, str]] = MappingProxyType(
     {name: inspect.getdoc(build) or "" for name, build in BUILDERS.items()}
 )

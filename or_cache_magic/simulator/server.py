@@ -21,8 +21,6 @@ from or_cache_magic.simulator.world import Reply, World, error_reply, parse_body
 if TYPE_CHECKING:
     from or_cache_magic.simulator.streaming import Frame
 
-__all__ = ["Server"]
-
 _POLL_S = 0.25
 # What `struct linger` is made of, which differs on Windows.
 _LINGER = "hh" if sys.platform == "win32" else "ii"

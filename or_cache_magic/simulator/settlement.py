@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from or_cache_magic.simulator.calls import Call
     from or_cache_magic.simulator.replies import Completion
 
-__all__ = ["settle_call"]
-
 _STOPS_WHEN_CANCELLED: Final = frozenset(
     {"OpenAI", "Azure", "Anthropic", "Fireworks", "Together", "DeepInfra", "Novita", "xAI", "Cloudflare",
      "DeepSeek", "Cohere", "FakeProvider"}

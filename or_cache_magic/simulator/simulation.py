@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from or_cache_magic.simulator.behaviour import Scenario
     from or_cache_magic.simulator.state import Received
 
-__all__ = ["Simulator", "serve"]
-
 
 class Simulator:
     """OpenRouter on loopback: answers without a network, a key or a bill, the same way every time.

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     from or_cache_magic.simulator.behaviour import Scenario
 
-__all__ = ["Generation", "Generations", "Journal", "Received", "Scripts", "TallyLimit"]
-
 _ALPHABET: Final = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 

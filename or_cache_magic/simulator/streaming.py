@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from or_cache_magic.simulator.drafting import Draft
     from or_cache_magic.simulator.replies import Completion
 
-__all__ = ["Frame", "frames"]
-
 _COMMENT: Final = b": OPENROUTER PROCESSING\n\n"
 _DONE: Final = b"data: [DONE]\n\n"
 

@@ -22,8 +22,6 @@ from or_cache_magic.simulator.words import (
     SPAM,
 )
 
-__all__ = ["answer_text", "central_sentences", "keywords", "sentiment"]
-
 _WORD: Final = re.compile(r"[^\W\d_][\w'\u2019-]*")
 _TABLE_ROW: Final = re.compile(r"^\|.*\|$", re.MULTILINE)
 _AMOUNT: Final = re.compile(

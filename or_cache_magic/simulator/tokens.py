@@ -13,15 +13,6 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = [
-    "ATTACHMENT_TOKENS",
-    "content_text",
-    "count_tokens",
-    "message_tokens",
-    "prompt_tokens",
-    "split_tokens",
-]
-
 _PIECE: Final = re.compile(r" ?[^\W\d_]{1,8}|\d{1,3}|_+| ?[^\w\s]{1,2}|\s+")
 _MESSAGE_OVERHEAD: Final = 4
 _REPLY_OVERHEAD: Final = 3

@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["body_problem"]
-
 _OBJECTS: Final = ("provider", "reasoning", "response_format", "debug")
 _LISTS: Final = ("plugins", "tools", "models", "modalities")
 _PROVIDER_LISTS: Final = ("order", "only", "ignore")

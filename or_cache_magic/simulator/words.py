@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["BAD", "CAPITALS", "COMMON", "GOOD", "NEGATIONS", "NUMBERS", "RELATED", "SPAM"]
-
 
 def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from or_cache_magic.simulator.streaming import Frame
 
-__all__ = ["MANAGEMENT_KEY", "Reply", "World", "authorize", "error_reply", "parse_body"]
-
 MANAGEMENT_KEY: Final = "sk-or-v1-management"
 """What a key begins with that may look at credits and may not ask for completions."""
 

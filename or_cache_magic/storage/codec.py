@@ -33,24 +33,6 @@ from or_cache_magic.errors import NewerStoreError, StoreCorruptError, StoreError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = [
-    "HEAD_CHARS",
-    "NUMBERS",
-    "STRINGS",
-    "answer_from",
-    "answer_json",
-    "check",
-    "check_blob",
-    "decode_entry",
-    "decode_request",
-    "decode_sized",
-    "encode_entry",
-    "encode_request",
-    "json_text",
-    "parts",
-    "read_head",
-]
-
 # One set operation instead of a call a field: half of the time of a hit was spent in such calls.
 STRINGS: Final[frozenset[type]] = frozenset({str})
 NUMBERS: Final[frozenset[type]] = frozenset({int, float})

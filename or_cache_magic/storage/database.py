@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
     from or_cache_magic.storage.diskcache_adapter import StrictCache
 
-__all__ = ["FaultLog", "network_file_system"]
-
 _MOUNTS: Final = Path("/proc/self/mountinfo")
 
 _REMOTE: Final = (

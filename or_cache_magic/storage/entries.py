@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from or_cache_magic.storage.database import Database
     from or_cache_magic.storage.listing import EntryIndex
 
-__all__ = ["DiskStore", "HistoryEntry", "RecentEntries"]
-
 _RAW_MODE = 1  # diskcache's mode of an inline value
 _GET = "SELECT value, mode, filename FROM Cache WHERE key = ? AND raw = 1"
 _GET_UNSERVED: Final = """

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from or_cache_magic.core.records import Answer, Cost, Request, RequestKey
     from or_cache_magic.storage.database import Database
 
-__all__ = ["delete_entries", "put_entry", "put_unserved", "settle_answers"]
-
 _PUT_INDEX: Final = """
 INSERT INTO or_entry (id, created, expires, served_model, provider, prompt_tokens, completion_tokens,
     cost, cost_source, size, tags, notebook, system)

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from or_cache_magic.storage.ledger_rows import Wanted
     from or_cache_magic.storage.totals import Grouping, Spent, Sums
 
-__all__ = ["AlikeHits", "Hits", "Ledger"]
-
 
 class AlikeHits(NamedTuple):
     """What hits have in common that become one row; see `Ledger.count_hit`."""

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from or_cache_magic.storage.shared.leases import SharedLeases
     from or_cache_magic.storage.shared.store import SharedStore
 
-__all__ = ["SharedServer", "SharedTier"]
-
 
 class SharedServer:
     """The shared server that the settings name. Thread-safe: what is opened twice is used twice.
