@@ -126,8 +126,8 @@ class Listing:
         self.page = max(0, min(page, self.pages - 1))
 
     def rows(self) -> list[EntryRow]:
-        """The page's entries; those that are gone since are left out."""
-        return self._index.rows(self._places[self.first : self.first + self.page_size])
+        """The page's entries, whose answers no table shows; those that are gone since are left out."""
+        return self._index.rows(self._places[self.first : self.first + self.page_size], answers=False)
 
     def all_rows(self) -> list[EntryRow]:
         """Every entry of the view, in its order."""

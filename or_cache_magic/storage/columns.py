@@ -197,7 +197,7 @@ def check_row(
 
 
 def _below_zero(amounts: Sequence[int | None]) -> bool:
-    return min((amount for amount in amounts if amount is not None), default=0) < 0
+    return min(filter(None, amounts), default=0) < 0
 
 
 def _is_sound(allowed: Sequence[frozenset[type]], columns: Sequence[Any], times_s: Sequence[Any]) -> bool:

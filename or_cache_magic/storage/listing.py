@@ -145,7 +145,7 @@ _PLACES: Final = (
     "SELECT e.id, e.created FROM or_entry e {where} ORDER BY {order} {way}, e.id {way} LIMIT ? OFFSET ?"
 )
 _ROWS: Final = """
-SELECT e.id, c.key, c.tag, c.value, r.body, e.created, e.provider, e.prompt_tokens, e.completion_tokens,
+SELECT e.id, c.key, c.tag, {value}, r.body, e.created, e.provider, e.prompt_tokens, e.completion_tokens,
     e.cost, e.cost_source, e.hits, e.saved, e.last_hit, e.expires, e.tags, e.size, e.notebook
 FROM or_entry e JOIN Cache c ON c.rowid = e.id LEFT JOIN or_request r ON r.id = e.id
 WHERE e.id IN ({marks})
@@ -193,7 +193,7 @@ def _entry_row(columns: Sequence[Any]) -> EntryRow | None:
 def _head(key: str, blob: bytes | None) -> str:
     """Return what a listing shows of a blob; a damaged one must not hide the others."""
     try:
-        return read_head(key, blob)
+        return "" if blob is None else read_head(key, blob)
     except StoreCorruptError:
         return ""
 
@@ -260,15 +260,17 @@ class EntryIndex:
         sql = _PLACES.format(where=where, order=ORDERS[order], way="DESC" if descending else "ASC")
         return self._database.select(sql, [*parameters, -1 if limit is None else limit, offset])
 
-    def rows(self, places: Sequence[Place]) -> list[EntryRow]:
+    def rows(self, places: Sequence[Place], *, answers: bool = True) -> list[EntryRow]:
         """Return the entries of these places, in their order, without those that are gone or damaged.
 
-        The row id of one that is gone may be another's by now, which was stored at another time.
+        The row id of one that is gone may be another's by now, which was stored at another time. Half of the
+        time goes into how the answers begin: without ``answers`` they are empty.
         """
-        found = {}
+        found, value = {}, "c.value" if answers else "NULL"
         for start in range(0, len(places), _ROWS_AT_ONCE):
             some = [row_id for row_id, _ in places[start : start + _ROWS_AT_ONCE]]
-            for columns in self._database.select(_ROWS.format(marks=",".join("?" * len(some))), some):
+            sql = _ROWS.format(value=value, marks=",".join("?" * len(some)))
+            for columns in self._database.select(sql, some):
                 found[columns[0], columns[5]] = _entry_row(columns)
         # One that is damaged must not hide the others.
         return [row for row in map(found.get, places) if row is not None]

@@ -215,6 +215,8 @@ class StoreContract:
             for how in ({}, {"descending": False}, {"order": "cost_usd"}):
                 ids = store.listing.matching(wanted, **how)
                 assert store.listing.rows(ids) == store.listing.find(wanted, **how)
+                unread = [row._replace(answer="") for row in store.listing.rows(ids)]
+                assert store.listing.rows(ids, answers=False) == unread
                 assert store.listing.rows(ids[1:3]) == store.listing.find(wanted, limit=2, offset=1, **how)
         assert len(store.listing.matching()) == 7
         with pytest.raises(OptionError, match="ordered by 'price'"):
