@@ -176,7 +176,13 @@ class OptionError(InputError):
 
 
 class TemplateError(InputError):
-    """A ``{{ … }}`` in the prompt that can't be filled in."""
+    """A ``{{ … }}`` in the prompt that can't be filled in.
+
+    Attributes:
+        line: The line of the prompt that it stands in, from 1; 0 is not known.
+    """
+
+    line: int = 0
 
 
 class RequestError(InputError):

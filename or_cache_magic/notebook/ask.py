@@ -64,17 +64,12 @@ def ask(session: Session, line: str, cell: str | None, variables: Mapping[str, A
         return None
     if cell is None:
         refuse_model(options, session.model_names)
-    # A terminal ends a cell with empty lines, a notebook with none, Windows has CRLF: it is the same prompt.
-    prompt = options.prompt if cell is None else cell.replace("\r\n", "\n").rstrip("\n")
-    if "{{" in prompt and not options.raw:
-        from or_cache_magic.notebook.templates import render
-
-        prompt = render(prompt, variables)
+    prompt = _read_prompt(session, options, cell, variables)
     prepared = session.cache().prepare(
         prompt,
         options.params,
         model=options.model,
-        system=options.system and read_text_argument(options.system, variables, session.folder),
+        system=options.system,
         mode=options.mode,
         sample=options.sample,
         ttl=options.ttl_s,
@@ -87,6 +82,28 @@ def ask(session: Session, line: str, cell: str | None, variables: Mapping[str, A
         session.say(preview_line(session.cache(), prepared))
         return None
     return _run_and_show(session, options, prepared)
+
+
+def _read_prompt(
+    session: Session, options: SimpleNamespace, cell: str | None, variables: Mapping[str, Any]
+) -> str:
+    """Return the prompt as it is sent, and put what a prompt file says into the `options`."""
+    # A terminal ends a cell with empty lines, a notebook with none, Windows has CRLF: it is the same prompt.
+    prompt: str = options.prompt if cell is None else cell.replace("\r\n", "\n").rstrip("\n")
+    if options.system:
+        options.system = read_text_argument(options.system, variables, session.folder)
+    above = ""
+    if cell is not None and options.file is not None:
+        from or_cache_magic.notebook.prompt_files import read_prompt_file  # few prompts are in files
+
+        file = read_prompt_file(options.file, session.folder, CELL)
+        file.complete(options, CELL)
+        above = file.prompt(variables, raw=options.raw)
+    if "{{" in prompt and not options.raw:
+        from or_cache_magic.notebook.templates import render
+
+        prompt = render(prompt, variables)
+    return "\n\n".join(part for part in (above, prompt) if part and not part.isspace()) if above else prompt
 
 
 def _answer_named(name: str, variables: Mapping[str, Any], last: Completion | None) -> Completion:

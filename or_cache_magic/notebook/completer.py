@@ -16,12 +16,26 @@ from or_cache_magic.notebook.parser import Command, Option, Word, split
 Names = Callable[[], Sequence[str]]
 """Gives names when asked, fast and without raising."""
 
+Files = Callable[[str], Sequence[str]]
+"""Gives the paths that begin with a text, likewise."""
+
+
+def _no_files(_begin: str) -> Sequence[str]:
+    return ()
+
+
 _MAGIC = re.compile(r"\s*(?:[^\s%=][^%=]*=\s*)?(?P<magic>%openrouter\w*)\s(?P<line>.*)", re.DOTALL)
 _CELL = re.compile(r"(?P<magic>%%openrouter\w*)\s(?P<line>.*)", re.DOTALL)
 
 
 def complete(
-    text: str, cursor_line: int, cursor: int, *, models: Names, settings: Names
+    text: str,
+    cursor_line: int,
+    cursor: int,
+    *,
+    models: Names,
+    settings: Names,
+    files: Files = _no_files,
 ) -> tuple[str, list[str]]:
     """Return the piece of text before the cursor that is being completed, and its completions, in order.
 
@@ -31,6 +45,7 @@ def complete(
         cursor: The cursor's column in that line.
         models: Gives the model ids and aliases to offer.
         settings: Gives the settings' names.
+        files: Gives the files that a prompt may be in.
 
     Returns:
         The piece and the words that begin with it; no words where nothing of ours is being written.
@@ -45,10 +60,12 @@ def complete(
     command = COMMANDS.get(found["magic"]) if found else None
     if found is None or command is None:
         return "", []
-    return _complete_line(command, found["line"], models, settings)
+    return _complete_line(command, found["line"], models, settings, files)
 
 
-def _complete_line(command: Command, line: str, models: Names, settings: Names) -> tuple[str, list[str]]:
+def _complete_line(
+    command: Command, line: str, models: Names, settings: Names, files: Files
+) -> tuple[str, list[str]]:
     done = list(split(line))
     piece = done.pop().raw if done and not line[-1].isspace() else ""
     option, used, words, ended = _so_far(command, done)
@@ -61,6 +78,8 @@ def _complete_line(command: Command, line: str, models: Names, settings: Names) 
         return _begin(value, _values(named, models))
     if piece.startswith("-"):
         return _begin(piece, _left(command, used))
+    if command.takes == "model" and piece.startswith("@"):
+        return _begin(piece, [*models(), *(f"@{path}" for path in files(piece[1:]) if " " not in path)])
     if command.takes == "model" and not words and "model" not in used:
         return _begin(piece, models())
     if command.takes == "setting":

@@ -292,6 +292,7 @@ class Extension:
             context.cursor_position,
             models=self.session().model_names,
             settings=lambda: SETTING_NAMES,
+            files=self.session().file_names,
         )
         return {
             "completions": [SimpleCompletion(word, type="magic") for word in words],

@@ -83,13 +83,22 @@ def _read_params(options: SimpleNamespace) -> None:
     options.params = params
 
 
+_QUOTE: Final = "quote a value that has spaces: -s 'be brief', @'my prompt.md'"
+
+
 def _read_ask(_command: Command, options: SimpleNamespace) -> None:
-    """Read the words of a cell's first line as its model."""
-    models = tuple(filter(None, (options.model, *options.words)))
+    """Read the words of a cell's first line as its model, and one that begins with ``@`` as its `file`."""
+    files = [word[1:] for word in options.words if word.startswith("@") and not word.startswith("@preset/")]
+    if len(files) > 1:
+        raise OptionError(
+            f"one file a cell, and this line names {', '.join(files)}; nothing was sent", _QUOTE
+        )
+    options.file = files[0] if files else None
+    models = tuple(filter(None, (options.model, *(w for w in options.words if w != f"@{options.file}"))))
     if len(models) > 1:
         raise OptionError(
             f"one model a cell, and this line names {', '.join(models)}; nothing was sent",
-            "the prompt goes below this line; quote a value that has spaces: -s 'be brief'",
+            f"the prompt goes below this line; {_QUOTE}",
         )
     options.model = models[0] if models else None
     _read_params(options)
@@ -300,11 +309,12 @@ _TAG: Final = Option(("--tag",), "tag", "with this label", "T", parse=v.text)
 CELL: Final = Command(
     "openrouter",
     "Ask a model through OpenRouter. The answer is kept: run the cell again and nothing is paid.",
-    "[MODEL]",
+    "[MODEL] [@FILE]",
     (
         "%%openrouter openai/gpt-4o-mini\nWhat is a median?",
         '%%openrouter openai/gpt-4o-mini -o summary -s "You are terse."\nSummarise: {{ report }}',
         "%%openrouter openai/gpt-4o-mini --dry-run\nTranslate to French: {{ text }}",
+        "%%openrouter @prompt.md",
     ),
     _ASK,
     check=_read_ask,

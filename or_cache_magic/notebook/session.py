@@ -156,6 +156,15 @@ class Session:
             return []
         return list(dict.fromkeys(filter(None, (*settings.aliases, settings.model, *stored))))
 
+    def file_names(self, begin: str) -> list[str]:
+        """Return the paths of files and folders that completion offers for the beginning of one."""
+        above = begin[: begin.rfind("/") + 1]
+        try:
+            found = sorted(os.scandir(self.folder / Path(above).expanduser()), key=lambda entry: entry.name)
+            return [f"{above}{e.name}{'/' * e.is_dir()}" for e in found if not e.name.startswith(".")]
+        except (OSError, RuntimeError):
+            return []
+
     def after_cell(self) -> None:
         """Write what the cells counted, at most once a second unless something was bought; tell panels."""
         if self._cache is None:

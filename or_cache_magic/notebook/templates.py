@@ -34,6 +34,8 @@ _GRAMMAR: Final = (
     "only names, .name, [0], ['key'] and filters (| head 20): compute it in a cell above; or --raw"
 )
 
+_NOT_CLOSED: Final = ("a {{ has no }}", _AS_IT_IS)
+
 
 class _Expression(NamedTuple):
     """One ``{{ … }}``: where it stands, the name it begins with, the steps from there, the filters."""
@@ -59,7 +61,11 @@ def render(template: str, namespace: Mapping[str, Any]) -> str:
     pieces: list[str] = []
     end = 0
     for expression in _expressions(template):
-        pieces += template[end : expression.start], _fill(expression, namespace)
+        try:
+            pieces += template[end : expression.start], _fill(expression, namespace)
+        except TemplateError as exc:
+            exc.line = template.count("\n", 0, expression.start) + 1
+            raise
         end = expression.end
     return "".join(pieces) + template[end:]
 
@@ -103,11 +109,12 @@ def _step(step: re.Match[str]) -> tuple[str, str | int]:
 def _malformed(template: str, start: int) -> TemplateError:
     line = template.count("\n", 0, start) + 1
     stop = template.find("}}", start)
-    if stop < 0:
-        return TemplateError(f"line {line}: a {{{{ has no }}}}; nothing was sent", _AS_IT_IS)
     inside = " ".join(template[start + 2 : stop].split())
     shown = inside if len(inside) <= 60 else inside[:57] + "..."  # noqa: PLR2004 - one line of a terminal
-    return TemplateError(f"line {line}: {{{{ {shown} }}}} is not a name; nothing was sent", _GRAMMAR)
+    problem, hint = (f"{{{{ {shown} }}}} is not a name", _GRAMMAR) if stop >= 0 else _NOT_CLOSED
+    failure = TemplateError(f"line {line}: {problem}; nothing was sent", hint)
+    failure.line = line
+    return failure
 
 
 def _fill(expression: _Expression, namespace: Mapping[str, Any]) -> str:
