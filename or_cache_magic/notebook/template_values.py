@@ -1,259 +1,32 @@
-"""How a value of the notebook reads in a prompt: compact, and the same in every process.
-
-=====================  ========================================================================
-text, `Completion`     as it is
-numbers, dates, paths  as Python writes them (floats in full, ``0.1``)
-None, True             ``None``, ``True``
-lists, dicts, sets     JSON, letters unescaped; sets sorted; arrays as nested lists
-tables and columns     a shape line and a Markdown table; pandas' index unless it only counts
-=====================  ========================================================================
-
-Tables are those of pandas, and all that narwhals knows: polars, Arrow, Modin, … What is large (`MAX_TOKENS`)
-is refused unless ``head`` or ``tail`` cut it on purpose: a forgotten million rows would be paid for. What has
-no text that another process would repeat, or only one that leaves parts out (an object at an address, a
-figure, a lazy table, a set of mixed kinds), is refused as well. No table's library is imported here: their
-values are known by their classes' names.
-"""
+"""The filters of ``{{ name | filter }}``: they cut a value, or write it in another form."""
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Callable, KeysView, Mapping, ValuesView
-from inspect import isclass, ismodule, isroutine
-from typing import Any, Final, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, Final
 
-__all__ = ["FILTERS", "MAX_TOKENS", "Shown", "Unwritable", "apply"]
+from or_cache_magic.core.value_text import (
+    Shown,
+    Unwritable,
+    as_narwhals,
+    frame_of,
+    in_order,
+    is_of,
+    json_of,
+    only_counts,
+    rows_of,
+    text_of,
+)
 
-MAX_TOKENS: Final = 50_000
-"""About so many tokens of one value go into a prompt without having been cut on purpose."""
+__all__ = ["FILTERS", "apply"]
 
-_COLLECTIONS: Final = (Mapping, list, tuple, set, frozenset, range, KeysView, ValuesView)
 _DEFAULT_COUNT: Final = 5
 
 
-class Unwritable(Exception):  # noqa: N818 - a finding that becomes a TemplateError
-    """A value that has no text for a prompt."""
-
-    def __init__(self, problem: str, hint: str) -> None:
-        super().__init__(problem)
-        self.problem = problem
-        self.hint = hint
-
-
-class Shown(NamedTuple):
-    """A value on its way into a prompt.
-
-    Attributes:
-        value: The value.
-        rows: How many rows, items or lines it had before it was cut; None when it was not.
-    """
-
-    value: Any
-    rows: int | None = None
-
-    def text(self) -> str:
-        """Return the value as a prompt has it; raises `Unwritable`."""
-        self.check_size()
-        frame = _frame(self.value)
-        text = _text(self.value) if frame is None else self._shape(frame) + "\n\n" + _markdown(frame)
-        if self.rows is None and len(text) > MAX_TOKENS:
-            from or_cache_magic.core.tokens import text_tokens
-
-            self._refuse_over(text_tokens(text).likely)
-        return text
-
-    def check_size(self) -> None:
-        """Raise `Unwritable` when the value is large at a glance and was not cut on purpose."""
-        if self.rows is None:
-            frame = _frame(self.value)
-            items = math.prod(frame.shape) if frame is not None else _count(self.value)
-            self._refuse_over(items)  # each is a token at least
-
-    def _refuse_over(self, tokens: int) -> None:
-        if tokens > MAX_TOKENS:
-            of_lines = isinstance(self.value, str)
-            items = self.value.count("\n") + 1 if of_lines else len(self.value)
-            problem = f"about {tokens:,} tokens is over the limit of {MAX_TOKENS:,}"
-            raise Unwritable(problem, f"to send all: | head {items}; or some: | head 20")
-
-    def _shape(self, frame: Any) -> str:
-        rows, columns = frame.shape
-        of = "" if self.rows in (None, rows) else f" of {self.rows}"
-        return f"{rows}{of} row{'s' * ((self.rows or rows) != 1)} x {columns} column{'s' * (columns != 1)}"
-
-
-def _count(value: Any) -> int:
-    """Return how many items a collection has; 0 for what is none."""
-    if _is_array(value):
-        return int(value.size)
-    return len(value) if isinstance(value, _COLLECTIONS) else 0
-
-
-def _is(value: Any, library: str, *names: str) -> bool:
-    """Return whether `value` is of a class of `library` so named, or of a subclass, without importing it."""
-    return any(c.__name__ in names and c.__module__.partition(".")[0] == library for c in type(value).__mro__)
-
-
-def _is_array(value: Any) -> bool:
-    return _is(value, "numpy", "ndarray") or _is(value, "pandas", "Index")
-
-
-def _frame(value: Any) -> Any:
-    """Return a table, or a column of one, as a DataFrame of pandas or of narwhals; else None."""
-    if _is(value, "pandas", "DataFrame") or _is(value, "narwhals", "DataFrame"):
-        return value
-    if _is(value, "pandas", "Series"):
-        return value.to_frame()
-    if isinstance(value, (str, *_COLLECTIONS)) or type(value).__module__ in ("builtins", "numpy", "datetime"):
-        return None  # spares the import
-    import narwhals as nw
-
-    found = nw.from_native(value, pass_through=True, allow_series=True)
-    if isinstance(found, nw.LazyFrame):
-        raise Unwritable("a lazy table has no rows yet", "collect it in a cell above: table = lazy.collect()")
-    if isinstance(found, nw.Series):
-        return found.to_frame()
-    return found if isinstance(found, nw.DataFrame) else None
-
-
-def _in_narwhals(value: Any) -> Any:
-    """Return a table that pandas didn't make as narwhals has it, which is cut and written in one way."""
-    frame = None if _is(value, "pandas", "DataFrame", "Series") else _frame(value)
-    return value if frame is None else frame
-
-
-def _only_counts(index: Any) -> bool:
-    """Return whether an index is the one that pandas makes by itself, which says nothing."""
-    return _is(index, "pandas", "RangeIndex") and index.name is None
-
-
-def _rows(frame: Any) -> list[list[Any]]:
-    """Return a frame's rows; missing values, of which pandas has several, are None."""
-    if _is(frame, "narwhals", "DataFrame"):
-        return [list(row) for row in frame.rows()]
-    missing = frame.isna().to_numpy()
-    return [
-        [None if missing[i, j] else value for j, value in enumerate(row)]
-        for i, row in enumerate(frame.itertuples(index=False, name=None))
-    ]
-
-
-def _markdown(frame: Any) -> str:
-    """Return a Markdown table without padding: spaces cost tokens. Missing values are empty cells."""
-    index = getattr(frame, "index", None)
-    header = list(frame.columns)
-    labels: list[tuple[Any, ...]] = [()] * len(frame)
-    if index is not None and not _only_counts(index):
-        header = ["" if name is None else name for name in index.names] + header
-        labels = [label if index.nlevels > 1 else (label,) for label in index]
-    table = [[_cell(name) for name in header], ["---"] * len(header)]
-    table += [
-        [_cell(value) for value in (*label, *row)] for label, row in zip(labels, _rows(frame), strict=True)
-    ]
-    return "\n".join("|" + "|".join(row) + "|" for row in table)
-
-
-def _cell(value: Any) -> str:
-    text = "" if value is None else _text(value)
-    return text.replace("|", "\\|").replace("\r\n", "<br>").replace("\n", "<br>")
-
-
-_SPOKEN: Final = frozenset({"datetime", "decimal", "fractions", "ipaddress", "pathlib", "uuid", "zoneinfo"})
-"""Modules whose values are written as they write themselves, whole."""
-
-
-_PANDAS: Final = ("BaseOffset", "Interval", "NAType", "NaTType", "Period", "Timedelta")
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, str):
-        return str.__str__(value)
-    if isinstance(value, float):
-        return float.__repr__(value)
-    if isinstance(value, (Mapping, list, tuple, set, frozenset, range, KeysView, ValuesView)) or _is_array(
-        value
-    ):
-        return _json(value)
-    if isinstance(value, (bytes, bytearray, memoryview)):
-        raise Unwritable("bytes are no text", "decode them in a cell above: text = data.decode()")
-    if not _speaks(value):
-        problem = f"a {type(value).__name__} has no text of its own"
-        raise Unwritable(problem, "nothing is called here: compute the text in a cell above and name that")
-    return str(value)
-
-
-def _speaks(value: Any) -> bool:
-    """Return whether the value's text is known to say all of it, in the same way in every process."""
-    kind, modules = type(value), {base.__module__.partition(".")[0] for base in type(value).__mro__}
-    if isroutine(value) or isclass(value) or ismodule(value):
-        return False
-    if isinstance(value, (int, complex, BaseException)) or value is None or modules & _SPOKEN:
-        return True
-    if _is(value, "numpy", "generic") or _is(value, "pandas", *_PANDAS):
-        return True
-    # A class of the notebook's own that says how it is written.
-    return kind.__module__ == "__main__" and any("__str__" in vars(base) for base in kind.__mro__[:-1])
-
-
-def _json(value: Any) -> str:
-    try:
-        return json.dumps(_jsonable(value), ensure_ascii=False)
-    except (ValueError, RecursionError) as problem:
-        raise Unwritable(
-            f"it can't be written as JSON: {problem}", "compute the text in a cell above"
-        ) from None
-
-
-def _jsonable(value: Any) -> Any:
-    """Return `value` in lists, dicts, numbers, texts and None; not-a-number is None, as JSON has none."""
-    if isinstance(value, float):
-        return None if math.isnan(value) else float(value)
-    if value is None or isinstance(value, (str, bool, int)):
-        return value
-    if isinstance(value, Mapping):
-        named = {_json_name(key): item for key, item in value.items()}
-        if len(named) < len(value):
-            raise Unwritable(
-                "two of its names are one in JSON, such as 1 and '1'", "name them apart in a cell above"
-            )
-        return {name: _jsonable(item) for name, item in named.items()}
-    if isinstance(value, _COLLECTIONS):
-        items = _ordered(value) if isinstance(value, (set, frozenset)) else value
-        return [_jsonable(item) for item in items]
-    if _is(value, "pandas", "Series"):
-        items = [row[0] for row in _rows(value.to_frame())]
-        return _jsonable(items if _only_counts(value.index) else dict(zip(value.index, items, strict=True)))
-    if _is(value, "pandas", "DataFrame"):
-        return [_jsonable(dict(zip(value.columns, row, strict=True))) for row in _rows(value)]
-    table = _in_narwhals(value)
-    if _is(table, "narwhals", "DataFrame"):
-        return [_jsonable(row) for row in table.rows(named=True)]
-    if _is_array(value) or _is(value, "numpy", "number", "bool_", "bool"):
-        return _jsonable(value.tolist())
-    return _text(value)
-
-
-def _json_name(key: Any) -> str:
-    return key if isinstance(key, str) else _text(key)
-
-
-def _ordered(items: set[Any] | frozenset[Any]) -> list[Any]:
-    """Return a set's items in an order that is the same in every process."""
-    kinds = {float if isinstance(item, (int, float)) else type(item) for item in items}
-    # Of sets, "less" means "part of": no order.
-    if len(kinds) <= 1 and not any(issubclass(kind, (set, frozenset)) for kind in kinds):
-        try:
-            return sorted(items)
-        except TypeError:
-            pass
-    raise Unwritable("this set has no order", "make it a list in a cell above")
-
-
 def _cut(shown: Shown, count: int | None, *, end: bool) -> Shown:
-    value, wanted = _in_narwhals(shown.value), _DEFAULT_COUNT if count is None else count
+    value, wanted = as_narwhals(shown.value), _DEFAULT_COUNT if count is None else count
     is_text = isinstance(value, str)
-    items: Any = _ordered(value) if isinstance(value, (set, frozenset)) else value
+    items: Any = in_order(value) if isinstance(value, (set, frozenset)) else value
     items = items.splitlines() if is_text else items
     try:
         total = len(items)
@@ -285,18 +58,18 @@ def _no_count(count: int | None) -> None:
 def _as_json(shown: Shown, count: int | None) -> Shown:
     _no_count(count)
     shown.check_size()
-    return shown._replace(value=_json(shown.value))
+    return shown._replace(value=json_of(shown.value))
 
 
 def _as_csv(shown: Shown, count: int | None) -> Shown:
     _no_count(count)
-    frame = _frame(shown.value)
+    frame = frame_of(shown.value)
     if frame is None:
         raise Unwritable(f"a {type(shown.value).__name__} is no table", "csv takes a DataFrame or a Series")
     shown.check_size()
-    if _is(frame, "narwhals", "DataFrame"):
+    if is_of(frame, "narwhals", "DataFrame"):
         frame = _of_pandas(frame)
-    csv = frame.to_csv(index=not _only_counts(frame.index), lineterminator="\n")
+    csv = frame.to_csv(index=not only_counts(frame.index), lineterminator="\n")
     return shown._replace(value=str(csv).removesuffix("\n"))
 
 
@@ -304,22 +77,24 @@ def _of_pandas(frame: Any) -> Any:
     """Return another library's table as pandas has it, so that equal tables are equal CSV."""
     import pandas as pd
 
-    return pd.DataFrame(_rows(frame), columns=frame.columns, dtype=object)
+    return pd.DataFrame(rows_of(frame), columns=frame.columns, dtype=object)
 
 
 def _as_lines(shown: Shown, count: int | None) -> Shown:
     _no_count(count)
     shown.check_size()
-    value = _in_narwhals(shown.value)
+    value = as_narwhals(shown.value)
     if isinstance(value, (set, frozenset)):
-        value = _ordered(value)
-    elif _is(value, "narwhals", "DataFrame") and len(value.columns) == 1:
+        value = in_order(value)
+    elif is_of(value, "narwhals", "DataFrame") and len(value.columns) == 1:
         value = [row[0] for row in value.rows()]
     elif not (
-        isinstance(value, (list, tuple)) or _is(value, "pandas", "Series") or _is(value, "numpy", "ndarray")
+        isinstance(value, (list, tuple))
+        or is_of(value, "pandas", "Series")
+        or is_of(value, "numpy", "ndarray")
     ):
         raise Unwritable(f"a {type(value).__name__} has no items", "lines takes a list, a set or a column")
-    return shown._replace(value="\n".join(_text(item) for item in value))
+    return shown._replace(value="\n".join(text_of(item) for item in value))
 
 
 FILTERS: Final[Mapping[str, Callable[[Shown, int | None], Shown]]] = {

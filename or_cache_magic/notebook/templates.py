@@ -4,10 +4,10 @@ The language is small on purpose::
 
     {{ name }}  {{ row.body }}  {{ rows[0] }}  {{ config['k'].x }}  {{ table | head 20 }}  {{ table | csv }}
 
-A path of names, attributes and literal indexes, then filters (`value_text.FILTERS`). There are no calls, no
-arithmetic and no names that begin with an underscore after a dot; attributes are read, so a property of the
-user's own classes runs as it would in a cell. Values are not looked at again: a ``{{`` inside one is text.
-Everything else in a prompt is text too, single braces above all: JSON, LaTeX, CSS, f-strings.
+A path of names, attributes and literal indexes, then filters (`template_values.FILTERS`). There are no calls,
+no arithmetic and no names that begin with an underscore after a dot; attributes are read, so a property of
+the user's own classes runs as it would in a cell. Values are not looked at again: a ``{{`` inside one is
+text. Everything else in a prompt is text too, single braces above all: JSON, LaTeX, CSS, f-strings.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
+from or_cache_magic.core.value_text import Shown, Unwritable
 from or_cache_magic.errors import TemplateError, near_name
-from or_cache_magic.notebook.template_values import Shown, Unwritable, apply
+from or_cache_magic.notebook.template_values import apply
 
 __all__ = ["render"]
 

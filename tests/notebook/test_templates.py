@@ -16,8 +16,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from or_cache_magic.core.value_text import MAX_TOKENS
 from or_cache_magic.errors import TemplateError
-from or_cache_magic.notebook.template_values import MAX_TOKENS
 from or_cache_magic.notebook.templates import render
 
 
