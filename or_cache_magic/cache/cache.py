@@ -159,6 +159,7 @@ class CompletionCache:
         *,
         model: str | None = None,
         system: str | None = None,
+        attach: Any = None,
         mode: str | None = None,
         sample: int | None = None,
         ttl: float | str | None = None,
@@ -177,6 +178,8 @@ class CompletionCache:
             prompt: The user's text, or a list of messages.
             model: A model id or an alias; None takes the setting.
             system: The system prompt; None takes the setting, empty sends none.
+            attach: What goes with the prompt, one or a list: a path, an http(s) URL (never fetched here),
+                bytes, a figure, a picture, a table; see `cache.attachments`. Keyed by content.
             mode: ``normal``, ``refresh`` (ask and replace), ``bypass`` (neither read nor write) or
                 ``offline`` (stored answers only).
             sample: Which sample of this request, from 0; each is stored on its own, at any temperature.
@@ -205,6 +208,7 @@ class CompletionCache:
             params,
             model=model,
             system=system,
+            attach=attach,
             mode=mode,
             sample=sample,
             ttl=ttl,

@@ -17,6 +17,7 @@ from or_cache_magic.errors import OptionError, RequestError
 
 if TYPE_CHECKING:
     from or_cache_magic.cache.completion import Completion
+    from or_cache_magic.core.media import Attached
 
 __all__ = ["Usd", "build_ask", "build_request", "chat_body", "parse_limit", "policy_for"]
 
@@ -52,6 +53,13 @@ def build_ask(
     reply_to = option("reply_to")
     make_body = chat_body if reply_to is None else partial(_reply_body, reply_to)
     body = make_body(prompt, model=option("model"), settings=settings, system=option("system"), params=params)
+    attached: tuple[Attached, ...] = ()
+    if option("attach") is not None:
+        from or_cache_magic.cache.attachments import read_attachments, with_attachments
+
+        parts, attached = attachments = read_attachments(option("attach"))
+        if parts:
+            body["messages"] = with_attachments(body["messages"], attachments)
     request = build_request(
         body,
         settings,
@@ -62,7 +70,8 @@ def build_ask(
     policy = policy_for(
         settings, mode=option("mode"), sample=option("sample"), ttl_s=option("ttl"), tags=option("tag")
     )
-    return Ask(request_key(request), request, policy, settings, "" if reply_to is None else reply_to.key)
+    parent = "" if reply_to is None else reply_to.key
+    return Ask(request_key(request), request, policy, settings, parent, attached)
 
 
 def _reply_body(

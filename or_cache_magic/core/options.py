@@ -167,9 +167,13 @@ OPTIONS: Final[Mapping[str, Callable[[Any], Any]]] = MappingProxyType(
         "stream": _TRUTH,
         "prompt_cache": one_of(("5m", "1h")),
         "reply_to": _completion,
+        "attach": lambda value: value,
     }
 )
 """The arguments of `CompletionCache.ask` that are no fields of the request."""
+
+_AS_GIVEN: Final = frozenset({"attach", "reply_to"})
+"""Of these, what has no plain form: it is read where it is used."""
 
 FIELDS: Final[Mapping[str, Callable[[Any], Any]]] = MappingProxyType(
     {
@@ -283,7 +287,7 @@ def checked(prompt: Any, given: Mapping[str, Any]) -> tuple[Any, dict[str, Any],
 def _checked(name: str, value: Any, check: Callable[[Any], Any] | None) -> Any:
     if name == "response_format":
         value = _schema(value)
-    if name != "reply_to" and (name != "ttl" or not hasattr(value, "total_seconds")):
+    if name not in _AS_GIVEN and (name != "ttl" or not hasattr(value, "total_seconds")):
         value = plain(value, name)
     if value is None or check is None:
         return value

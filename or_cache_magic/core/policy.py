@@ -340,7 +340,7 @@ def _has_remote_media(message: Any) -> bool:
 def _is_remote(part: Any) -> bool:
     values = as_mapping(part).values()
     urls = [url for value in values for url in (value.values() if isinstance(value, Mapping) else (value,))]
-    return any(isinstance(url, str) and url.startswith(("http://", "https://")) for url in urls)
+    return any(isinstance(url, str) and url[:8].lower().startswith(("http://", "https://")) for url in urls)
 
 
 def lifetime_s(

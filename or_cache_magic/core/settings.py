@@ -15,13 +15,16 @@ from collections.abc import Callable, Mapping
 from decimal import Decimal
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 from urllib.parse import unquote, urlsplit
 
 from or_cache_magic.core.policy import MODES, VOLATILE_TTL_S, Mode, Policy
 from or_cache_magic.core.records import OPENROUTER_URL, NamedTuple, Request, RequestKey
 from or_cache_magic.core.units import parse_lifetime, parse_size, parse_usd
 from or_cache_magic.errors import SettingError, near_name
+
+if TYPE_CHECKING:
+    from or_cache_magic.core.media import Attached
 
 _PORTS: Final = {"redis": 6379, "rediss": 6379, "memcached": 11211}
 
@@ -149,6 +152,7 @@ class Ask(NamedTuple):
         policy: How the cache may be used.
         settings: The settings in force when it was made, resolved once.
         parent: The key of the answer that it replies to; empty is none. Not in the key, which has its text.
+        attached: What was attached to it, for people; not in the key.
     """
 
     key: RequestKey
@@ -156,6 +160,7 @@ class Ask(NamedTuple):
     policy: Policy
     settings: Settings
     parent: str = ""
+    attached: tuple[Attached, ...] = ()
 
 
 class Setting(NamedTuple):

@@ -82,7 +82,7 @@ class Screen(Protocol):
     def show(self, text: str, parts: Sequence[Mapping[str, Any]] = ()) -> None:
         """Show a whole answer, in one display, and then what it has besides (`parts.parts_of`)."""
 
-    def receipt(self, outcome: Outcome, *, asked: str = "") -> None:
+    def receipt(self, outcome: Outcome, *, asked: str = "", attached: str = "") -> None:
         """Show the receipt, unless receipts are off; ``asked`` is the model that was asked for."""
 
 
@@ -253,10 +253,10 @@ class NotebookScreen:
         for bundle in bundles:
             self._publish(data=bundle, metadata=_ANSWER)
 
-    def receipt(self, outcome: Outcome, *, asked: str = "") -> None:
+    def receipt(self, outcome: Outcome, *, asked: str = "", attached: str = "") -> None:
         """Show the receipt as an output of its own."""
         if self._style is not None:
-            line = receipt_text(outcome, style=self._style, now_s=self._now(), asked=asked)
+            line = receipt_text(outcome, style=self._style, now_s=self._now(), asked=asked, attached=attached)
             self._publish(
                 data={"text/plain": line, "text/markdown": f"*{escape_markdown(line)}*"}, metadata=_RECEIPT
             )
@@ -340,10 +340,12 @@ class TerminalScreen:
             if plain := bundle.get("text/plain"):
                 self._write(plain if plain.endswith("\n") else f"{plain}\n")
 
-    def receipt(self, outcome: Outcome, *, asked: str = "") -> None:
+    def receipt(self, outcome: Outcome, *, asked: str = "", attached: str = "") -> None:
         """Write the receipt in a line of its own."""
         if self._style is not None:
-            self._write(receipt_text(outcome, style=self._style, now_s=self._now(), asked=asked) + "\n")
+            now_s = self._now()
+            line = receipt_text(outcome, style=self._style, now_s=now_s, asked=asked, attached=attached)
+            self._write(f"{line}\n")
 
 
 def _write_stdout(text: str) -> None:
@@ -395,7 +397,9 @@ _SERVED: Final = {
 _CALLED: Final = {"refresh": "asked again", "bypass": "completion cache not used", "failed": "failed"}
 
 
-def receipt_text(outcome: Outcome, *, style: ReceiptStyle = "live", now_s: float, asked: str = "") -> str:
+def receipt_text(
+    outcome: Outcome, *, style: ReceiptStyle = "live", now_s: float, asked: str = "", attached: str = ""
+) -> str:
     """Return the receipt as one line of plain text.
 
     What comes from the network (model names, reasons) is put on one line, cut, and freed of control
@@ -408,6 +412,7 @@ def receipt_text(outcome: Outcome, *, style: ReceiptStyle = "live", now_s: float
         now_s: UTC epoch seconds, for ages.
         asked: The model that was asked for; empty when not known. The served one is named when it
             is another.
+        attached: What was attached to the prompt.
     """
     answer, live = outcome.answer, style == "live"
     served = one_line(answer.model or "", _NAME_WIDTH)
@@ -417,6 +422,7 @@ def receipt_text(outcome: Outcome, *, style: ReceiptStyle = "live", now_s: float
     usage = answer.usage
     if usage is not None and (usage.prompt_tokens, usage.completion_tokens) != (None, None):
         parts.append(f"{format_tokens(usage.prompt_tokens, usage.completion_tokens)} tokens")
+    parts.append(one_line(attached, _REASON_WIDTH))
     if live and outcome.made_call:
         parts.append(_prompt_caching(answer))
     cut = "finish reason length" in outcome.not_stored  # which says where, so no note has to

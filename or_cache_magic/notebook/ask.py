@@ -17,7 +17,7 @@ from or_cache_magic.errors import FormatError, OptionError, near_name
 from or_cache_magic.notebook.options import CELL, LINE, refuse_model
 from or_cache_magic.notebook.parser import help_text, parse
 from or_cache_magic.notebook.session import keeps_result
-from or_cache_magic.notebook.values import read_text_argument
+from or_cache_magic.notebook.values import attachment, read_text_argument
 
 if TYPE_CHECKING:
     from or_cache_magic.cache.cache import CompletionCache
@@ -70,6 +70,7 @@ def ask(session: Session, line: str, cell: str | None, variables: Mapping[str, A
         options.params,
         model=options.model,
         system=options.system,
+        attach=[attachment(word, variables, session.folder) for word in options.attach] or None,
         mode=options.mode,
         sample=options.sample,
         ttl=options.ttl_s,
@@ -166,7 +167,12 @@ def _run_and_show(session: Session, options: SimpleNamespace, ask: Ask) -> Compl
         screen.finish(completion, parts)
     else:
         screen.show(completion, parts)
-    screen.receipt(outcome, asked=str(request.body["model"]))
+    attached = ""
+    if ask.attached:
+        from or_cache_magic.core.media import attached_text
+
+        attached = attached_text(ask.attached)
+    screen.receipt(outcome, asked=str(request.body["model"]), attached=attached)
     for notice in cache.database.pop_notices():
         session.say(notice)
     if kept is False:

@@ -12,7 +12,7 @@ from or_cache_magic.notebook.options import CONFIG, ENTRIES, KEY, LAST, PANEL, P
 from or_cache_magic.notebook.parser import Command, help_text, parse
 from or_cache_magic.notebook.session import confirmed, keeps_result
 from or_cache_magic.notebook.status import purge_line
-from or_cache_magic.notebook.values import read_text_argument
+from or_cache_magic.notebook.values import attachment, read_text_argument
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -62,6 +62,8 @@ def read_arguments(options: SimpleNamespace, variables: Mapping[str, Any], folde
     fields = vars(options)
     if fields.get("system"):
         options.system = read_text_argument(options.system, variables, folder)
+    if fields.get("attach"):
+        options.attach = [attachment(word, variables, folder) for word in options.attach]
     if "source" in fields:
         name = options.source
         if name.isidentifier() and name not in variables:
@@ -253,6 +255,7 @@ def warm_cache(
         options.source,
         model=options.model,
         system=options.system,
+        attach=options.attach or None,
         mode=options.mode,
         sample=options.sample,
         ttl=options.ttl_s,

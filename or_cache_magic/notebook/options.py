@@ -210,6 +210,15 @@ _LISTED: Final = (
         models=True,
     ),
     Option(("-s", "--system"), "system", "system prompt: a text, a file, or a variable", "TEXT|@FILE|NAME"),
+    Option(
+        ("-a", "--attach"),
+        "attach",
+        "goes with the prompt: a picture, PDF, sound or text file, a link, or a variable",
+        "PATH|URL|NAME",
+        default=(),
+        parse=v.text,
+        repeatable=True,
+    ),
     Option(("-t", "--temperature"), "temperature", "0 unless set; sent explicitly", **_NUMBER),
     Option(
         ("--max-tokens",),

@@ -18,6 +18,7 @@ from or_cache_magic.core.units import parse_size, parse_ttl
 from or_cache_magic.errors import OptionError, near_name, one_line
 
 __all__ = [
+    "attachment",
     "choice",
     "hex_key",
     "json_param",
@@ -37,6 +38,7 @@ __all__ = [
 _NUMBER = r"(?a)[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?"
 _WHOLE = r"(?a)[+-]?\d+"
 _KEY = r"[0-9a-f]{4,64}"
+_URL = r"(?i)data:|[a-z][a-z0-9+.-]+://"
 
 
 def text(word: str) -> str:
@@ -175,6 +177,35 @@ def read_text_argument(value: str, namespace: Mapping[str, Any], base_dir: Path)
             )
         return str(found)
     return value
+
+
+def attachment(word: str, namespace: Mapping[str, Any], base_dir: Path) -> Any:
+    """Return what ``PATH | URL | NAME`` stands for, as `attach` of `CompletionCache.ask` takes it.
+
+    A name is a variable's, or else a file's. Relative paths begin in `base_dir`, those of variables too.
+
+    Raises:
+        OptionError: It is the name of nothing.
+    """
+    from or_cache_magic.cache.attachments import Source
+
+    if word.isidentifier() and word in namespace:
+        return Source(_located(namespace[word], base_dir), word)
+    if word.isidentifier() and not (base_dir / word).exists():
+        near = near_name(word, namespace)
+        raise OptionError(
+            f"{word} is neither a variable nor a file; nothing was sent",
+            f"did you mean {near}?" if near else f"relative paths begin at {base_dir}",
+        )
+    return _located(word, base_dir)
+
+
+def _located(value: Any, base_dir: Path) -> Any:
+    if type(value) in (list, tuple):
+        return [_located(item, base_dir) for item in value]
+    is_path = isinstance(value, Path) or (isinstance(value, str) and not re.match(_URL, value))
+    # What has lines is no path: the reader says so.
+    return base_dir / Path(value).expanduser() if is_path and "\n" not in str(value) else value
 
 
 def _read(name: str, base_dir: Path) -> str:

@@ -189,6 +189,10 @@ def _prompt(item: Any, place: str) -> Prompt:
     asked = [fields.pop(name) for name in ("prompt", "messages") if name in fields]
     if len(asked) != 1 or not _is_prompt(asked[0]):
         return Prompt("", problem=f"{place} is no prompt: {shown(item)} {_NOTHING_SENT}; {_FORMS}")
+    if "attach" in fields:
+        # A list may come from somebody else: it must not choose which files of this machine are sent.
+        problem = f"{place} attaches something {_NOTHING_SENT}; give attach beside the list, for all of it"
+        return Prompt("", problem=problem)
     return Prompt(asked[0], fields)
 
 
@@ -265,6 +269,10 @@ def warm(
         raise OptionError(
             f"workers = {shown(workers)}: {exc} (nothing was sent)", "8 is a good one"
         ) from None
+    if asked.get("attach") is not None:
+        from or_cache_magic.cache.attachments import read_attachments
+
+        asked["attach"] = read_attachments(asked["attach"])  # once, not for each row
     batch = _Batch(cache, asked, parse_limit(max_cost_usd), before_send)
     checked("", asked)  # what is wrong for all is an error, not one a row
     prompts = read_prompts(source)

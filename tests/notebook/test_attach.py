@@ -1,0 +1,111 @@
+"""``-a`` in cells: what a word names, what is sent and shown, and that it is one entry by every route."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+
+import pandas as pd
+import pytest
+from PIL import Image
+
+import or_cache_magic as orc
+
+ASK = "%%openrouter openai/gpt-4o-mini"
+
+
+@pytest.fixture
+def picture() -> bytes:
+    """A small PNG."""
+    written = io.BytesIO()
+    Image.new("RGB", (4, 3), (1, 2, 3)).save(written, "PNG")
+    return written.getvalue()
+
+
+def test_attach__is_one_entry_by_path_url_and_variable(nb, picture):
+    """A picture under two names, as bytes, as PIL has it, in a list, in Python: bought once."""
+    (nb.folder / "plot.png").write_bytes(picture)
+    (nb.folder / "other name.dat").write_bytes(picture)
+    nb["raw"], nb["image"] = picture, Image.open(io.BytesIO(picture))
+    nb["path"], nb["several"] = "plot.png", [nb.folder / "plot.png"]
+    nb["where"] = f"data:image/png;base64,{base64.b64encode(picture).decode()}"
+    words = ("plot.png", "'other name.dat'", "raw", "image", "path", "several", "where", "./plot.png")
+    for word in words:
+        nb.run(f"{ASK} -a {word}\nWhat is this?")
+    assert orc.ask("What is this?", model="openai/gpt-4o-mini", attach=picture).cached
+    assert orc.ask("What is this?", model="openai/gpt-4o-mini", attach="plot.png").cached
+
+    (sent,) = nb.sent
+    text, part = sent["messages"][-1]["content"]
+    assert text == {"type": "text", "text": "What is this?"}
+    assert base64.b64decode(part["image_url"]["url"].partition(",")[2]) == picture
+    assert orc.entries()["prompt"].tolist() == ["What is this?"]
+
+
+def test_attach__is_told_in_the_receipt(nb, picture):
+    """How many, by which names, how large; bought and cached alike, and in the stable one too."""
+    (nb.folder / "plot.png").write_bytes(picture)
+    (nb.folder / "notes.txt").write_text("twelve chars")
+    cell = f"{ASK} -a plot.png --attach notes.txt\nWhat is this?"
+    told = f" · 2 attached: plot.png {len(picture)} B, notes.txt 12 B"
+    assert told in nb.run(cell)
+    assert told in nb.run(cell)
+    nb.run("%openrouter_config receipt=stable")
+    assert told in nb.run(cell)
+    assert len(nb.sent) == 1
+
+
+def test_attach__relative_paths_begin_in_the_notebooks_folder(nb, picture, monkeypatch, tmp_path):
+    """Also after %cd, as with -s @file; in Python where the process is."""
+    (nb.folder / "plot").write_bytes(picture)
+    nb["path"] = "plot"
+    monkeypatch.chdir(tmp_path)
+    nb.run(f"{ASK} -a plot\nWhat is this?")
+    nb.run(f"{ASK} -a path\nWhat is this?")
+    assert len(nb.sent) == 1
+    with pytest.raises(orc.errors.RequestError, match="no such file"):
+        orc.ask("What is this?", attach="plot")
+
+
+def test_attach__takes_tables_and_lists_of_them(nb):
+    """A DataFrame reads as in a template."""
+    nb["df"] = pd.DataFrame({"a": [1]})
+    nb.run(f"{ASK} -a df\nSum it.")
+    assert nb.asked[1]["text"] == "\n\n1 row x 1 column\n\n|a|\n|---|\n|1|"
+
+
+@pytest.mark.parametrize(
+    ("word", "said", "hint"),
+    [
+        ("figg", "figg is neither a variable nor a file; nothing was sent", "did you mean figs?"),
+        ("zzzzz", "zzzzz is neither a variable nor a file; nothing was sent", "relative paths begin at"),
+        ("plot1.png", "plot1.png can't be attached: there is no such file", "did you mean plot_1.png?"),
+        ("number", "number can't be attached: a int is nothing that can be", "attach a path, a URL"),
+        ("text", "text can't be attached: a text is a path or a URL", "put it into the prompt"),
+        ("/", "can't be attached: it is a folder", "one by one"),
+    ],
+)
+def test_attach__says_what_is_wrong_in_two_lines(nb, picture, word, said, hint):
+    """Nothing is sent, and the hint helps."""
+    (nb.folder / "plot_1.png").write_bytes(picture)
+    nb["figs"], nb["number"], nb["text"] = [], 3, "two\nlines"
+    written = nb.fails(f"{ASK} -a {word}\nWhat is this?")
+    assert said in written
+    assert hint in written
+    assert nb.sent == []
+
+
+def test_warm__attaches_to_each_prompt_what_the_line_names(nb, picture):
+    """Read once. What a list says itself is never read: it may come from somebody else."""
+    (nb.folder / "plot.png").write_bytes(picture)
+    nb["questions"] = ["What is this?", "Which colour?"]
+    nb.run("%openrouter_warm questions -a plot.png -q")
+    assert [len(body["messages"][-1]["content"]) for body in nb.sent] == [2, 2]
+    assert nb.run(f"{ASK} -a plot.png\nWhich colour?")
+    (nb.folder / "list.jsonl").write_text(json.dumps({"prompt": "Hi", "attach": "plot.png"}))
+    frame = orc.warm("list.jsonl", progress=False)
+    assert frame["error"].tolist() == [
+        "line 1 attaches something (nothing was sent); give attach beside the list, for all of it"
+    ]
+    assert len(nb.sent) == 2
