@@ -16,8 +16,8 @@ from or_cache_magic.notebook.values import read_text_argument
 _ABOUT_THE_FILE: Final = ("name", "description", "author", "authors", "version")
 """What prompt files of other tools say of themselves; nothing of it is sent."""
 
-_OF_THE_CELL: Final = ("out", "reply_to", "mode", "dry_run", "params", "help")
-"""Fields of options that a cell alone has: what is done once, and where the answer goes."""
+_OF_THE_CELL: Final = ("out", "attach", "reply_to", "mode", "dry_run", "params", "help")
+"""Fields of options that a cell alone has: what is done once, where the answer goes, which files are sent."""
 
 _OTHER_NAMES: Final[Mapping[str, str]] = {"tags": "tag", "max_cost_usd": "max_cost", "attachments": "attach"}
 _LIKE_OPTIONS: Final = ("temperature", "top_p", "seed", "max_tokens")

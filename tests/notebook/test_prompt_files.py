@@ -129,6 +129,7 @@ def test_file__system_prompts_may_be_files(nb, ask):
         ("out: answer", 2, "out is no option of a file", "write it in the cell"),
         ("mode: refresh", 2, "there is no option mode", ""),
         ("refresh: true", 2, "refresh is no option of a file", "write it in the cell"),
+        ("attachments: [plot.png]", 2, "attachments is no option of a file", "write it in the cell"),
         ("extra: 1", 2, "extra: takes an object", ""),
         ("tags: {}", 2, "tags takes a text", ""),
         ('stop: ["sk-or-v1-%s"]' % ("0" * 64), 2, "it holds an API key", ""),
