@@ -42,14 +42,14 @@ def imports(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """All checks and all tests, with coverage, against the built package: some minutes."""
+    """All checks and all tests against the built package: some minutes."""
     session.run(sys.executable, "scripts/test.py", *session.posargs)
 
 
 @nox.session
 @nox.parametrize("version", ["3.10", "3.11", "3.13"])
 def unit(session: nox.Session, version: str) -> None:
-    """The tests that start no kernels, servers, browsers or crowds, on one Python."""
+    """The tests that start no other process, and the few marked smoke, on one Python."""
     session.run(f"python{version}", "scripts/test.py", "--unit", *session.posargs)
 
 

@@ -1,7 +1,7 @@
 """Make a virtual environment, install the built package and its test tools, and run every check.
 
     python3 scripts/test.py              # lint, types, layers, all tests with coverage
-    python3 scripts/test.py --unit       # only the tests that start no kernels, servers, browsers or crowds
+    python3 scripts/test.py --unit       # only the tests that start no other process, and those marked smoke
 
 Needs nothing but Python 3.10 or newer and a package index; with uv the environment is made in seconds. The
 tests run against the installed wheel, not against the source tree, in one process for each core.
@@ -79,15 +79,13 @@ def test(programs: Path, workers: str, profile: str, *arguments: str) -> None:
 def main() -> None:
     """Run the checks."""
     parser = argparse.ArgumentParser(description="Install and check the package.")
-    parser.add_argument(
-        "--unit", action="store_true", help="only what starts no kernels, servers, browsers or crowds"
-    )
+    parser.add_argument("--unit", action="store_true", help="only what starts no other process, and smoke")
     parser.add_argument("--workers", default="auto", help="how many processes run tests; default: one a core")
     options = parser.parse_args()
     # A shell has what it runs in the background ignore interrupts, which the tests send.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if options.unit:
-        test(prepare("test"), options.workers, "brief", "-m", "not kernel and not apart")
+        test(prepare("test"), options.workers, "brief", "--unit")
         return
     programs = prepare("test", "browser")
     for commands in CHECKS.values():

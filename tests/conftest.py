@@ -5,9 +5,10 @@ from __future__ import annotations
 import gc
 import os
 import socketserver
+import sys
 import threading
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -16,9 +17,14 @@ from or_cache_magic.cache.cache import CompletionCache
 from or_cache_magic.core.settings import Settings
 from or_cache_magic.simulator import Simulator
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 MODEL = "openai/gpt-4o-mini"
 APART = ("browser", "notebooks", "processes", "storage/shared", "test_benchmarks.py")
 """Tests that start browsers, kernels, servers or crowds: those of one place share what they started."""
+STARTS = frozenset({"os.fork", "os.forkpty", "os.posix_spawn", "os.system", "subprocess.Popen"})
+"""What Python's audit calls the start of another process."""
 
 # How many examples a law is tried with is said here alone. How long one takes tells of the machine's other work,
 # not of the code.
@@ -44,11 +50,50 @@ def _place(path: str) -> str | None:
     return next((place for place in APART if path.startswith(f"tests/{place}")), None)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests of `APART`."""
-    for item in items:
-        if _place(item.nodeid):
-            item.add_marker(pytest.mark.apart)
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option of the runs on other Pythons."""
+    parser.addoption("--unit", action="store_true", help="only tests in this process, and those marked smoke")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """With `--unit`, have tests skipped where they start another process: none has to say that it does."""
+    if config.getoption("--unit"):
+        sys.addaudithook(_skip_at_start)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With `--unit`, leave out what is known to start processes; its fixtures may have much to do before."""
+    if config.getoption("--unit"):
+        config.hook.pytest_deselected(items=[item for item in items if _is_left_out(item)])
+        items[:] = [item for item in items if not _is_left_out(item)]
+
+
+def _is_left_out(item: pytest.Item) -> bool:
+    starts = item.get_closest_marker("kernel") is not None or _place(item.nodeid) is not None
+    return starts and not _is_smoke(item)
+
+
+def _is_smoke(item: pytest.Item) -> bool:
+    return item.get_closest_marker("smoke") is not None
+
+
+_running: pytest.Item | None = None
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[object]:
+    """Keep which test runs, for `_skip_at_start`."""
+    global _running  # noqa: PLW0603 - a hook of Python's own has nothing else to go by
+    _running = item
+    try:
+        return (yield)
+    finally:
+        _running = None
+
+
+def _skip_at_start(event: str, _: tuple[object, ...]) -> None:
+    if event in STARTS and _running is not None and not _is_smoke(_running):
+        pytest.skip("starts another process")
 
 
 def pytest_collection_finish() -> None:

@@ -398,6 +398,7 @@ def test_demo__is_in_the_wheel():
         assert (quickstart_folder() / name).read_bytes() == (root / "notebooks" / name).read_bytes()
 
 
+@pytest.mark.smoke
 def test_command__is_installed():
     """``or-cache`` is a command of this environment."""
     program = Path(sys.executable).with_name("or-cache")

@@ -511,6 +511,7 @@ INTERRUPTED = """
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGINT to one process")
+@pytest.mark.smoke
 def test_ask__lets_an_interrupt_through(open_cache, sim, folder):
     """Ctrl-C in mid-stream: the connection is closed, the partial and a row of unknown cost are kept."""
     sim.script(scenario("stalled", after_pieces=2))

@@ -105,6 +105,7 @@ def kernel(folder: Path) -> Iterator[Kernel]:
     running.stop()
 
 
+@pytest.mark.smoke
 def test_kernel__bought_and_cached_are_saved_alike(folder: Path, sim: Simulator):
     """Restart and run all leaves the notebook's bytes as they are: one output an answer, one its receipt."""
     sim.script(Scenario(text="The **middle** value.\n\n- one\n- two", chunk_delay_s=0.01))

@@ -168,8 +168,10 @@ def test_script__writes_its_hits_now_and_then(run, tmp_path):
     assert row["hits"] == 1
 
 
-@pytest.mark.parametrize("run", ["http", "https"], indirect=True)
-@pytest.mark.parametrize("how", ["fork", "spawn"])
+# A child of spawn has no connection of its parent's, of whatever kind.
+@pytest.mark.parametrize(
+    ("how", "run"), [("fork", "http"), ("fork", "https"), ("spawn", "http")], indirect=["run"]
+)
 def test_pool__gets_its_own_answers_and_counts_its_hits(run, how):
     """After asks, streams and GETs of the parent, its children share nothing with it; ``with`` kills them."""
     row = run(f"""
@@ -187,6 +189,7 @@ def test_pool__gets_its_own_answers_and_counts_its_hits(run, how):
     assert row["hits"] >= 3 * 8
 
 
+@pytest.mark.smoke
 def test_executor__of_processes_counts_its_hits(run):
     """``concurrent.futures``, by every way to start a process, and joblib's loky."""
     row = run("""

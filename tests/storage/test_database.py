@@ -269,6 +269,7 @@ KILLED = """
 """
 
 
+@pytest.mark.smoke
 def test_kill__loses_nothing_that_was_kept(folder, store, database, make):
     """Killed ten times while writing: every put that returned is there, whole, and the file is sound."""
     kept = {}
@@ -357,6 +358,7 @@ def test_sharing__eight_threads(store, database, make):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+@pytest.mark.smoke
 def test_fork__the_child_has_connections_of_its_own(folder, make):
     """A child of fork reads and writes, also while a thread of the parent held the lock, and harms nothing."""
     out = finish(run("""
