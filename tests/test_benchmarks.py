@@ -22,7 +22,7 @@ RATIOS = {
 }
 CPU = {"%load_ext, CPU", "first hit cell in a fresh shell, CPU"}
 LISTINGS = {
-    "page of 50, newest first",
+    "page of 50 in the panel, newest first",
     "totals by model",
     "search of a text that is nowhere: ÷ inflating all of it",
     "purge of one model of 40",
