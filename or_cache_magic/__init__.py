@@ -13,11 +13,13 @@ From Python, with the same cache and the same keys: `ask`, `aask`, `warm`, `stat
 
 from __future__ import annotations
 
+import os
+import sys
+import time
 from functools import update_wrapper
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Callable, Coroutine, Mapping, Sequence
     from decimal import Decimal
 
@@ -68,8 +70,6 @@ def unload_ipython_extension(shell: InteractiveShell) -> None:
 
 def _session() -> Session | None:
     """Return what the loaded extension's magics share; None where it isn't loaded."""
-    import sys
-
     extension = sys.modules.get("or_cache_magic.notebook.extension")
     loaded = None if extension is None else extension.loaded()
     return None if loaded is None else loaded.session()
@@ -84,7 +84,6 @@ def _cache() -> CompletionCache:
 
 
 def _script_cache() -> CompletionCache:
-    import os
     from pathlib import Path
 
     from or_cache_magic.core.settings import Project, load_settings
@@ -100,8 +99,6 @@ def _script_cache() -> CompletionCache:
 
 
 def _shell() -> InteractiveShell | None:
-    import sys
-
     # Where IPython was never imported there is no shell, and a script need not import it.
     module = sys.modules.get("IPython.core.getipython")
     return module.get_ipython() if module is not None else None
@@ -199,6 +196,27 @@ def open_cache(directory: str | os.PathLike[str]) -> CompletionCache:
     from or_cache_magic.cache.cache import CompletionCache
 
     return CompletionCache(directory)
+
+
+def _wait_for_imports() -> None:
+    """Wait before a fork until no other thread imports, ten seconds at most.
+
+    A first ask imports what it needs. A module that it is importing would be locked for ever in the child,
+    which the importing thread is not in. What else belongs to one process is in `cache.process`.
+    """
+    from _thread import get_ident
+
+    until_s, me = time.monotonic() + 10, get_ident()
+    locks = getattr(sys.modules["_frozen_importlib"], "_module_locks", {})
+    while any(getattr(known(), "owner", None) not in (None, me) for known in list(locks.values())):
+        if time.monotonic() > until_s:
+            return
+        time.sleep(0.001)
+
+
+# First of all, so that it comes last of what is done before a fork, and in a thread's first ask too.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_wait_for_imports)
 
 
 _LAZY = {"Completion": ".cache.completion", "CompletionCache": ".cache.cache"}

@@ -113,7 +113,7 @@ class AsyncFlights(Generic[T]):
             await asyncio.shield(done)
         except asyncio.CancelledError:
             self._flights.leave(key, flight)
-            if flight.started and flight.cancel is not None and flight.cancel.is_set:
+            if flight.thread is not None and flight.cancel is not None and flight.cancel.is_set:
                 await asyncio.wait((done,), timeout=_CANCELLED_WAIT_S)
             raise
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Final, Generic, TypeVar
 
 from or_cache_magic.core.callbacks import Cancel
+from or_cache_magic.errors import RequestError
 
 T = TypeVar("T")
 
@@ -21,17 +22,17 @@ class Flight(Generic[T]):
     Attributes:
         cancel: Cancels the work. None where the thread that works is its caller's, and is interrupted itself.
         done: Set when the work has ended, in whatever way.
-        started: Whether the work has begun.
+        thread: The thread that does the work; None before it begins.
         waiters: How many callers want the result, the one who does the work included.
         watchers: Called when the work has ended.
     """
 
-    __slots__ = ("_failure", "_result", "cancel", "done", "started", "waiters", "watchers")
+    __slots__ = ("_failure", "_result", "cancel", "done", "thread", "waiters", "watchers")
 
     def __init__(self, cancel: Cancel | None = None) -> None:
         self.cancel = cancel
         self.done = threading.Event()
-        self.started = False
+        self.thread: int | None = None
         self.waiters = 1
         self.watchers: list[Callable[[], None]] = []
         self._result: list[T] = []
@@ -41,7 +42,7 @@ class Flight(Generic[T]):
         """Do the work unless it was cancelled before, and keep its result or its error."""
         if self.cancel is not None:
             self.cancel.check()
-        self.started = True
+        self.thread = threading.get_ident()
         try:
             result = work()
         except Exception as exc:
@@ -87,12 +88,19 @@ class SingleFlight(Generic[T]):
             Exception: What `work` raised, to the leader and to each follower alike: a failed call
                 is not tried anew by each of those who waited. An interrupt of the leader is its
                 own; one of the followers takes over. An interrupt of a follower ends only its wait.
+            RequestError: The work itself calls for its own result, as a callback may.
             Cancelled: It was cancelled.
         """
         while True:
             flight, leads = self.join(key)
             if leads:
                 return self.run(key, flight, work), True
+            if flight.thread == threading.get_ident():
+                self.leave(key, flight)
+                raise RequestError(
+                    "this is being asked right now, by what calls this callback (nothing more was sent)",
+                    "ask for it after the answer has come",
+                )
             try:
                 while not flight.done.wait(_TICK_S):
                     if cancel is not None:

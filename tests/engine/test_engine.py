@@ -134,6 +134,16 @@ def test_ask__shows_text_only_when_it_comes(cache):
     assert seen == []
 
 
+def test_ask__refuses_a_callback_that_asks_the_same(cache, sim):
+    """It would wait for itself; other questions it may ask."""
+    other = cache.ask(PROMPT, on_text=lambda _: cache.ask("What is a mean?"))
+    assert other.outcome.notes == ()
+    answer = cache.ask("What is a mode?", on_text=lambda _: cache.ask("What is a mode?"))
+    assert answer.outcome.stored
+    assert "being asked right now" in answer.outcome.notes[0]
+    assert sim.completion_count == 3
+
+
 def test_ask__survives_a_display_that_fails(cache, sim):
     """A broken display loses neither the answer nor the money, and the receipt says so."""
 

@@ -258,6 +258,26 @@ def test_fork__while_a_flight_is_up(run):
     assert row["calls"] == 2
 
 
+def test_fork__while_the_first_ask_imports_what_it_needs(run):
+    """A module that another thread is importing would be locked for ever in the child."""
+    row = run("""
+        asking = threading.Thread(target=ask, args=(1,))
+        asking.start()
+        children = []
+        for n in range(6):
+            children.append(os.fork())
+            if children[-1] == 0:
+                die_in_half_a_minute()
+                ask(2)
+                os._exit(0)
+            time.sleep(0.1)
+        ended = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+        assert ended == [0] * 6, ended
+        asking.join()
+    """)
+    assert row["calls"] == 2
+
+
 def test_loky__counts_its_hits(run):
     """Workers of joblib, which lives on after the call."""
     pytest.importorskip("joblib", reason="needs joblib: pip install joblib")
