@@ -126,7 +126,8 @@ def run(request, tmp_path, certificate):
                 encoding="utf-8", timeout=120, check=False,
             )  # fmt: skip
             assert done.returncode == 0, done.stderr[-3000:]
-            (row,) = orc.open_cache(tmp_path / ".or_cache").stats().to_dict("records")
+            with orc.open_cache(tmp_path / ".or_cache") as cache:
+                (row,) = cache.stats().to_dict("records")
             return row
 
         yield run
