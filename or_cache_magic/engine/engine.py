@@ -196,7 +196,7 @@ class Engine:
         expired = None if entry is None else why_not_served(entry, self._recorder.clock())
         # Offline no server is asked, the shared one included.
         if (entry is None or expired) and shared is not None and not (offline or local):
-            found = shared.fetch(ask.key, request)
+            found = shared.fetch(ask.key, request, ask.parent)
             entry, expired = (entry, expired) if found is None else (found, None)
         if entry is None:
             return _Miss("miss", why)

@@ -95,7 +95,7 @@ class Recorder:
         row = self._row(ask, kind, answer)
         not_stored = ""
         try:
-            self._write(row, lambda: self.store.put(entry, ask.request), lock)
+            self._write(row, lambda: self.store.put(entry, ask.request, parent=ask.parent), lock)
         except StoreError as exc:
             self.ledger.remember(row)
             not_stored, note = str(exc.args[0]), ""

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from or_cache_magic.core.rows import EntryFilter
     from or_cache_magic.storage.database import Database
     from or_cache_magic.storage.listing import EntryIndex
+    from or_cache_magic.storage.replies import ReplyIndex
 
 _RAW_MODE = 1  # diskcache's mode of an inline value
 _GET = "SELECT value, mode, filename FROM Cache WHERE key = ? AND raw = 1"
@@ -64,6 +65,13 @@ class DiskStore:
 
         return EntryIndex(self._database)
 
+    @cached_property
+    def replies(self) -> ReplyIndex:
+        """Which entries reply to which; imported at its first use, as `listing` is."""
+        from or_cache_magic.storage.replies import ReplyIndex
+
+        return ReplyIndex(self._database)
+
     def get(self, key: RequestKey) -> Entry | None:
         """Return the entry of a request, expired or not; None when there is none.
 
@@ -100,7 +108,9 @@ class DiskStore:
                 self._recent.keep(entry, state, value, size_bytes)
         return entry
 
-    def put(self, entry: Entry, request: Request, *, replaced_reason: str | None = None) -> None:
+    def put(
+        self, entry: Entry, request: Request, *, replaced_reason: str | None = None, parent: str = ""
+    ) -> None:
         """Keep an entry with its request, in one transaction.
 
         An answer that it replaces is kept, unserved, when it differs; its hits stay counted.
@@ -109,13 +119,14 @@ class DiskStore:
             entry: What to keep.
             request: What it answers.
             replaced_reason: Why an older answer is replaced; None is ``"replaced"``.
+            parent: The key of the answer that the request goes on from; empty is none.
 
         Raises:
             StoreUnavailableError: Nothing was kept: locked, full, read-only.
         """
         from or_cache_magic.storage.entry_rows import put_entry
 
-        put_entry(self._database, entry, request, replaced_reason or "replaced")
+        put_entry(self._database, entry, request, replaced_reason or "replaced", parent)
 
     def keep_unserved(
         self, key: RequestKey, request: Request, answer: Answer, reason: str, at_s: float

@@ -70,7 +70,9 @@ _SETTLE: Final = (
 _KEYS = "SELECT c.rowid, c.key FROM or_entry e JOIN Cache c ON c.rowid = e.id {where} ORDER BY c.key"
 
 
-def put_entry(database: Database, entry: Entry, request: Request, replaced_reason: str) -> None:
+def put_entry(
+    database: Database, entry: Entry, request: Request, replaced_reason: str, parent: str = ""
+) -> None:
     """See `DiskStore.put`."""
     digest, answer = entry.key.digest, entry.answer
     (model,) = as_columns([asked_model(request.body) or answer.model or ""])
@@ -87,6 +89,10 @@ def put_entry(database: Database, entry: Entry, request: Request, replaced_reaso
             _PUT_INDEX, as_columns((row_id, *_index_columns(entry, request, model, len(value) + len(body))))
         )
         connection.execute(_PUT_REQUEST, (row_id, body, *request_columns(request)))
+        if parent:
+            from or_cache_magic.storage.replies import put_parent  # few entries are replies
+
+            put_parent(connection, row_id, parent)
 
 
 def put_unserved(

@@ -116,6 +116,15 @@ _TABLES: Final = (
         PRIMARY KEY (base_url, path)) WITHOUT ROWID""",
 )
 
+REPLIES: Final = (
+    # Whose answer an entry's request goes on from: 32 bytes of a key, which may be of no entry any more.
+    "CREATE TABLE or_reply (id INTEGER PRIMARY KEY, parent BLOB NOT NULL)",
+    "CREATE INDEX or_reply_parent ON or_reply (parent)",
+    """CREATE TRIGGER or_reply_delete AFTER DELETE ON Cache FOR EACH ROW BEGIN
+        DELETE FROM or_reply WHERE id = OLD.rowid; END""",
+)
+"""Made when the first reply is stored: a file without them is whole."""
+
 
 _KINDS: Final = (
     (stat.S_ISLNK, "a link to elsewhere"),
@@ -219,16 +228,21 @@ def set_key_version(connection: sqlite3.Connection) -> None:
 def _vet_objects(objects: list[tuple[str, str | None]]) -> None:
     # Without SQL are only the indexes that a UNIQUE makes, of tables whose text is compared.
     found = {" ".join(str(sql).split()): str(name) for name, sql in objects if sql is not None}
-    expected = _expected()
-    for text in found.keys() - expected:
+    required, others = _expected()
+    for text in found.keys() - required - others:
         raise _unsafe(f"an unknown schema object, {found[text][:60]!r}")
-    if len(found) < len(expected):
+    if not found.keys() >= required or found.keys() & others not in (set(), others):
         raise _unsafe("only part of the tables of a completion cache")
 
 
 @cache
-def _expected() -> frozenset[str]:
-    return frozenset(" ".join(sql.split()) for sql in (*_DISKCACHE, *_TABLES))
+def _expected() -> tuple[frozenset[str], frozenset[str]]:
+    """Return the statements of every file of ours, and those of one that replies were stored in."""
+    required, others = (
+        frozenset(" ".join(sql.split()) for sql in statements)
+        for statements in ((*_DISKCACHE, *_TABLES), REPLIES)
+    )
+    return required, others
 
 
 def _vet_settings(connection: sqlite3.Connection) -> None:

@@ -109,8 +109,8 @@ class SharedTier:
         self._shared = shared
         self._clock = clock
 
-    def fetch(self, key: RequestKey, request: Request) -> Entry | None:
-        """Return the server's entry, where it may be served; it is then written to disk."""
+    def fetch(self, key: RequestKey, request: Request, parent: str = "") -> Entry | None:
+        """Return the server's entry, where it may be served; it is then kept on disk, a reply to `parent`."""
         shared = self._shared()
         entry = None if shared is None else shared.get(key)
         if entry is None or why_not_served(entry, self._clock()) is not None:
@@ -119,7 +119,7 @@ class SharedTier:
         if why_not_stored(request, entry.answer) is not None:
             return None
         with suppress(StoreError):  # a full disk takes no answer away
-            self.disk.put(entry._replace(shared=False), request)
+            self.disk.put(entry._replace(shared=False), request, parent=parent)
         return entry
 
     def put(self, entry: Entry, request: Request) -> None:
