@@ -25,6 +25,7 @@ import json
 import math
 from functools import lru_cache
 from hashlib import sha256
+from itertools import repeat
 from json.encoder import encode_basestring as _quote  # escapes what RFC 8785 §3.2.2.2 does, as it does
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
@@ -125,7 +126,7 @@ def _reading(request: Request, calls: dict[str, int] | None) -> dict[str, Json]:
     body = _in_key(request.body)
     messages = body.get("messages")
     if isinstance(messages, (list, tuple)):
-        body["messages"] = [_message(m, calls) if isinstance(m, dict) else m for m in messages]
+        body["messages"] = list(map(_message, messages, repeat(calls)))
     for field in ("tools", "functions"):
         if field in body:
             body[field] = _each(body[field], _tool)
@@ -165,7 +166,9 @@ def _each(values: Json, read: Callable[[dict[str, Json]], dict[str, Json]]) -> J
     return [read(value) if isinstance(value, dict) else value for value in values]
 
 
-def _message(message: dict[str, Json], calls: dict[str, int] | None) -> dict[str, Json]:
+def _message(message: Json, calls: dict[str, int] | None) -> Json:
+    if not isinstance(message, dict):
+        return message
     content = message.get("content")
     if len(message) == 2 and "role" in message and type(content) is str:  # noqa: PLR2004
         return message  # nearly all of them: nothing else to read

@@ -70,7 +70,9 @@ def ask(session: Session, line: str, cell: str | None, variables: Mapping[str, A
         options.params,
         model=options.model,
         system=options.system,
-        attach=[attachment(word, variables, session.folder) for word in options.attach] or None,
+        attach=[attachment(word, variables, session.folder) for word in options.attach]
+        if options.attach
+        else None,
         mode=options.mode,
         sample=options.sample,
         ttl=options.ttl_s,

@@ -88,13 +88,18 @@ _QUOTE: Final = "quote a value that has spaces: -s 'be brief', @'my prompt.md'"
 
 def _read_ask(_command: Command, options: SimpleNamespace) -> None:
     """Read the words of a cell's first line as its model, and one that begins with ``@`` as its `file`."""
-    files = [word[1:] for word in options.words if word.startswith("@") and not word.startswith("@preset/")]
+    files: list[str] = []
+    models = [options.model] if options.model else []
+    for word in filter(None, options.words):
+        if word.startswith("@") and not word.startswith("@preset/"):
+            files.append(word[1:])
+        else:
+            models.append(word)
     if len(files) > 1:
         raise OptionError(
             f"one file a cell, and this line names {', '.join(files)}; nothing was sent", _QUOTE
         )
     options.file = files[0] if files else None
-    models = tuple(filter(None, (options.model, *(w for w in options.words if w != f"@{options.file}"))))
     if len(models) > 1:
         raise OptionError(
             f"one model a cell, and this line names {', '.join(models)}; nothing was sent",
