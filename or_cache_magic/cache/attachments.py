@@ -37,8 +37,6 @@ from or_cache_magic.core.value_text import MAX_TOKENS, Shown, Unwritable, frame_
 from or_cache_magic.display.escape import fenced, one_line
 from or_cache_magic.errors import RequestError
 
-__all__ = ["MAX_BYTES", "MAX_PIXELS", "Attachments", "Source", "read_attachments", "with_attachments"]
-
 MAX_BYTES: Final = 20_000_000
 """The most that one attachment may have."""
 

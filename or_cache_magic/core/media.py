@@ -15,8 +15,6 @@ from typing import Final
 from or_cache_magic.core.records import NamedTuple
 from or_cache_magic.core.units import format_size
 
-__all__ = ["PDF", "Attached", "MediaType", "attached_text", "media_type", "pdf_pages", "picture_size"]
-
 
 class MediaType(NamedTuple):
     """A kind of bytes that models take.

@@ -23,21 +23,6 @@ from collections.abc import KeysView, Mapping, ValuesView
 from inspect import isclass, ismodule, isroutine
 from typing import Any, Final, NamedTuple
 
-__all__ = [
-    "MAX_TOKENS",
-    "Shown",
-    "Unwritable",
-    "as_narwhals",
-    "frame_of",
-    "in_order",
-    "is_array",
-    "is_of",
-    "json_of",
-    "only_counts",
-    "rows_of",
-    "text_of",
-]
-
 MAX_TOKENS: Final = 50_000
 """About so many tokens of one value go into a prompt without having been cut on purpose."""
 

@@ -18,8 +18,6 @@ from or_cache_magic.core.value_text import (
     text_of,
 )
 
-__all__ = ["FILTERS", "apply"]
-
 _DEFAULT_COUNT: Final = 5
 
 

@@ -20,8 +20,6 @@ from or_cache_magic.core.value_text import Shown, Unwritable
 from or_cache_magic.errors import TemplateError, near_name
 from or_cache_magic.notebook.template_values import apply
 
-__all__ = ["render"]
-
 _STRING = r"'[^'\n]*'|\"[^\"\n]*\""
 _STEP = re.compile(
     rf"\s*(?:\.\s*(?P<name>[^\W\d]\w*)|\[\s*(?:(?P<number>-?[0-9]{{1,18}})|(?P<string>{_STRING}))\s*\])"
