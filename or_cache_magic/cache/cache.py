@@ -17,6 +17,7 @@ from or_cache_magic.cache.completion import Completion
 from or_cache_magic.cache.process import counted, own
 from or_cache_magic.cache.request import Usd, build_ask, parse_limit
 from or_cache_magic.core.callbacks import Callbacks, OnText, OnWait
+from or_cache_magic.core.chat import inputs_of
 from or_cache_magic.core.records import Answer, Outcome, Request
 from or_cache_magic.core.settings import Ask, Project, Settings, load_settings, whole
 from or_cache_magic.core.units import format_size
@@ -132,7 +133,7 @@ class CompletionCache:
             shared=self.shared,
         )
         #: What asks go through.
-        self.engine = Engine(recorder, self._open_gateway, self._open_leases)
+        self.engine = Engine(recorder, self._open_gateway, self._open_leases, self._check_inputs)
 
     def __repr__(self) -> str:
         return f"CompletionCache({str(self.directory)!r})"
@@ -575,6 +576,11 @@ class CompletionCache:
 
     def _routes(self, request: Request) -> bool:
         return self.money.prices.routes(request)
+
+    def _check_inputs(self, request: Request) -> None:
+        """Raise `RequestError` where no model of a request is listed to take its pictures or sound."""
+        if inputs_of(request.body):
+            self.money.prices.check_inputs(request)
 
     def _suggest_model(self, failure: BaseException, ask: Ask) -> None:
         """Put into the error of a model that isn't there the one that is nearly called so."""

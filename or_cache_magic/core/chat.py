@@ -78,6 +78,19 @@ def has_media(message: Mapping[str, Any]) -> bool:
     return any(as_mapping(part).get("type") != "text" for part in parts) or any(map(message.get, MEDIA))
 
 
+_INPUTS = {"image_url": "image", "input_audio": "audio", "video_url": "video", "input_video": "video"}
+
+
+def inputs_of(body: Mapping[str, Any]) -> set[str]:
+    """Return what a model must take besides text: ``image``, ``audio``, ``video``.
+
+    Not files: OpenRouter reads PDFs for models that don't.
+    """
+    parts = [part for message in messages_of(body) for part in as_list(message.get("content"))]
+    kinds = {_INPUTS.get(str(as_mapping(part).get("type")), "") for part in parts}
+    return kinds - {""}
+
+
 def orders_search(body: Mapping[str, Any]) -> bool:
     """Return whether a field of a request makes it search; an empty object does, with the usual options."""
     return any(body.get(name) not in (None, False) for name in _SEARCHES)

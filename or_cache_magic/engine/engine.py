@@ -98,14 +98,20 @@ class Engine:
         recorder: Keeps the answers and the accounts.
         gateway: Opens what sends, when something must be sent.
         leases: Opens those of single flight across processes; None asks without regard to others.
+        check: Raises an `OrCacheError` for a request that is known to be refused; asked before it is sent.
     """
 
     def __init__(
-        self, recorder: Recorder, gateway: Callable[[], Gateway], leases: Callable[[], Leases] | None = None
+        self,
+        recorder: Recorder,
+        gateway: Callable[[], Gateway],
+        leases: Callable[[], Leases] | None = None,
+        check: Callable[[Request], None] | None = None,
     ) -> None:
         self._recorder = recorder
         self._gateway = gateway
         self._leases = leases
+        self._check = check
         #: The calls that are under way in this process, and who waits for them.
         self.flights: SingleFlight[_Result] = SingleFlight()
         self._lock = threading.Lock()
@@ -225,6 +231,8 @@ class Engine:
         from or_cache_magic.engine.cross_process import CrossProcessLock, acquire_lock  # a hit needs none
 
         self._gateway().require_key()  # who can't ask takes no lease, and makes no folder
+        if self._check is not None:
+            self._check(ask.request)
         try:
             lock = acquire_lock(
                 None if self._leases is None else self._leases(),

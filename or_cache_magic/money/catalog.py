@@ -17,10 +17,10 @@ from contextlib import suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
-from or_cache_magic.core.chat import as_mapping, asked_models
+from or_cache_magic.core.chat import as_mapping, asked_models, inputs_of
 from or_cache_magic.core.records import UNKNOWN_COST, Answer, Cost, Request
 from or_cache_magic.core.tokens import request_tokens
-from or_cache_magic.errors import OrCacheError, StoreError, UpstreamError
+from or_cache_magic.errors import OrCacheError, RequestError, StoreError, UpstreamError
 from or_cache_magic.money.call_cost import CompletedCall, prompt_cache_saved, tokens_cost
 from or_cache_magic.money.estimate import Estimate, estimate, hides, writes_for_1h
 from or_cache_magic.money.listings import (
@@ -51,6 +51,12 @@ _WAIT_S: Final = 0.25
 _LARGEST_BYTES: Final = 1 << 24
 """Of a list when inflated: a crafted row can hold far more than it seems to."""
 
+_INPUTS: Final = {"image": "pictures", "audio": "sound", "video": "video"}
+_MOST_NAMED: Final = 3
+
+_MODELS: Final = """
+SELECT path FROM or_listing WHERE base_url = ? AND path LIKE '/model/%' ORDER BY fetched DESC LIMIT 50
+"""
 _FIND: Final = "SELECT fetched, body FROM or_listing WHERE base_url = ? AND path = ?"
 _KEEP: Final = "INSERT OR REPLACE INTO or_listing (base_url, path, fetched, body) VALUES (?, ?, ?, ?)"
 
@@ -96,6 +102,17 @@ class Pages:
         if (base_url, _ANY) in self._failed:
             return "has no price that is known here, and none could be fetched"
         return "has no price that is known here, and none may be fetched"
+
+    def models_taking(self, base_url: str, inputs: set[str]) -> list[str]:
+        """Return a few of the models in the file that are listed to take all of these."""
+        try:
+            rows = self._database.select(_MODELS, (base_url,))
+        except StoreError:
+            return []
+        pages = [page for (path,) in rows if (page := self._read((base_url, str(path)))) is not None]
+        found = (page.listing for page in pages)
+        able = (one.id for one in found if one is not None and inputs <= set(one.inputs))
+        return list(dict.fromkeys(able))[:_MOST_NAMED]
 
     def get(self, base_url: str, path: str, fresh_s: float, *, may_fetch: bool) -> Page | None:
         """Return what is listed at a path: from memory, the file or the network; an old one rather than none.
@@ -258,6 +275,29 @@ class PriceCatalog:
         """Return whether a model of a request is known to pick another at each call; fetches nothing."""
         pricings = (self.known(request.base_url, model) for model in asked_models(request.body))
         return any(pricing.listing is not None and pricing.listing.routes for pricing in pricings)
+
+    def check_inputs(self, request: Request) -> None:
+        """Do nothing where a model of a request takes what it holds, or none is known; fetches nothing.
+
+        Raises:
+            RequestError: None of its models is listed to take its pictures, sound or video.
+        """
+        needed, models = inputs_of(request.body), asked_models(request.body)
+        missing: set[str] = set()
+        for model in models:
+            listing = self.known(request.base_url, model).listing
+            known = listing is not None and listing.inputs and not listing.routes
+            if listing is None or not known or needed <= set(listing.inputs):
+                return
+            missing |= needed - set(listing.inputs)
+        if missing:
+            what = " and ".join(_INPUTS[kind] for kind in sorted(missing))
+            able = self._pages.models_taking(request.base_url, needed)
+            raise RequestError(
+                f"{' and '.join(models)} {'takes' if len(models) == 1 else 'take'} no {what}"
+                " (nothing was sent)",
+                f"ask {' or '.join(able)}" if able else f"ask a model that takes {what}",
+            )
 
     def tokens_cost(self, request: Request, answer: Answer, at_s: float) -> Cost:
         """Return what a call cost by its tokens where known lists leave no doubt; fetches nothing.

@@ -22,7 +22,7 @@ _MODEL_SHAPE: Final[Mapping[str, Any]] = {
     "id": str,
     "canonical_slug": str,
     "context_length": int,
-    "architecture": {"output_modalities": list},
+    "architecture": {"input_modalities": list, "output_modalities": list},
     "top_provider": {"context_length": int},
     "alias_target": {"slug": str},
     "pricing": {"prompt": str, "completion": str},
@@ -53,6 +53,7 @@ class ModelListing(NamedTuple):
         id: What requests name.
         canonical_slug: Its name that never changes, which answers may name.
         context_length: Tokens of prompt and answer together.
+        inputs: What it takes: ``text``, ``image``, ``file``, ``audio``, ``video``.
         outputs: What may come back: ``text``, ``image``, ``audio``.
         alias_target: The id of the model that a ``~…-latest`` alias stands for.
         routes: Whether it is listed at a price below 0, as what picks a model at each call is.
@@ -64,6 +65,7 @@ class ModelListing(NamedTuple):
     outputs: tuple[str, ...] = ()
     alias_target: str = ""
     routes: bool = False
+    inputs: tuple[str, ...] = ()
 
 
 class Endpoint(NamedTuple):
@@ -153,6 +155,7 @@ def read_model(data: Any) -> ModelListing | None:
         context_length=item.get("context_length", item.get("top_provider", {}).get("context_length")),
         outputs=tuple(item.get("architecture", {}).get("output_modalities", ())),
         alias_target=item.get("alias_target", {}).get("slug", ""),
+        inputs=tuple(item.get("architecture", {}).get("input_modalities", ())),
         routes=any((read_number(usd, signed=True) or 0) < 0 for usd in item.get("pricing", {}).values()),
     )
 

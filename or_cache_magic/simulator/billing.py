@@ -50,7 +50,7 @@ class Bill:
         discount_usd: What prompt caching took off; negative when writing cost more than it saved.
         native_search_usd: A web search by the provider; part of its bill.
         request_usd: What the provider charges for a request besides its tokens.
-        fee_usd: What OpenRouter charges on top (its own web search).
+        fee_usd: What OpenRouter charges on top (its own web search, files that it has read).
         byok: Whether the provider bills the user directly.
     """
 
@@ -119,13 +119,16 @@ def price_at(endpoint: Endpoint, prompt_tokens: int, now_s: float) -> Price:
     return price
 
 
-def bill(tokens: TokenCounts, price: Price, *, search: str = "", byok: bool = False) -> Bill:
+def bill(
+    tokens: TokenCounts, price: Price, *, search: str = "", files_usd: Decimal = ZERO, byok: bool = False
+) -> Bill:
     """What a call with these tokens costs.
 
     Args:
         tokens: What was read and written.
         price: Dollars a token; no price for cached tokens means the prompt's price.
         search: ``"native"``, ``"exa"`` or ``""``: whether one web search was made, and by whom.
+        files_usd: What OpenRouter charges for having read files.
         byok: Whether the provider bills the user directly.
     """
     read = price.prompt if price.cache_read is None else price.cache_read
@@ -141,7 +144,7 @@ def bill(tokens: TokenCounts, price: Price, *, search: str = "", byok: bool = Fa
         discount_usd=tokens.prompt * price.prompt - prompt_usd,
         native_search_usd=NATIVE_SEARCH_USD if search == "native" else ZERO,
         request_usd=price.request,
-        fee_usd=EXA_SEARCH_USD if search == "exa" else ZERO,
+        fee_usd=files_usd + (EXA_SEARCH_USD if search == "exa" else ZERO),
         byok=byok,
     )
 

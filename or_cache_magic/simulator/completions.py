@@ -10,6 +10,7 @@ import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
+from or_cache_magic.simulator.attachments import read_files
 from or_cache_magic.simulator.behaviour import Refusal, error_object, platform_limit
 from or_cache_magic.simulator.billing import Bill, TokenCounts, bill, price_at
 from or_cache_magic.simulator.caches import CachedAnswer, ResponseCache, directive
@@ -171,13 +172,24 @@ def _completed(call: Call, way: Route, seed: int) -> Completion:
         said.reasoning_tokens,
         said.image_tokens,
     )
-    cost = bill(tokens, price, search=way.search, byok=played.byok)
+    files = read_files(body, way.model)
+    cost = bill(tokens, price, search=way.search, files_usd=files.fee_usd, byok=played.byok)
     if played.empty or (played.interruption is not None and played.interruption.how in _FAILED):
         cost = Bill(tokens if not played.empty else replace(tokens, completion=0))
     metadata = _metadata(way, cost) if call.header("x-openrouter-metadata") == "enabled" else None
     echoes = call.streams and (body.get("debug") or {}).get("echo_upstream_body")
     upstream = {**body, "model": way.served} if echoes else None
-    return Completion(call.generation_id, int(call.now_s), way, said, played, cost, metadata, upstream)
+    return Completion(
+        call.generation_id,
+        int(call.now_s),
+        way,
+        said,
+        played,
+        cost,
+        metadata,
+        upstream,
+        files.annotations,
+    )
 
 
 def _sticks(call: Call, prefix: CachedPrefix, price: Price) -> bool:

@@ -38,6 +38,7 @@ class Completion:
         bill: What it costs; None when it comes from the response cache, whose usage is all zeros.
         metadata: ``openrouter_metadata``, when the request asks for it.
         debug: The body sent upstream, when a stream asks for its echo.
+        files: The annotations of files that were read for it.
     """
 
     id: str
@@ -48,6 +49,7 @@ class Completion:
     bill: Bill | None
     metadata: Mapping[str, Any] | None = None
     debug: Mapping[str, Any] | None = None
+    files: tuple[dict[str, Any], ...] = ()
 
     def usage(self) -> dict[str, Any]:
         """The ``usage`` block."""
@@ -98,6 +100,12 @@ def citation(route: Route) -> dict[str, Any]:
     return {"type": "url_citation", "url_citation": cited | {"engine": route.search}}
 
 
+def notes_of(completion: Completion) -> list[dict[str, Any]]:
+    """The annotations of an answer: of a web search, of files that were read."""
+    searched = [citation(completion.route)] if completion.route.search else []
+    return [*completion.files, *searched]
+
+
 def whole(completion: Completion) -> dict[str, Any]:
     """The body of a reply that is not streamed."""
     said, break_ = completion.draft, completion.scenario.interruption
@@ -143,8 +151,8 @@ def _message(completion: Completion, text: str) -> dict[str, Any]:
         message["tool_calls"] = [{"index": n} | call.wire() for n, call in enumerate(said.tool_calls)]
     if said.images:
         message["images"] = images(said)
-    if completion.route.search:
-        message["annotations"] = [citation(completion.route)]
+    if notes := notes_of(completion):
+        message["annotations"] = notes
     return message
 
 

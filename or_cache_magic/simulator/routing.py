@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from or_cache_magic.simulator.attachments import unreadable
 from or_cache_magic.simulator.behaviour import Refusal, availability, error_object
 from or_cache_magic.simulator.catalog import MODELS, Endpoint, Model, find_model, simulated
 from or_cache_magic.simulator.scenarios import SCENARIOS
@@ -84,6 +85,10 @@ def _one_route(
     model = _model(base, seed)
     if model is None:
         return _not_found(name) if not base.endswith(":free") else _free_ended(base)
+    lacking = unreadable(body, model)
+    if lacking and not model.is_router:
+        message = f"No endpoints found that support {lacking} input"
+        return Refusal(404, error_object(404, message, "not_found"))
     offers = _admitted(model.endpoints, body.get("provider") or {}, sticky_tag)
     if "floor" in variants or (body.get("provider") or {}).get("sort") == "price":
         offers = sorted(offers, key=lambda offer: offer.price.prompt + offer.price.completion)

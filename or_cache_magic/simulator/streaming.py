@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from or_cache_magic.simulator.replies import citation, dumps, images, pieces, reasoning_seal, reasoning_text
+from or_cache_magic.simulator.replies import dumps, images, notes_of, pieces, reasoning_seal, reasoning_text
 from or_cache_magic.simulator.tokens import count_tokens
 
 if TYPE_CHECKING:
@@ -84,8 +84,8 @@ class _Writer:
         """Everything that is said, without how it ends."""
         completion, said = self._completion, self._completion.draft
         yield from self._thoughts(said)
-        if completion.route.search:
-            yield self.delta(content="", annotations=[citation(completion.route)])
+        for note in notes_of(completion):
+            yield self.delta(content="", annotations=[note])
         for call_index, call in enumerate(said.tool_calls):
             named = call.wire() | {"index": call_index, "function": {"name": call.name, "arguments": ""}}
             self._produced += count_tokens(call.name)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from or_cache_magic.simulator.attachments import part_problem
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -15,7 +17,14 @@ _HOTTEST: Final = 2
 
 def body_problem(body: Mapping[str, Any]) -> str:
     """What is wrong with a body, in one line; empty when nothing is."""
-    checks: tuple[Callable[[Mapping[str, Any]], str], ...] = (_messages, _kinds, _tools, _output, _numbers)
+    checks: tuple[Callable[[Mapping[str, Any]], str], ...] = (
+        _messages,
+        part_problem,
+        _kinds,
+        _tools,
+        _output,
+        _numbers,
+    )
     return next((problem for check in checks if (problem := check(body))), "")
 
 

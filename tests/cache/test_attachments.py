@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
 import os
@@ -23,7 +24,7 @@ from or_cache_magic.cache.request import build_ask
 from or_cache_magic.core.media import attached_text, pdf_pages, picture_size
 from or_cache_magic.core.policy import volatility
 from or_cache_magic.core.settings import Settings
-from or_cache_magic.errors import RequestError
+from or_cache_magic.errors import RequestError, UpstreamError
 
 mpl.use("Agg")
 from matplotlib.figure import Figure
@@ -423,3 +424,56 @@ def test_read__is_done_once(tmp_path):
     path.unlink()
     assert read_attachments(read) is read
     assert key(read) == key(png())
+
+
+# -- what a model takes ---------------------------------------------------------------------------
+
+LLAMA, MINI = "meta-llama/llama-3.3-70b-instruct", "openai/gpt-4o-mini"
+DEEPSEEK = "deepseek/deepseek-chat-v3.1"
+
+
+def test_ask__refuses_what_a_model_is_listed_not_to_take(cache, sim):
+    """Before anything is sent, with a model that can; a list that is not known refuses nothing."""
+    with pytest.raises(UpstreamError, match=r"404: No endpoints found that support image input"):
+        cache.ask("What is this?", model=LLAMA, attach=png())
+    assert sim.completion_count == 1
+    prices, url = cache.money.prices, cache.settings.base_url
+    prices.pricing(url, LLAMA)
+    with pytest.raises(RequestError, match=f"{LLAMA} takes no pictures .nothing was sent") as caught:
+        cache.ask("What is this?", model=LLAMA, attach=png())
+    assert caught.value.hint == "ask a model that takes pictures"
+    prices.pricing(url, MINI)
+    with pytest.raises(RequestError) as caught:
+        cache.ask("What is this?", model=LLAMA, attach=png())
+    assert caught.value.hint == f"ask {MINI}"
+    prices.pricing(url, DEEPSEEK)
+    with pytest.raises(RequestError, match="take no sound and pictures"):
+        cache.ask("What is this?", model=LLAMA, models=[DEEPSEEK], attach=[png(), WAV])
+    assert sim.completion_count == 1
+
+
+def test_ask__of_a_fallback_that_takes_it_is_sent(cache, sim):
+    """One of several models is enough, and a PDF is read for any."""
+    for model in (LLAMA, MINI):
+        cache.money.prices.pricing(cache.settings.base_url, model)
+    assert cache.ask("What is this?", model=LLAMA, models=[MINI], attach=png()).model == MINI
+    assert cache.ask("What is this?", model=LLAMA, attach=pdf(1)).outcome.stored
+
+
+def test_ask__of_what_is_stored_asks_no_list(cache, sim):
+    """A hit is served whatever is listed by now."""
+    cache.ask("What is this?", attach=png())
+    cache.money.prices.check_inputs = None
+    assert cache.ask("What is this?", attach=png()).cached
+
+
+async def asked_on_a_loop(cache):
+    return await cache.aask("What is this?", model=LLAMA, attach=png())
+
+
+def test_aask__refuses_it_too(cache, sim):
+    """The same error, and nothing sent."""
+    cache.money.prices.pricing(cache.settings.base_url, LLAMA)
+    with pytest.raises(RequestError, match="takes no pictures"):
+        asyncio.run(asked_on_a_loop(cache))
+    assert sim.completion_count == 0

@@ -55,7 +55,7 @@ def test_read_model__has_what_a_model_tells():
     """Every field that is used, and nothing else."""
     assert read_model(MODEL) == ModelListing(
         "anthropic/claude-sonnet-4.6", "anthropic/claude-4.6-sonnet-20260217", 1_000_000, ("text",),
-        "anthropic/claude-sonnet-4.6",
+        "anthropic/claude-sonnet-4.6", inputs=("text", "image"),
     )  # fmt: skip
     assert read_model(MODEL | {"context_length": None}).context_length == 900_000
 
