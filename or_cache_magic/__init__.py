@@ -124,6 +124,8 @@ def ask(
     stream: bool | None = None,
     prompt_cache: str | None = None,
     reply_to: Completion | None = None,
+    schema: Any = None,
+    repair: int | None = None,
     max_cost_usd: Decimal | float | str | None = None,
     **params: Any,
 ) -> Completion:
@@ -144,6 +146,8 @@ def ask(
         stream=stream,
         prompt_cache=prompt_cache,
         reply_to=reply_to,
+        schema=schema,
+        repair=repair,
         max_cost_usd=max_cost_usd,
         **params,
     )

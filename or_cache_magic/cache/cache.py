@@ -6,7 +6,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
 from contextlib import suppress
 from decimal import Decimal
 from functools import cache, update_wrapper
@@ -168,6 +168,8 @@ class CompletionCache:
         stream: bool | None = None,
         prompt_cache: str | None = None,
         reply_to: Completion | None = None,
+        schema: Any = None,
+        repair: int | None = None,
         max_cost_usd: Usd | None = None,
         on_text: OnText | None = None,
         on_wait: OnWait | None = None,
@@ -191,6 +193,10 @@ class CompletionCache:
                 prompt and attachments, where the model takes marks. Not in the key.
             reply_to: The answer whose conversation this goes on with: its messages, itself, then the prompt.
                 Model and system prompt are the conversation's unless they are given.
+            schema: What the answer is to be, and its ``data`` then is: a text such as
+                ``"name str, year int?, tags [str]"``, a JSON Schema, a dataclass, a pydantic class, a list
+                of one.
+            repair: How many times more is asked, with what is wrong, when an answer is not that.
             max_cost_usd: Nothing is sent if the call may cost more; the settings' budgets hold besides.
             on_text: Called with each piece of text that arrives from upstream.
             on_wait: Called with a line that says which other kernel's identical ask is waited for.
@@ -217,10 +223,12 @@ class CompletionCache:
             stream=stream,
             prompt_cache=prompt_cache,
             reply_to=reply_to,
+            schema=schema,
+            repair=repair,
         )
         limit = parse_limit(max_cost_usd)
         outcome = self.run(ask, Callbacks(on_text, on_wait), max_cost_usd=limit)
-        return Completion(outcome, ask.request, ask=self.ask)
+        return Completion(outcome, ask.request, ask=self.ask, schema=ask.schema)
 
     @_with_arguments_of(ask)
     def aask(
@@ -253,7 +261,7 @@ class CompletionCache:
 
             callbacks = Callbacks(on_this_loop(on_text), on_this_loop(on_wait))
         outcome = await self.arun(ask, callbacks, max_cost_usd=limit)
-        return Completion(outcome, ask.request, ask=self.ask)
+        return Completion(outcome, ask.request, ask=self.ask, schema=ask.schema)
 
     def prepare(
         self, prompt: str | Sequence[Mapping[str, Any]], fields: Mapping[str, Any], **options: Any
@@ -275,15 +283,29 @@ class CompletionCache:
         max_cost_usd: Decimal | None = None,
         limits: Sequence[Limit] = (),
     ) -> Outcome:
-        """Return the outcome of an ask; see `Engine.ask`.
+        """Return the outcome of an ask, and of what it asks again where it doesn't fit; see `Engine.ask`.
 
         Args:
             ask: What to ask, and how the cache may be used.
             callbacks: The caller's side.
-            max_cost_usd: The most that the call may cost.
+            max_cost_usd: The most that it may cost.
             limits: Limits that it shares with other asks.
         """
+        if not ask.repair:
+            return self._run(ask, callbacks, max_cost_usd, limits)
+        steps, limits = self._repaired(ask, max_cost_usd, limits)
+        step = next(steps)
+        while True:
+            try:
+                step = steps.send(self._run(step, callbacks, None, limits))
+            except StopIteration as end:
+                return end.value  # type: ignore[no-any-return]
+
+    def _run(
+        self, ask: Ask, callbacks: Callbacks, max_cost_usd: Decimal | None, limits: Sequence[Limit]
+    ) -> Outcome:
         self._server.settings = ask.settings
+        callbacks = self._checked(ask, callbacks)
         guard = self._guard(ask, max_cost_usd, limits)
         try:
             if guard is None:
@@ -302,8 +324,22 @@ class CompletionCache:
         self, ask: Ask, callbacks: Callbacks = _NO_CALLBACKS, *, max_cost_usd: Decimal | None = None
     ) -> Outcome:
         """`run` for a task of an event loop; see `Engine.aask`."""
+        if not ask.repair:
+            return await self._arun(ask, callbacks, max_cost_usd)
+        steps, limits = self._repaired(ask, max_cost_usd, ())
+        step = next(steps)
+        while True:
+            try:
+                step = steps.send(await self._arun(step, callbacks, None, limits))
+            except StopIteration as end:
+                return end.value  # type: ignore[no-any-return]
+
+    async def _arun(
+        self, ask: Ask, callbacks: Callbacks, max_cost_usd: Decimal | None, limits: Sequence[Limit] = ()
+    ) -> Outcome:
         self._server.settings = ask.settings
-        guard = self._guard(ask, max_cost_usd)
+        callbacks = self._checked(ask, callbacks)
+        guard = self._guard(ask, max_cost_usd, limits)
         try:
             if guard is None:
                 outcome = await self.engine.aask(ask, callbacks)
@@ -321,6 +357,10 @@ class CompletionCache:
         from or_cache_magic.core.rows import EntryFilter
 
         self._server.settings = ask.settings
+        if ask.repair:
+            from or_cache_magic.cache.structured import Repairs
+
+            ask = Repairs(ask, self.store, self.clock()).start
         why = self.engine.why_asked(ask)
         rows = self.store.listing.find(EntryFilter(keys=(ask.key.digest,)), limit=1) if why is None else []
         return (rows[0] if rows else None), why or ""
@@ -544,6 +584,31 @@ class CompletionCache:
         return self.ledger.flush(wait_s)
 
     # -- within -------------------------------------------------------------------------------
+
+    def _repaired(
+        self, ask: Ask, max_cost_usd: Decimal | None, limits: Sequence[Limit]
+    ) -> tuple[Generator[Ask, Outcome, Outcome], Sequence[Limit]]:
+        """Return the asks that one with `repair` comes to, and the limits that they share."""
+        from or_cache_magic.cache.structured import Repairs
+        from or_cache_magic.money.budget import BudgetTracker, Limit
+
+        if max_cost_usd is not None:
+            limits = (*limits, Limit("--max-cost", max_cost_usd, BudgetTracker()))
+        return Repairs(ask, self.store, self.clock()).steps(), limits
+
+    def _checked(self, ask: Ask, callbacks: Callbacks) -> Callbacks:
+        """Return the callbacks of an ask; one with a schema is looked at before it is sent."""
+        if ask.schema is None:
+            return callbacks
+
+        def before_send(request: Request) -> None:
+            from or_cache_magic.cache.structured import check_schema
+
+            check_schema(request, self.money.prices)
+            if callbacks.before_send is not None:
+                callbacks.before_send(request)
+
+        return callbacks._replace(before_send=before_send)
 
     def _guard(
         self, ask: Ask, max_cost_usd: Decimal | None, limits: Sequence[Limit] = ()

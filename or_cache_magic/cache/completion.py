@@ -8,12 +8,14 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from or_cache_magic.core.records import Outcome, Request, Usage
-from or_cache_magic.errors import OptionError, printable
+from or_cache_magic.errors import FormatError, OptionError, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from typing_extensions import Self
+
+    from or_cache_magic.core.schema import Schema
 
 __all__ = ["Completion"]
 
@@ -25,12 +27,13 @@ class Completion(str):
     and `saved_usd` says what this ask did not cost.
     """
 
-    __slots__ = ("_ask", "_data", "outcome", "request")
+    __slots__ = ("_ask", "_data", "_schema", "outcome", "request")
 
     outcome: Outcome
     request: Request
     _data: Any
     _ask: Callable[..., Completion] | None
+    _schema: Schema | None
 
     def __new__(
         cls,
@@ -38,6 +41,7 @@ class Completion(str):
         request: Request,
         data: Any = None,
         ask: Callable[..., Completion] | None = None,
+        schema: Schema | None = None,
     ) -> Self:
         """Return the completion of an outcome.
 
@@ -46,16 +50,18 @@ class Completion(str):
             request: What was asked.
             data: The answer as the caller parsed it.
             ask: What `reply` asks with: the method of the cache that it came from. Not pickled or copied.
+            schema: What the answer is to be.
         """
         self = super().__new__(cls, outcome.answer.text)
         self.outcome = outcome
-        self.request = request
+        self.request = outcome.request or request
         self._data = data
         self._ask = ask
+        self._schema = schema
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Completion, (self.outcome, self.request, self._data)
+        return Completion, (self.outcome, self.request, self._data, None, self._schema)
 
     @property
     def model(self) -> str | None:
@@ -110,7 +116,16 @@ class Completion(str):
 
     @property
     def data(self) -> Any:
-        """The answer parsed (``-f json``, ``-f df``), or now if it is JSON, bare or in a fence; else None."""
+        """The answer parsed: with a schema its value, or instance, which is checked as it is read here.
+
+        Without one it is what ``-f json`` and ``-f df`` made of it, or what the text is as JSON, bare or in a
+        fence; None where it is none.
+
+        Raises:
+            FormatError: It does not fit its schema, or its class. It is kept, and is still this text.
+        """
+        if self._data is None and self._schema is not None:
+            self._data = self._value_of(self._schema)
         if self._data is None:
             from or_cache_magic.core.blocks import parse_json
 
@@ -119,6 +134,18 @@ class Completion(str):
             except ValueError:
                 return None
         return self._data
+
+    def _value_of(self, schema: Schema) -> Any:
+        from or_cache_magic.cache.structured import misfit  # few answers have a form
+
+        stored = self.outcome.stored
+        if (why := misfit(self.request, self.outcome, schema)) is None:
+            return schema.value(self)
+        kept = "it is kept, and running again is free" if stored else "it is paid for, and not stored"
+        raise FormatError(
+            f"{why} ({kept})",
+            "--repair 1 (repair=1) asks again and says what is wrong, --refresh asks again; the text is kept",
+        )
 
     def attach(self, data: Any) -> None:
         """Set what `data` returns: the answer as the caller parsed it."""
@@ -172,7 +199,8 @@ class Completion(str):
         """What Jupyter shows: the answer, rendered, with what could run in it made harmless."""
         from or_cache_magic.display.screen import answer_bundle
 
-        return next(iter(self._parts), None) or answer_bundle(str(self))
+        form: Any = "markdown" if self._schema is None else "data"
+        return next(iter(self._parts), None) or answer_bundle(str(self), form)
 
     def _repr_pretty_(self, printer: Any, _cycle: bool) -> None:
         """What a terminal shows: the text on its own; inside a list or a dict, quoted as strings are."""

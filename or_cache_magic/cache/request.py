@@ -50,6 +50,9 @@ def build_ask(
 
         prompt, options, params = checked(prompt, {**options, **fields})
     option = options.get
+    schema = option("schema")
+    if schema is not None:
+        params = {**params, "response_format": schema.response_format}
     reply_to = option("reply_to")
     make_body = chat_body if reply_to is None else partial(_reply_body, reply_to)
     body = make_body(prompt, model=option("model"), settings=settings, system=option("system"), params=params)
@@ -71,7 +74,12 @@ def build_ask(
         settings, mode=option("mode"), sample=option("sample"), ttl_s=option("ttl"), tags=option("tag")
     )
     parent = "" if reply_to is None else reply_to.key
-    return Ask(request_key(request), request, policy, settings, parent, attached)
+    repair = option("repair") or 0
+    if repair and "response_format" not in body:
+        raise OptionError(
+            "repair goes with a schema (nothing was sent)", "say what the answer is to be: schema=…"
+        )
+    return Ask(request_key(request), request, policy, settings, parent, attached, schema, repair)
 
 
 def _reply_body(

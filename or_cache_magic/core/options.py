@@ -11,12 +11,15 @@ import re
 from collections.abc import Callable, Mapping
 from decimal import Decimal
 from types import MappingProxyType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from or_cache_magic.core.policy import MODES
 from or_cache_magic.core.settings import number, one_of, text, whole
 from or_cache_magic.core.units import parse_lifetime
 from or_cache_magic.errors import OptionError, RequestError, near_name, printable
+
+if TYPE_CHECKING:
+    from or_cache_magic.core.schema import Schema
 
 __all__ = ["FIELDS", "OPTIONS", "checked", "plain", "shown"]
 
@@ -35,8 +38,7 @@ class _NoJsonError(ValueError):
 def plain(value: Any, path: str = "value", depth: int = 0) -> Any:
     """Return the value in new lists and dicts, numbers, texts, truth values and None, as JSON has them.
 
-    Scalars and arrays of numpy and pandas are Python's; a missing value of pandas is None; a pydantic class
-    stays what it is where it stands for a schema (see `checked`).
+    Scalars and arrays of numpy and pandas are Python's; a missing value of pandas is None.
 
     Raises:
         ValueError: It has no such form; says where and why.
@@ -150,6 +152,14 @@ def _completion(value: Any) -> Any:
     return value
 
 
+def _schema(value: Any) -> Schema:
+    """Return what a schema in any of its forms means."""
+    from or_cache_magic.core.schema import read_schema  # few answers have a form
+
+    found = read_schema(plain(value, "schema") if isinstance(value, (str, Mapping)) else value)
+    return found._replace(response_format=plain(found.response_format, "schema"))
+
+
 _OBJECT: Final = _kind(dict, "an object, such as {'name': 'value'}")
 _LIST: Final = _kind(list, "a list")
 _TRUTH: Final = _kind(bool, "True or False")
@@ -168,11 +178,13 @@ OPTIONS: Final[Mapping[str, Callable[[Any], Any]]] = MappingProxyType(
         "prompt_cache": one_of(("5m", "1h")),
         "reply_to": _completion,
         "attach": lambda value: value,
+        "schema": _schema,
+        "repair": whole(0, 10),
     }
 )
 """The arguments of `CompletionCache.ask` that are no fields of the request."""
 
-_AS_GIVEN: Final = frozenset({"attach", "reply_to"})
+_AS_GIVEN: Final = frozenset({"attach", "reply_to", "schema"})
 """Of these, what has no plain form: it is read where it is used."""
 
 FIELDS: Final[Mapping[str, Callable[[Any], Any]]] = MappingProxyType(
@@ -247,12 +259,15 @@ _ELSEWHERE: Final[Mapping[str, str]] = MappingProxyType(
         "format": "it says how a cell shows an answer: -f",
         "raw": "it is a cell's: what Python gives is never filled in",
         "max_cost_usd": "it is a whole list's: give it beside the list",
-        "schema": "write response_format={…}",
     }
 )
 """What other clients take, and what does it here."""
 
 
+_SCHEMA_HELP: Final = (
+    "a schema is a text such as 'name str, year int?, tags [str], mood enum(good,bad)', a JSON Schema,"
+    " a dataclass, a pydantic class, or a list of one"
+)
 _HELP: Final = "help(or_cache_magic.ask) says what it takes; the other fields are as in OpenRouter's API"
 
 # The ask as a whole
@@ -271,7 +286,7 @@ def checked(prompt: Any, given: Mapping[str, Any]) -> tuple[Any, dict[str, Any],
         RequestError: A field or a message holds what JSON can't hold, or an API key.
     """
     found: dict[str, Any] = {}
-    for name, value in _with_extra(given).items():
+    for name, value in _one_form(_with_extra(given)).items():
         check = OPTIONS.get(name) or FIELDS.get(name)
         if check is None and name not in (given.get("extra") or ()):
             raise _unknown(name)
@@ -279,14 +294,13 @@ def checked(prompt: Any, given: Mapping[str, Any]) -> tuple[Any, dict[str, Any],
             found[name] = _checked(name, value, check)
         except ValueError as exc:
             refusal = RequestError if isinstance(exc, _NoJsonError) and name not in OPTIONS else OptionError
-            raise refusal(f"{name} = {shown(value)}: {exc} (nothing was sent)", _HELP) from None
+            hint = _SCHEMA_HELP if name == "schema" else _HELP
+            raise refusal(f"{name} = {shown(value)}: {exc} (nothing was sent)", hint) from None
     options = {name: value for name, value in found.items() if name in OPTIONS and value is not None}
     return _prompt(prompt), options, {name: found[name] for name in found if name not in OPTIONS}
 
 
 def _checked(name: str, value: Any, check: Callable[[Any], Any] | None) -> Any:
-    if name == "response_format":
-        value = _schema(value)
     if name not in _AS_GIVEN and (name != "ttl" or not hasattr(value, "total_seconds")):
         value = plain(value, name)
     if value is None or check is None:
@@ -311,6 +325,21 @@ def _with_extra(given: Mapping[str, Any]) -> Mapping[str, Any]:
     return {**given, **extra}
 
 
+def _one_form(given: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the arguments with a pydantic class as the ``response_format``, as in OpenAI's, as schema."""
+    form = given.get("response_format")
+    if form is None:
+        return given
+    if given.get("schema") is not None:
+        raise OptionError(
+            "schema and response_format exclude each other (nothing was sent)",
+            "keep schema: it is sent as one",
+        )
+    if not hasattr(form, "model_json_schema"):
+        return given
+    return {**{name: given[name] for name in given if name != "response_format"}, "schema": form}
+
+
 def _unknown(name: str) -> OptionError:
     if name in _ELSEWHERE:
         return OptionError(f"{name} is no argument of an ask (nothing was sent)", _ELSEWHERE[name])
@@ -319,14 +348,6 @@ def _unknown(name: str) -> OptionError:
     return OptionError(
         f"there is no argument {name!r} (nothing was sent)", f"did you mean {near}?" if near else other
     )
-
-
-def _schema(value: Any) -> Any:
-    """Return a pydantic class as the JSON schema that it stands for."""
-    if not isinstance(value, type) or not hasattr(value, "model_json_schema"):
-        return value
-    schema = {"name": value.__name__, "schema": value.model_json_schema()}
-    return {"type": "json_schema", "json_schema": schema}
 
 
 def _prompt(prompt: Any) -> Any:

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, Final, Literal, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 from or_cache_magic.core.chat import as_list, as_mapping, asked_models, orders_search
 from or_cache_magic.core.records import Answer, Choice, Entry, NamedTuple, Request
 from or_cache_magic.core.units import FOREVER_S
+
+if TYPE_CHECKING:
+    from or_cache_magic.core.schema import Schema
 
 Mode = Literal["normal", "refresh", "bypass", "offline"]
 """What an ask may do with the cache.
@@ -113,13 +116,27 @@ def why_implausible(entry: Entry) -> str | None:
     return None
 
 
-def why_not_stored(request: Request, answer: Answer) -> str | None:
+def why_not_stored(request: Request, answer: Answer, schema: Schema | None = None) -> str | None:
     """Return why an answer may never be served to the same request again; None when it may.
 
     Served are answers that are whole and that the model meant to give: HTTP 200, no error at any
     level, a proven end, every choice finished by ``stop`` or ``tool_calls`` (or by a limit that the
-    request itself set), a message with something in it, and JSON where JSON was asked for.
+    request itself set), a message with something in it, and JSON where JSON was asked for, which the
+    `schema`'s class takes.
     """
+    return _why_not_whole(request, answer) or _why_unfit(request, answer, schema)
+
+
+def why_unfit(request: Request, answer: Answer, schema: Schema | None = None) -> str | None:
+    """Return what of a whole answer is not in the form that was asked for; None for any other."""
+    return None if _why_not_whole(request, answer) else _why_unfit(request, answer, schema)
+
+
+def _why_unfit(request: Request, answer: Answer, schema: Schema | None) -> str | None:
+    return next(filter(None, (_malformed(request, choice, schema) for choice in answer.choices)), None)
+
+
+def _why_not_whole(request: Request, answer: Answer) -> str | None:
     if answer.error is not None or any(c.error is not None for c in answer.choices):
         return "the answer holds an error"
     if not answer.choices:
@@ -129,7 +146,7 @@ def why_not_stored(request: Request, answer: Answer) -> str | None:
     if answer.doubt is not None:
         return answer.doubt
     for choice in answer.choices:
-        why = _unfinished(request, answer, choice) or _hollow(choice) or _malformed(request, choice)
+        why = _unfinished(request, answer, choice) or _hollow(choice)
         if why is not None:
             return why
     wanted = request.body.get("n")
@@ -244,7 +261,7 @@ def _is_visible(text: Any) -> bool:
     return isinstance(text, str) and any(category(c)[0] not in "CZM" and c not in _BLANKS for c in text)
 
 
-def _malformed(request: Request, choice: Choice) -> str | None:
+def _malformed(request: Request, choice: Choice, schema: Schema | None) -> str | None:
     for call in as_list(choice.message.get("tool_calls")):
         arguments = as_mapping(as_mapping(call).get("function")).get("arguments")
         if isinstance(arguments, str) and arguments.strip() and not _is_json(arguments):
@@ -259,10 +276,20 @@ def _malformed(request: Request, choice: Choice) -> str | None:
     content = choice.message.get("content")
     try:
         value = parse_json(content if isinstance(content, str) else "")
-    except ValueError:
-        return "the answer is not the JSON that was asked for"
-    schema = as_mapping(wanted.get("json_schema")).get("schema")
-    return _schema_violation(schema, value) if isinstance(schema, Mapping) else None
+    except ValueError as exc:
+        return f"the answer is not the JSON that was asked for ({exc})"
+    form = as_mapping(wanted.get("json_schema")).get("schema")
+    if isinstance(form, Mapping):
+        from or_cache_magic.core.json_schema import problem
+
+        if (misfit := problem(form, value)) is not None:
+            return f"the answer does not fit its JSON schema ({misfit})"
+    if schema is not None:
+        try:
+            schema.cast(value)
+        except ValueError as exc:
+            return schema.misfit(exc)
+    return None
 
 
 def _is_json(text: str) -> bool:
@@ -273,24 +300,6 @@ def _is_json(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _schema_violation(schema: Mapping[str, Any], value: Any) -> str | None:
-    import jsonschema
-    from referencing import Registry
-
-    try:
-        # A registry of its own, so that no schema can make this machine fetch a URL.
-        validator = jsonschema.validators.validator_for(schema, default=jsonschema.Draft202012Validator)
-        violation = jsonschema.exceptions.best_match(
-            validator(schema, registry=Registry()).iter_errors(value)
-        )
-    except Exception:  # noqa: BLE001 - bad types, patterns, references: each fails in its own library's way
-        # The model was sent this schema and answered; a schema that can't judge refuses nothing.
-        return None
-    return (
-        None if violation is None else f"the answer does not fit its JSON schema ({violation.message[:80]})"
-    )
 
 
 def volatility(request: Request) -> str | None:

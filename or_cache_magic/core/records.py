@@ -265,6 +265,8 @@ class Outcome(NamedTuple):
         elapsed_s: Seconds this ask took, waiting included.
         paid: What this ask was charged: 0 on a hit, unknown as unknown.
         saved_usd: What this ask would have cost and did not; None is unknown, 0 where nothing was avoided.
+        request: What the answer was given to, where that was another request than the ask's: one that told
+            what was wrong with the answer to it.
     """
 
     kind: AskKind
@@ -278,6 +280,7 @@ class Outcome(NamedTuple):
     elapsed_s: float = 0.0
     paid: Cost = UNKNOWN_COST
     saved_usd: Decimal | None = None
+    request: Request | None = None
 
     @property
     def served(self) -> bool:

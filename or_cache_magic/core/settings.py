@@ -25,6 +25,7 @@ from or_cache_magic.errors import SettingError, near_name
 
 if TYPE_CHECKING:
     from or_cache_magic.core.media import Attached
+    from or_cache_magic.core.schema import Schema
 
 _PORTS: Final = {"redis": 6379, "rediss": 6379, "memcached": 11211}
 
@@ -153,6 +154,8 @@ class Ask(NamedTuple):
         settings: The settings in force when it was made, resolved once.
         parent: The key of the answer that it replies to; empty is none. Not in the key, which has its text.
         attached: What was attached to it, for people; not in the key.
+        schema: What the answer is to be; None is not said. What the model sees of it is in the request.
+        repair: How many times more is asked when an answer is not that.
     """
 
     key: RequestKey
@@ -161,6 +164,8 @@ class Ask(NamedTuple):
     settings: Settings
     parent: str = ""
     attached: tuple[Attached, ...] = ()
+    schema: Schema | None = None
+    repair: int = 0
 
 
 class Setting(NamedTuple):

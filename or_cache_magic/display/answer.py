@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from or_cache_magic.core.blocks import FENCE, first_code, parse_json
 from or_cache_magic.display.escape import fenced, printable
+from or_cache_magic.display.tables import Cell, Head, Table, html, markdown, text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,6 +23,7 @@ _TABLE: Final = (
     r"(?P<rows>(?:[^\n]*\|[^\n]*(?:\n|\Z))*)"
 )
 _CELL_EDGE: Final = r"(?<!\\)\|"
+_MOST_ROWS: Final = 60
 _SEPARATORS: Final = {"csv": ",", "tsv": "\t", "": ","}
 
 
@@ -105,17 +107,76 @@ def _cells(line: str) -> list[str]:
     return [cell.strip().replace("\\|", "|") for cell in re.split(_CELL_EDGE, line)]
 
 
-def data_bundle(text: str, format: str) -> dict[str, Any] | None:  # noqa: A002 - the option's name
-    """Return what is published for a text as ``json``, ``code`` or ``df``; None for one that is none."""
+def data_bundle(answer: str, format: str) -> dict[str, Any] | None:  # noqa: A002 - the option's name
+    """Return what is published for a text in a format, such as ``json``; None where it is nothing of it."""
     try:
-        return _FORMATTERS[format](text)
+        return _FORMATTERS[format](answer)
     except (ValueError, RecursionError):
         return None
 
 
 def _json(text: str) -> dict[str, Any]:
-    pretty = printable(json.dumps(parse_json(text), indent=2, ensure_ascii=False))
-    return {"text/plain": pretty, "text/markdown": fenced(pretty, "json")}
+    return _tree(parse_json(text))
+
+
+def _tree(value: Any) -> dict[str, Any]:
+    """Return a JSON value as text, and as a tree for the front ends that have one and show it as it is."""
+    pretty = printable(json.dumps(value, indent=2, ensure_ascii=False))
+    shown: dict[str, Any] = {"text/plain": pretty, "text/markdown": fenced(pretty, "json")}
+    if isinstance(value, (dict, list)) and _is_exact(value):
+        shown["application/json"] = json.loads(pretty)
+    return shown
+
+
+def _is_exact(value: Any) -> bool:
+    """Return whether a browser shows all numbers in a value to the last digit."""
+    if isinstance(value, (dict, list)):
+        return all(map(_is_exact, value.values() if isinstance(value, dict) else value))
+    return not isinstance(value, int) or abs(value) < 1 << 53
+
+
+def _data(text: str) -> dict[str, Any]:
+    """Return the value that a schema asked for: a list of flat objects as a table, all else as JSON."""
+    value = parse_json(text)
+    if isinstance(value, dict) and len(value) == 1 and not value.keys().isdisjoint(("items", "value")):
+        (value,) = value.values()  # what is no object stands in one
+    return _rows(value) if _is_table(value) else _tree(value)
+
+
+def _is_table(value: Any) -> bool:
+    return (
+        isinstance(value, list)
+        and len(value) > 0
+        and all(isinstance(row, dict) and row and all(map(_is_cell, row.values())) for row in value)
+    )
+
+
+def _is_cell(value: Any) -> bool:
+    scalars = value if isinstance(value, list) else [value]
+    return not any(isinstance(scalar, (dict, list)) for scalar in scalars)
+
+
+def _rows(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    texts = [[_cell_text(row.get(name)) for name in names] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
+    heads = [Head(name, left=not all(_is_number(row.get(name)) for row in rows)) for name in names]
+    some = [[Cell(text) for text in row] for row in texts[:_MOST_ROWS]]
+    left_out = len(rows) - len(some)
+    notes = ["data has all of them"] if left_out else []
+    widest = names[widths.index(max(widths))]
+    table = Table(heads, some, notes, cut_at=len(some), left_out=left_out, wide=widest)
+    return {"text/plain": text(table), "text/html": html(table), "text/markdown": markdown(table)}
+
+
+def _is_number(value: Any) -> bool:
+    return value is None or (isinstance(value, (int, float)) and not isinstance(value, bool))
+
+
+def _cell_text(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(_cell_text, value))
+    return value if isinstance(value, str) else "" if value is None else json.dumps(value)
 
 
 def _code(text: str) -> dict[str, Any] | None:
@@ -132,4 +193,4 @@ def _table(text: str) -> dict[str, Any]:
     return {kind: printable(form) for kind, form in shown.items()}
 
 
-_FORMATTERS: Final = {"json": _json, "code": _code, "df": _table}
+_FORMATTERS: Final = {"json": _json, "code": _code, "df": _table, "data": _data}

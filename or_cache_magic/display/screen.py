@@ -11,7 +11,7 @@ import os
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 from or_cache_magic.core.policy import TRUNCATED
 from or_cache_magic.core.units import format_age, format_duration, format_tokens, format_usd
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from or_cache_magic.core.records import Answer, Outcome
 
 __all__ = [
-    "FORMATS",
     "Format",
     "NotebookScreen",
     "ReceiptSetting",
@@ -37,10 +36,9 @@ __all__ = [
     "receipt_text",
 ]
 
-Format = Literal["auto", "markdown", "text", "json", "code", "df", "none"]
-"""How an answer is shown; ``auto`` is Markdown in a notebook and text in a terminal."""
-
-FORMATS: Final[tuple[Format, ...]] = get_args(Format)
+Format = Literal["auto", "markdown", "text", "json", "code", "df", "none", "data"]
+"""How an answer is shown; ``auto`` is Markdown in a notebook and text in a terminal, ``data`` what a schema
+asked for: a table, or JSON."""
 
 ReceiptStyle = Literal["live", "stable"]
 """``live`` says what happened now; ``stable`` says the same on every run."""
@@ -61,6 +59,7 @@ _PATIENT_S: Final = 2.0
 """So long nothing is said of the waiting."""
 
 _ANSWER: Final = {"or_cache_magic": {"role": "answer"}}
+_UNFOLDED: Final = {"application/json": {"expanded": True}}
 _RECEIPT: Final = {"or_cache_magic": {"role": "receipt"}}
 
 
@@ -251,7 +250,7 @@ class NotebookScreen:
         if self._display_id:
             self._publish_answer(bundles.pop(0) if bundles else answer_bundle(""))
         for bundle in bundles:
-            self._publish(data=bundle, metadata=_ANSWER)
+            self._publish(data=bundle, metadata=_metadata(bundle))
 
     def receipt(self, outcome: Outcome, *, asked: str = "", attached: str = "") -> None:
         """Show the receipt as an output of its own."""
@@ -266,10 +265,14 @@ class NotebookScreen:
         self._display_id = self._display_id or os.urandom(16).hex()
         self._publish(
             data=bundle,
-            metadata=_ANSWER,
+            metadata=_metadata(bundle),
             transient={"display_id": self._display_id},
             update=update,
         )
+
+
+def _metadata(bundle: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {**_ANSWER, **_UNFOLDED} if "application/json" in bundle else _ANSWER
 
 
 class TerminalScreen:
@@ -371,7 +374,7 @@ def answer_bundle(text: str, format: Format = "markdown") -> dict[str, Any]:  # 
         return {}
     if format == "text":
         return {"text/plain": printable(text)}
-    if format in ("json", "code", "df"):
+    if format in ("json", "code", "df", "data"):
         from or_cache_magic.display.answer import data_bundle  # most answers are shown as they are
 
         bundle = data_bundle(text, format)

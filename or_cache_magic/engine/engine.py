@@ -298,7 +298,7 @@ class Engine:
             if isinstance(exc, KeyboardInterrupt):
                 raise _interrupted(exc, answer, kept=miss.keep) from None
             raise
-        refusal = why_not_stored(ask.request, answer)
+        refusal = why_not_stored(ask.request, answer, ask.schema)
         if not _is_whole(answer):
             recorder.give_up(ask, answer, refusal or "broken", keep=miss.keep)
             raise _broken(answer, kept=miss.keep)

@@ -271,6 +271,23 @@ class PriceCatalog:
             pricings.append(pricing)
         return estimate(request.body, tokens, pricings, at_s, prompt_cache=request.prompt_cache)
 
+    def why_no_schema(self, request: Request) -> str | None:
+        """Return that no provider of a request's models lists structured outputs; None where one may.
+
+        Fetches the list where it isn't known. What is not listed speaks against nothing.
+        """
+        models = asked_models(request.body)
+        for model in models:
+            if _may_take_schema(self.pricing(request.base_url, model)):
+                return None
+            if _may_take_schema(self.pricing(request.base_url, model, fresh_s=_LATEST_S)):
+                return None  # since its provider has learnt it
+        return (
+            f"{' and '.join(models)} can't be held to a schema: no provider lists structured_outputs"
+            if models
+            else None
+        )
+
     def routes(self, request: Request) -> bool:
         """Return whether a model of a request is known to pick another at each call; fetches nothing."""
         pricings = (self.known(request.base_url, model) for model in asked_models(request.body))
@@ -333,3 +350,8 @@ class PriceCatalog:
                 written_1h = writes_for_1h(body, request.prompt_cache)
                 return CompletedCall(answer.usage, pricing, body, at_s, answer.provider, written_1h)
         return None
+
+
+def _may_take_schema(pricing: ModelPricing) -> bool:
+    listed = [endpoint.supported_parameters for endpoint in pricing.endpoints]
+    return not listed or any(not names or "structured_outputs" in names for names in listed)

@@ -17,7 +17,7 @@ from or_cache_magic.errors import FormatError, OptionError, near_name
 from or_cache_magic.notebook.options import CELL, LINE, refuse_model
 from or_cache_magic.notebook.parser import help_text, parse
 from or_cache_magic.notebook.session import keeps_result
-from or_cache_magic.notebook.values import attachment, read_text_argument
+from or_cache_magic.notebook.values import attachment, read_schema_argument, read_text_argument
 
 if TYPE_CHECKING:
     from or_cache_magic.cache.cache import CompletionCache
@@ -50,7 +50,7 @@ def ask(session: Session, line: str, cell: str | None, variables: Mapping[str, A
 
     Raises:
         OrCacheError: It can't be asked, or the ask failed; see `CompletionCache.ask`.
-        FormatError: The answer is not in the form that was asked for. It is kept, bound and shown.
+        FormatError: The answer is not in the form, or the schema, that was asked for. It is bound and shown.
     """
     command = LINE if cell is None else CELL
     options = parse(command, line)
@@ -80,6 +80,8 @@ def ask(session: Session, line: str, cell: str | None, variables: Mapping[str, A
         stream=False if options.no_stream else None,
         prompt_cache=options.prompt_cache,
         reply_to=options.reply_to and _answer_named(options.reply_to, variables, session.last),
+        schema=options.schema and read_schema_argument(options.schema, variables, session.folder),
+        repair=options.repair,
     )
     if options.dry_run:
         session.say(preview_line(session.cache(), prepared))
@@ -138,6 +140,8 @@ def _run_and_show(session: Session, options: SimpleNamespace, ask: Ask) -> Compl
     """Ask, show and bind the answer; what had arrived when it breaks off stays on the screen."""
     cache, kept, settings, request = session.cache(), keeps_result(), ask.settings, ask.request
     form: Any = options.format or settings.format
+    if ask.schema is not None and form == "auto":
+        form = "data"
     screen = open_screen(
         session.shell,
         format="none" if kept else form,
@@ -145,7 +149,8 @@ def _run_and_show(session: Session, options: SimpleNamespace, ask: Ask) -> Compl
         quiet=options.quiet,
         updates=session.follows_updates,
     )
-    callbacks = Callbacks(screen.feed if request.stream else None, screen.wait, on_send=screen.sent)
+    feed = screen.feed if request.stream and not ask.repair else None  # of several answers the last is shown
+    callbacks = Callbacks(feed, screen.wait, on_send=screen.sent)
     try:
         outcome = cache.run(ask, callbacks, max_cost_usd=options.max_cost_usd)
     except BaseException as exc:
@@ -156,7 +161,7 @@ def _run_and_show(session: Session, options: SimpleNamespace, ask: Ask) -> Compl
             came = Outcome("failed", ask.key, cut, not_stored=why, paid=cut.cost)
             screen.receipt(came._replace(elapsed_s=cut.elapsed_s), asked=str(request.body["model"]))
         raise
-    session.last = completion = Completion(outcome, request, ask=cache.ask)
+    session.last = completion = Completion(outcome, request, ask=cache.ask, schema=ask.schema)
     if options.out:
         session.shell.push({options.out: completion})
     choices, parts = outcome.answer.choices, []
@@ -179,17 +184,20 @@ def _run_and_show(session: Session, options: SimpleNamespace, ask: Ask) -> Compl
         session.say(notice)
     if kept is False:
         session.deliver(completion)
-    if form in ("json", "df"):
-        _parse(completion, form)
+    _parse(completion, form, has_schema=ask.schema is not None)
     return None if kept is False else completion
 
 
-def _parse(completion: Completion, form: str) -> None:
+def _parse(completion: Completion, form: str, *, has_schema: bool) -> None:
     """Attach the answer in parsed form.
 
     Raises:
-        FormatError: It is not in that form. It is kept, bound and shown all the same.
+        FormatError: It is not in that form, or does not fit its schema. It is bound and shown all the same.
     """
+    if has_schema:
+        completion.data  # noqa: B018 - raises where it doesn't fit
+    if form != "df" and (form != "json" or has_schema):
+        return
     from or_cache_magic.core.blocks import parse_json
     from or_cache_magic.display.answer import parse_table
 

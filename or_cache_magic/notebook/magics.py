@@ -12,7 +12,7 @@ from or_cache_magic.notebook.options import CONFIG, ENTRIES, KEY, LAST, PANEL, P
 from or_cache_magic.notebook.parser import Command, help_text, parse
 from or_cache_magic.notebook.session import confirmed, keeps_result
 from or_cache_magic.notebook.status import purge_line
-from or_cache_magic.notebook.values import attachment, read_text_argument
+from or_cache_magic.notebook.values import attachment, read_schema_argument, read_text_argument
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -64,6 +64,8 @@ def read_arguments(options: SimpleNamespace, variables: Mapping[str, Any], folde
         options.system = read_text_argument(options.system, variables, folder)
     if fields.get("attach"):
         options.attach = [attachment(word, variables, folder) for word in options.attach]
+    if fields.get("schema"):
+        options.schema = read_schema_argument(options.schema, variables, folder)
     if "source" in fields:
         name = options.source
         if name.isidentifier() and name not in variables:
@@ -261,6 +263,8 @@ def warm_cache(
         ttl=options.ttl_s,
         tag=options.tags or None,
         prompt_cache=options.prompt_cache,
+        schema=options.schema,
+        repair=options.repair,
         max_cost_usd=options.max_cost_usd,
         workers=options.workers,
         progress=not options.quiet,

@@ -272,6 +272,19 @@ _LISTED: Final = (
         **{**_one_of("5m|1h|off", "5m", "1h", "off"), "parse": v.prompt_cache},
     ),
     Option(
+        ("--schema",),
+        "schema",
+        "what the answer is to be: 'name str, year int?', JSON Schema, a file, a variable or class",
+        "TEXT|@FILE|NAME",
+        parse=v.text,
+    ),
+    Option(
+        ("--repair",),
+        "repair",
+        "ask up to N times more, with what is wrong, when the answer is not that",
+        **counts_from(0),
+    ),
+    Option(
         ("--max-cost",),
         "max_cost_usd",
         "send nothing if it may cost more than so many dollars",

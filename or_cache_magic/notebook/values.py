@@ -9,6 +9,7 @@ from __future__ import annotations
 import keyword
 import math
 import re
+import types
 import unicodedata
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -26,6 +27,7 @@ __all__ = [
     "name",
     "number",
     "prompt_cache",
+    "read_schema_argument",
     "read_text_argument",
     "size_bytes",
     "text",
@@ -206,6 +208,42 @@ def _located(value: Any, base_dir: Path) -> Any:
     is_path = isinstance(value, Path) or (isinstance(value, str) and not re.match(_URL, value))
     # What has lines is no path: the reader says so.
     return base_dir / Path(value).expanduser() if is_path and "\n" not in str(value) else value
+
+
+def read_schema_argument(value: str, namespace: Mapping[str, Any], base_dir: Path) -> Any:
+    """Return the schema that ``TEXT | @file | NAME`` stands for, as `CompletionCache.ask` takes it.
+
+    NAME is a variable or a class, perhaps an attribute of one, also as ``list[NAME]``. A type of the short
+    form that no variable is called is that type.
+
+    Raises:
+        OptionError: The file can't be read, or the name isn't there.
+    """
+    if value.startswith("@"):
+        return _read(value[1:], base_dir)
+    inner = re.fullmatch(r"list\[(.+)\]", value)
+    name, *attributes = (inner[1] if inner else value).split(".")
+    if not all(map(str.isidentifier, (name, *attributes))):
+        return value
+    if name not in namespace:
+        from or_cache_magic.core.compact_schema import TYPES
+
+        if name in TYPES:
+            return f"[{name}]" if inner else name
+        near = near_name(name, namespace)
+        raise OptionError(
+            f"{name} is not defined; nothing was sent",
+            f"did you mean {near}?"
+            if near
+            else f"run the cell that defines it, or write a schema: '{name} str'",
+        )
+    found = namespace[name]
+    for attribute in attributes:
+        try:
+            found = getattr(found, attribute)
+        except AttributeError:
+            raise OptionError(f"{name} has no {attribute}; nothing was sent") from None
+    return types.GenericAlias(list, (found,)) if inner else found
 
 
 def _read(name: str, base_dir: Path) -> str:

@@ -78,6 +78,9 @@ class Scenario:
         generation_misses: How many times ``GET /generation`` is 404 before it knows the call.
         tier_full: Whether the endpoints of the asked service tier refuse for want of capacity.
         tier_shed: Whether the asked service tier is given up for the default one.
+        unfit: How an answer misses the JSON schema that was asked for; empty doesn't. ``fenced`` fits, in a
+            fence with words around it.
+        stubborn: Whether it misses it again when it is told so.
         sampled: Whether a repeated body is answered in other words, as with a temperature above 0.
     """
 
@@ -100,6 +103,8 @@ class Scenario:
     generation_misses: int = 0
     tier_full: bool = False
     tier_shed: bool = False
+    unfit: Literal["", "prose", "fenced", "missing", "wrong_type", "extra"] = ""
+    stubborn: bool = False
     sampled: bool = False
 
 

@@ -291,6 +291,16 @@ def _broken_json() -> Scenario:
 
 
 @_named
+def _unfit(
+    how: Literal["prose", "fenced", "missing", "wrong_type", "extra"] = "wrong_type",
+    *,
+    stubborn: bool = False,
+) -> Scenario:
+    """An answer that doesn't fit its JSON schema; told so, one that does, unless ``stubborn``."""
+    return Scenario("unfit", unfit=how, stubborn=stubborn)
+
+
+@_named
 def _content_filter() -> Scenario:
     """An answer that the provider's filter stopped."""
     return Scenario("content_filter", text="I can't", finish_reason="content_filter")

@@ -71,6 +71,7 @@ class Model:
         reasoning: ``""`` cannot, ``"optional"`` when asked to, ``"mandatory"`` always.
         prompt_caching: ``""`` none, ``"automatic"``, ``"explicit"`` where ``cache_control`` asks, ``"both"``.
         min_cached_tokens: The shortest prefix that the provider's prompt caching takes.
+        forms: The forms of answers that its providers can be held to; ``structured_outputs`` is a schema's.
         alias_of: The id that an ``~…-latest`` alias stands for now; None for a model of its own.
     """
 
@@ -86,6 +87,7 @@ class Model:
     reasoning: Literal["", "optional", "mandatory"] = ""
     prompt_caching: Literal["", "automatic", "explicit", "both"] = ""
     min_cached_tokens: int = 1024
+    forms: tuple[str, ...] = ("response_format", "structured_outputs")
     alias_of: str | None = None
     created: int = 1_750_000_000
 
@@ -206,13 +208,13 @@ MODELS: Final[tuple[Model, ...]] = (
           _one("DeepSeek", "deepseek", _price("0.28", "0.42", read="0.028"),
                PriceOverride(utc_start=1630, utc_end=30, prompt=_usd("0.14"), completion=_usd("0.21"))),
           163_840, tokenizer="DeepSeek", reasoning="optional", prompt_caching="automatic",
-          min_cached_tokens=64, created=1_755_779_628),
+          min_cached_tokens=64, forms=("response_format",), created=1_755_779_628),
     Model("qwen/qwen3-max", "qwen/qwen3-max", "Qwen: Qwen3 Max",
           _one("Alibaba", "alibaba", _price("1.20", "6", read="0.12", write="1.50")), 262_144, 65_536,
           tokenizer="Qwen3", prompt_caching="explicit", created=1_758_662_808),
     Model("perplexity/sonar", "perplexity/sonar", "Perplexity: Sonar",
           _one("Perplexity", "perplexity", _price("1", "1", request="0.005")), 127_072,
-          inputs=("text", "image"), created=1_738_013_808),
+          inputs=("text", "image"), forms=(), created=1_738_013_808),
     Model("openrouter/auto", "openrouter/auto", "Auto Router", _one("OpenInference", "openrouter", _ROUTER),
           2_000_000, tokenizer="Router", created=1_699_401_600),
     Model("openrouter/free", "openrouter/free", "Free Models Router",

@@ -139,7 +139,13 @@ def _content(body: Mapping[str, Any], scenario: Scenario, seed: int) -> str:
     wanted = (body.get("response_format") or {}).get("type")
     if wanted == "json_schema":
         schema = body["response_format"].get("json_schema", {}).get("schema", {})
-        return json.dumps(fill_schema(schema, _last_turn(body)), ensure_ascii=False)
+        told = any(message.get("role") == "assistant" for message in body["messages"])
+        value = fill_schema(schema, _subject(body))
+        return (
+            _unfit(value, scenario.unfit)
+            if scenario.unfit and not (told and not scenario.stubborn)
+            else _json(value)
+        )
     if wanted == "json_object" or _asks_for_json(prompt_text(body)):
         keys = named_keys(prompt_text(body)) or ["answer"]
         schema = {"type": "object", "properties": {key: {"type": _likely_type(key)} for key in keys}}
@@ -159,6 +165,29 @@ def _is_system(message: Mapping[str, Any]) -> bool:
 def _last_turn(body: Mapping[str, Any]) -> str:
     turns = [content_text(m.get("content")) for m in body["messages"] if not _is_system(m)]
     return turns[-1] if turns else ""
+
+
+def _subject(body: Mapping[str, Any]) -> str:
+    """What an answer is about: all that the user said, since the last turn may be a correction."""
+    return "\n".join(content_text(m.get("content")) for m in body["messages"] if m.get("role") == "user")
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _unfit(value: Any, how: str) -> str:
+    """An answer that misses its schema in this way, or in prose where it can't miss it so."""
+    name, first = next(iter(value.items()), ("", None)) if isinstance(value, dict) else ("", None)
+    if how == "fenced":
+        return f"Here you are:\n\n```json\n{_json(value)}\n```\n\nAnything else?"
+    if how == "prose" or not name:
+        return f"I would say that it is {_json(first)[:40]}, though that is simulated."
+    if how == "missing":
+        return _json({key: item for key, item in value.items() if key != name})
+    if how == "extra":
+        return _json({**value, "a_remark": "simulated"})
+    return _json({**value, name: ["unknown"] if isinstance(first, str) else "unknown"})
 
 
 def _asks_for_json(prompt: str) -> bool:

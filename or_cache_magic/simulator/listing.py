@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 BASE_PATH: Final = "/api/v1"
 _LONGEST_PAGE: Final = 1000
 _PARAMETERS: Final = (
-    "max_tokens", "temperature", "top_p", "stop", "seed", "frequency_penalty", "presence_penalty",
-    "response_format", "structured_outputs", "tools", "tool_choice",
+    "max_tokens", "temperature", "top_p", "stop", "seed", "frequency_penalty", "presence_penalty", "tools",
+    "tool_choice",
 )  # fmt: skip
 _REASONING_PARAMETERS: Final = ("reasoning", "include_reasoning")
 _TOTAL_CREDITS_USD: Final = Decimal(100)
@@ -149,7 +149,7 @@ def _listed(model: Model, now_s: float) -> dict[str, Any]:
 
 
 def _parameters(model: Model) -> list[str]:
-    return [*_PARAMETERS, *(_REASONING_PARAMETERS if model.reasoning else ())]
+    return [*_PARAMETERS, *model.forms, *(_REASONING_PARAMETERS if model.reasoning else ())]
 
 
 def _architecture(model: Model) -> dict[str, Any]:

@@ -89,6 +89,9 @@ def _one_route(
     if lacking and not model.is_router:
         message = f"No endpoints found that support {lacking} input"
         return Refusal(404, error_object(404, message, "not_found"))
+    wanted = (body.get("response_format") or {}).get("type")
+    if wanted == "json_schema" and "structured_outputs" not in model.forms:
+        return _unable(name)
     offers = _admitted(model.endpoints, body.get("provider") or {}, sticky_tag)
     if "floor" in variants or (body.get("provider") or {}).get("sort") == "price":
         offers = sorted(offers, key=lambda offer: offer.price.prompt + offer.price.completion)
@@ -191,6 +194,17 @@ def _no_endpoints(name: str) -> Refusal:
     return Refusal(
         404, error_object(404, f"No endpoints found for {name}.", "not_found") | {"availability": known}
     )
+
+
+def _unable(name: str) -> Refusal:
+    """The refusal of a parameter that no provider of the model takes."""
+    constraint = {"field": "response_format", "detail": "no provider has structured outputs"}
+    known = availability("constraint_filtered", name, constraint=constraint)
+    message = (
+        "No endpoints found that can handle the requested parameters. To learn more about provider routing, "
+        "visit: https://openrouter.ai/docs/guides/routing/provider-selection"
+    )
+    return Refusal(404, error_object(404, message, "not_found") | {"availability": known})
 
 
 def _tier_full(name: str) -> Refusal:

@@ -9,6 +9,7 @@ import math
 
 import numpy as np
 import pandas as pd
+import pydantic
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -182,13 +183,15 @@ def test_checked__refuses_messages_that_are_no_json(prompt):
 
 
 def test_checked__reads_a_pydantic_class_as_its_schema():
-    """As OpenAI's own client does."""
-    pydantic = pytest.importorskip("pydantic")
+    """As a ``response_format``, as OpenAI's own client does, or as a ``schema``: it is the same request."""
     model = pydantic.create_model("Person", name=(str, ...))
-    sent = taken(response_format=model)["response_format"]
-    assert sent["type"] == "json_schema"
-    assert sent["json_schema"]["name"] == "Person"
-    assert sent["json_schema"]["schema"]["properties"]["name"]["type"] == "string"
+    sent, same = (build_ask("q", SETTINGS, {name: model}) for name in ("response_format", "schema"))
+    assert sent.key == same.key
+    assert sent.schema.kind is model
+    form = sent.request.body["response_format"]
+    assert form["type"] == "json_schema"
+    assert form["json_schema"]["name"] == "Person"
+    assert form["json_schema"]["schema"]["properties"]["name"]["type"] == "string"
 
 
 def test_ask__shares_nothing_with_its_caller():

@@ -1,0 +1,152 @@
+"""What an ask with a schema needs besides: may it be sent, does the answer fit, is it asked again if not.
+
+Asking again is a conversation: the messages, the answer, what is wrong with it. That is a request like any
+other, with a key of its own. An answer that does not fit is kept, with the reason, and never served; a rerun
+finds it, makes the same request of it, and so finds the answer to that, without asking anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final
+
+from or_cache_magic.cache.conversation import assistant_turn
+from or_cache_magic.core.json_schema import why_no_schema
+from or_cache_magic.core.key import request_key
+from or_cache_magic.core.policy import lifetime_s, why_no_lookup, why_not_served, why_unfit
+from or_cache_magic.core.records import FREE, UNKNOWN_COST, Answer, Cost, Outcome, Request
+from or_cache_magic.core.settings import Ask
+from or_cache_magic.core.units import ZERO_USD, format_count
+from or_cache_magic.errors import OptionError, StoreError
+
+if TYPE_CHECKING:
+    from or_cache_magic.core.records import Entry
+    from or_cache_magic.core.schema import Schema
+    from or_cache_magic.money.catalog import PriceCatalog
+    from or_cache_magic.storage.entries import DiskStore, HistoryEntry
+
+__all__ = ["Repairs", "check_schema", "misfit"]
+
+_TELLING: Final = "Your answer can't be used: {}. Answer again, all of it, with nothing but the JSON."
+
+
+def check_schema(request: Request, prices: PriceCatalog) -> None:
+    """Raise what speaks against sending a request with a schema.
+
+    Raises:
+        OptionError: The schema is none, or the model is known to take none; nothing was sent.
+    """
+    form = request.body["response_format"]["json_schema"]["schema"]
+    if (wrong := why_no_schema(form)) is not None:
+        raise OptionError(
+            f"the schema is no JSON Schema ({wrong}; nothing was sent)",
+            "mend it, or write the short form: 'name str, year int?'",
+        )
+    if (why := prices.why_no_schema(request)) is not None:
+        raise OptionError(
+            f"{why} (nothing was sent)",
+            "name a model that has them, or ask for JSON in the prompt (-f json)",
+        )
+
+
+def misfit(request: Request, outcome: Outcome, schema: Schema | None) -> str | None:
+    """Return what of an answer is not as it was asked for; None when it is.
+
+    What is stored was checked against its JSON schema; a class looks each time: it may be another.
+    """
+    if not outcome.stored:
+        return why_unfit(request, outcome.answer, schema)
+    return None if schema is None else schema.why_not(outcome.answer.text)
+
+
+class Repairs:
+    """The asks that one ask comes to when its answers don't fit.
+
+    Args:
+        ask: The first, with how many may follow.
+        store: Has the answers that did not fit.
+        now_s: UTC epoch seconds.
+    """
+
+    def __init__(self, ask: Ask, store: DiskStore, now_s: float) -> None:
+        self._first, self._left = ask, ask.repair
+        self._store, self._now_s = store, now_s
+        #: What is to be asked first: in a rerun the last of what was asked before.
+        self.start = self._found()
+
+    def steps(self) -> Generator[Ask, Outcome, Outcome]:
+        """Yield each ask, take its outcome, and return what all came to."""
+        ask, outcomes = self.start, []
+        while True:
+            outcome = yield ask
+            outcomes.append(outcome)
+            why = misfit(ask.request, outcome, ask.schema) if self._left else None
+            if why is None or outcome.answer.choices[0].message.get("tool_calls"):  # which wait for results
+                return self._whole(ask, outcomes)
+            ask = self._next(ask, outcome.answer, why)
+
+    def _next(self, ask: Ask, answer: Answer, why: str) -> Ask:
+        self._left -= 1
+        body = ask.request.body
+        told = [
+            *body["messages"],
+            assistant_turn(answer.choices[0].message),
+            {"role": "user", "content": _TELLING.format(why)},
+        ]
+        request = ask.request._replace(body={**body, "messages": told})
+        return ask._replace(key=request_key(request), request=request)
+
+    def _found(self) -> Ask:
+        """Return the last ask that earlier answers lead to, of those with an answer to serve if any has."""
+        ask, served = self._first, None
+        if ask.policy.mode in ("refresh", "bypass") or why_no_lookup(ask.request, ask.policy) is not None:
+            return ask
+        while True:
+            entry, kept = self._entry(ask), self._unfit(ask) if self._left else None
+            if entry is not None:
+                served = ask, self._left
+            if kept is None or (entry is not None and entry.created_s >= kept.at_s):
+                ask, self._left = served or (ask, self._left)
+                return ask
+            ask = self._next(ask, kept.answer, kept.reason)
+
+    def _entry(self, ask: Ask) -> Entry | None:
+        with suppress(StoreError):
+            entry = self._store.get(ask.key)
+            if entry is not None and why_not_served(entry, self._now_s) is None:
+                return entry
+        return None
+
+    def _unfit(self, ask: Ask) -> HistoryEntry | None:
+        """Return the newest kept answer that did not fit, if it is not too old to build on."""
+        with suppress(StoreError):
+            for kept in self._store.unserved(ask.key.digest):
+                ttl_s, _ = lifetime_s(ask.request, kept.answer, ask.policy)
+                if ttl_s is not None and kept.at_s + ttl_s <= self._now_s:
+                    return None
+                calls = kept.answer.choices and kept.answer.choices[0].message.get("tool_calls")
+                if not calls and why_unfit(ask.request, kept.answer, ask.schema) is not None:
+                    return kept
+        return None
+
+    def _whole(self, ask: Ask, outcomes: list[Outcome]) -> Outcome:
+        """Return the last outcome, with what all were charged, and what came before."""
+        last, before = outcomes[-1], self._first.repair - self._left
+        if not before:
+            return last
+        seconds = sum(outcome.elapsed_s for outcome in outcomes)
+        note = f"{format_count(before, 'answer')} before did not fit"
+        return last._replace(
+            notes=(*last.notes, note), paid=_sum(outcomes), elapsed_s=seconds, request=ask.request
+        )
+
+
+def _sum(outcomes: list[Outcome]) -> Cost:
+    charged: list[Any] = [outcome.paid.usd for outcome in outcomes if outcome.made_call]
+    if None in charged:
+        return UNKNOWN_COST
+    sources = {outcome.paid.source for outcome in outcomes if outcome.made_call}
+    return (
+        Cost(sum(charged, ZERO_USD), sources.pop() if len(sources) == 1 else "estimated") if charged else FREE
+    )
