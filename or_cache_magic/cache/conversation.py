@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from or_cache_magic.core.chat import as_list, as_mapping
+from or_cache_magic.core.chat import as_list, as_mapping, messages_of
 from or_cache_magic.core.options import plain
 from or_cache_magic.errors import RequestError
 
 if TYPE_CHECKING:
     from or_cache_magic.cache.completion import Completion
-    from or_cache_magic.core.records import Json
+    from or_cache_magic.core.records import Answer, Json
 
 _SENT_BACK: Final = ("content", "refusal", "tool_calls", "images")
 """What of an answer goes back as it came. Of its reasoning and its files: see `assistant_turn`."""
@@ -25,40 +25,64 @@ _SAY_IT = "reply to one that is whole: run its cell again"
 
 
 def next_turn(answer: Completion, prompt: Any, model: str, system: str | None) -> list[Json]:
-    """Return the messages before the prompt of a reply: those of the answer's request, then the answer.
+    """Return the messages before the prompt of a reply: the system prompt, then `turns_with` the answer.
 
     Args:
         answer: What is replied to.
         prompt: The prompt: a text, or messages.
-        model: The model that is asked now; another one is not shown the first one's reasoning.
+        model: The model that is asked now.
         system: The system prompt in the place of the conversation's; None leaves it.
+
+    Raises:
+        RequestError: See `turns_with`.
+    """
+    body = answer.request.body
+    own = split_system(messages_of(body))[0] if system is None else []
+    if system:
+        own = [{"role": "system", "content": system}]
+    return [*sendable(own), *turns_with(body, answer.outcome.answer, prompt, model)]
+
+
+def turns_with(body: Mapping[str, Json], answer: Answer, prompt: Any, model: str) -> list[Json]:
+    """Return the turns of a conversation with its last answer, without the system prompt; a copy.
+
+    Args:
+        body: Of the request that was answered.
+        answer: Its answer.
+        prompt: What comes next: a text, or messages.
+        model: The model that is asked now; another one is not shown the first one's reasoning.
 
     Raises:
         RequestError: The answer broke off or was filtered, nothing of it can be sent back, or it waits for
             results of tools, which the prompt does not have.
     """
-    reply, body = answer.outcome.answer, answer.request.body
-    choice = reply.choices[0] if reply.choices else None
-    if choice is None or not reply.complete or reply.error is not None:
+    choice = answer.choices[0] if answer.choices else None
+    if choice is None or not answer.complete or answer.error is not None:
         raise RequestError("the answer that is replied to broke off (nothing was sent)", _SAY_IT)
     if choice.finish_reason == "content_filter":
         raise RequestError("the answer that is replied to was filtered (nothing was sent)", _SAY_IT)
     turn = assistant_turn(choice.message, same_model=model == body.get("model"))
-    if len(turn) == 1 or not any(map(turn.get, _SENT_BACK)):
+    if not any(map(turn.get, _SENT_BACK)):
         raise RequestError("the answer that is replied to is empty (nothing was sent)", _SAY_IT)
     if turn.get("tool_calls") and not _is_tool_result(prompt):
         raise RequestError(
             "the answer that is replied to waits for results of tools (nothing was sent)",
             'begin the prompt with them: [{"role": "tool", "tool_call_id": "…", "content": "…"}, …]',
         )
-    own_system, turns = split_system(as_list(body.get("messages")))
-    if system is not None:
-        own_system = [{"role": "system", "content": system}] if system else []
+    return sendable([*split_system(messages_of(body))[1], turn])
+
+
+def sendable(messages: Sequence[Json]) -> list[Json]:
+    """Return a copy of messages that may be sent.
+
+    Raises:
+        RequestError: A key of an API stands in one of them, or what no text can hold.
+    """
     try:
-        messages: list[Json] = plain([*own_system, *turns, turn], "messages")
+        copy: list[Json] = plain(messages, "messages")
     except ValueError as exc:
         raise RequestError(f"the conversation can't be sent: {exc} (nothing was sent)") from None
-    return messages
+    return copy
 
 
 def assistant_turn(message: Mapping[str, Json], *, same_model: bool = True) -> dict[str, Json]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from or_cache_magic.cache.cache import CompletionCache
     from or_cache_magic.core.records import Answer
     from or_cache_magic.core.settings import Ask
+    from or_cache_magic.money.budget import Limit
     from or_cache_magic.money.estimate import Estimate
     from or_cache_magic.notebook.session import Session
 
@@ -83,10 +84,19 @@ def ask(session: Session, line: str, cell: str | None, variables: Mapping[str, A
         schema=options.schema and read_schema_argument(options.schema, variables, session.folder),
         repair=options.repair,
     )
+    below = None
+    if options.cascade or options.mode == "refresh":
+        from or_cache_magic.notebook.cascade import Cascade  # most answers stay what they are
+
+        below = Cascade(session, options, prepared)
     if options.dry_run:
         session.say(preview_line(session.cache(), prepared))
+    if (below is not None and not below.approved()) or options.dry_run:
         return None
-    return _run_and_show(session, options, prepared)
+    given = _run_and_show(session, options, prepared, () if below is None else below.limits)
+    if below is not None:
+        below.finish()
+    return given
 
 
 def _read_prompt(
@@ -136,7 +146,9 @@ def _answer_named(name: str, variables: Mapping[str, Any], last: Completion | No
 _NAME_ONE = "run the cell above it first, and name what its -o has bound: -o first, then -r first"
 
 
-def _run_and_show(session: Session, options: SimpleNamespace, ask: Ask) -> Completion | None:
+def _run_and_show(
+    session: Session, options: SimpleNamespace, ask: Ask, limits: Sequence[Limit]
+) -> Completion | None:
     """Ask, show and bind the answer; what had arrived when it breaks off stays on the screen."""
     cache, kept, settings, request = session.cache(), keeps_result(), ask.settings, ask.request
     form: Any = options.format or settings.format
@@ -152,7 +164,9 @@ def _run_and_show(session: Session, options: SimpleNamespace, ask: Ask) -> Compl
     feed = screen.feed if request.stream and not ask.repair else None  # of several answers the last is shown
     callbacks = Callbacks(feed, screen.wait, on_send=screen.sent)
     try:
-        outcome = cache.run(ask, callbacks, max_cost_usd=options.max_cost_usd)
+        outcome = cache.run(
+            ask, callbacks, max_cost_usd=None if limits else options.max_cost_usd, limits=limits
+        )
     except BaseException as exc:
         screen.finish()
         cut: Answer | None = getattr(exc, "answer", None)

@@ -319,6 +319,12 @@ _ASK: Final = (
         parse=v.name,
         expects="it takes the name of an answer, or _",
     ),
+    _flag(
+        ("--cascade",),
+        "cascade",
+        "ask the replies to an earlier answer of this again, and theirs; says first what it costs",
+    ),
+    _flag(("-y", "--yes"), "yes", "don't ask before --cascade"),
     Option(("--no-cache",), "mode", "neither read nor write the completion cache", value="bypass"),
     Option(("--offline",), "mode", "serve cached answers only; send nothing", value="offline"),
     _flag(("--dry-run",), "dry_run", "say hit or miss and what it may cost; send nothing"),

@@ -16,7 +16,7 @@ from or_cache_magic.notebook.values import read_text_argument
 _ABOUT_THE_FILE: Final = ("name", "description", "author", "authors", "version")
 """What prompt files of other tools say of themselves; nothing of it is sent."""
 
-_OF_THE_CELL: Final = ("out", "attach", "reply_to", "mode", "dry_run", "params", "help")
+_OF_THE_CELL: Final = ("out", "attach", "reply_to", "mode", "cascade", "yes", "dry_run", "params", "help")
 """Fields of options that a cell alone has: what is done once, where the answer goes, which files are sent."""
 
 _OTHER_NAMES: Final[Mapping[str, str]] = {"tags": "tag", "max_cost_usd": "max_cost", "attachments": "attach"}
@@ -84,7 +84,7 @@ def read_prompt_file(name: str, folder: Path, command: Command) -> PromptFile:
         items, head = split_front_matter(text)
         for item in items:
             if item.name not in _ABOUT_THE_FILE:
-                _read(item, command, folder, options, params)
+                _read(item, command, options, params)
     except FrontMatterError as exc:
         raise OptionError(f"{shown}, line {exc.line}: {exc}; nothing was sent", exc.hint) from None
     prompt = "\n" * head + "\n".join(text.split("\n")[head:]).rstrip("\n")
@@ -92,9 +92,7 @@ def read_prompt_file(name: str, folder: Path, command: Command) -> PromptFile:
     return PromptFile(shown, prompt, head, options, params)
 
 
-def _read(
-    item: Item, command: Command, folder: Path, options: dict[str, Any], params: dict[str, Any]
-) -> None:
+def _read(item: Item, command: Command, options: dict[str, Any], params: dict[str, Any]) -> None:
     """Read one option into `options` or `params`."""
     name = _OTHER_NAMES.get(item.name, item.name).replace("-", "_")
     option = command.by_name.get(f"--{name.replace('_', '-')}")
@@ -105,8 +103,7 @@ def _read(
             raise _unknown(item, command)
         params[name] = _field_value(item, option)
     elif name == "system" and isinstance(item.value, str):
-        is_file = item.value.startswith("@")
-        options["system"] = read_text_argument(item.value, {}, folder) if is_file else str(item.value)
+        options["system"] = str(item.value)  # no @file, no variable: a file does not choose what else is sent
     else:
         options[option.field] = _option_value(item, option)
 

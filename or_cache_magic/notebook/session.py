@@ -184,8 +184,8 @@ class Session:
             self._cache = None
 
 
-def confirmed(question: str) -> bool:
-    """Return whether the user says yes.
+def confirmed(question: str, unharmed: str = "nothing was removed") -> bool:
+    """Return whether the user says yes; `unharmed` is what has not happened where nobody can be asked.
 
     Raises:
         OptionError: Nobody can be asked.
@@ -194,7 +194,7 @@ def confirmed(question: str) -> bool:
         return input(question).strip().lower() in ("y", "yes")
     except (EOFError, OSError, NotImplementedError, RuntimeError):
         raise OptionError(
-            "this front end can't ask, so nothing was removed", "add -y to remove without asking"
+            f"this front end can't ask, so {unharmed}", "add -y to go on without asking"
         ) from None
 
 

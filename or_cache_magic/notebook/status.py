@@ -40,6 +40,11 @@ if TYPE_CHECKING:
 _ROWS: Final = 20
 """Errors that are listed."""
 
+_SHOWN: Final = 10
+"""Hex digits of a key that are shown."""
+
+_PROMPT_WIDTH: Final = 60
+
 
 def settings_text(frame: pd.DataFrame) -> str:
     """Return the settings as text: name, value, and where the value came from."""
@@ -125,10 +130,26 @@ def entry_card(cache: CompletionCache, prefix: str) -> tuple[str, str]:
         f"{format_age(time.time() - u.at_s)}: {u.reason} · {format_usd(u.answer.cost.usd)}\n{u.answer.text}"
         for u in kept
     ]
-    plain = "\n\n".join(["\n".join(facts), asked, answer, *(f"earlier answer, {h}" for h in history)])
-    parts = [" · ".join(map(escape_markdown, facts)), fenced(asked, "json"), safe_markdown(answer)]
+    tree = printable(conversation_text(cache, row.key))
+    plain = "\n\n".join(
+        filter(None, ["\n".join(facts), tree, asked, answer, *(f"earlier answer, {h}" for h in history)])
+    )
+    parts = [" · ".join(map(escape_markdown, facts)), *([fenced(tree, "text")] if tree else [])]
+    parts += [fenced(asked, "json"), safe_markdown(answer)]
     parts += [f"**earlier answer** {safe_markdown(h)}" for h in history]
     return printable(plain), "\n\n".join(parts)
+
+
+def conversation_text(cache: CompletionCache, key: str) -> str:
+    """Return the conversation that an entry is a part of, a line an answer; empty where it is alone."""
+    from or_cache_magic.cache.replies import conversation
+
+    lines = []
+    for line in conversation(cache.store, key):
+        said = "(not stored)" if line.row is None else one_line(line.row.prompt, _PROMPT_WIDTH)
+        notes = " (to an earlier answer)" * line.earlier + " ← this" * (line.key == key)
+        lines.append(f"{line.key[:_SHOWN]}  {'  ' * line.depth}{said}{notes}")
+    return "\n".join(lines)
 
 
 def settings_frame(settings: Settings) -> pd.DataFrame:

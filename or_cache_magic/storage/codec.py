@@ -19,21 +19,19 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 from or_cache_magic.core.policy import why_implausible
 from or_cache_magic.core.records import (
     ANSWER_SCHEMA,
-    OPENROUTER_URL,
     SOURCES,
     UNKNOWN_COST,
     Answer,
     Choice,
     Cost,
     Entry,
-    Request,
     RequestKey,
     Usage,
 )
 from or_cache_magic.errors import NewerStoreError, StoreCorruptError, StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
 # One set operation instead of a call a field: half of the time of a hit was spent in such calls.
 STRINGS: Final[frozenset[type]] = frozenset({str})
@@ -284,16 +282,6 @@ def decode_request(digest: str, blob: object) -> dict[str, Any]:
     if type(body) is not dict:
         raise _damaged(digest, "not a request")
     return body
-
-
-def stored_request(digest: str, blob: object, columns: Sequence[Any]) -> Request:
-    """Return the request of a row, as it was asked.
-
-    Raises:
-        StoreError: It is damaged.
-    """
-    sample, stream, base_url = columns
-    return Request(decode_request(digest, blob), bool(stream), int(sample or 0), base_url or OPENROUTER_URL)
 
 
 def parts(digest: str, blob: object) -> Iterator[bytes]:

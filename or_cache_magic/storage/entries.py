@@ -8,14 +8,14 @@ from contextlib import suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
-from or_cache_magic.core.records import Answer, Choice, Entry, NamedTuple
+from or_cache_magic.core.records import OPENROUTER_URL, Answer, Choice, Entry, NamedTuple, Request
 from or_cache_magic.errors import OptionError, StoreCorruptError, UnsafeStoreError
 from or_cache_magic.storage.codec import decode_entry, decode_request, decode_sized
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from or_cache_magic.core.records import Cost, Json, Request, RequestKey
+    from or_cache_magic.core.records import Cost, Json, RequestKey
     from or_cache_magic.core.rows import EntryFilter
     from or_cache_magic.storage.database import Database
     from or_cache_magic.storage.listing import EntryIndex
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 _RAW_MODE = 1  # diskcache's mode of an inline value
 _GET = "SELECT value, mode, filename FROM Cache WHERE key = ? AND raw = 1"
+_GET_ASKED = """
+SELECT sample, stream, base_url FROM or_request WHERE id = (SELECT rowid FROM Cache WHERE key = ? AND raw = 1)
+"""
 _GET_UNSERVED: Final = """
 SELECT at, reason, answer, request FROM or_unserved WHERE key = ? ORDER BY at DESC, id DESC
 """
@@ -164,6 +167,14 @@ class DiskStore:
             (digest,),
         )
         return decode_request(digest, rows[0][0]) if rows else None
+
+    def asked(self, digest: str) -> Request | None:
+        """Return what an entry answers, whole; None if not stored."""
+        body = self.request(digest)
+        rows = [] if body is None else self._database.select(_GET_ASKED, (digest,))
+        for sample, stream, base_url in rows:
+            return Request(body or {}, bool(stream), int(sample or 0), base_url or OPENROUTER_URL)
+        return None
 
     def unserved(self, digest: str) -> list[HistoryEntry]:
         """Return the kept answers to a request that are never served, newest first; damaged ones left out."""

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from or_cache_magic.storage.codec import stored_request
-from or_cache_magic.storage.columns import REQUEST_COLUMNS
 from or_cache_magic.storage.schema import REPLIES
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Sequence
 
-    from or_cache_magic.core.records import Request
     from or_cache_magic.storage.database import Database
 
 _KEY_BYTES: Final = 32
@@ -25,10 +22,6 @@ _REPLIES: Final = """
 SELECT c.key FROM or_reply r JOIN Cache c ON c.rowid = r.id JOIN or_entry e ON e.id = r.id
 WHERE r.parent = ? AND c.raw = 1 AND typeof(c.key) = 'text' ORDER BY e.created, e.id
 """
-_REQUEST: Final = f"""
-SELECT body, {REQUEST_COLUMNS} FROM or_request
-WHERE id = (SELECT rowid FROM Cache WHERE key = ? AND raw = 1)
-"""  # noqa: S608
 
 
 class ReplyIndex:
@@ -50,12 +43,6 @@ class ReplyIndex:
     def of(self, digest: str) -> list[str]:
         """Return the keys of the entries that reply to this key, whatever it answered then, oldest first."""
         return [key for (key,) in self._select(_REPLIES, (bytes.fromhex(digest),))]
-
-    def request(self, digest: str) -> Request | None:
-        """Return what an entry answers, whole; None if not stored."""
-        for body, *columns in self._database.select(_REQUEST, (digest,)):
-            return stored_request(digest, body, columns)
-        return None
 
     def _select(self, sql: str, parameters: Sequence[Any]) -> list[Any]:
         return self._database.select(sql, parameters) if self._database.select(_HAS_TABLE) else []

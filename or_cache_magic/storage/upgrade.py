@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from or_cache_magic.core.chat import last_prompt
 from or_cache_magic.core.key import request_key
+from or_cache_magic.core.records import OPENROUTER_URL, Request
 from or_cache_magic.errors import RequestError, StoreError
-from or_cache_magic.storage.codec import decode_entry, encode_entry, encode_request, stored_request
+from or_cache_magic.storage.codec import decode_entry, decode_request, encode_entry, encode_request
 from or_cache_magic.storage.columns import REQUEST_COLUMNS, HitCount, add_hits
 from or_cache_magic.storage.replies import rename_parent
 from or_cache_magic.storage.schema import set_key_version
@@ -81,6 +82,16 @@ def rekey(connection: sqlite3.Connection, say: Callable[[str], None]) -> None:
         "the completion cache was of an older version and was brought up to date"
         f" ({entries.changed:,} entries re-keyed, {took_s:.1f} s); nothing was bought again{left}"
     )
+
+
+def stored_request(digest: str, blob: object, columns: Sequence[Any]) -> Request:
+    """Return the request of a row, as it was asked.
+
+    Raises:
+        StoreError: It is damaged.
+    """
+    sample, stream, base_url = columns
+    return Request(decode_request(digest, blob), bool(stream), int(sample or 0), base_url or OPENROUTER_URL)
 
 
 class _Table:

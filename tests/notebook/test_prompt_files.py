@@ -106,13 +106,13 @@ def test_file__raw_fills_nothing_in(nb, ask):
     assert nb.asked == "{{ so }}"
 
 
-def test_file__system_prompts_may_be_files(nb, ask):
-    """From the notebook's folder; a text of one word is a text, since a file knows no variables."""
+@pytest.mark.parametrize("text", ["@terse.txt", "word"])
+def test_file__system_prompt_is_a_text(nb, ask, text: str):
+    """A file, which may be another's, reads no other file and no variable but those filled in."""
     (nb.folder / "terse.txt").write_text("Be very terse.", encoding="utf-8")
-    for spelled, sent in (('"@terse.txt"', "Be very terse."), ("word", "word")):
-        (nb.folder / "prompt.md").write_text(f"---\nsystem: {spelled}\n---\nhi", encoding="utf-8")
-        ask()
-        assert nb.sent[-1]["messages"][0]["content"] == sent
+    (nb.folder / "prompt.md").write_text(f"---\nsystem: '{text}'\n---\nhi", encoding="utf-8")
+    ask()
+    assert nb.sent[-1]["messages"][0]["content"] == text
 
 
 @pytest.mark.parametrize(

@@ -46,13 +46,13 @@ def test_put__again_keeps_the_link(store, chain, make):
     assert store.replies.parent(chain[1]) == chain[0]
 
 
-def test_request__is_what_was_asked(store, make):
+def test_asked__is_the_request_whole(store, make):
     """With sample, stream and base URL, of which the key is made too."""
     entry, request = make()
     request = request._replace(sample=2, stream=False, base_url="http://127.0.0.1:9/api/v1")
     store.put(entry, request)
-    assert store.replies.request(entry.key.digest) == request
-    assert store.replies.request("0" * 64) is None
+    assert store.asked(entry.key.digest) == request
+    assert store.asked("0" * 64) is None
 
 
 def test_file__without_replies_has_no_table_for_them(store, folder, make):
