@@ -6,7 +6,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from decimal import Decimal
 from functools import cache, update_wrapper
@@ -291,21 +291,13 @@ class CompletionCache:
             max_cost_usd: The most that it may cost.
             limits: Limits that it shares with other asks.
         """
-        if not ask.repair:
-            return self._run(ask, callbacks, max_cost_usd, limits)
-        steps, limits = self._repaired(ask, max_cost_usd, limits)
-        step = next(steps)
-        while True:
-            try:
-                step = steps.send(self._run(step, callbacks, None, limits))
-            except StopIteration as end:
-                return end.value  # type: ignore[no-any-return]
+        if ask.repair:
+            from or_cache_magic.cache.structured import ask_until_it_fits
 
-    def _run(
-        self, ask: Ask, callbacks: Callbacks, max_cost_usd: Decimal | None, limits: Sequence[Limit]
-    ) -> Outcome:
+            return ask_until_it_fits(self, ask, callbacks, max_cost_usd, limits)
         self._server.settings = ask.settings
-        callbacks = self._checked(ask, callbacks)
+        if ask.schema is not None:
+            callbacks = self._checking_schema(callbacks)
         guard = self._guard(ask, max_cost_usd, limits)
         try:
             if guard is None:
@@ -321,24 +313,21 @@ class CompletionCache:
         return outcome if outcome.kind == "hit" else self._after(ask, outcome)
 
     async def arun(
-        self, ask: Ask, callbacks: Callbacks = _NO_CALLBACKS, *, max_cost_usd: Decimal | None = None
+        self,
+        ask: Ask,
+        callbacks: Callbacks = _NO_CALLBACKS,
+        *,
+        max_cost_usd: Decimal | None = None,
+        limits: Sequence[Limit] = (),
     ) -> Outcome:
         """`run` for a task of an event loop; see `Engine.aask`."""
-        if not ask.repair:
-            return await self._arun(ask, callbacks, max_cost_usd)
-        steps, limits = self._repaired(ask, max_cost_usd, ())
-        step = next(steps)
-        while True:
-            try:
-                step = steps.send(await self._arun(step, callbacks, None, limits))
-            except StopIteration as end:
-                return end.value  # type: ignore[no-any-return]
+        if ask.repair:
+            from or_cache_magic.cache.structured import aask_until_it_fits
 
-    async def _arun(
-        self, ask: Ask, callbacks: Callbacks, max_cost_usd: Decimal | None, limits: Sequence[Limit] = ()
-    ) -> Outcome:
+            return await aask_until_it_fits(self, ask, callbacks, max_cost_usd)
         self._server.settings = ask.settings
-        callbacks = self._checked(ask, callbacks)
+        if ask.schema is not None:
+            callbacks = self._checking_schema(callbacks)
         guard = self._guard(ask, max_cost_usd, limits)
         try:
             if guard is None:
@@ -585,30 +574,10 @@ class CompletionCache:
 
     # -- within -------------------------------------------------------------------------------
 
-    def _repaired(
-        self, ask: Ask, max_cost_usd: Decimal | None, limits: Sequence[Limit]
-    ) -> tuple[Generator[Ask, Outcome, Outcome], Sequence[Limit]]:
-        """Return the asks that one with `repair` comes to, and the limits that they share."""
-        from or_cache_magic.cache.structured import Repairs
-        from or_cache_magic.money.budget import BudgetTracker, Limit
+    def _checking_schema(self, callbacks: Callbacks) -> Callbacks:
+        from or_cache_magic.cache.structured import checking_schema
 
-        if max_cost_usd is not None:
-            limits = (*limits, Limit("--max-cost", max_cost_usd, BudgetTracker()))
-        return Repairs(ask, self.store, self.clock()).steps(), limits
-
-    def _checked(self, ask: Ask, callbacks: Callbacks) -> Callbacks:
-        """Return the callbacks of an ask; one with a schema is looked at before it is sent."""
-        if ask.schema is None:
-            return callbacks
-
-        def before_send(request: Request) -> None:
-            from or_cache_magic.cache.structured import check_schema
-
-            check_schema(request, self.money.prices)
-            if callbacks.before_send is not None:
-                callbacks.before_send(request)
-
-        return callbacks._replace(before_send=before_send)
+        return checking_schema(callbacks, lambda: self.money.prices)
 
     def _guard(
         self, ask: Ask, max_cost_usd: Decimal | None, limits: Sequence[Limit] = ()

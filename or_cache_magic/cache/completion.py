@@ -138,9 +138,10 @@ class Completion(str):
     def _value_of(self, schema: Schema) -> Any:
         from or_cache_magic.cache.structured import misfit  # few answers have a form
 
-        stored = self.outcome.stored
-        if (why := misfit(self.request, self.outcome, schema)) is None:
+        why = misfit(self.request, self.outcome, schema) or schema.why_not(self)
+        if why is None:
             return schema.value(self)
+        stored = self.outcome.stored
         kept = "it is kept, and running again is free" if stored else "it is paid for, and not stored"
         raise FormatError(
             f"{why} ({kept})",

@@ -7,11 +7,13 @@ finds it, makes the same request of it, and so finds the answer to that, without
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from or_cache_magic.cache.conversation import assistant_turn
+from or_cache_magic.core.callbacks import Callbacks, OnWait, Show
+from or_cache_magic.core.chat import CORRECTION
 from or_cache_magic.core.json_schema import why_no_schema
 from or_cache_magic.core.key import request_key
 from or_cache_magic.core.policy import lifetime_s, why_no_lookup, why_not_served, why_unfit
@@ -21,33 +23,42 @@ from or_cache_magic.core.units import ZERO_USD, format_count
 from or_cache_magic.errors import OptionError, StoreError
 
 if TYPE_CHECKING:
+    from decimal import Decimal
+
+    from or_cache_magic.cache.cache import CompletionCache
     from or_cache_magic.core.records import Entry
     from or_cache_magic.core.schema import Schema
+    from or_cache_magic.money.budget import Limit
     from or_cache_magic.money.catalog import PriceCatalog
     from or_cache_magic.storage.entries import DiskStore, HistoryEntry
 
-__all__ = ["Repairs", "check_schema", "misfit"]
+__all__ = ["Repairs", "aask_until_it_fits", "ask_until_it_fits", "checking_schema", "misfit"]
 
-_TELLING: Final = "Your answer can't be used: {}. Answer again, all of it, with nothing but the JSON."
+_TELLING: Final = CORRECTION + "{}. Answer again, all of it, with nothing but the JSON."
 
 
-def check_schema(request: Request, prices: PriceCatalog) -> None:
-    """Raise what speaks against sending a request with a schema.
+def checking_schema(callbacks: Callbacks, prices: Callable[[], PriceCatalog]) -> Callbacks:
+    """Return the callbacks of an ask with a schema: before it is sent they look at it, then do as they did.
 
-    Raises:
-        OptionError: The schema is none, or the model is known to take none; nothing was sent.
+    They raise `OptionError` where the schema is none, or the model is known to take none; nothing is sent.
     """
-    form = request.body["response_format"]["json_schema"]["schema"]
-    if (wrong := why_no_schema(form)) is not None:
-        raise OptionError(
-            f"the schema is no JSON Schema ({wrong}; nothing was sent)",
-            "mend it, or write the short form: 'name str, year int?'",
-        )
-    if (why := prices.why_no_schema(request)) is not None:
-        raise OptionError(
-            f"{why} (nothing was sent)",
-            "name a model that has them, or ask for JSON in the prompt (-f json)",
-        )
+
+    def before_send(request: Request) -> None:
+        form = request.body["response_format"]["json_schema"]["schema"]
+        if (wrong := why_no_schema(form)) is not None:
+            raise OptionError(
+                f"the schema is no JSON Schema ({wrong}; nothing was sent)",
+                "mend it, or write the short form: 'name str, year int?'",
+            )
+        if (why := prices().why_no_schema(request)) is not None:
+            raise OptionError(
+                f"{why} (nothing was sent)",
+                "name a model that has them, or ask for JSON in the prompt (-f json)",
+            )
+        if callbacks.before_send is not None:
+            callbacks.before_send(request)
+
+    return callbacks._replace(before_send=before_send)
 
 
 def misfit(request: Request, outcome: Outcome, schema: Schema | None) -> str | None:
@@ -60,6 +71,44 @@ def misfit(request: Request, outcome: Outcome, schema: Schema | None) -> str | N
     return None if schema is None else schema.why_not(outcome.answer.text)
 
 
+def ask_until_it_fits(
+    cache: CompletionCache,
+    ask: Ask,
+    callbacks: Callbacks,
+    max_cost_usd: Decimal | None = None,
+    limits: Sequence[Limit] = (),
+) -> Outcome:
+    """Return what an ask comes to with its repairs, which share its limits; see `CompletionCache.run`."""
+    steps = Repairs(ask, cache.store, cache.clock()).steps(callbacks.on_wait)
+    step, limits = next(steps), _shared(max_cost_usd, limits)
+    while True:
+        try:
+            step = steps.send(cache.run(step, callbacks, limits=limits))
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]
+
+
+async def aask_until_it_fits(
+    cache: CompletionCache, ask: Ask, callbacks: Callbacks, max_cost_usd: Decimal | None = None
+) -> Outcome:
+    """`ask_until_it_fits` for a task of an event loop."""
+    steps = Repairs(ask, cache.store, cache.clock()).steps(callbacks.on_wait)
+    step, limits = next(steps), _shared(max_cost_usd)
+    while True:
+        try:
+            step = steps.send(await cache.arun(step, callbacks, limits=limits))
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]
+
+
+def _shared(max_cost_usd: Decimal | None, limits: Sequence[Limit] = ()) -> Sequence[Limit]:
+    if max_cost_usd is None:
+        return limits
+    from or_cache_magic.money.budget import BudgetTracker, Limit
+
+    return (*limits, Limit("--max-cost", max_cost_usd, BudgetTracker()))
+
+
 class Repairs:
     """The asks that one ask comes to when its answers don't fit.
 
@@ -70,21 +119,22 @@ class Repairs:
     """
 
     def __init__(self, ask: Ask, store: DiskStore, now_s: float) -> None:
-        self._first, self._left = ask, ask.repair
+        self._most = self._left = ask.repair
         self._store, self._now_s = store, now_s
         #: What is to be asked first: in a rerun the last of what was asked before.
-        self.start = self._found()
+        self.start = self._found(ask._replace(repair=0))
 
-    def steps(self) -> Generator[Ask, Outcome, Outcome]:
-        """Yield each ask, take its outcome, and return what all came to."""
-        ask, outcomes = self.start, []
+    def steps(self, on_wait: OnWait | None = None) -> Generator[Ask, Outcome, Outcome]:
+        """Yield each ask, take its outcome, and return what all came to; `on_wait` is told of each again."""
+        tell, ask, outcomes = Show(on_wait), self.start, []
         while True:
             outcome = yield ask
             outcomes.append(outcome)
             why = misfit(ask.request, outcome, ask.schema) if self._left else None
-            if why is None or outcome.answer.choices[0].message.get("tool_calls"):  # which wait for results
+            if why is None or _waits_for_tools(outcome.answer):
                 return self._whole(ask, outcomes)
-            ask = self._next(ask, outcome.answer, why)
+            ask = self._found(self._next(ask, outcome.answer, why))
+            tell(f"{why}: asking again ({self._most - self._left} of {self._most})")
 
     def _next(self, ask: Ask, answer: Answer, why: str) -> Ask:
         self._left -= 1
@@ -97,9 +147,9 @@ class Repairs:
         request = ask.request._replace(body={**body, "messages": told})
         return ask._replace(key=request_key(request), request=request)
 
-    def _found(self) -> Ask:
+    def _found(self, ask: Ask) -> Ask:
         """Return the last ask that earlier answers lead to, of those with an answer to serve if any has."""
-        ask, served = self._first, None
+        served = None
         if ask.policy.mode in ("refresh", "bypass") or why_no_lookup(ask.request, ask.policy) is not None:
             return ask
         while True:
@@ -125,14 +175,14 @@ class Repairs:
                 ttl_s, _ = lifetime_s(ask.request, kept.answer, ask.policy)
                 if ttl_s is not None and kept.at_s + ttl_s <= self._now_s:
                     return None
-                calls = kept.answer.choices and kept.answer.choices[0].message.get("tool_calls")
-                if not calls and why_unfit(ask.request, kept.answer, ask.schema) is not None:
+                unfit = why_unfit(ask.request, kept.answer, ask.schema) is not None
+                if unfit and not _waits_for_tools(kept.answer):
                     return kept
         return None
 
     def _whole(self, ask: Ask, outcomes: list[Outcome]) -> Outcome:
         """Return the last outcome, with what all were charged, and what came before."""
-        last, before = outcomes[-1], self._first.repair - self._left
+        last, before = outcomes[-1], self._most - self._left
         if not before:
             return last
         seconds = sum(outcome.elapsed_s for outcome in outcomes)
@@ -140,6 +190,11 @@ class Repairs:
         return last._replace(
             notes=(*last.notes, note), paid=_sum(outcomes), elapsed_s=seconds, request=ask.request
         )
+
+
+def _waits_for_tools(answer: Answer) -> bool:
+    """Return whether an answer ends in calls, behind which only their results may stand."""
+    return bool(answer.choices[0].message.get("tool_calls"))
 
 
 def _sum(outcomes: list[Outcome]) -> Cost:

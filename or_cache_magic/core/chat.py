@@ -16,6 +16,9 @@ _SEARCHES = ("web_search_options", "x_search_filter")
 BESIDES = frozenset((*MEDIA, "refusal", "tool_calls"))
 """What an assistant's message may have besides its content that a reader wants to see."""
 
+CORRECTION = "Your answer can't be used: "
+"""How the message begins that tells a model what was wrong with its answer."""
+
 _FREE_PLUGINS = frozenset(
     {"response-healing", "context-compression", "auto-router", "auto-beta-router", "pareto-router", "armor"}
 )
@@ -57,11 +60,17 @@ def messages_of(body: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def last_prompt(body: Mapping[str, Any]) -> str:
-    """Return the text of the last user message, its text parts joined; empty when there is none."""
+    """Return the text of the last user message, its text parts joined; empty when there is none.
+
+    What only corrects an answer is passed over: the prompt stands before it.
+    """
+    said = ""
     for message in reversed(messages_of(body)):
         if message.get("role") == "user":
-            return _text(message.get("content"))
-    return ""
+            said = _text(message.get("content"))
+            if not said.startswith(CORRECTION):
+                break
+    return said
 
 
 def system_prompt(body: Mapping[str, Any]) -> str | None:

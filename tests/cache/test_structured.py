@@ -307,6 +307,45 @@ def test_ask__repairs_for_a_class_that_refuses_what_is_stored(cache, sim):
     assert "year: Value error, it is too new" in told
 
 
+def test_ask__reruns_what_it_built_on_a_stored_answer(cache, sim):
+    """The chain is found behind an answer that is stored too, as far as it went; only its end is asked again."""
+    cache.ask(PROMPT, schema=New)
+    cache.ask(PROMPT, schema=Old, repair=2)
+    assert sim.completion_count == 3
+    cache.ask(PROMPT, schema=Old, repair=2)
+    assert sim.completion_count == 4
+
+
+def test_ask__tells_of_each_that_it_asks_again(cache, sim):
+    """Whoever waits is told why it takes longer, by `ask` and `aask` alike."""
+    for ask in (cache.ask, lambda *given, **options: asyncio.run(cache.aask(*given, **options))):
+        sim.script(scenario("unfit", how="missing", stubborn=True), times=2)
+        told = []
+        ask(PROMPT, schema=Book, repair=3, mode="bypass", on_wait=told.append)
+        assert [line.rpartition(": ")[2] for line in told] == [
+            "asking again (1 of 3)",
+            "asking again (2 of 3)",
+        ]
+        assert "'title' is a required property" in told[0]
+
+
+def test_ask__lists_a_repaired_answer_by_its_prompt(cache, sim):
+    """The correction is no prompt of the user's."""
+    unfit(sim)
+    answer = cache.ask(PROMPT, schema=Book, repair=1)
+    frame = cache.entries("Dune appeared")
+    assert (list(frame["prompt"]), list(frame["key"])) == ([PROMPT], [answer.key])
+
+
+def test_ask__repairs_no_call_of_a_tool(cache, sim):
+    """Behind a call only its result may stand."""
+    tools = [{"type": "function", "function": {"name": "dune", "parameters": {"type": "object"}}}]
+    answer = cache.ask(PROMPT, schema=Book, repair=1, tools=tools, tool_choice="required")
+    assert (answer.finish_reason, sim.completion_count) == ("tool_calls", 1)
+    with pytest.raises(FormatError):
+        answer.data  # noqa: B018
+
+
 def test_ask__repairs_past_the_cache_without_reading_or_writing_it(cache, sim):
     """Nothing is looked up and nothing kept."""
     for _ in range(2):

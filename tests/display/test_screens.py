@@ -229,6 +229,60 @@ def test_parse_json__what_can_not_be_read_is_told_in_our_words(text: str, why: s
     assert data_bundle(text, "json") is None
 
 
+def test_data_bundle__is_a_tree_where_a_browser_shows_it_exactly():
+    """JSON for front ends with a tree, text for the others; a number that JavaScript would round is text alone."""
+    shown = data_bundle('{"b": [1, null], "a": "x"}', "data")
+    assert list(shown["application/json"]) == ["b", "a"]
+    assert shown["text/plain"] == '{\n  "b": [\n    1,\n    null\n  ],\n  "a": "x"\n}'
+    assert shown["text/markdown"] == f"```json\n{shown['text/plain']}\n```"
+    assert data_bundle('{"b": [1, null], "a": "x"}', "json") == shown
+    for text in ('{"id": 9007199254740993}', '"words"', "7"):
+        assert "application/json" not in data_bundle(text, "data")
+    assert "9007199254740993" in data_bundle('{"id": 9007199254740993}', "data")["text/plain"]
+
+
+@pytest.mark.parametrize("text", ['[{"a": "x", "b": 1}]', '{"items": [{"a": "x", "b": 1}]}'])
+def test_data_bundle__is_a_table_of_flat_objects(text: str):
+    """In each form; bare, or in the object that a provider wants around it."""
+    shown = data_bundle(text, "data")
+    assert shown["text/plain"] == "a  b\nx  1"
+    assert shown["text/markdown"] == "| a | b |\n| :-- | --: |\n| x | 1 |"
+    assert "<table" in shown["text/html"]
+    assert "application/json" not in shown
+
+
+def test_data_bundle__fits_what_is_not_alike_into_one_table():
+    """Columns in the order of their first row, lists with commas, nothing for null; many rows are cut."""
+    rows = [{"a": True, "tags": ["x", "y"]}, {"b": None, "a": 1.5}]
+    assert data_bundle(json.dumps(rows), "data")["text/plain"] == "a     tags  b\ntrue  x, y\n1.5"
+    many = data_bundle(json.dumps([{"n": n} for n in range(100)]), "data")
+    assert "… and 40 more …" in many["text/plain"]
+    assert "data has all of them" in many["text/html"]
+    nested = data_bundle('[{"a": {"b": 1}}]', "data")
+    assert nested["application/json"] == [{"a": {"b": 1}}]
+    assert data_bundle("[]", "data")["text/plain"] == "[]"
+
+
+def test_data_bundle__keeps_a_models_text_harmless():
+    """In every form: no markup, no mathematics, nothing that steers a terminal or turns the text around."""
+    hostile = "<img src=x onerror=alert(1)> $\\x$ ``` \u202e \x1b[2J | [a](javascript:x)"
+    table = data_bundle(json.dumps([{hostile: hostile}]), "data")
+    tree = data_bundle(json.dumps({hostile: hostile}), "data")
+    assert "<img" not in table["text/html"] + table["text/markdown"]
+    assert "](" not in table["text/markdown"]
+    for shown in (table, tree):
+        text = json.dumps(shown, ensure_ascii=False)
+        assert "\u202e" not in text
+        assert "\x1b" not in text
+    assert tree["text/markdown"].startswith("````json\n")
+
+
+def test_data_bundle__is_nothing_for_what_is_no_json():
+    """Such an answer is shown as it is."""
+    assert data_bundle("It is Dune.", "data") is None
+    assert answer_bundle("It is Dune.", "data") == answer_bundle("It is Dune.")
+
+
 def test_first_code__takes_the_first():
     """The first fenced block, with its language."""
     assert first_code("a\n```py\nx\n```\n~~~\ny\n~~~") == ("py", "x")

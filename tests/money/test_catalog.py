@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 import threading
@@ -55,6 +56,36 @@ def book(database, gateway, clock):
 
 def asked(sim) -> list[str]:
     return [row.path.removeprefix("/api/v1") for row in sim.requests]
+
+
+def test_why_no_schema__goes_by_what_is_listed_now(book, canned, reply, clock):
+    """An old list that says no is fetched again before it counts; one that says yes is believed for a day."""
+
+    def offers(*names):
+        listed = {"endpoints": [{"tag": "x", "supported_parameters": list(names)}]}
+        return reply(json.dumps({"data": listed}), "application/json")
+
+    model = reply(json.dumps({"data": {"id": "a/b"}}), "application/json")
+    server = canned(model, offers("max_tokens"), model, offers("structured_outputs"), model, offers())
+    request = Request({"model": "a/b"}, base_url=server.base_url)
+    assert "a/b can't be held to a schema" in book.why_no_schema(request)
+    assert len(server.received) == 2
+    clock.now_s += 61
+    assert book.why_no_schema(request) is None
+    assert len(server.received) == 4
+    clock.now_s += 61
+    assert book.why_no_schema(request) is None
+    assert len(server.received) == 4
+    clock.now_s += FRESH_S
+    assert book.why_no_schema(request) is None  # parameters that aren't listed are not known
+    assert len(server.received) == 6
+
+
+def test_why_no_schema__is_silent_where_nothing_is_known(book, canned, reply):
+    """No list, no model, a router, a preset: what isn't known speaks against nothing."""
+    server = canned(reply("{}", "application/json", "500 No"))
+    for name in ("a/b", "@preset/x", ""):
+        assert book.why_no_schema(Request({"model": name}, base_url=server.base_url)) is None
 
 
 def body(model=MINI, **more):

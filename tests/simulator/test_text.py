@@ -166,6 +166,65 @@ def test_schema__is_filled_from_the_prompt(wire):
     assert (data["sentiment"], data["stars"], data["product"]) == ("positive", 4, "Kettle")
 
 
+WANTED = {
+    "type": "json_schema",
+    "json_schema": {
+        "name": "book",
+        "schema": {
+            "type": "object",
+            "properties": {"title": {"type": "string"}, "year": {"type": "integer"}},
+            "required": ["title", "year"],
+            "additionalProperties": False,
+        },
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("how", "text"),
+    [
+        ("prose", 'I would say that it is "Dune", though that is simulated.'),
+        ("fenced", 'Here you are:\n\n```json\n{"title": "Dune", "year": 1965}\n```\n\nAnything else?'),
+        ("missing", '{"year": 1965}'),
+        ("wrong_type", '{"title": ["unknown"], "year": 1965}'),
+        ("extra", '{"title": "Dune", "year": 1965, "a_remark": "simulated"}'),
+    ],
+)
+def test_unfit__misses_the_schema_until_it_is_told(wire, sim, how, text):
+    """Each way in which models miss one; told so, it is heeded, unless the scenario is stubborn."""
+    prompt = "The novel Dune appeared in 1965."
+    told = [
+        {"role": "user", "content": prompt},
+        {"role": "assistant", "content": text},
+        {"role": "user", "content": "That is not what was asked for."},
+    ]
+    model = "simulator/unfit"
+    for stubborn in (False, True):
+        sim.script(scenario("unfit", how=how, stubborn=stubborn), times=2)
+        assert wire.ask(prompt, response_format=WANTED).text == text
+        again = wire.ask(messages=told, response_format=WANTED).text
+        assert again == (text if stubborn else '{"title": "Dune", "year": 1965}')
+    assert wire.ask(prompt, model=model, response_format=WANTED).text != '{"title": "Dune", "year": 1965}'
+    assert wire.ask(prompt, model=model).text  # without a schema there is none to miss
+
+
+@pytest.mark.parametrize("model", ["perplexity/sonar", "deepseek/deepseek-chat-v3.1"])
+def test_schema__is_refused_by_models_that_list_none(wire, model):
+    """As OpenRouter refuses a parameter that no provider takes; the list said so before."""
+    author, slug = model.split("/")
+    listed = wire.get(f"/model/{author}/{slug}").json["data"]["supported_parameters"]
+    offered = wire.get(f"/models/{author}/{slug}/endpoints").json["data"]["endpoints"]
+    assert "structured_outputs" not in listed
+    assert all(one["supported_parameters"] == listed for one in offered)
+    got = wire.ask("Dune", model=model, response_format=WANTED)
+    assert got.status == 404
+    assert got.json["error"]["message"].startswith(
+        "No endpoints found that can handle the requested parameters"
+    )
+    assert got.json["error"]["availability"]["constraint"]["field"] == "response_format"
+    assert wire.ask("Dune", model=model).status == 200
+
+
 SCALARS = st.sampled_from(
     [
         {"type": "string"}, {"type": "string", "minLength": 3, "maxLength": 5}, {"type": "boolean"},
