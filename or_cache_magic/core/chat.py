@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 _SYSTEM_ROLES = ("system", "developer")
@@ -105,23 +105,33 @@ def orders_search(body: Mapping[str, Any]) -> bool:
     return any(body.get(name) not in (None, False) for name in _SEARCHES)
 
 
+def is_online(model: str) -> bool:
+    """Return whether the name of a model, in whatever case, has it search the web."""
+    return ":online" in model.lower()
+
+
+def plugins_of(body: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield the plugins of a request that are not switched off: their names in small letters, and options."""
+    for plugin in as_list(body.get("plugins")):
+        fields = as_mapping(plugin)
+        if fields.get("enabled") is not False:
+            yield str(fields.get("id") if fields else plugin).strip().lower(), fields
+
+
 def billed_apart(body: Mapping[str, Any]) -> str:
     """Return what a request orders that is billed besides its tokens, as a clause; empty if nothing is.
 
     Searches, files and tools may be billed even when no token came back, and their number is unknown.
     """
     named = (body.get("model"), *as_list(body.get("models")))
-    if any(":online" in str(name) for name in named) or orders_search(body):
+    if any(is_online(str(name)) for name in named) or orders_search(body):
         return "it may search the web, which is billed apart"
     free_files = False
-    for plugin in as_list(body.get("plugins")):
-        name = plugin.get("id") if isinstance(plugin, Mapping) else plugin
-        if name in _FREE_PLUGINS or as_mapping(plugin).get("enabled") is False:
-            continue
-        if name == "file-parser" and as_mapping(as_mapping(plugin).get("pdf")).get("engine") in _FREE_ENGINES:
+    for name, fields in plugins_of(body):
+        if name == "file-parser" and as_mapping(fields.get("pdf")).get("engine") in _FREE_ENGINES:
             free_files = True
-        else:
-            return f"the plugin {str(name)[:40]} is billed apart"
+        elif name not in _FREE_PLUGINS:
+            return f"the plugin {name[:40]} is billed apart"
     if not free_files and any(map(_has_file, messages_of(body))):
         return "reading its file may be billed apart, at $2 per 1,000 pages"
     # The caller runs functions; every other tool is run, and billed, by OpenRouter or the provider.

@@ -8,10 +8,17 @@ API reference (chat completions, streaming, errors, zero-completion insurance).
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
-from or_cache_magic.core.chat import as_list, as_mapping, asked_models, orders_search
+from or_cache_magic.core.chat import (
+    as_list,
+    as_mapping,
+    asked_models,
+    is_online,
+    orders_search,
+    plugins_of,
+)
 from or_cache_magic.core.records import Answer, Choice, Entry, NamedTuple, Request
 from or_cache_magic.core.units import FOREVER_S
 
@@ -309,21 +316,22 @@ def volatility(request: Request) -> str | None:
     search and remote media bring in a world that changes.
     """
     body = request.body
-    models = asked_models(body)
+    models = [model.strip() for model in asked_models(body)]
     for model in models:
-        name = model.partition(":")[0]
-        if name.startswith("openrouter/") or re.search("router$|/switchyard$", name):
+        spelled, name = model.lower(), model.partition(":")[0]
+        which = spelled.partition(":")[0]
+        if re.search(_ROUTERS, which):
             return f"{name} picks a model at each call"
-        if name.startswith("~") or "@preset/" in model:
+        if which.startswith("~") or "@preset/" in spelled:
             return f"{name} points to another model over time"
-        if ":online" in model or re.search("^perplexity/|-search-|-deep-research", name):
+        if is_online(model) or re.search(_SEARCHING, which):
             return "it searches the web"
     if not models or body.get("preset"):
         return "a preset or account default chooses the model"
-    plugins = [plugin for plugin in map(as_mapping, as_list(body.get("plugins"))) if _is_on(plugin)]
-    if orders_search(body) or any(plugin.get("id") in ("web", "web-fetch") for plugin in plugins):
+    plugins = {name for name, _ in plugins_of(body)}
+    if orders_search(body) or plugins & {"web", "web-fetch"}:
         return "it searches the web"
-    if any("router" in str(plugin.get("id")) for plugin in plugins):
+    if any("router" in name for name in plugins):
         return "a plugin picks a model at each call"
     if any(map(_is_server_tool, as_list(body.get("tools")))):
         return "it uses OpenRouter's server tools"
@@ -332,8 +340,8 @@ def volatility(request: Request) -> str | None:
     return None
 
 
-def _is_on(plugin: Mapping[str, Any]) -> bool:
-    return plugin.get("enabled") is not False
+_ROUTERS: Final = "^openrouter/|router$|/switchyard$"
+_SEARCHING: Final = "^perplexity/|-search(-|$)|deep-research"
 
 
 def _is_server_tool(tool: Any) -> bool:
@@ -342,14 +350,36 @@ def _is_server_tool(tool: Any) -> bool:
 
 
 def _has_remote_media(message: Any) -> bool:
-    parts = as_list(as_mapping(message).get("content"))
-    return any(_is_remote(part) for part in parts if as_mapping(part).get("type") != "text")
+    content, images = map(as_mapping(message).get, ("content", "images"))
+    parts = (*as_list(content), content, *as_list(images))
+    return any(_is_address(field, text) for field, text in _texts_in(parts))
 
 
-def _is_remote(part: Any) -> bool:
-    values = as_mapping(part).values()
-    urls = [url for value in values for url in (value.values() if isinstance(value, Mapping) else (value,))]
-    return any(isinstance(url, str) and url[:8].lower().startswith(("http://", "https://")) for url in urls)
+_WRITTEN: Final = frozenset({"text", "refusal", "thinking", "filename", "title", "name"})
+"""Fields of a part that a model reads, or that name what is there."""
+
+
+def _texts_in(parts: Sequence[Any]) -> Iterator[tuple[str, str]]:
+    """Yield the texts in parts of a message, however deep, and their fields' names, but what is written."""
+    left: list[tuple[str, Any]] = [("", part) for part in parts if isinstance(part, Mapping)]
+    for field, value in left:  # which grows meanwhile
+        if isinstance(value, str):
+            yield field, value
+        elif isinstance(value, Mapping):
+            left += ((name.lower(), item) for name, item in value.items() if name not in _WRITTEN)
+        else:
+            left += ((field, item) for item in as_list(value))
+
+
+def _is_address(field: str, text: str) -> bool:
+    """Return whether a text refers to a file elsewhere; bytes in the request (``data:``) don't."""
+    start = text.lstrip()[:_LONGEST_SCHEME].lower()
+    if start.startswith("data:"):
+        return False
+    return bool(start) if field.endswith(("url", "uri")) else "://" in start
+
+
+_LONGEST_SCHEME: Final = 100
 
 
 def lifetime_s(

@@ -18,7 +18,16 @@ from operator import mul
 from string import ascii_lowercase, ascii_uppercase, digits, punctuation
 from typing import Any, Final, NamedTuple
 
-from or_cache_magic.core.chat import MEDIA, as_list, as_mapping, has_media, messages_of
+from or_cache_magic.core.chat import (
+    MEDIA,
+    as_list,
+    as_mapping,
+    has_media,
+    is_online,
+    messages_of,
+    orders_search,
+    plugins_of,
+)
 
 
 class TokenRange(NamedTuple):
@@ -262,12 +271,10 @@ def _as_json(value: Mapping[str, Any]) -> str:
 def _is_bounded(body: Mapping[str, Any], messages: list[Mapping[str, Any]]) -> bool:
     """Return whether all that the model will read is text that stands in the request."""
     models = f"{body.get('model')} {body.get('models')}"
-    if body.get("preset") or body.get("web_search_options") or "@preset/" in models or ":online" in models:
+    if body.get("preset") or orders_search(body) or "@preset/" in models.lower() or is_online(models):
         return False
-    plugins = [plugin for plugin in as_list(body.get("plugins")) if isinstance(plugin, Mapping)]
-    if any(plugin.get("id") not in _ADD_NOTHING and plugin.get("enabled") is not False for plugin in plugins):
+    if any(name not in _ADD_NOTHING for name, _ in plugins_of(body)):
         return False
-    tools = [tool for tool in as_list(body.get("tools")) if isinstance(tool, Mapping)]
-    if any(tool.get("type") != "function" for tool in tools):
+    if any(as_mapping(tool).get("type") != "function" for tool in as_list(body.get("tools"))):
         return False
     return not any(has_media(message) for message in messages)

@@ -10,20 +10,29 @@ import json
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from itertools import chain
+from contextlib import suppress
 from types import MappingProxyType
 from typing import Any, Final
 
 from or_cache_magic.core.callbacks import Cancel
 from or_cache_magic.core.chat import as_mapping
-from or_cache_magic.core.records import Answer, Request
+from or_cache_magic.core.records import UNKNOWN_COST, Answer, Cost, Request
 from or_cache_magic.core.secrets import Secret, redacted, redacted_text
 from or_cache_magic.errors import MissingKeyError, RequestError, UpstreamError
-from or_cache_magic.openrouter.connections import ApiTarget, Connection, ConnectionPool
+from or_cache_magic.openrouter.connections import ApiTarget, Connection, ConnectionPool, Refused
 from or_cache_magic.openrouter.failures import connection_lost, fetch_failed, redirected, upstream_error
 from or_cache_magic.openrouter.fragments import mended
 from or_cache_magic.openrouter.reply import ReplyReader, cost_reported, media_type
-from or_cache_magic.openrouter.wire import MalformedReplyError, events_of, read_json
+from or_cache_magic.openrouter.wire import (
+    MalformedReplyError,
+    as_utf8,
+    begins_with_object,
+    decoded,
+    is_whole,
+    object_in,
+    read_json,
+    tells_use,
+)
 
 ATTEMPTS: Final = 3
 LONGEST_WAIT_S: Final = 300.0
@@ -157,8 +166,6 @@ class Gateway:
             MissingKeyError: There is no key, and one is needed; nothing was sent.
             UpstreamError: Refused (``status`` says how), no connection, or no JSON.
         """
-        import openai
-
         key = self.require_key() if needs_key or self._api_key() else ""
         target = ApiTarget(key, base_url, self._attribution(), self._timeout_s())
         with self._pool.use(target) as connection:
@@ -167,9 +174,10 @@ class Gateway:
                     path, cast_to=bytes, options={"params": dict(params), "timeout": timeout_s}
                 )
                 return read_json(body.decode("utf-8-sig"), exact=True)
-            except openai.APIStatusError as exc:
-                raise _refused(exc.response, {}, key, base_url=base_url, attempt=1) from None
             except Exception as exc:  # noqa: BLE001 - of three libraries; what is fetched is free
+                refusal = _refusal_in(exc)
+                if refusal is not None:
+                    raise _refused(refusal, {}, key, base_url=base_url, attempt=1) from None
                 raise fetch_failed(exc, base_url=base_url, path=path) from None
 
     def close(self) -> None:
@@ -235,17 +243,10 @@ def _send_once(
         ) as response:
             headers = response.headers
             reader.read_headers(headers)
-            chunks = _bounded(response.iter_bytes(), cancel)
-            first = next(chunks, b"")
-            whole = chain((first,), chunks)
-            # What is JSON is read as such, whatever it says that it is: it is paid for.
-            if media_type(headers) != "text/event-stream" or first.lstrip().startswith(b"{"):
-                reader.read_body(b"".join(whole))
-            elif any(map(reader.read_event, events_of(whole))):  # as far as the end marker
-                connection.read_to_end(chunks)
+            _read(connection, reader, as_utf8(_bounded(response.iter_bytes(), cancel)), media_type(headers))
     except Exception as exc:  # noqa: BLE001 - of four libraries: whatever fails, what came is kept and accounted
         cancel.check()  # it failed because it was cancelled
-        if not reader.started:
+        if not (reader.started or reader.complete or reader.error):
             raise _failure(exc, request, reader, headers=headers, attempt=attempt) from None
     answer = reader.answer()
     if not answer.complete:
@@ -253,6 +254,42 @@ def _send_once(
     if reader.error is not None and not reader.started:
         raise _refusal(reader.error, request, reader, headers=headers, attempt=attempt)
     return answer
+
+
+def _read(connection: Connection, reader: ReplyReader, chunks: Iterator[bytes], kind: str) -> None:
+    """Read a reply to its end, or until it is whole and has brought nothing more for a while."""
+    # What is JSON is read as such, whatever it says that it is: it is paid for.
+    is_json, chunks = begins_with_object(chunks)
+    if is_json or kind != "text/event-stream":
+        _read_body(connection, reader, chunks)
+        return
+    with connection.ending(is_over=lambda: reader.is_over) as begin_anew:
+        reader.read_stream(chunks, begin_anew)
+        if reader.is_over:
+            with suppress(Exception):
+                for _ in chunks:
+                    pass
+
+
+def _read_body(connection: Connection, reader: ReplyReader, chunks: Iterator[bytes]) -> None:
+    parts: list[bytes] = []
+    failure: Exception | None = None
+    try:
+        with connection.ending(is_over=lambda: is_whole(b"".join(parts))) as begin_anew:
+            for chunk in chunks:
+                parts.append(chunk)
+                if not chunk.isspace():
+                    begin_anew()
+    except Exception as exc:  # noqa: BLE001 - of three libraries: what came may be whole
+        failure = exc
+    try:
+        reader.read_body(b"".join(parts))
+    except MalformedReplyError:
+        if failure is not None:
+            raise failure from None
+        raise
+    if failure is not None and not connection.is_shut:
+        reader.note("the reply broke off after its end")
 
 
 def _sent_body(request: Request) -> Mapping[str, Any]:
@@ -286,8 +323,9 @@ def _failure(
     """Return the error that `exc` stands for."""
     import openai
 
-    if isinstance(exc, openai.APIStatusError):
-        return _refused(exc.response, request.body, reader.secret, base_url=request.base_url, attempt=attempt)
+    refusal = _refusal_in(exc)
+    if refusal is not None:
+        return _refused(refusal, request.body, reader.secret, base_url=request.base_url, attempt=attempt)
     if isinstance(exc, MalformedReplyError):
         return _refusal(
             f"a reply that is no completion ({exc})", request, reader, headers=headers, attempt=attempt
@@ -299,31 +337,47 @@ def _failure(
         attempts=attempt,
         base_url=request.base_url,
         generation_id=reader.generation_id,
+        cost=reader.cost,
     )
+
+
+def _refusal_in(exc: Exception) -> Refused | None:
+    """Return the refusal that an error of the client's stands for; older ones wrap it in one of their own."""
+    return next((error for error in (exc, exc.__cause__) if isinstance(error, Refused)), None)
 
 
 def _refused(
-    response: Any, body: Mapping[str, Any], secret: str, *, base_url: str, attempt: int
+    refusal: Refused, body: Mapping[str, Any], secret: str, *, base_url: str, attempt: int
 ) -> UpstreamError:
     """Return the error of a reply that isn't HTTP 200; what it says of its cost counts."""
-    if response.status_code < 400:  # noqa: PLR2004 - the HTTP classes
-        target = redacted_text(response.headers.get("location", ""), secret)
-        return redirected(response.status_code, target, base_url=base_url, attempts=attempt)
-    text = response.content.decode("utf-8-sig", "replace")
-    try:
-        reply, usage = read_json(text), as_mapping(read_json(text, exact=True)).get("usage")
-    except MalformedReplyError:
-        reply, usage = text, None
+    if refusal.status < 400:  # noqa: PLR2004 - the HTTP classes
+        target = redacted_text(refusal.headers.get("location", ""), secret)
+        return redirected(refusal.status, target, base_url=base_url, attempts=attempt)
+    text, _ = decoded(b"".join(as_utf8([refusal.content])))
+    reply, cost = _told_by(text)
+    if cost is None and (tells_use(text) or (refusal.is_cut and text.lstrip()[:1] in ("", "{"))):
+        cost = UNKNOWN_COST
     error = as_mapping(reply).get("error")
     return upstream_error(
-        response.status_code,
+        refusal.status,
         redacted(mended(error if isinstance(error, Mapping) else reply), secret),
         body=body,
-        headers=response.headers,
+        headers=refusal.headers,
         attempts=attempt,
-        generation_id=redacted_text(response.headers.get("x-generation-id", "")[:500], secret) or None,
-        reported=cost_reported(as_mapping(usage) or None),
+        generation_id=redacted_text(refusal.headers.get("x-generation-id", "")[:500], secret) or None,
+        reported=cost,
     )
+
+
+def _told_by(text: str) -> tuple[Any, Cost | None]:
+    """Return what a refusal says, and that it cost; None when it says nothing of its use."""
+    for found in (text, object_in(text)):
+        with suppress(MalformedReplyError):
+            reply = read_json(found)
+            if as_mapping(reply).get("usage") is None:
+                return reply, UNKNOWN_COST if as_mapping(reply).get("choices") else None
+            return reply, cost_reported(as_mapping(read_json(found, exact=True)["usage"]))
+    return text, None
 
 
 def _refusal(
@@ -342,5 +396,5 @@ def _refusal(
         headers=headers,
         attempts=attempt,
         generation_id=reader.generation_id,
-        reported=reader.cost,
+        reported=reader.reported,
     )

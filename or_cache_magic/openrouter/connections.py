@@ -6,6 +6,8 @@ import os
 import re
 import socket
 import threading
+import time
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -41,8 +43,12 @@ the request, to know which kind of response it was asked for."""
 
 _NEW_STREAM: Final = ("connect_tcp.complete", "start_tls.complete")
 
-_REST_S: Final = 0.5
-"""A reply that does not end so soon after its end marker isn't waited for."""
+_REST_S: Final = 1.0
+"""A reply that is whole, and does not end so soon after, isn't waited for."""
+
+_REFUSAL_S: Final = 2.0
+_LARGEST_REFUSAL: Final = 1 << 18
+"""Of a reply that refuses no more is read than this, in bytes and in time: an error needs less."""
 
 _ENVIRONMENT: Final = re.compile(
     "SSL_CERT_FILE|SSL_CERT_DIR|SSLKEYLOGFILE|(ALL|HTTP|HTTPS|NO)_PROXY", re.IGNORECASE
@@ -61,6 +67,21 @@ class ApiTarget(NamedTuple):
 
 def _unheard() -> None:
     """Tell nobody that a request is sent."""
+
+
+class Refused(Exception):  # noqa: N818 - a reply that only its reader makes an error of
+    """A reply that brings no answer by its status.
+
+    Attributes:
+        status: Of HTTP, below 200 or from 300 on.
+        headers: As they came.
+        content: The body as far as it was read.
+        is_cut: Whether there may be more of it.
+    """
+
+    def __init__(self, status: int, headers: Mapping[str, str], content: bytes, *, is_cut: bool) -> None:
+        super().__init__(status)
+        self.status, self.headers, self.content, self.is_cut = status, headers, content, is_cut
 
 
 class Connection:
@@ -94,7 +115,10 @@ class Connection:
                 timeout=timeout,
                 verify=tls,
                 follow_redirects=False,
-                event_hooks={"request": [_keep_ours if target.api_key else _keep_no_key, self._watch]},
+                event_hooks={
+                    "request": [_keep_ours if target.api_key else _keep_no_key, self._watch],
+                    "response": [self._refuse],
+                },
             ),
         )
 
@@ -103,22 +127,59 @@ class Connection:
         self.is_shut = True
         self._shut_stream()
 
-    def read_to_end(self, chunks: Iterable[bytes]) -> None:
-        """Read what is left of a reply, so that its connection serves the next call too; or give both up."""
-        timer = threading.Timer(_REST_S, self.shut)
-        timer.daemon = True
-        timer.start()
+    @contextmanager
+    def ending(
+        self, rest_s: float = _REST_S, is_over: Callable[[], bool] = lambda: True
+    ) -> Iterator[Callable[[], None]]:
+        """Shut the connection after a rest, if the reply is over by then; yield what begins it anew.
+
+        What goes on, and what ends by itself, isn't touched: its connection serves the next call too.
+
+        Args:
+            rest_s: How long it may take.
+            is_over: Returns whether nothing more is waited for; called from another thread.
+        """
+        left, last_s = threading.Event(), time.monotonic()
+
+        def begin_anew() -> None:
+            nonlocal last_s
+            last_s = time.monotonic()
+
+        def watch() -> None:
+            pause_s = rest_s
+            while not left.wait(pause_s):
+                pause_s = last_s + rest_s - time.monotonic()
+                if pause_s <= 0:
+                    if is_over():
+                        self.shut()
+                        return
+                    pause_s = rest_s
+
+        watcher = threading.Thread(target=watch, daemon=True)
+        watcher.start()
         try:
-            with suppress(Exception):
-                for _ in chunks:
-                    pass
+            yield begin_anew
         finally:
-            timer.cancel()
-            timer.join()
+            left.set()
+            watcher.join()
 
     def close(self) -> None:
         """Close the connection."""
         self.client.close()
+
+    def _refuse(self, response: Any) -> None:
+        """Raise `Refused` where the status does; the client would read such a reply whole, however large."""
+        if response.is_success:
+            return
+        content, is_cut = b"", True
+        with suppress(Exception), self.ending(_REFUSAL_S):
+            for piece in _inflated(response.iter_raw(), response.headers.get("content-encoding", "")):
+                content += piece
+                if len(content) >= _LARGEST_REFUSAL:
+                    break
+            else:
+                is_cut = self.is_shut
+        raise Refused(response.status_code, response.headers, content, is_cut=is_cut)
 
     def _watch(self, request: Any) -> None:
         request.extensions["trace"] = self._trace
@@ -195,6 +256,19 @@ class ConnectionPool:
             connection.close()
 
 
+def _inflated(pieces: Iterable[bytes], coding: str) -> Iterator[bytes]:
+    """Yield what was compressed, in pieces that are never much larger than what came."""
+    coding = coding.strip().lower()
+    if coding in ("", "identity"):
+        yield from pieces
+        return
+    if coding not in ("gzip", "x-gzip", "deflate"):
+        raise ValueError(coding)
+    inflate = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)  # which tells gzip's head from zlib's
+    for piece in pieces:
+        yield inflate.decompress(piece, _LARGEST_REFUSAL)
+
+
 def _headers(target: ApiTarget) -> dict[str, str]:
     key = {"Authorization": Secret(f"Bearer {target.api_key}")} if target.api_key else {}
     return {**key, **(_ATTRIBUTION if target.attribution else {})}
@@ -216,7 +290,12 @@ def _our_client() -> type[OpenAI]:
 
         @property
         def default_headers(self) -> dict[str, Any]:
-            return {"Accept": "application/json", "Content-Type": "application/json", **self._our_headers}
+            return {
+                "Accept": "application/json",
+                "Accept-Encoding": "gzip, deflate",  # what `_inflated` reads
+                "Content-Type": "application/json",
+                **self._our_headers,
+            }
 
     return OurClient
 
@@ -231,7 +310,22 @@ def _keep_no_key(request: Any) -> None:
     request.headers.pop("Authorization", None)
 
 
+def _load_openai() -> None:
+    """Import the library, which has to be done first, so that OPENAI_LOG isn't heeded.
+
+    It would have the library write each request to stderr; it is meant for the user's own client, which can
+    still see it.
+    """
+    said = os.environ.pop("OPENAI_LOG", None)
+    try:
+        import openai  # noqa: F401
+    finally:
+        if said is not None:
+            os.environ["OPENAI_LOG"] = said
+
+
 def _trusted() -> ssl.SSLContext:
+    _load_openai()
     import openai
 
     # Of the library that the client is one of: httpx up to openai 2, httpx2 from openai 3 on.

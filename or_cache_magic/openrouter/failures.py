@@ -59,7 +59,7 @@ def upstream_error(
     headers: Mapping[str, str],
     attempts: int,
     generation_id: str | None = None,
-    reported: Cost = UNKNOWN_COST,
+    reported: Cost | None = None,
 ) -> UpstreamError:
     """Return the error for a reply that refuses or fails, with the facts that it carries as attributes.
 
@@ -70,14 +70,17 @@ def upstream_error(
         headers: The reply's headers.
         attempts: How many requests were sent for this ask.
         generation_id: As the reply names it; None when it doesn't.
-        reported: What the reply itself says that it cost.
+        reported: What the reply itself says that it cost, unknown too; None when it says nothing of its use.
     """
     facts = error if isinstance(error, Mapping) else {}
     metadata = as_mapping(facts.get("metadata"))
     availability = as_mapping(facts.get("availability"))
     code = _code(facts, availability) if status is None else status
-    cost = reported
-    if cost.usd is None and "alignment" not in metadata:  # its calls are billed, whatever is refused
+    if reported is not None:
+        cost = reported
+    elif "alignment" in metadata:  # its calls are billed, whatever is refused
+        cost = UNKNOWN_COST
+    else:
         cost = cost_of_failure(code, body, accepted=status is None)
     retry_after_s = _wait_s(headers, metadata, availability, limited=code == 429)  # noqa: PLR2004
     in_flight = code == 402 and metadata.get("reason") == _IN_FLIGHT  # noqa: PLR2004
@@ -99,7 +102,7 @@ def upstream_error(
 
 
 def cost_of_failure(status: int | None, body: Mapping[str, Any], *, accepted: bool = False) -> Cost:
-    """Return what a call cost that ended in an error before any token arrived, and named no amount.
+    """Return what a call cost that ended in an error before any token arrived, and said nothing of its use.
 
     A refused request is not billed, and a provider's failure without a completion is not either
     (OpenRouter: "Zero completion insurance"), unless the request also ordered searches or files,
@@ -136,12 +139,13 @@ def connection_lost(
     attempts: int,
     base_url: str,
     generation_id: str | None = None,
+    cost: Cost = UNKNOWN_COST,
     hint: str = "",
 ) -> ConnectionLostError:
     """Return the error for a call that brought no whole reply; `sent` is whether it may have arrived."""
     what = _one_line(redacted_text(str(exc) or type(exc).__name__))
     if sent:
-        message = f"the connection to {base_url} broke off: {what} (it may have been billed)"
+        message = f"the connection to {base_url} broke off: {what} ({_paid(cost)})"
         hint = (
             "run the cell again when the network is back; OpenRouter's activity page shows if it was billed"
         )
@@ -153,7 +157,7 @@ def connection_lost(
         hint,
         retryable=retryable,
         generation_id=generation_id,
-        cost_usd=None if sent else FREE.usd,
+        cost_usd=cost.usd if sent else FREE.usd,
         attempts=attempts,
     )
 
@@ -222,21 +226,21 @@ def _budget_facts(metadata: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _message(facts: Mapping[str, Any], error: Mapping[str, Any] | str | None) -> str:
-    text = next(_reasons(error), "") or "no reason given"
+    text = next(reasons_in(error), "") or "no reason given"
     if text.lstrip()[:1] == "<":
         text = "an HTML page from the network's edge"
     raw = as_mapping(facts.get("metadata")).get("raw")
     return _one_line(f"{text}: {raw}" if isinstance(raw, str) and raw else text)
 
 
-def _reasons(error: Any) -> Iterator[str]:
+def reasons_in(error: Any) -> Iterator[str]:
     """Yield the reasons that an error gives, wherever a server of this kind puts them: the best first."""
     if isinstance(error, str) and error.strip():
         yield error
     facts = as_mapping(error)
     parts = map(facts.get, ("message", "detail", "msg", "error", "errors", "reason", "title"))
     for part in parts if facts else as_list(error):
-        yield from _reasons(part)
+        yield from reasons_in(part)
 
 
 def _one_line(text: str) -> str:

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Any, Final
 
-from or_cache_magic.core.chat import as_mapping
+from or_cache_magic.core.chat import as_list, as_mapping
 from or_cache_magic.core.secrets import without
+from or_cache_magic.core.units import read_count
 from or_cache_magic.openrouter.wire import MalformedReplyError, join_surrogates, read_json
 
 _TEXTS: Final[Mapping[str, frozenset[str]]] = {
@@ -21,6 +22,7 @@ _TEXTS: Final[Mapping[str, frozenset[str]]] = {
 """By where they are, the texts that go on from fragment to fragment. Other values are given anew."""
 
 _PARTS: Final = ("tool_calls", "reasoning_details")
+_MOST_PARTS: Final = 10_000
 _EXTENDED: Final = ("annotations", "images", "content")
 
 
@@ -82,13 +84,32 @@ def _is_object(arguments: Any) -> bool:
 
 def _places(part: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
     """Yield by what a fragment's part is known: the surest first, or nothing."""
-    index, kind, name = part.get("index"), part.get("type"), part.get("id")
+    index, kind, name = index_of(part), part.get("type"), part.get("id")
     if isinstance(name, str) and name:
-        yield index if isinstance(index, int) else None, "id", name
-    if isinstance(index, int):
+        yield index, "id", name
+    if index is not None:
         if isinstance(kind, str):
             yield index, "type", kind
         yield (index,)
+
+
+def index_of(part: Mapping[str, Any]) -> int | str | None:
+    """Return the index of a part or a choice, however it is written; where it can't be one, its text.
+
+    >>> [index_of({"index": value}) for value in (1, 1.0, "1", None, -1, True)]
+    [1, 1, 1, None, '-1', 'True']
+    """
+    value = part.get("index")
+    number = value if type(value) is int else read_count(value)
+    if number is None or not 0 <= number < _MOST_PARTS:
+        return None if value is None else repr(value)
+    return number
+
+
+def has_odd_index(delta: Mapping[str, Any]) -> bool:
+    """Return whether a fragment of a piece of a message names a place that can't be one."""
+    parts = (part for name in _PARTS for part in as_list(delta.get(name)))
+    return any(isinstance(index_of(part), str) for part in map(as_mapping, parts))
 
 
 def _agree(piece: Mapping[str, Any], part: Mapping[str, Any]) -> bool:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from decimal import Decimal
 from typing import Any, Final
@@ -21,23 +21,36 @@ from or_cache_magic.core.chat import as_list, as_mapping
 from or_cache_magic.core.records import FREE, UNKNOWN_COST, Answer, Choice, Cost, Usage
 from or_cache_magic.core.secrets import redacted, unfinished
 from or_cache_magic.core.units import decimal_usd, read_count
+from or_cache_magic.openrouter.failures import reasons_in
 from or_cache_magic.openrouter.fragments import (
     extend_logprobs,
+    has_odd_index,
     has_output,
+    index_of,
     mended,
     merge_delta,
     message_of,
     whole_message,
 )
-from or_cache_magic.openrouter.wire import Event, MalformedReplyError, decoded, events_of, read_json
+from or_cache_magic.openrouter.wire import (
+    Event,
+    MalformedReplyError,
+    decoded,
+    events_of,
+    object_in,
+    read_json,
+    tells_use,
+)
 
 _DONE: Final = "[DONE]"
 _MESSAGES: Final = ("delta", "index", "message", "text")
 _GOOD_ENDS: Final = ("stop", "tool_calls")
 _EVENTS: Final = re.compile(r"(data|event|id|retry):")
+_ODD_INDEX: Final = "an index in the reply is none: a piece may be in the wrong place"
 _FAILED: Final = {"message": "the provider failed in the middle of its answer"}
 _KEPT_APART: Final = frozenset({"id", "object", "created", "model", "provider", "choices", "error"})
 """Of a reply's fields those that an `Answer` has in other places, or that are the same in all."""
+_CHARSET: Final = re.compile(r"""(?i)\bcharset\s*=\s*["']?([\w.:-]+)""")
 _LONGEST_NAME: Final = 500
 _MOST_USD: Final = 10_000
 """No call costs more; the ledger's sums end at a thousand times that."""
@@ -45,6 +58,10 @@ _MOST_USD: Final = 10_000
 
 def _discard(_text: str) -> None:
     """Discard text that no caller shows."""
+
+
+def _nothing() -> None:
+    """Tell nobody."""
 
 
 class ReplyReader:
@@ -69,7 +86,7 @@ class ReplyReader:
         #: Whether the request began to be sent, so that the provider may have been paid.
         self.is_sent = False
         self._began = time.perf_counter()
-        self._choices: dict[int, dict[str, Any]] = {}
+        self._choices: dict[int | str, dict[str, Any]] = {}
         self._usage: Mapping[str, Any] | None = None
         self._proven = False
         self._held = ""
@@ -79,8 +96,11 @@ class ReplyReader:
         self._source_id: str | None = None
         self._doubt: str | None = None
         self._body_id: str | None = None
-        #: The error that the reply carries, at any level; None when it carries none.
-        self.error: Mapping[str, Any] | None = None
+        self._error: Mapping[str, Any] | None = None
+        self._charset = ""
+        self._ended = self._told_use = False
+        #: Counts what comes that is waited for: pieces of an answer, and proofs that it is whole.
+        self.news = 0
 
     def mark_sent(self) -> None:
         """Note that the request begins to be sent."""
@@ -90,6 +110,24 @@ class ReplyReader:
     def started(self) -> bool:
         """Whether any part of an answer has arrived, so that asking again would pay twice."""
         return any(has_output(choice["message"]) for choice in self._choices.values())
+
+    @property
+    def error(self) -> Mapping[str, Any] | None:
+        """The error that the reply carries, at any level or in an answer's place; None without one."""
+        if self._error is not None or self._choices:
+            return self._error
+        reason = next(reasons_in(self._extra), None)  # without a code: nobody knows what it cost
+        return None if reason is None else {"message": redacted(mended(reason), self.secret)}
+
+    @property
+    def complete(self) -> bool:
+        """Whether the answer is proven whole."""
+        return self._proven and self._finished
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more is expected."""
+        return self._ended or self.complete
 
     @property
     def generation_id(self) -> str | None:
@@ -104,12 +142,48 @@ class ReplyReader:
         # A reply from OpenRouter's response caching reports zeros, which say nothing of its value.
         return cost_reported(None if self._cache_hit else self._usage)
 
+    @property
+    def reported(self) -> Cost | None:
+        """`cost`, unknown too; None as long as the reply says nothing of its use."""
+        return self.cost if self._told_use or "usage" in self._extra else None
+
+    def note(self, doubt: str) -> None:
+        """Keep the answer from being stored, and say why."""
+        self._doubt = self._doubt or doubt or None
+
     def read_headers(self, headers: Mapping[str, str]) -> None:
         """Take the generation's id and what OpenRouter's response caching did."""
         self.mark_sent()
         self._names["id"] = headers.get("x-generation-id", "")
         self._cache_hit = headers.get("x-openrouter-cache-status", "").upper() == "HIT"
         self._source_id = _name(headers.get("x-openrouter-cache-source-id"), self.secret)
+        declared = _CHARSET.search(headers.get("content-type", ""))
+        self._charset = declared[1] if declared else ""
+
+    def read_stream(self, chunks: Iterable[bytes], on_news: Callable[[], object] = _nothing) -> None:
+        """Read a stream as far as its end marker; what is no chunk of a completion may have been a piece.
+
+        Args:
+            chunks: Its bytes.
+            on_news: Called when something came that is waited for.
+
+        Raises:
+            MalformedReplyError: It brought nothing but events of another form.
+        """
+        known, odd = self.news, None
+        for event in events_of(chunks, self._charset):
+            try:
+                if self.read_event(event):
+                    break
+            except MalformedReplyError as exc:
+                odd = exc
+                self.note("an event of the reply could not be read: a piece of the answer may be missing")
+            if self.news != known:
+                known = self.news
+                on_news()
+        on_news()
+        if odd is not None and not (self.started or self.is_over or self.error):
+            raise odd
 
     def read_event(self, data: str) -> bool:
         """Read the data of one event; True at the end marker.
@@ -119,13 +193,13 @@ class ReplyReader:
         """
         self.mark_sent()
         kind, flaw = (data.kind, data.flaw) if isinstance(data, Event) else ("", "")
-        self._doubt = self._doubt or flaw or None
+        self.note(flaw)
         data = data.strip()
         if kind == "error":
             self._read_error(data)
             return False
         if data == _DONE:
-            self._proven = True
+            self._proven = self._ended = True
             self._show()
             return True
         if not data:
@@ -143,7 +217,8 @@ class ReplyReader:
                 self._read_choice_delta(choice)
             if isinstance(chunk.get("usage"), dict):
                 # Documented as sent once, last, after the finish reason or with it.
-                self._proven = self._finished and self.error is None
+                self._proven = self._finished and self._error is None
+                self.news += self._proven
         self._show()
         return False
 
@@ -155,18 +230,25 @@ class ReplyReader:
         """
         self.mark_sent()
         with _well_formed():
-            text, flaw = decoded(body)
+            text, flaw = decoded(body, self._charset)
             text = text.strip()
             while text.startswith(":"):
                 text = text.partition("\n")[2].lstrip()
             if _EVENTS.match(text):  # a stream under another media type
-                any(map(self.read_event, events_of([body])))
+                self.read_stream([body])
                 return
-            self._doubt = self._doubt or flaw or None
-            reply = _object(text)
+            self.note(flaw)
+            try:
+                reply = _object(text)
+            except MalformedReplyError:
+                text = object_in(text)  # it was paid for
+                if not text:
+                    raise
+                self.note("something else stands around the reply")
+                reply = _object(text)
             self._read_common(reply, text)
             choices = [{**choice} for choice in reply.get("choices") or ()]
-            choices.sort(key=_index)
+            choices.sort(key=lambda choice: _order(_place(choice)))
             for position, choice in enumerate(choices):
                 choice["message"] = _first_of(choice, ("message", "delta", "text"))
                 self._choices[position] = choice
@@ -177,7 +259,7 @@ class ReplyReader:
     def answer(self) -> Answer:
         """Return the answer as far as it has arrived; `Answer.complete` says if it is proven whole."""
         return Answer(
-            choices=tuple(self._choice(self._choices[index]) for index in sorted(self._choices)),
+            choices=tuple(self._choice(self._choices[index]) for index in sorted(self._choices, key=_order)),
             model=self._name("model"),
             provider=self._name("provider"),
             usage=None if self._cache_hit else _usage(self._usage),
@@ -186,7 +268,7 @@ class ReplyReader:
             # To a millisecond: digits that mean nothing were 2 % of what an entry of 2 KB takes on disk.
             created_s=round(self._clock(), 3),
             elapsed_s=round(time.perf_counter() - self._began, 3),
-            complete=self._finished and self._proven,
+            complete=self.complete,
             error=self.error,
             response_cache_hit=self._cache_hit,
             source_generation_id=self._source_id,
@@ -197,13 +279,14 @@ class ReplyReader:
 
     @property
     def _finished(self) -> bool:
-        choices = self._choices.values()
+        choices = list(self._choices.values())  # at once, since another thread may ask
         return bool(choices) and all(c.get("finish_reason") for c in choices)
 
     def _read_common(self, reply: Mapping[str, Any], text: str) -> None:
         error = _error_of(reply)
         if error is not None:
-            self.error = redacted(mended(error), self.secret)
+            self._error = redacted(mended(error), self.secret)
+            self._told_use = self._told_use or tells_use(text)
         for field in ("id", "model", "provider"):
             name = reply.get(field)
             if name and isinstance(name, str):
@@ -214,19 +297,21 @@ class ReplyReader:
                 self._extra[field] = value
         if isinstance(reply.get("usage"), dict):
             self._usage = read_json(text, exact=True)["usage"]
-        self._doubt = self._doubt or self._doubt_of(reply)
+        self.note(self._doubt_of(reply))
 
-    def _doubt_of(self, reply: Mapping[str, Any]) -> str | None:
-        """Return what is wrong with a reply or chunk that isn't wrong with its form; None when nothing is."""
-        indices = list(map(_index, reply.get("choices") or ()))
+    def _doubt_of(self, reply: Mapping[str, Any]) -> str:
+        """Return what is wrong with a reply or chunk besides its form; empty when nothing is."""
+        places = list(map(_place, reply.get("choices") or ()))
         before, name = self._body_id, reply.get("id")
         if name and isinstance(name, str):
             self._body_id = name
             if before not in (None, name):
                 return "the reply mixes two generations"
-        if len(set(indices)) < len(indices):
+        if len(set(places)) < len(places):
             return "two choices of the reply have the same index"
-        return "the reply lists errors" if reply.get("errors") else None
+        if any(isinstance(place, str) for place in places):
+            return _ODD_INDEX
+        return "the reply lists errors" if reply.get("errors") else ""
 
     def _read_error(self, data: str) -> None:
         """Read an event whose type says that it is an error, whatever its form."""
@@ -238,11 +323,14 @@ class ReplyReader:
             self._read_common(error if error.get("error") else {**error, "error": error or _FAILED}, data)
 
     def _read_choice_delta(self, chunk: Mapping[str, Any]) -> None:
-        index = _index(chunk)
-        choice = self._choices.setdefault(index, {"message": {}})
+        place = _place(chunk)
+        choice = self._choices.setdefault(place, {"message": {}})
         delta = _first_of(chunk, ("delta", "message", "text"))
+        if has_odd_index(delta):
+            self.note(_ODD_INDEX)
         if chunk.get("delta") is None and chunk.get("message") and has_output(choice["message"]):
-            self._doubt = self._doubt or "a whole message came among pieces"
+            self.note("a whole message came among pieces")
+        self.news += has_output(delta)
         merge_delta(choice["message"], delta)
         for name, value in chunk.items():
             if name == "logprobs" and value is not None:
@@ -251,7 +339,7 @@ class ReplyReader:
                 continue  # what did not finish well is not finished by a later "stop"
             elif name not in _MESSAGES and (value or name not in choice):
                 choice[name] = value
-        if index == 0:
+        if place == 0:
             self._held += _text_of(delta.get("content"))
 
     def _show(self) -> None:
@@ -298,9 +386,14 @@ def _object(text: str) -> dict[str, Any]:
     return value
 
 
-def _index(choice: Mapping[str, Any]) -> int:
-    index = choice.get("index")
-    return index if isinstance(index, int) else 0
+def _place(choice: Mapping[str, Any]) -> int | str:
+    index = index_of(choice)
+    return 0 if index is None else index
+
+
+def _order(place: int | str) -> tuple[bool, int | str]:
+    """Return what choices are sorted by: those in no known place last."""
+    return isinstance(place, str), place
 
 
 def _first_of(choice: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:

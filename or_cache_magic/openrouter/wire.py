@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import math
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from decimal import Decimal
-from itertools import chain
+from itertools import chain, islice
 from typing import Any, Final
 
 _BOM: Final = b"\xef\xbb\xbf"
+_REPLACED: Final = "\ufffd".encode()
+_LONGEST_MARK: Final = 4
 _FIELDS: Final = (b"", b"id", b"retry")
+
+_PADDING: Final = re.compile(rb"\A(?:\xef\xbb\xbf)?(?:\s+|:[^\r\n]*[\r\n])*")
+_LONGEST_PADDING: Final = 1 << 16
+_OBJECT: Final = re.compile(r'\{\s*"')
+_MOST_TRIED: Final = 20
+_USAGE: Final = re.compile(r'"usage"\s*:\s*(?!null)\S')
+_OF_A_REPLY: Final = ("choices", "error")
 
 DEEPEST: Final = 64
 """What is nested deeper is read as null: nothing that follows may run out of stack."""
@@ -46,7 +56,7 @@ class Event(str):
         return event
 
 
-def events_of(chunks: Iterable[bytes]) -> Iterator[Event]:
+def events_of(chunks: Iterable[bytes], charset: str = "") -> Iterator[Event]:
     """Return the data of each event of an event stream, by the Event Streams standard.
 
     Lines end at CR, LF or CRLF and nowhere else: U+2028 and U+0085 stand in JSON as they are. Several
@@ -64,7 +74,7 @@ def events_of(chunks: Iterable[bytes]) -> Iterator[Event]:
             kind = value.strip()
         elif not line:
             if data:
-                yield _event(data, kind)
+                yield _event(data, kind, charset)
             data, kind = [], b""
         elif line.startswith(b"{") or (name not in _FIELDS and value.lstrip().startswith(b"{")):
             yield Event(
@@ -88,17 +98,74 @@ def _lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
         yield b"".join(pieces).removeprefix(mark)
 
 
-def _event(lines: list[bytes], kind: bytes) -> Event:
-    text, flaw = decoded(b"\n".join(lines))
+def _event(lines: list[bytes], kind: bytes, charset: str) -> Event:
+    text, flaw = decoded(b"\n".join(lines), charset)
     return Event(text, kind.decode("utf-8", "replace"), flaw)
 
 
-def decoded(data: bytes) -> tuple[str, str]:
-    """Return the text of UTF-8 with U+FFFD for what is none, and its flaw; empty when it has none."""
-    try:
+def decoded(data: bytes, charset: str = "") -> tuple[str, str]:
+    """Return the text of UTF-8, and its flaw; empty when it has none.
+
+    What is no UTF-8 is Latin-1 where that is the declared `charset`; else U+FFFD stands for it.
+    """
+    with suppress(UnicodeDecodeError):
         return data.decode("utf-8-sig"), ""
-    except UnicodeDecodeError:
-        return data.decode("utf-8-sig", "replace"), "the reply holds bytes that are no text"
+    with suppress(LookupError, ValueError):
+        if codecs.lookup(charset).name == "iso8859-1":
+            return data.decode("iso8859-1"), ""
+    return data.decode("utf-8-sig", "replace"), "the reply holds bytes that are no text"
+
+
+def as_utf8(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield the bytes of a reply in UTF-8: its first ones tell in which of Unicode's encodings it comes."""
+    head, rest = b"", iter(chunks)
+    for chunk in rest:
+        head += chunk
+        if len(head) >= _LONGEST_MARK:
+            break
+    encoding = json.detect_encoding(head)
+    if encoding.startswith("utf-8"):
+        yield head
+        yield from rest
+        return
+    decoder = codecs.getincrementaldecoder(encoding)("replace")
+    for text in chain(map(decoder.decode, chain((head,), rest)), (decoder.decode(b"", final=True),)):
+        # No text in UTF-8 either, so that it is told of.
+        yield text.encode("utf-8", "replace").replace(_REPLACED, b"\xff")
+
+
+def begins_with_object(chunks: Iterator[bytes]) -> tuple[bool, Iterator[bytes]]:
+    """Return whether a reply is a JSON object, with padding before it or not, and its bytes."""
+    head = rest = b""
+    for chunk in chunks:
+        head += chunk
+        rest = _PADDING.sub(b"", head, 1)
+        if (rest and rest[:1] != b":") or len(head) > _LONGEST_PADDING:
+            break
+    return rest.startswith(b"{"), chain((head,), chunks)
+
+
+def is_whole(body: bytes) -> bool:
+    """Return whether a body is a JSON object from its begin to its end."""
+    body = _PADDING.sub(b"", body, 1).rstrip()
+    with suppress(MalformedReplyError):
+        return body.endswith(b"}") and isinstance(read_json(decoded(body)[0]), dict)
+    return False
+
+
+def tells_use(text: str) -> bool:
+    """Return whether a text tells, anywhere in it, what was used: then something may have been billed."""
+    return _USAGE.search(text) is not None
+
+
+def object_in(text: str) -> str:
+    """Return the reply that stands somewhere in a text, as JSON; empty when there is none."""
+    for found in islice(_OBJECT.finditer(text), _MOST_TRIED):
+        with suppress(ValueError, RecursionError):
+            value, end = _FLOATS.raw_decode(text, found.start())
+            if not value.keys().isdisjoint(_OF_A_REPLY):
+                return text[found.start() : end]
+    return ""
 
 
 def read_json(text: str, *, exact: bool = False) -> Any:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import os
 import socket
+import subprocess
+import sys
 import threading
 import traceback
 from decimal import Decimal
+from itertools import chain, repeat
 
 import pytest
 from hypothesis import given
@@ -40,6 +45,50 @@ def gateway(naps):
     made = Gateway(lambda: "sk-or-v1-test", sleep=naps.append, timeout_s=lambda: 5.0)
     yield made
     made.close()
+
+
+@pytest.fixture
+def holding():
+    """``holding(piece, …)`` is a server that sends these pieces, as many as are taken, and never ends its reply."""
+    over, running = threading.Event(), []
+
+    def start(*pieces):
+        server = Holding(chain(*(piece if isinstance(piece, repeat) else [piece] for piece in pieces)), over)
+        running.append(server)
+        server.start()
+        return server
+
+    yield start
+    over.set()
+    for server in running:
+        server.join()
+
+
+class Holding(threading.Thread):
+    def __init__(self, pieces, over):
+        super().__init__()
+        self._pieces, self._over = pieces, over
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener.settimeout(60)
+        self.base_url = f"http://127.0.0.1:{self._listener.getsockname()[1]}/api/v1"
+        self.taken = 0
+
+    def run(self):
+        with self._listener, self._listener.accept()[0] as client:
+            client.recv(100_000)
+            try:
+                for piece in self._pieces:
+                    client.sendall(piece)
+                    self.taken += len(piece)
+                    if self._over.is_set():
+                        return
+            except OSError:
+                return
+            self._over.wait(60)
+
+
+def head(status="200 OK", kind="text/event-stream", *more):
+    return "\r\n".join([f"HTTP/1.1 {status}", f"Content-Type: {kind}", *more, "", ""]).encode()
 
 
 def request_to(server, *, stream=True, **fields):
@@ -369,6 +418,91 @@ def test_gateway__believes_the_cost_that_an_error_reports(gateway, canned, reply
     assert (caught.value.generation_id, caught.value.retryable) == ("gen-7", False)
 
 
+BILLED = [
+    {"prompt_tokens": 1000, "completion_tokens": 500},
+    {"cost": -0.5},
+    {"is_byok": True, "cost": 0.0},
+    {"cost": "0.02"},
+    {"cost": 1e300},
+    {},
+    [1],
+    "odd",
+]
+
+
+@pytest.mark.parametrize("usage", BILLED, ids=str)
+@pytest.mark.parametrize("status", ["429 X", "502 X", "503 X", "200 json", "200 stream", "502 stream"])
+def test_gateway__calls_no_failure_free_that_tells_of_usage(gateway, canned, reply, naps, usage, status):
+    """Where a usage came whose cost can't be read, or is missing, nobody knows it: told, and not sent again."""
+    code, _, form = status.partition(" ")
+    body = json.dumps(
+        {"error": {"code": 502 if code == "200" else int(code), "message": "down"}, "usage": usage}
+    )
+    body = f"data: {body}\n\n" if form == "stream" else body
+    kind = "text/event-stream" if form == "stream" else "application/json"
+    server = canned(reply(body, kind, f"{code} X"))
+    with pytest.raises(UpstreamError, match="it may have been billed") as caught:
+        send(gateway, server)
+    assert (caught.value.cost_usd, caught.value.retryable, len(server.received), naps) == (None, False, 1, [])
+
+
+@pytest.mark.parametrize("status", ["502 X", "200 OK"])
+@pytest.mark.parametrize(
+    ("usage", "usd", "sent"), [({"cost": 0.02}, "0.02", 1), ({"cost": 0}, "0", 3), (None, "0", 3)]
+)
+def test_gateway__counts_what_a_failure_says_it_cost(gateway, canned, reply, naps, status, usage, usd, sent):
+    """A cost that can be read counts, nothing too; without any word of it a provider's failure is free."""
+    body = json.dumps({"error": {"code": 502, "message": "down"}, "usage": usage})
+    server = canned(reply(body, "application/json", status))
+    with pytest.raises(UpstreamError) as caught:
+        send(gateway, server)
+    assert (caught.value.cost_usd, len(server.received)) == (Decimal(usd), sent)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"error":{"code":502,"message":"down","usage":{"completion_tokens":5}}}',
+        '{"error":{"code":502,"message":"down"}}\n{"usage" : {"completion_tokens":5}}',
+        '{"error":{"code":502,"message":"down"},"choices":[{"message":{"content":"Hi"}}]}',
+        '{"error":{"code":502,"message":"down"},"usage":{"completion_tokens":5',
+    ],
+)
+def test_gateway__calls_no_refusal_free_that_tells_of_work(gateway, canned, reply, naps, body):
+    """Wherever it stands, and whatever else does."""
+    server = canned(reply(body, "application/json", "502 X"))
+    with pytest.raises(UpstreamError, match="it may have been billed"):
+        send(gateway, server)
+    assert len(server.received) == 1
+
+
+@pytest.mark.parametrize("reset", [True, False])
+def test_gateway__counts_a_cost_whatever_came_after_it(gateway, canned, reply, naps, reset):
+    """What a stream said that it cost holds when it then broke off."""
+    error = '{"error":{"code":502,"message":"down"},"usage":{"cost":0.02}}'
+    for body, told in ((error, "down"), ('{"choices":[],"usage":{"cost":0.02}}', "broke off")):
+        raw = (
+            reply(f"data: {body}\n\n", Content_Length=5000)
+            if reset or told != "down"
+            else reply(f"data: {body}\n\n")
+        )
+        with pytest.raises(UpstreamError, match=r"it cost \$0\.02") as caught:
+            send(gateway, canned(raw))
+        assert told in str(caught.value)
+        assert caught.value.cost_usd == Decimal("0.02")
+
+
+@pytest.mark.parametrize("field", ["detail", "message", "msg"])
+@pytest.mark.parametrize("form", ["{}", "data: {}\n\n"])
+def test_gateway__tells_what_a_200_says_in_the_place_of_an_answer(gateway, canned, reply, naps, field, form):
+    """Frameworks refuse in other words: they are an error, of unknown cost unless one is told."""
+    for more, usd in (({}, None), ({"code": 502}, None), ({"usage": {"cost": 0.02}}, Decimal("0.02"))):
+        body = form.replace("{}", json.dumps({field: "no such \x1bthing", **more}))
+        with pytest.raises(UpstreamError, match="no such ␛thing") as caught:
+            send(gateway, canned(reply(body, "text/event-stream" if "data" in form else "application/json")))
+        assert (caught.value.cost_usd, caught.value.retryable) == (usd, False)
+
+
 def test_gateway__does_not_call_searches_free_inside_a_200(gateway, canned, reply):
     """A 4xx inside an HTTP 200 came after the request was taken: its searches may be on the bill."""
     server = canned(reply(refusal(429), "application/json"))
@@ -600,6 +734,68 @@ def test_gateway__reads_an_answer_by_what_it_is(gateway, canned, reply, kind, bo
     assert (answer.text, answer.complete) == ("Hi", True)
 
 
+PAID = (
+    '{"id":"gen-1","choices":[{"message":{"content":"é Hi €"},"finish_reason":"stop"}],"usage":{"cost":0.5}}'
+)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [("", "\n<!-- x -->"), ("", "\n" + PAID), ("", "{"), ("<pre>", "</pre>"), ("[", "]"), (")]}',\n", ""),
+     ("callback(", ");"), ("<style>a { b }</style>", "")],
+    ids=repr,
+)  # fmt: skip
+def test_gateway__gives_a_reply_that_something_stands_around(gateway, canned, reply, before, after):
+    """It is paid for: given, with its cost, and for what stands there not stored."""
+    for kind in ("application/json", "text/html", *([] if before else ["text/event-stream"])):
+        answer = send(gateway, canned(reply(before + PAID + after, kind)))
+        assert (answer.text, answer.complete, answer.cost.usd) == ("é Hi €", True, Decimal("0.5"))
+        assert "stands" in answer.doubt
+
+
+@pytest.mark.parametrize(
+    ("encoding", "charset"),
+    [("utf-16", "utf-16"), ("utf-16-le", "UTF-16"), ("utf-16-be", "utf-16be"), ("utf-32", "utf-32"), ("utf-16", ""),
+     ("utf-8-sig", "utf-16"), ("utf-8", "iso-8859-1"), ("utf-8", '"nonsense"'), ("utf-8-sig", "")],
+)  # fmt: skip
+@pytest.mark.parametrize("stream", [True, False])
+def test_gateway__reads_every_encoding_of_unicode(gateway, canned, reply, encoding, charset, stream):
+    """By its mark or its first bytes, whatever the header says; a stream too, wherever the network cuts it."""
+    body = (
+        GOOD.replace("Hi", "é Hi €\U0001f600") if stream else ": hold\n\n" + PAID.replace("€", "€\U0001f600")
+    )
+    kind = f"{'text/event-stream' if stream else 'application/json'}; charset={charset}"
+    answer = send(gateway, canned(reply(body.encode(encoding), kind)))
+    assert (answer.text, answer.complete, answer.doubt) == ("é Hi €\U0001f600", True, None)
+
+
+@pytest.mark.parametrize("charset", ["iso-8859-1", "ISO-8859-1 ; x=1", '"latin1"', "utf-8", "shift_jis", ""])
+@pytest.mark.parametrize("stream", [True, False])
+def test_gateway__reads_the_charset_that_is_declared(gateway, canned, reply, charset, stream):
+    """Bytes that are no UTF-8 are Latin-1 where the header says so; else they are a doubt."""
+    body = GOOD.replace("Hi", "é Hi") if stream else PAID.replace("€", "")
+    kind = f"{'text/event-stream' if stream else 'application/json'}; charset={charset}"
+    answer = send(gateway, canned(reply(body.encode("latin-1"), kind)))
+    said = "1" in charset
+    assert (answer.text.strip(), answer.doubt is None) == ("é Hi" if said else "\ufffd Hi", said)
+
+
+@pytest.mark.parametrize("padding", ["\ufeff", "\n", ": hold\n\n", "\ufeff\n: x\n"])
+def test_gateway__reads_json_that_says_it_is_a_stream(gateway, canned, reply, padding):
+    """What comes before it changes nothing."""
+    answer = send(gateway, canned(reply(padding + PAID)))
+    assert (answer.text, answer.complete, answer.doubt) == ("é Hi €", True, None)
+
+
+def test_gateway__reads_on_after_an_event_that_is_none(gateway, canned, reply):
+    """A word that is no chunk costs no answer; a piece may be missing, so it isn't stored."""
+    for body in ("data: ping\n\n" + GOOD, FINISHED.replace('"stop"', "null") + "data: {nonsense\n\n" + GOOD):
+        answer = send(gateway, canned(reply(body)))
+        assert answer.text.endswith("Hi")
+        assert answer.complete
+        assert "could not be read" in answer.doubt
+
+
 def test_gateway__holds_the_key_so_that_no_frame_shows_it(gateway):
     """A traceback with the values of its frames (``%xmode Verbose``) has no key in it."""
     key = gateway.require_key()
@@ -687,6 +883,27 @@ def test_gateway__heeds_nothing_that_openai_reads(gateway, sim, monkeypatch, nam
     assert after == before
 
 
+def test_gateway__has_openai_log_nothing(sim):
+    """OPENAI_LOG has the library write what is sent to stderr; it is the user's own client that it means."""
+    code = (
+        "from or_cache_magic.core.records import Request\n"
+        "from or_cache_magic.openrouter.client import Gateway\n"
+        "from or_cache_magic.openrouter.reply import ReplyReader\n"
+        "import os, logging\n"
+        f"request = Request({BODY!r}, base_url={sim.base_url!r})\n"
+        "print(Gateway(lambda: 'sk-or-v1-test').send(request, ReplyReader()).complete)\n"
+        "print(os.environ['OPENAI_LOG'], logging.getLogger().handlers, logging.getLogger('openai').level)\n"
+    )
+    told = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "OPENAI_LOG": "debug"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert (told.stdout, told.stderr) == ("True\ndebug [] 0\n", "")
+
+
 # -- the connection ---------------------------------------------------------------------------
 
 
@@ -701,8 +918,37 @@ def test_gateway__uses_one_connection_for_one_call_after_another(gateway, sim, s
     assert len(connections) == 1
 
 
-def test_gateway__waits_for_no_reply_that_does_not_end(gateway):
-    """A server that keeps its reply open after the end marker delays no answer for long."""
+FINISHED = 'data: {"id":"gen-1","choices":[{"index":0,"delta":{"content":"Hi"},"finish_reason":"stop"}]}\n\n'
+PRICED = 'data: {"choices":[],"usage":{"prompt_tokens":1,"completion_tokens":1,"cost":0.5}}\n\n'
+WHOLE = '{"id":"gen-1","choices":[{"message":{"content":"Hi"},"finish_reason":"stop"}],"usage":{"cost":0.5}}'
+
+
+@pytest.mark.parametrize(
+    ("pieces", "kind", "text"),
+    [
+        ([GOOD], "text/event-stream", "Hi"),
+        ([FINISHED + PRICED], "text/event-stream", "Hi"),
+        ([FINISHED, PRICED, repeat(b": OPENROUTER PROCESSING\n\n")], "text/event-stream", "Hi"),
+        ([FINISHED, PRICED, repeat(b'data: {"choices":[]}\n\n')], "text/event-stream", "Hi"),
+        ([FINISHED.replace("Hi", "") + PRICED], "text/event-stream", ""),
+        ([WHOLE], "application/json", "Hi"),
+        ([WHOLE, repeat(b"\n")], "application/json", "Hi"),
+    ],
+    ids=["end marker", "usage", "comments", "pings", "empty", "whole", "padding"],
+)
+def test_gateway__waits_for_no_reply_that_does_not_end(holding, pieces, kind, text):
+    """A server that keeps its reply open once it is whole delays no answer for long, and takes none away."""
+    gateway = Gateway(lambda: "sk-or-v1-test", timeout_s=lambda: 1000.0)
+    server = holding(head(kind=kind), *(p.encode() if isinstance(p, str) else p for p in pieces))
+    answer = send(gateway, server)
+    assert server.is_alive() or isinstance(pieces[-1], repeat)
+    gateway.close()
+    assert (answer.text, answer.complete, answer.error) == (text, True, None)
+    assert answer.cost.usd == (None if pieces == [GOOD] else Decimal("0.5"))
+
+
+def test_gateway__waits_for_the_usage_after_the_finish_reason(canned, reply):
+    """A finish reason alone hurries nothing: what the answer cost is still to come."""
     done = threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as server:
 
@@ -710,17 +956,83 @@ def test_gateway__waits_for_no_reply_that_does_not_end(gateway):
             client, _ = server.accept()
             with client:
                 client.recv(100_000)
-                client.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n" + GOOD.encode())
-                done.wait(60)
+                client.sendall(head() + FINISHED.encode())
+                done.wait(2.5)  # longer than a whole reply is waited for
+                client.sendall(PRICED.encode())
 
         thread = threading.Thread(target=serve)
         thread.start()
+        gateway = Gateway(lambda: "sk-or-v1-test", timeout_s=lambda: 1000.0)
         request = Request(BODY, base_url=f"http://127.0.0.1:{server.getsockname()[1]}/api/v1")
         answer = gateway.send(request, ReplyReader())
-        assert not done.is_set()
-        done.set()
         thread.join()
-    assert (answer.text, answer.complete) == ("Hi", True)
+        gateway.close()
+    assert (answer.complete, answer.cost.usd) == (True, Decimal("0.5"))
+
+
+@pytest.mark.parametrize(
+    ("status", "pieces", "reason"),
+    [
+        ("403 X", [repeat(b"no " * 20_000)], "no no no"),
+        ("302 X", [repeat(b"x" * 60_000)], "no redirect is followed"),
+        ("400 X", [b'{"detail": "why"}'], "why"),
+        ("400 X", [b'{"detail": "why"}', repeat(b" ")], "why"),
+    ],
+    ids=["endless", "redirect", "open", "padded"],
+)
+def test_gateway__reads_no_endless_refusal(holding, status, pieces, reason):
+    """Of a refusal no more is read than an error needs, in a bounded time; what came is told."""
+    gateway = Gateway(lambda: "sk-or-v1-test", timeout_s=lambda: 1000.0)
+    server = holding(head(status, "text/plain"), *pieces)
+    with pytest.raises(UpstreamError) as caught:
+        send(gateway, server)
+    assert reason in str(caught.value)
+    assert caught.value.status == int(status[:3])
+    assert server.taken < 30_000_000  # what the sockets hold is more than what is read
+    if status == "403 X":
+        with pytest.raises(UpstreamError, match="no no no"):
+            gateway.fetch("/models", base_url=holding(head(status, "text/plain"), *pieces).base_url)
+    gateway.close()
+
+
+@pytest.mark.parametrize("coding", ["gzip", "deflate", "GZIP", "br", "odd"])
+def test_gateway__inflates_no_more_of_a_refusal_than_it_reads(gateway, canned, reply, coding):
+    """A refusal that was compressed is read, as far as an error needs; one that can't be is an error too."""
+    import tracemalloc
+    import zlib
+
+    told = b'{"detail": "why"}'
+    small = zlib.compress(told) if coding == "deflate" else gzip.compress(told)
+    bomb = gzip.compress(b"no " * 50_000_000, 1) if coding == "gzip" else b""
+    with pytest.raises(UpstreamError, match="why" if "br" != coding != "odd" else "no reason given"):
+        send(gateway, canned(reply(small, "application/json", "400 X", Content_Encoding=coding)))
+    if bomb:
+        tracemalloc.start()
+        with pytest.raises(UpstreamError, match="no no no"):
+            send(gateway, canned(reply(bomb, "text/plain", "400 X", Content_Encoding=coding)))
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 20_000_000
+
+
+def test_gateway__keeps_its_connection_after_a_refusal(gateway, sim):
+    """A refusal is read to its end where that comes soon, so that the next call needs no handshake."""
+    connections = set()
+    for _ in range(3):
+        sim.script(scenario("invalid_request"))
+        with pytest.raises(UpstreamError):
+            send(gateway, sim)
+        connections |= {id(connection) for connection in sim._server._open}
+    assert len(connections) == 1
+
+
+def test_gateway__gives_a_whole_reply_whose_transfer_broke_off(gateway, canned, reply):
+    """A reply that is whole by its form is given though the server announced more; it isn't stored."""
+    answer = send(gateway, canned(reply(WHOLE, "application/json", Content_Length=5000)))
+    assert (answer.text, answer.complete, answer.cost.usd) == ("Hi", True, Decimal("0.5"))
+    assert answer.doubt
+    with pytest.raises(ConnectionLostError, match="may have been billed"):
+        send(gateway, canned(reply(WHOLE[:-9], "application/json", Content_Length=5000)))
 
 
 # -- whatever comes ---------------------------------------------------------------------------

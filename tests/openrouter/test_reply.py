@@ -479,6 +479,48 @@ def test_reader__finds_the_call_of_a_fragment(fragments, calls):
     assert deltas("tool_calls", *fragments) == calls
 
 
+@pytest.mark.parametrize(
+    "places", [(0, 1), ("0", "1"), (0.0, 1.0), (0, "1"), ("00", 1.0), ("7", 3)], ids=repr
+)
+def test_reader__reads_an_index_however_it_is_written(places):
+    """Fragments go to their call, and pieces to their choice, by the number that is meant."""
+    a, b = places
+    twice = places if isinstance(a, str) else (int(a), str(int(b)))  # and in two ways in one stream
+    lines = [chunk({"tool_calls": [call("{", "f", id="a", index=a), call("[", "g", id="b", index=b)]}),
+             chunk({"tool_calls": [call("]", index=twice[1]), call("}", index=twice[0])]}), chunk({}, "tool_calls"), DONE]  # fmt: skip
+    answer = read(*lines).answer()
+    assert answer.choices[0].message["tool_calls"] == [made("f", "{}", id="a"), made("g", "[]", id="b")]
+    assert answer.doubt is None
+    pieces = [
+        text("B", index=b),
+        text("a", index=a),
+        text("b", "stop", index=twice[1]),
+        text("A", "stop", index=twice[0]),
+    ]
+    answer = read(*pieces, DONE).answer()
+    said = ["aA", "Bb"] if int(float(a)) < int(float(b)) else ["Bb", "aA"]
+    assert ([choice.message["content"] for choice in answer.choices], answer.doubt) == (said, None)
+
+
+@pytest.mark.parametrize(
+    "place", [-1, 10**6, 10**30, 1e300, 0.5, True, [0], {}, "", "x", "-1", "1e99", "9" * 40], ids=repr
+)
+def test_reader__doubts_an_index_that_is_none(place):
+    """What can't be a place may belong anywhere: given, and never stored."""
+    fragments = [call("{", "f", id="a", index=place), call("}", index=place)]
+    lines = [chunk({"tool_calls": [piece]}) for piece in fragments]
+    answer = read(*lines, chunk({}, "tool_calls"), DONE).answer()
+    assert answer.choices[0].message["tool_calls"] == [made("f", "{}", id="a")]
+    assert "index" in refusal(answer)
+    thought = {"index": place, "type": "reasoning.text", "text": "so"}
+    assert "index" in refusal(
+        read(chunk({"reasoning_details": [thought], "content": "Hi"}, "stop"), DONE).answer()
+    )
+    for answer in both({"index": place, "text": "Hi"}):
+        assert (answer.text, answer.complete) == ("Hi", True)
+        assert "index" in refusal(answer)
+
+
 def test_reader__tells_reasoning_items_apart():
     """Sealed items by their ids, other types by their index; a server tool's arguments and result go on."""
     sealed = [{"type": "reasoning.encrypted", "index": 0, "id": f"rs_{n}", "data": f"d{n}"} for n in (1, 2)]
