@@ -86,11 +86,12 @@ def _cache() -> CompletionCache:
 def _script_cache() -> CompletionCache:
     from pathlib import Path
 
+    from or_cache_magic.core.project import current_folder
     from or_cache_magic.core.settings import Project, load_settings
     from or_cache_magic.notebook.location import cache_directory
 
     shell = _shell()
-    start = Path(shell.starting_dir if shell is not None else Path.cwd())
+    start = Path(shell.starting_dir) if shell is not None else current_folder()
     option = load_settings(os.environ, Project(start), {}).cache_dir
     names = None if shell is None else shell.user_ns
     return open_cache(

@@ -127,6 +127,30 @@ def near_name(word: str, known: Iterable[str]) -> str:
     return next((name for name in bare if bare[name] == best), "")
 
 
+def slip_of(word: str, known: Iterable[str]) -> str:
+    """Return the one of `known` that `word` can only be a slip of; empty when it may be a name of its own.
+
+    Stricter than `near_name`, for names that others may have: letters in another case or order, with other
+    signs between them, or one of them missing, wrong or too many.
+
+    >>> slip_of("max-tokens", ["max_tokens"]), slip_of("min_tokens", ["max_tokens"])
+    ('max_tokens', '')
+    """
+    letters = _letters(word)
+    named = {name: _letters(name) for name in known}
+    for name, own in named.items():
+        if own == letters or (len(own) > 2 and sorted(own) == sorted(letters)):  # noqa: PLR2004
+            return name
+    from difflib import get_close_matches
+
+    alike = get_close_matches(letters, named.values(), n=1, cutoff=0.85)
+    return next((name for name, own in named.items() if alike and own == alike[0]), "")
+
+
+def _letters(name: str) -> str:
+    return "".join(filter(str.isalnum, name)).lower()
+
+
 class OrCacheError(Exception):
     """Base of every error of this package.
 

@@ -18,6 +18,7 @@ from or_cache_magic.cache.process import counted, own
 from or_cache_magic.cache.request import Usd, build_ask, parse_limit
 from or_cache_magic.core.callbacks import Callbacks, OnText, OnWait
 from or_cache_magic.core.chat import inputs_of
+from or_cache_magic.core.project import current_folder
 from or_cache_magic.core.records import Answer, Outcome, Request
 from or_cache_magic.core.settings import Ask, Project, Settings, load_settings, whole
 from or_cache_magic.core.units import format_size
@@ -100,7 +101,7 @@ class CompletionCache:
         self.session = os.urandom(6).hex()
         #: Returns UTC epoch seconds.
         self.clock = clock
-        self._settings = settings or cache(lambda: load_settings(os.environ, Project(Path.cwd()), {}))
+        self._settings = settings or cache(lambda: load_settings(os.environ, Project(current_folder()), {}))
         self._api_key = api_key
         self._notebook = notebook
         self._inherited: list[Any] = []

@@ -223,11 +223,12 @@ def _say(line: str) -> None:
 def _open(options: SimpleNamespace) -> Iterator[CompletionCache]:
     """Open the cache that ``--dir`` names, or that a notebook in this folder has; say what it notices."""
     from or_cache_magic.cache.cache import CompletionCache
+    from or_cache_magic.core.project import current_folder
     from or_cache_magic.core.settings import MEMORY, Project, load_settings
     from or_cache_magic.notebook.location import cache_directory
 
     options.command.check(options.command, options)
-    here = Path.cwd()
+    here = current_folder()
     read_arguments(options, {}, here)
     option = options.dir or load_settings(os.environ, Project(here), {}).cache_dir
     location = cache_directory(starting_dir=here, option=option, environ=os.environ)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any, Final
@@ -16,8 +15,15 @@ _NO_WIDTH: Final = (
     "\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff"
     "\U000e0000-\U000e0fff"
 )
-_MARKS: Final = re.compile(rf"[%&\\{_NO_WIDTH}]")
-_CODED: Final = re.compile(rf"[{_NO_WIDTH}]|&#(\d{{2,3}});?|(?:%|&#[xX]|\\x|\\u00)([0-9a-fA-F]{{2}});?")
+_MARKS: Final = rf"[%&\\{_NO_WIDTH}]"
+_CODED: Final = rf"[{_NO_WIDTH}]|&#(\d{{2,3}});?|(?:%|&#[xX]|\\x|\\u00)([0-9a-fA-F]{{2}});?"
+_KEY: Final = (
+    r"(?i)(?<![a-z0-9])sk-(?:or-v1-[0-9a-f]{32}|(?:proj|ant|svcacct|admin)-[\w-]{20}"
+    r"|[a-z0-9]{40}|[0-9a-f]{32}(?![a-z0-9]))"
+)
+
+# Compiled when first used: a hit needs none.
+_compiled = lru_cache(maxsize=None)(re.compile)
 
 _SECRET_FIELDS: Final = frozenset({"authorization", "proxy-authorization", "x-api-key", "api-key", "api_key"})
 
@@ -29,6 +35,16 @@ class Secret(str):
 
     def __repr__(self) -> str:
         return "<secret>"
+
+
+def looks_like_key(text: str) -> bool:
+    """Return whether an API key of OpenRouter, OpenAI or Anthropic stands in a text.
+
+    Letters of either case count, and with what has no width between them. Quick where none does.
+    """
+    if "-" not in text or b"sk-" not in text.encode("ascii", "ignore").lower():
+        return False
+    return _compiled(_KEY).search(re.sub(f"[{_NO_WIDTH}]", "", text)) is not None
 
 
 def redacted_text(text: str, secret: str = "") -> str:
@@ -74,7 +90,7 @@ def without(text: str, secret: str) -> str:
     key = _spellings(secret)
     if len(text) < key.run:
         return text
-    plain = _CODED.sub(_decoded, text) if _MARKS.search(text) else text
+    plain = _compiled(_CODED).sub(_decoded, text) if _compiled(_MARKS).search(text) else text
     plain = plain.lower()
     # Each run of the key holds a whole one of these, so that most text is soon told.
     step = key.run - key.size + 1
@@ -108,7 +124,7 @@ def _letters(text: str) -> tuple[str, list[int]]:
     letters: list[str] = []
     places: list[int] = []
     end = 0
-    for coded in (*_CODED.finditer(text), None):
+    for coded in (*_compiled(_CODED).finditer(text), None):
         start = len(text) if coded is None else coded.start()
         letters += text[end:start]
         places += range(end, start)
@@ -136,6 +152,8 @@ class _Spellings:
     """
 
     def __init__(self, secret: str) -> None:
+        from base64 import b64encode
+
         raw = secret.encode("utf-8", "replace")
         spelled = [secret]
         if len(secret) >= _LONG:

@@ -8,7 +8,6 @@ settings. The API key is no setting either: it is read where it is sent, and now
 from __future__ import annotations
 
 import math
-import os
 import re
 import time
 from collections.abc import Callable, Mapping
@@ -19,9 +18,11 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from urllib.parse import unquote, urlsplit
 
 from or_cache_magic.core.policy import MODES, VOLATILE_TTL_S, Mode, Policy
+from or_cache_magic.core.project import find_pyproject, leads_out, settings_table
 from or_cache_magic.core.records import OPENROUTER_URL, NamedTuple, Request, RequestKey
+from or_cache_magic.core.secrets import looks_like_key
 from or_cache_magic.core.units import parse_lifetime, parse_size, parse_usd
-from or_cache_magic.errors import SettingError, near_name
+from or_cache_magic.errors import SettingError, near_name, slip_of
 
 if TYPE_CHECKING:
     from or_cache_magic.core.media import Attached
@@ -107,6 +108,7 @@ ENVIRONMENT: Final[Mapping[str, str]] = {
     "OR_CACHE_MODE": "mode",
     "OR_CACHE_SHARED_URL": "shared_url",
     "OR_CACHE_MAX_COST": "max_cost_usd",
+    "OR_CACHE_MAX_COST_PER_DAY": "max_cost_per_day_usd",
 }
 """Environment variables and the settings that they set."""
 
@@ -358,6 +360,11 @@ def parse_setting(name: str, value: Any, origin: str) -> Any:
         near = near_name(name, SETTINGS)
         hint = f"did you mean {near}?" if near else "the settings are " + ", ".join(SETTINGS)
         raise SettingError(f"no setting {name!r} (from {origin})", hint)
+    if isinstance(value, str) and name != "shared_url" and looks_like_key(value):
+        raise SettingError(
+            f"{name} (from {origin}) holds an API key, which is never sent",
+            "set OPENROUTER_API_KEY, or run %openrouter_key",
+        )
     try:
         return setting.parse(value)
     except (ValueError, ArithmeticError) as exc:
@@ -368,16 +375,6 @@ def parse_setting(name: str, value: Any, origin: str) -> Any:
 
 _SEARCH_AGAIN_S: Final = 1.0
 """A project's file that appears is noticed within a second; one that changes, at once."""
-
-
-def find_pyproject(folder: Path) -> Path | None:
-    """Return the nearest ``pyproject.toml`` at or above `folder`, or None."""
-    for parent in (folder, *folder.parents):
-        # Asked at every cell: strings, which are quicker than paths.
-        candidate = os.path.join(parent, "pyproject.toml")
-        if os.path.isfile(candidate):
-            return Path(candidate)
-    return None
 
 
 class Project:
@@ -412,51 +409,60 @@ class Project:
 
 
 def _read_project(path: Path) -> dict[str, tuple[Any, str]]:
-    try:
-        raw = path.read_bytes()
-    except OSError as exc:
-        raise SettingError(f"{path} can't be read: {exc.strerror}", _MEND) from exc
-    # In UTF-16 too, so that a file that can't be read isn't taken for one that says nothing.
-    if not re.search(_SECTION, raw.replace(b"\0", b"")):
-        return {}  # spares the parser's import where the project says nothing
-    import tomlkit
-
-    try:
-        document = tomlkit.parse(raw.decode("utf-8")).unwrap()
-    except (ValueError, RecursionError, tomlkit.exceptions.TOMLKitError) as exc:
-        raise SettingError(f"{path} can't be read: {_where(raw, exc)}", _MEND) from exc
-    tool = document.get("tool", {})
-    for name in tool if isinstance(tool, dict) else ():
-        if name != "or_cache_magic" and re.fullmatch(_SECTION, str(name).encode()):
-            raise SettingError(
-                f"[tool.{name}] in {path} is not read", f"write [tool.or_cache_magic]; {_MEND}"
-            )
-    section = tool.get("or_cache_magic", {}) if isinstance(tool, dict) else {}
-    if not isinstance(section, dict):
-        raise SettingError(
-            f"or_cache_magic in {path} is no table", "write [tool.or_cache_magic] above settings"
-        )
     values: dict[str, tuple[Any, str]] = {}
-    for name, value in section.items():
+    for name, value in settings_table(path, SETTINGS).items():
         if name in NEVER_FROM_A_PROJECT:
             raise SettingError(f"{name} in {path} is refused", NEVER_FROM_A_PROJECT[name])
         parsed = parse_setting(name, value, str(path))
         if name == "cache_dir" and parsed not in (None, MEMORY):
+            if leads_out(path.parent, parsed):
+                raise SettingError(f"cache_dir = {value!r} in {path} is refused", _LEADS_OUT)
             parsed = str(path.parent / parsed)
         values[name] = (parsed, str(path))
     return values
 
 
-_SECTION: Final = rb"(?i)or[-_. ]?cache[-_. ]?magic"
-_MEND: Final = "it sets how this cache works: save it as UTF-8 and mend it; nothing was sent"
+_LEADS_OUT: Final = (
+    "a project's file names a folder within the project; another one is named by OR_CACHE_DIR,"
+    " or by %openrouter_config without --save"
+)
 
 
-def _where(raw: bytes, exc: Exception) -> str:
-    """Say what is wrong with a file, and in which line."""
-    if isinstance(exc, UnicodeDecodeError):
-        line = raw.count(b"\n", 0, exc.start) + 1
-        return f"line {line} is not UTF-8 (byte {raw[exc.start]:#04x})"
-    return "it is nested too deep" if isinstance(exc, RecursionError) else str(exc)
+def _refuse_variables(environ: Mapping[str, str]) -> None:
+    """Refuse a variable that was meant as one of `ENVIRONMENT`: its limit would silently not be in force.
+
+    Raises:
+        SettingError: There is one; says which was meant.
+    """
+    for variable in environ:
+        upper = variable.upper()
+        if not upper.startswith(("OR_CACHE", "ORCACHE", "OPENROUTER_")):
+            continue
+        if variable in ENVIRONMENT or variable in _OTHER_VARIABLES or not environ[variable].strip():
+            continue
+        hint = _meant_variable(upper)
+        if hint:
+            raise SettingError(f"the environment has {variable}, which sets nothing; nothing was sent", hint)
+
+
+def _meant_variable(upper: str) -> str:
+    """Return the hint for a variable that we don't know; empty where it may be another tool's."""
+    if upper.startswith("OPENROUTER_"):
+        slip = slip_of(upper.removeprefix("OPENROUTER_"), ("MODEL", "BASE_URL"))
+        # A list of models is another tool's.
+        return f"did you mean OPENROUTER_{slip}?" if slip and upper != f"OPENROUTER_{slip}S" else ""
+    name = upper.removeprefix("OR_CACHE").removeprefix("ORCACHE").strip("_")
+    of_setting = {setting: variable for variable, setting in ENVIRONMENT.items()}
+    if name.lower() in SETTINGS and name.lower() not in of_setting:
+        return f"no variable sets {name.lower()}; [tool.or_cache_magic] and %openrouter_config do"
+    own = {known[9:]: known for known in (*ENVIRONMENT, *_OTHER_VARIABLES) if known.startswith("OR_CACHE_")}
+    near = slip_of(name, own) or next(filter(name.startswith, own), "") or near_name(name, own)
+    meant = of_setting.get(name.lower()) or own.get(near)
+    return f"did you mean {meant}?" if meant else f"there are {', '.join(own.values())}"
+
+
+_OTHER_VARIABLES: Final = ("OR_CACHE_SHARED_SECRET", "OPENROUTER_API_KEY")
+"""What is read from the environment and is no setting."""
 
 
 def load_settings(environ: Mapping[str, str], project: Project, config: Mapping[str, Any]) -> Settings:
@@ -471,6 +477,7 @@ def load_settings(environ: Mapping[str, str], project: Project, config: Mapping[
         SettingError: An unknown setting, or a value it does not take.
     """
     found = dict(project.values())
+    _refuse_variables(environ)
     for variable, name in ENVIRONMENT.items():
         text = environ.get(variable, "")
         if text.strip():
@@ -496,11 +503,14 @@ def save_settings(folder: Path, changes: Mapping[str, str]) -> Path:
     for name in changes:
         if name in NEVER_FROM_A_PROJECT:
             raise SettingError(f"{name} is not saved; nothing was changed", NEVER_FROM_A_PROJECT[name])
+    path = find_pyproject(folder) or folder / "pyproject.toml"
+    named = parse_setting("cache_dir", changes.get("cache_dir"), "configuration")
+    if named not in (None, MEMORY) and leads_out(path.parent, named):
+        raise SettingError("cache_dir is not saved; nothing was changed", _LEADS_OUT)
     import tomlkit
 
-    path = find_pyproject(folder) or folder / "pyproject.toml"
     try:
-        document = tomlkit.parse(path.read_text(encoding="utf-8") if path.exists() else "")
+        document = tomlkit.parse(path.read_text(encoding="utf-8-sig") if path.exists() else "")
         tool = document.setdefault("tool", tomlkit.table(is_super_table=True))
         section = tool.setdefault("or_cache_magic", tomlkit.table())
         section.update({name: _as_toml(name, text) for name, text in changes.items()})

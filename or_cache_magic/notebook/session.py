@@ -57,7 +57,9 @@ class Session:
         """Return the settings in force now; the same object while nothing they come from has changed."""
         if self._configured is None:
             self._configured = {name: getattr(self.config, name) for name in SETTINGS}
-        sources = (self._project.values(), self._configured, list(map(os.environ.get, ENVIRONMENT)))
+        # A variable that comes or goes changes their number: cheaper than to look at all of them.
+        environ = [len(os.environ), *map(os.environ.get, ENVIRONMENT)]
+        sources = (self._project.values(), self._configured, environ)
         if self._settings is None or self._settings[0] != sources:
             self._settings = (sources, load_settings(os.environ, self._project, self._configured))
         return self._settings[1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from or_cache_magic.core.project import current_folder
 from or_cache_magic.display.escape import printable
 from or_cache_magic.panels.clerk import Clerk
 from or_cache_magic.panels.pace import Pace
@@ -113,4 +114,4 @@ class Panel(Clerk):
 def _beside(cache: CompletionCache) -> Path:
     """The notebook's folder, where the cache's usually is; else where Python runs."""
     folder = cache.directory
-    return folder.absolute().parent if folder.name == ".or_cache" else Path.cwd()
+    return folder.absolute().parent if folder.name == ".or_cache" else current_folder()

@@ -18,6 +18,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from or_cache_magic.core.project import current_folder
 from or_cache_magic.core.settings import MEMORY
 from or_cache_magic.errors import StoreBusyError, StoreCorruptError, StoreError
 from or_cache_magic.storage.connections import ConnectionPool, FileId, MemoryPool, file_id
@@ -149,7 +150,9 @@ class Database:
     """
 
     def __init__(self, directory: str | os.PathLike[str], *, timeout_s: float = 5.0) -> None:
-        self.directory = Path(directory).absolute()
+        self.directory = Path(directory)
+        if not self.directory.is_absolute() and os.fspath(directory) != MEMORY:
+            self.directory = current_folder() / self.directory
         self.path = self.directory / FILE_NAME
         self.timeout_s = timeout_s
         self._path_text = os.fspath(self.path)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
+import subprocess
+import sys
 
 import pytest
 
@@ -15,6 +18,7 @@ from or_cache_magic.core.settings import (
     find_pyproject,
     load_settings,
     parse_setting,
+    save_settings,
 )
 from or_cache_magic.errors import SettingError
 
@@ -194,10 +198,10 @@ def test_load_settings__says_that_a_file_may_not_be_read(tmp_path, monkeypatch):
     """Root may read every file, so that the system's answer is put in its place."""
     (tmp_path / "pyproject.toml").write_text(SECTION, encoding="utf-8")
 
-    def refuse(self):
+    def refuse(self, mode):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("pathlib.Path.read_bytes", refuse)
+    monkeypatch.setattr("pathlib.Path.open", refuse)
     with pytest.raises(SettingError, match="can't be read: Permission denied"):
         load_settings({}, Project(tmp_path), {})
 
@@ -232,3 +236,168 @@ def test_parse_setting__names_a_near_match():
     with pytest.raises(SettingError) as caught:
         parse_setting("xyzzy", 1, "here")
     assert all(name in caught.value.hint for name in SETTINGS)
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "[tools.or_cache_magic]", "[or_cache_magic]", "[Tool.or_cache_magic]", '["tool.or_cache_magic"]',
+        "[tool.orcache]", "[tool.or-cache]", "[tool.or_cache]", "[tool.or_cahce_magic]", "[tool.or_cache_magik]",
+        "[tol.or_cache_magic]", "[tool.or.cache_magic]", "[tool.cache_magic]", "[tool.OrCacheMagic]",
+        "[[tool.or_cache_magic]]", "[tool.uv.or_cache_magic]", "[tool.or_cache_magic_]", "[Or-Cache-Magic]",
+    ],
+)  # fmt: skip
+def test_load_settings__takes_no_table_that_is_nearly_ours_for_another_s(project, written):
+    """Its ``mode = "offline"`` would silently not be in force: the right name is said, in two lines."""
+    with pytest.raises(SettingError, match=r"pyproject\.toml") as caught:
+        load_settings({}, project('mode = "offline"\n', f"{written}\n"), {})
+    assert "write [tool.or_cache_magic]" in caught.value.hint
+    assert len(str(caught.value).splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        '[tool."or\\u005fcache_magic"]\n', "[ tool . or_cache_magic ]\n", "tool.or_cache_magic.", "\ufeff[tool.or_cache_magic]\n",
+        "['tool'.'or_cache_magic']\n",
+    ],
+)  # fmt: skip
+def test_load_settings__reads_its_table_however_it_is_spelled(project, head):
+    """As TOML has it: escapes, spaces, dotted names; behind the byte order mark that Notepad writes."""
+    assert load_settings({}, project('mode = "offline"\n', head), {}).mode == "offline"
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        '[tool.cache]\nmode = "x"\n',
+        "[tool.uv.sources]\nor-cache-magic = { path = '../x' }\n",
+        "[tool.poetry.dependencies.or-cache-magic]\nversion = '1'\n",
+        "[project.optional-dependencies]\nor-cache = ['or-cache-magic[redis]']\n",
+        "[project.scripts]\nor-cache = 'or_cache_magic.cli:main'\n",
+        "[tool.precache]\nttl = '1h'\n",
+        "[tool.oracle]\nmode = 'x'\n",
+    ],
+)
+def test_load_settings__leaves_others_their_tables(project, lines):
+    """A table of another tool, and a dependency on this package, are none of its settings."""
+    assert load_settings({}, project(lines, ""), {}) == Settings()
+
+
+@pytest.mark.parametrize(
+    ("variable", "hint"),
+    [
+        ("OR_CACHE_MOD", "did you mean OR_CACHE_MODE?"),
+        ("OR_CACHE_DIRECTORY", "did you mean OR_CACHE_DIR?"),
+        ("or_cache_mode", "did you mean OR_CACHE_MODE?"),
+        ("ORCACHE_MODE", "did you mean OR_CACHE_MODE?"),
+        ("OR_CACHE_MODEL", "did you mean OPENROUTER_MODEL?"),
+        ("OR_CACHE_MAX_COST_USD", "did you mean OR_CACHE_MAX_COST?"),
+        ("OR_CACHE_TTL", "[tool.or_cache_magic]"),
+        ("OR_CACHE_ZZZ", "OR_CACHE_MAX_COST_PER_DAY"),
+        ("OPENROUTER_MODL", "did you mean OPENROUTER_MODEL?"),
+        ("OPENROUTER_BASEURL", "did you mean OPENROUTER_BASE_URL?"),
+    ],
+)
+def test_load_settings__refuses_a_variable_that_is_nearly_one(tmp_path, variable, hint):
+    """What it should limit would silently not be limited."""
+    with pytest.raises(SettingError, match=variable) as caught:
+        load_settings({variable: "offline"}, Project(tmp_path), {})
+    assert hint in caught.value.hint
+    assert len(str(caught.value).splitlines()) == 2
+
+
+def test_load_settings__leaves_others_their_variables(tmp_path):
+    """The key, the team's secret, an empty one, and those of other tools."""
+    others = (
+        "OPENROUTER_API_KEY",
+        "OR_CACHE_SHARED_SECRET",
+        "OPENROUTER_MODELS",
+        "OPENROUTER_API_BASE",
+        "ORACLE_HOME",
+    )
+    assert (
+        load_settings(dict.fromkeys(others, "x") | {"OR_CACHE_MOD": ""}, Project(tmp_path), {}) == Settings()
+    )
+
+
+def test_load_settings__takes_a_day_s_limit_from_the_environment(tmp_path):
+    """Like a session's."""
+    found = load_settings({"OR_CACHE_MAX_COST_PER_DAY": "0.00"}, Project(tmp_path), {})
+    assert found.max_cost_per_day_usd == 0
+
+
+@pytest.mark.skipif(os.name != "posix", reason="makes symbolic links")
+@pytest.mark.parametrize(
+    "named", ["../../../../../etc/x", "/etc/x", "~/x", "..", "inside/../../x", "link", "link/deeper"]
+)
+def test_load_settings__keeps_a_project_s_folder_within_the_project(project, tmp_path, named):
+    """A stranger's file writes nowhere else; the environment and the user may name any folder."""
+    outside = tmp_path.parent / f"{tmp_path.name}-outside"
+    outside.mkdir()
+    (tmp_path / "link").symlink_to(outside)
+    with pytest.raises(SettingError, match="cache_dir") as caught:
+        load_settings({}, project(f'cache_dir = "{named}"\n'), {})
+    assert "OR_CACHE_DIR" in caught.value.hint
+    with pytest.raises(SettingError, match="cache_dir"):
+        save_settings(tmp_path, {"cache_dir": named})
+    assert load_settings({"OR_CACHE_DIR": named}, Project(outside), {}).cache_dir
+
+
+def test_load_settings__takes_a_whole_path_within_the_project(project, tmp_path):
+    """And a relative one that comes back."""
+    for named in (tmp_path / "a", "./a", "notebooks/../a", ":memory:"):
+        found = load_settings({}, project(f"cache_dir = '{named}'\n"), {}).cache_dir
+        assert found in (str(tmp_path / "a"), str(tmp_path / "notebooks/../a"), ":memory:")
+
+
+def test_load_settings__reads_no_endless_file(tmp_path):
+    """A file of settings has no megabytes."""
+    with (tmp_path / "pyproject.toml").open("wb") as file:
+        file.truncate(10**10)
+    with pytest.raises(SettingError, match="larger than"):
+        load_settings({}, Project(tmp_path), {})
+
+
+@pytest.mark.parametrize("name", ["system", "model"])
+def test_parse_setting__takes_no_key(name):
+    """It would be sent with every ask; and it is not shown."""
+    key = "sk-or-v1-" + "0a" * 32
+    with pytest.raises(SettingError, match="API key") as caught:
+        parse_setting(name, key, "here")
+    assert key not in str(caught.value)
+
+
+_GONE = """
+import os, sys, tempfile
+import or_cache_magic as orc
+from or_cache_magic import cli
+from or_cache_magic.panels.panel import _beside
+cache = orc.open_cache(os.path.join(tempfile.gettempdir(), "never-made"))
+gone = tempfile.mkdtemp()
+os.chdir(gone)
+os.rmdir(gone)
+for what in (
+    lambda: orc.ask("hi", model="a/b"),
+    lambda: orc.stats(),
+    lambda: orc.open_cache("relative"),
+    lambda: cache.ask("hi", model="a/b"),
+    lambda: _beside(cache),
+):
+    try:
+        what()
+    except orc.errors.OrCacheError as exc:
+        print(len(str(exc).splitlines()), exc)
+print(cli.main(["stats"]))
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="removes the current folder")
+def test_current_folder__that_is_gone_is_told_in_two_lines():
+    """Everywhere that it is asked for."""
+    done = subprocess.run(
+        [sys.executable, "-c", _GONE], capture_output=True, text=True, timeout=60, check=True
+    )
+    lines = done.stdout.splitlines()
+    assert lines[0::2] == ["2 the current folder is gone (nothing was sent)"] * 5 + ["1"]
+    assert done.stderr.startswith("the current folder is gone")
