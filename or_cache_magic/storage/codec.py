@@ -31,7 +31,9 @@ from or_cache_magic.core.records import (
 from or_cache_magic.errors import NewerStoreError, StoreCorruptError, StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+
+    ReadMedia = Callable[[str, bytes], str]
 
 # One set operation instead of a call a field: half of the time of a hit was spent in such calls.
 STRINGS: Final[frozenset[type]] = frozenset({str})
@@ -193,8 +195,13 @@ _from_json = json.JSONDecoder(parse_constant=_no_constant).raw_decode
 _to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False, check_circular=False)
 
 
-def encode_entry(entry: Entry) -> bytes:
+def encode_entry(entry: Entry, media: dict[bytes, bytes] | None = None) -> bytes:
     """An entry as a blob that `decode_entry` reads with the entry's digest.
+
+    Args:
+        entry: What is to be kept.
+        media: Takes the entry's large media, which is then not in the blob (`media.take_out`); None keeps it
+            there.
 
     Raises:
         StoreError: The answer holds what JSON can't (NaN), or is larger than 128 MiB.
@@ -218,26 +225,37 @@ def encode_entry(entry: Entry) -> bytes:
         content["text"] = True
     else:
         text = text[:HEAD_CHARS]
+    if media is not None:
+        from or_cache_magic.storage.media import take_out  # a hit needs none
+
+        content["answer"], places = take_out(content["answer"], media)
+        if places:
+            content["media"] = places
     return _pack(entry.key.digest, text, entry.key.skeleton, content)
 
 
-def decode_entry(digest: str, blob: object, *, largest_bytes: int = _LARGEST_BYTES) -> Entry:
+def decode_entry(
+    digest: str, blob: object, read: ReadMedia | None = None, *, largest_bytes: int = _LARGEST_BYTES
+) -> Entry:
     """The entry of a blob.
 
     Args:
         digest: The key's 64 hex digits.
         blob: What was kept.
+        read: Returns media that is not in the blob, see `media.put_back`; None refuses such a blob.
         largest_bytes: What is larger when inflated is refused.
 
     Raises:
         StoreCorruptError: The blob is damaged, belongs to another key, or is not one of ours.
         NewerStoreError: A newer version of this package wrote it.
     """
-    return decode_sized(digest, blob, largest_bytes=largest_bytes)[0]
+    return decode_sized(digest, blob, read, largest_bytes=largest_bytes)[0]
 
 
-def decode_sized(digest: str, blob: object, *, largest_bytes: int = _LARGEST_BYTES) -> tuple[Entry, int]:
-    """As `decode_entry`, and how many bytes the blob inflates to."""
+def decode_sized(
+    digest: str, blob: object, read: ReadMedia | None = None, *, largest_bytes: int = _LARGEST_BYTES
+) -> tuple[Entry, int]:
+    """As `decode_entry`, and how many bytes the blob inflates to, its media included."""
     text, skeleton, content, size_bytes = _unpack(digest, blob, largest_bytes)
     try:
         if content["v"] > ANSWER_SCHEMA:
@@ -252,6 +270,8 @@ def decode_sized(digest: str, blob: object, *, largest_bytes: int = _LARGEST_BYT
         check(STRINGS, notebook, bought_by, *tags)
         if "text" in content:
             content["answer"]["choices"][0]["message"]["content"] = text.decode("utf-8", "surrogatepass")
+        if "media" in content:
+            size_bytes += _filled(content["answer"], content["media"], read)
         answer = answer_from(content["answer"])
         key = RequestKey(digest, skeleton)
         entry = Entry(key, answer, created_s, expires_s, tags, notebook, bought_by)
@@ -263,24 +283,45 @@ def decode_sized(digest: str, blob: object, *, largest_bytes: int = _LARGEST_BYT
     return entry, size_bytes
 
 
-def encode_request(digest: str, body: Any, prompt: str) -> bytes:
+def _filled(value: Any, places: Any, read: ReadMedia | None) -> int:
+    from or_cache_magic.storage.media import put_back  # few entries have any
+
+    if read is None:
+        raise ValueError(places)
+    return put_back(value, places, read)
+
+
+def encode_request(digest: str, body: Any, prompt: str, media: dict[bytes, bytes] | None = None) -> bytes:
     """A request's body as a blob, the fields in their order; ``prompt`` is what a listing shows of it.
+
+    Its large media is put into ``media``, and where it stood is told in the place of a skeleton.
 
     Raises:
         StoreError: As `encode_entry`.
     """
-    return _pack(digest, prompt[:HEAD_CHARS], b"", body)
+    places: list[Any] = []
+    if media is not None:
+        from or_cache_magic.storage.media import take_out
+
+        body, places = take_out(body, media)
+    told = _to_json.encode(places).encode("utf-8", "surrogatepass") if places else b""
+    return _pack(digest, prompt[:HEAD_CHARS], told, body)
 
 
-def decode_request(digest: str, blob: object) -> dict[str, Any]:
+def decode_request(digest: str, blob: object, read: ReadMedia | None = None) -> dict[str, Any]:
     """The body of a request's blob.
 
     Raises:
         StoreCorruptError: As `decode_entry`.
     """
-    _, _, body, _ = _unpack(digest, blob)
+    _, told, body, _ = _unpack(digest, blob)
     if type(body) is not dict:
         raise _damaged(digest, "not a request")
+    if told:
+        try:
+            _filled(body, json.loads(told), read)
+        except (LookupError, TypeError, ValueError, RecursionError) as exc:
+            raise _damaged(digest, "its media is not there") from exc
     return body
 
 

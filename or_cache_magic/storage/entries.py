@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from or_cache_magic.core.rows import EntryFilter
     from or_cache_magic.storage.database import Database
     from or_cache_magic.storage.listing import EntryIndex
+    from or_cache_magic.storage.media import MediaReader
     from or_cache_magic.storage.replies import ReplyIndex
 
 _RAW_MODE = 1  # diskcache's mode of an inline value
@@ -75,6 +76,15 @@ class DiskStore:
 
         return ReplyIndex(self._database)
 
+    @cached_property
+    def _media(self) -> MediaReader:
+        from or_cache_magic.storage.media import reader
+
+        return reader(self._database)
+
+    def _read_media(self, head: str, digest: bytes) -> str:
+        return self._media(head, digest)
+
     def get(self, key: RequestKey) -> Entry | None:
         """Return the entry of a request, expired or not; None when there is none.
 
@@ -106,7 +116,12 @@ class DiskStore:
             )
         entry = self._recent.again(digest, state, value)
         if entry is None:
-            entry, size_bytes = decode_sized(digest, value)
+            try:
+                entry, size_bytes = decode_sized(digest, value, self._read_media)
+            except StoreCorruptError:
+                if self._database.select(_GET, (digest,)) == rows:
+                    raise
+                return self.entry(digest)  # it was removed, with its media, between two looks
             if state is not None:
                 self._recent.keep(entry, state, value, size_bytes)
         return entry
@@ -166,7 +181,7 @@ class DiskStore:
             "SELECT body FROM or_request WHERE id = (SELECT rowid FROM Cache WHERE key = ? AND raw = 1)",
             (digest,),
         )
-        return decode_request(digest, rows[0][0]) if rows else None
+        return decode_request(digest, rows[0][0], self._read_media) if rows else None
 
     def asked(self, digest: str) -> Request | None:
         """Return what an entry answers, whole; None if not stored."""
@@ -181,8 +196,9 @@ class DiskStore:
         found = []
         for at_s, reason, value, body in self._database.select(_GET_UNSERVED, (digest,)):
             with suppress(StoreCorruptError):
-                request = None if body is None else decode_request(digest, body)
-                found.append(HistoryEntry(at_s, reason, decode_entry(digest, value).answer, request))
+                request = None if body is None else decode_request(digest, body, self._read_media)
+                answer = decode_entry(digest, value, self._read_media).answer
+                found.append(HistoryEntry(at_s, reason, answer, request))
         return found
 
     def purge(self, wanted: EntryFilter, *, everything: bool = False) -> int:

@@ -18,6 +18,7 @@ from or_cache_magic.storage.columns import (
     system_id,
     to_pico,
 )
+from or_cache_magic.storage.media import add_media, copy_media, delete_media, reader_in, set_media
 
 if TYPE_CHECKING:
     import sqlite3
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from or_cache_magic.core.records import Answer, Cost, Request, RequestKey
     from or_cache_magic.storage.database import Database
+    from or_cache_magic.storage.media import MediaReader
 
 _PUT_INDEX: Final = """
 INSERT INTO or_entry (id, created, expires, served_model, provider, prompt_tokens, completion_tokens,
@@ -42,7 +44,8 @@ INSERT INTO or_unserved (key, at, reason, model, cost, cost_source, answer, requ
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """  # noqa: S608
 _REPLACED: Final = """
-SELECT c.value, c.tag, e.cost, e.cost_source, r.body, coalesce(r.sample, 0), coalesce(r.stream, 1), r.base_url
+SELECT c.rowid, c.value, c.tag, e.cost, e.cost_source, r.body,
+    coalesce(r.sample, 0), coalesce(r.stream, 1), r.base_url
 FROM Cache c JOIN or_entry e ON e.id = c.rowid LEFT JOIN or_request r ON r.id = c.rowid
 WHERE c.key = ? AND c.raw = 1
 """
@@ -76,8 +79,9 @@ def put_entry(
     """See `DiskStore.put`."""
     digest, answer = entry.key.digest, entry.answer
     (model,) = as_columns([asked_model(request.body) or answer.model or ""])
-    value = encode_entry(entry)
-    body = encode_request(digest, request.body, last_prompt(request.body))
+    media: dict[bytes, bytes] = {}
+    value = encode_entry(entry, media)
+    body = encode_request(digest, request.body, last_prompt(request.body), media)
     expire_s = None if entry.expires_s is None else entry.expires_s - time.time()
     with database.transaction() as connection:
         _keep_replaced(connection, entry, replaced_reason)
@@ -85,8 +89,9 @@ def put_entry(
         ((row_id, *_),) = connection.execute(
             "SELECT rowid FROM Cache WHERE key = ? AND raw = 1", (digest,)
         ).fetchall()
+        size_bytes = len(value) + len(body) + set_media(connection, row_id, media)
         connection.execute(
-            _PUT_INDEX, as_columns((row_id, *_index_columns(entry, request, model, len(value) + len(body))))
+            _PUT_INDEX, as_columns((row_id, *_index_columns(entry, request, model, size_bytes)))
         )
         connection.execute(_PUT_REQUEST, (row_id, body, *request_columns(request)))
         if parent:
@@ -99,12 +104,14 @@ def put_unserved(
     database: Database, key: RequestKey, request: Request, answer: Answer, reason: str, at_s: float
 ) -> None:
     """See `DiskStore.keep_unserved`."""
-    value = encode_entry(Entry(key, answer, at_s))
-    body = encode_request(key.digest, request.body, last_prompt(request.body))
+    media: dict[bytes, bytes] = {}
+    value = encode_entry(Entry(key, answer, at_s), media)
+    body = encode_request(key.digest, request.body, last_prompt(request.body), media)
     model = asked_model(request.body) or answer.model
     row = (key.digest, at_s, reason, model, to_pico(answer.cost.usd), answer.cost.source, value, body)
     with database.transaction() as connection:
-        connection.execute(_KEEP_UNSERVED, (*as_columns(row), *request_columns(request)))
+        kept = connection.execute(_KEEP_UNSERVED, (*as_columns(row), *request_columns(request)))
+        add_media(connection, kept.lastrowid or 0, media, unserved=True)
 
 
 def settle_answers(database: Database, digest: str, generation_id: str, cost: Cost) -> bool:
@@ -113,7 +120,7 @@ def settle_answers(database: Database, digest: str, generation_id: str, cost: Co
     with database.transaction() as connection:
         for select, updates in _SETTLE:
             for row_id, blob in connection.execute(select, (digest,)).fetchall():
-                priced = _priced(digest, blob, generation_id, cost)
+                priced = _priced(digest, blob, generation_id, cost, reader_in(connection))
                 if priced is not None:
                     settled = True
                     facts = {"id": row_id, "blob": priced, "growth": len(priced) - len(blob)}
@@ -139,25 +146,31 @@ def delete_entries(database: Database, where: str, parameters: Sequence[Any]) ->
 def _keep_replaced(connection: sqlite3.Connection, entry: Entry, reason: str) -> None:
     """Move the stored answer of a key to the unserved ones, unless the new one says the same."""
     digest = entry.key.digest
-    for value, model, cost, source, body, *columns in connection.execute(_REPLACED, (digest,)).fetchall():
+    for row_id, value, model, cost, source, body, *columns in connection.execute(
+        _REPLACED, (digest,)
+    ).fetchall():
         with suppress(StoreError):  # what is damaged can't be shown as history either
-            if decode_entry(digest, value).answer.choices != entry.answer.choices:
+            stored = decode_entry(digest, value, reader_in(connection))
+            if stored.answer.choices != entry.answer.choices:
                 old = (digest, entry.created_s, reason, model, cost, source, value, body)
-                connection.execute(_KEEP_UNSERVED, (*old, *columns))
+                kept = connection.execute(_KEEP_UNSERVED, (*old, *columns))
+                copy_media(connection, row_id, kept.lastrowid)
 
 
-def _priced(digest: str, blob: object, generation_id: str, cost: Cost) -> bytes | None:
+def _priced(digest: str, blob: object, generation_id: str, cost: Cost, read: MediaReader) -> bytes | None:
     """Return the blob with this cost; None for another generation's, one with a cost, and a damaged one."""
     with suppress(StoreError):  # which can't keep the ledger from being settled
-        entry = decode_entry(digest, blob)
+        entry = decode_entry(digest, blob, read)
         answer = entry.answer
         if answer.cost.usd is None and answer.paid_generation_id == generation_id:
-            return encode_entry(entry._replace(answer=answer._replace(cost=cost)))
+            # Its media is held by the row already.
+            return encode_entry(entry._replace(answer=answer._replace(cost=cost)), {})
     return None
 
 
 def _delete_all(connection: sqlite3.Connection) -> int:
     # Our tables first: SQLite empties a table without triggers at once, and Cache's then find nothing to do.
+    delete_media(connection)
     for table in ("or_entry", "or_request", "or_unserved"):
         connection.execute(f"DELETE FROM {table}")  # noqa: S608
     # How a call failed may repeat its prompt; who is asking now keeps the lease.

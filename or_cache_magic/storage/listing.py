@@ -21,6 +21,7 @@ from or_cache_magic.storage.codec import (
     read_head,
 )
 from or_cache_magic.storage.columns import check_row, column_types, from_pico, split_tags, system_id, tag_mark
+from or_cache_magic.storage.media import leave_empty
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -358,7 +359,7 @@ def _answer_has(key: str, value: bytes, folded: str) -> bool:
         if _needles(folded)[0].is_in(text):
             check_blob(key, value)
             return True
-        return _may_go_on(text) and folded in decode_entry(key, value).answer.text.casefold()
+        return _may_go_on(text) and folded in decode_entry(key, value, leave_empty).answer.text.casefold()
     except (StoreError, ValueError):
         return False
 
@@ -373,7 +374,7 @@ def _prompt_has(key: str, body: bytes, folded: str) -> bool:
             return True
         if not _may_go_on(text) or not escaped.is_in(next(unfolding)):
             return False
-        return folded in last_prompt(decode_request(key, body)).casefold()
+        return folded in last_prompt(decode_request(key, body, leave_empty)).casefold()
     except (StoreError, ValueError):
         return False
 
@@ -390,6 +391,6 @@ def begins(key: str, body: bytes, prefix: str) -> bool:
         head = read_head(key, body)
         if not head.startswith(prefix) and not prefix.startswith(head):
             return False
-        return last_prompt(decode_request(key, body)).startswith(prefix)
+        return last_prompt(decode_request(key, body, leave_empty)).startswith(prefix)
     except StoreError:
         return False

@@ -125,6 +125,32 @@ REPLIES: Final = (
 )
 """Made when the first reply is stored: a file without them is whole."""
 
+MEDIA: Final = (
+    # Media of requests and answers by its digest, and which rows hold it: entries, or unserved answers. The
+    # bytes of each count in the size of one entry, `bytes`; 0 in the others'. See `media`.
+    "CREATE TABLE or_media (id INTEGER PRIMARY KEY, sha256 BLOB NOT NULL UNIQUE, body BLOB NOT NULL)",
+    """CREATE TABLE or_media_use (
+        unserved INTEGER NOT NULL, owner INTEGER NOT NULL, media INTEGER NOT NULL, bytes INTEGER NOT NULL,
+        PRIMARY KEY (unserved, owner, media)) WITHOUT ROWID""",
+    "CREATE INDEX or_media_use_media ON or_media_use (media, unserved, bytes)",
+    """CREATE TRIGGER or_media_entry_delete AFTER DELETE ON Cache FOR EACH ROW BEGIN
+        DELETE FROM or_media_use WHERE unserved = 0 AND owner = OLD.rowid; END""",
+    """CREATE TRIGGER or_media_unserved_delete AFTER DELETE ON or_unserved FOR EACH ROW BEGIN
+        DELETE FROM or_media_use WHERE unserved = 1 AND owner = OLD.id; END""",
+    """CREATE TRIGGER or_media_use_delete AFTER DELETE ON or_media_use FOR EACH ROW BEGIN
+        DELETE FROM or_media WHERE id = OLD.media
+            AND NOT EXISTS (SELECT 1 FROM or_media_use WHERE media = OLD.media);
+        UPDATE or_entry SET size = size + OLD.bytes WHERE OLD.bytes > 0 AND id =
+            (SELECT owner FROM or_media_use WHERE media = OLD.media AND unserved = 0
+             ORDER BY bytes, owner LIMIT 1);
+        UPDATE or_media_use SET bytes = OLD.bytes
+            WHERE OLD.bytes > 0 AND media = OLD.media AND unserved = 0 AND owner =
+            (SELECT owner FROM or_media_use WHERE media = OLD.media AND unserved = 0
+             ORDER BY bytes, owner LIMIT 1);
+        END""",
+)
+"""Made when the first large media is stored, as `REPLIES`."""
+
 
 _KINDS: Final = (
     (stat.S_ISLNK, "a link to elsewhere"),
@@ -228,21 +254,18 @@ def set_key_version(connection: sqlite3.Connection) -> None:
 def _vet_objects(objects: list[tuple[str, str | None]]) -> None:
     # Without SQL are only the indexes that a UNIQUE makes, of tables whose text is compared.
     found = {" ".join(str(sql).split()): str(name) for name, sql in objects if sql is not None}
-    required, others = _expected()
-    for text in found.keys() - required - others:
+    required, *later = _expected()
+    for text in found.keys() - required.union(*later):
         raise _unsafe(f"an unknown schema object, {found[text][:60]!r}")
-    if not found.keys() >= required or found.keys() & others not in (set(), others):
+    if not found.keys() >= required or any(found.keys() & some not in (set(), some) for some in later):
         raise _unsafe("only part of the tables of a completion cache")
 
 
 @cache
-def _expected() -> tuple[frozenset[str], frozenset[str]]:
-    """Return the statements of every file of ours, and those of one that replies were stored in."""
-    required, others = (
-        frozenset(" ".join(sql.split()) for sql in statements)
-        for statements in ((*_DISKCACHE, *_TABLES), REPLIES)
-    )
-    return required, others
+def _expected() -> list[frozenset[str]]:
+    """Return the statements of every file of ours, then of what is made later: all of one, or none."""
+    made = ((*_DISKCACHE, *_TABLES), REPLIES, MEDIA)
+    return [frozenset(" ".join(sql.split()) for sql in statements) for statements in made]
 
 
 def _vet_settings(connection: sqlite3.Connection) -> None:

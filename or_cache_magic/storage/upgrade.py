@@ -8,6 +8,7 @@ key already is passed over: killed in the middle, the next opening goes on.
 from __future__ import annotations
 
 import time
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from or_cache_magic.core.chat import last_prompt
@@ -16,12 +17,15 @@ from or_cache_magic.core.records import OPENROUTER_URL, Request
 from or_cache_magic.errors import RequestError, StoreError
 from or_cache_magic.storage.codec import decode_entry, decode_request, encode_entry, encode_request
 from or_cache_magic.storage.columns import REQUEST_COLUMNS, HitCount, add_hits
+from or_cache_magic.storage.media import add_media, charged, copy_media, reader_in
 from or_cache_magic.storage.replies import rename_parent
 from or_cache_magic.storage.schema import set_key_version
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
+
+    from or_cache_magic.storage.media import MediaReader
 
 _BATCH_ROWS: Final = 500
 _PAUSE_S: Final = 0.002
@@ -57,6 +61,7 @@ class _Rekeyed(NamedTuple):
     digest: str
     answer: bytes
     request: bytes
+    media: Mapping[bytes, bytes] = MappingProxyType({})
 
 
 def rekey(connection: sqlite3.Connection, say: Callable[[str], None]) -> None:
@@ -84,14 +89,17 @@ def rekey(connection: sqlite3.Connection, say: Callable[[str], None]) -> None:
     )
 
 
-def stored_request(digest: str, blob: object, columns: Sequence[Any]) -> Request:
+def stored_request(
+    digest: str, blob: object, columns: Sequence[Any], read: MediaReader | None = None
+) -> Request:
     """Return the request of a row, as it was asked.
 
     Raises:
         StoreError: It is damaged.
     """
     sample, stream, base_url = columns
-    return Request(decode_request(digest, blob), bool(stream), int(sample or 0), base_url or OPENROUTER_URL)
+    body = decode_request(digest, blob, read)
+    return Request(body, bool(stream), int(sample or 0), base_url or OPENROUTER_URL)
 
 
 class _Table:
@@ -109,7 +117,7 @@ class _Table:
         for row_id, digest, answer, body, *columns in rows:
             self._last_id = row_id
             try:
-                row = _rekeyed(digest, answer, body, columns)
+                row = _rekeyed(digest, answer, body, columns, reader_in(connection))
             except (StoreError, RequestError):
                 self.lost += 1
                 continue
@@ -120,23 +128,29 @@ class _Table:
         return bool(rows)
 
 
-def _rekeyed(digest: str, answer: bytes, body: bytes, columns: Sequence[Any]) -> _Rekeyed | None:
+def _rekeyed(
+    digest: str, answer: bytes, body: bytes, columns: Sequence[Any], read: MediaReader
+) -> _Rekeyed | None:
     """Return a row under its new key; None when it has it already."""
-    request = stored_request(digest, body, columns)
+    request = stored_request(digest, body, columns, read)
     key = request_key(request)
     if key.digest == digest:
         return None
-    entry = decode_entry(digest, answer)._replace(key=key)
-    new_body = encode_request(key.digest, request.body, last_prompt(request.body))
-    return _Rekeyed(key.digest, encode_entry(entry), new_body)
+    entry = decode_entry(digest, answer, read)._replace(key=key)
+    media: dict[bytes, bytes] = {}
+    new_body = encode_request(key.digest, request.body, last_prompt(request.body), media)
+    return _Rekeyed(key.digest, encode_entry(entry, media), new_body, media)
 
 
 def _write_unserved(connection: sqlite3.Connection, row_id: int, row: _Rekeyed) -> None:
-    connection.execute("UPDATE or_unserved SET key = ?, answer = ?, request = ? WHERE id = ?", (*row, row_id))
+    values = (row.digest, row.answer, row.request, row_id)
+    connection.execute("UPDATE or_unserved SET key = ?, answer = ?, request = ? WHERE id = ?", values)
+    add_media(connection, row_id, row.media, unserved=True)
 
 
 def _write_entry(connection: sqlite3.Connection, row_id: int, row: _Rekeyed) -> None:
     # Two old keys, or an old one and a new one, may be one request now: the newer answer is served.
+    add_media(connection, row_id, row.media)
     rivals = connection.execute(_RIVALS, (row_id, row.digest)).fetchall()
     inherited: list[HitCount] = []
     for rival, is_newer, value, body in rivals:
@@ -144,18 +158,19 @@ def _write_entry(connection: sqlite3.Connection, row_id: int, row: _Rekeyed) -> 
             add_hits(connection, [(row.digest, _retire(connection, row_id, row))])
             return
         inherited.append(_retire(connection, rival, _Rekeyed(row.digest, value, body)))
-    connection.execute("UPDATE Cache SET key = ?, value = ? WHERE rowid = ?", (*row[:2], row_id))
+    values = (row.digest, row.answer, row_id)
+    connection.execute("UPDATE Cache SET key = ?, value = ? WHERE rowid = ?", values)
     connection.execute("UPDATE or_request SET body = ? WHERE id = ?", (row.request, row_id))
-    connection.execute(
-        "UPDATE or_entry SET size = ? WHERE id = ?", (len(row.answer) + len(row.request), row_id)
-    )
+    size_bytes = len(row.answer) + len(row.request) + charged(connection, row_id)
+    connection.execute("UPDATE or_entry SET size = ? WHERE id = ?", (size_bytes, row_id))
     for hits in inherited:
         add_hits(connection, [(row.digest, hits)])
 
 
 def _retire(connection: sqlite3.Connection, row_id: int, row: _Rekeyed) -> HitCount:
     """Make an entry the history of the one that is served; return its hits, which the other takes over."""
-    connection.execute(_TO_HISTORY, (*row, row_id))
+    kept = connection.execute(_TO_HISTORY, (row.digest, row.answer, row.request, row_id))
+    copy_media(connection, row_id, kept.lastrowid)
     ((hits, last_s, saved_pico),) = connection.execute(
         "SELECT hits, coalesce(last_hit, 0), saved FROM or_entry WHERE id = ?", (row_id,)
     ).fetchall()
