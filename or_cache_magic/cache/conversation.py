@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -79,10 +80,19 @@ def sendable(messages: Sequence[Json]) -> list[Json]:
         RequestError: A key of an API stands in one of them, or what no text can hold.
     """
     try:
-        copy: list[Json] = plain(messages, "messages")
+        return [_copy_of(message) for message in messages]
     except ValueError as exc:
         raise RequestError(f"the conversation can't be sent: {exc} (nothing was sent)") from None
-    return copy
+
+
+def _copy_of(message: Json) -> Json:
+    """Return a copy of a message; raises ValueError where it may not be sent."""
+    reasoning = as_mapping(message).get("reasoning_details")
+    if reasoning is None:
+        return plain(message, "messages")
+    # Nothing is looked for in it: encrypted, it may look like anything, a key too.
+    rest = plain({name: value for name, value in message.items() if name != "reasoning_details"}, "messages")
+    return {**rest, "reasoning_details": copy.deepcopy(reasoning)}
 
 
 def assistant_turn(message: Mapping[str, Json], *, same_model: bool = True) -> dict[str, Json]:

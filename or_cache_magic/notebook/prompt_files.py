@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -136,12 +137,21 @@ def _option_value(item: Item, option: Option) -> Any:
             raise FrontMatterError(item.line, f"{item.name} takes true or false", f"write {item.name}: true")
         return option.value if flag else option.default
     words = item.value if isinstance(item.value, list) else [item.value]
+    if option.field == "schema" and isinstance(item.value, dict):
+        words = [json.dumps(item.value, ensure_ascii=False)]
+    hint = f"put the text in quotes; {option.expects or option.help}"
     if item.value is None or not all(isinstance(word, (str, int, float)) for word in words):
-        raise FrontMatterError(item.line, f"{item.name} takes a text", option.expects or option.help)
+        raise FrontMatterError(item.line, f"{item.name} takes a text", hint)
     if not option.repeatable and len(words) != 1:
-        raise FrontMatterError(item.line, f"{item.name} takes one value", option.expects or option.help)
+        raise FrontMatterError(item.line, f"{item.name} takes one value", hint)
+    if option.field in _NAMING_FILES and any(str(word).startswith("@") for word in words):
+        raise FrontMatterError(item.line, f"{item.name} names a file", _NO_FILE)
     values = tuple(_parsed(item, option, str(word)) for word in words)
     return values if option.repeatable else values[0]
+
+
+_NAMING_FILES: Final = ("schema",)
+_NO_FILE: Final = "a prompt file, which may be another's, reads no other: write it here, or in the cell"
 
 
 def _parsed(item: Item, option: Option, word: str) -> Any:

@@ -122,6 +122,15 @@ def test_reply__sends_reasoning_back_unchanged_to_the_model_that_gave_it():
     assert "reasoning_details" not in reply(first, model="openai/gpt-4o")["messages"][-2]
 
 
+def test_reply__reads_nothing_into_encrypted_reasoning():
+    """What looks like a key in it is none."""
+    sealed = [{"type": "reasoning.encrypted", "data": f"gAAAA-sk-{'A' * 48}", "format": None}]
+    first = answer(reasoning_details=sealed)
+    assert reply(first)["messages"][-2]["reasoning_details"] == sealed
+    second = Completion(first.outcome, build_ask("q", SETTINGS, {}, {"reply_to": first}).request)
+    assert reply(second)["messages"][2]["reasoning_details"] == sealed
+
+
 def test_reply__sends_back_what_was_read_in_files():
     """So that a PDF isn't parsed, and paid for, twice; what was cited on the web is no part of it."""
     turn = reply(answer(annotations=[CITED, FILE]))["messages"][-2]

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 import or_cache_magic as orc
+from or_cache_magic.simulator import Scenario
 
+PERSON = {"properties": {"name": {"type": "string"}, "year": {"type": ["integer", "null"]}}}
 FILE = """\
 ---
 description: "Says what a word means."
@@ -116,6 +120,26 @@ def test_file__system_prompt_is_a_text(nb, ask, text: str):
 
 
 @pytest.mark.parametrize(
+    "schema",
+    [
+        "name str, year int?",
+        "'name str, year int?'",
+        "|-\n  name str,\n  year int?",
+        json.dumps(PERSON),
+        "Person",
+    ],
+)
+def test_file__says_what_the_answer_is_to_be(nb, ask, schema: str):
+    """In the short form, as JSON, or by the name of a class of the notebook."""
+    nb["Person"] = PERSON
+    nb.sim.script(Scenario(text='{"name": "Ada", "year": null}'))
+    (nb.folder / "prompt.md").write_text(f"---\nschema: {schema}\n---\nWho?", encoding="utf-8")
+    nb.run("%%openrouter @prompt.md -o person\n")
+    assert nb["person"].data["name"] == "Ada"
+    assert "name" in nb.sent[0]["response_format"]["json_schema"]["schema"]["properties"]
+
+
+@pytest.mark.parametrize(
     ("options", "line", "problem", "hint"),
     [
         ("temprature: 1", 2, "there is no option temprature", "did you mean temperature?"),
@@ -132,6 +156,9 @@ def test_file__system_prompt_is_a_text(nb, ask, text: str):
         ("attachments: [plot.png]", 2, "attachments is no option of a file", "write it in the cell"),
         ("extra: 1", 2, "extra: takes an object", ""),
         ("tags: {}", 2, "tags takes a text", ""),
+        ("schema: [name str, year int]", 2, "schema takes one value", "put the text in quotes"),
+        ("schema: '@schema.json'", 2, "schema names a file", "reads no other"),
+        ("attach: a.png", 2, "attach is no option of a file", ""),
         ('stop: ["sk-or-v1-%s"]' % ("0" * 64), 2, "it holds an API key", ""),
         ("a", 2, "'a' is no option", "name: value"),
     ],
