@@ -26,6 +26,8 @@ _PICTURES: Final = frozenset({"image/png", "image/jpeg", "image/webp", "image/gi
 _SOUNDS: Final = frozenset({"wav", "mp3", "flac", "m4a", "ogg", "aiff", "aac", "pcm16", "pcm24"})
 _INPUTS: Final = {"image_url": "image", "input_audio": "audio", "video_url": "video"}
 _DATA_URL: Final = re.compile(r"data:([\w.+-]+/[\w.+-]+);base64,(.*)", re.DOTALL)
+_WRITTEN: Final = re.compile(rb"tEXtDescription\0([\x20-\x7e\n]+)|\(([^()\\\r\n]+)\)\s*Tj")
+_LONGEST_LOOK: Final = 1_000_000
 _PAGE: Final = re.compile(rb"/Type\s*/Page(?![A-Za-z])")
 
 
@@ -71,6 +73,22 @@ def read_files(body: Mapping[str, Any], model: Model) -> Reading:
     pages = sum(max(1, len(_PAGE.findall(raw))) for _, raw, _ in new)
     notes = tuple(_annotation(str(file.get("filename") or ""), raw, digest) for file, raw, digest in new)
     return Reading(notes, Decimal(0) if engine in _FREE_ENGINES else pages * _OCR_PAGE_USD)
+
+
+def seen_text(content: Any) -> str:
+    """What can be read in a message: its text, what a PNG's ``Description`` says, and a PDF's plain texts."""
+    if isinstance(content, str):
+        return content
+    found = []
+    for part in content or ():
+        media = part.get("image_url") or part.get("file") or {}
+        url = str(media.get("url") or media.get("file_data") or "") if isinstance(media, dict) else ""
+        if isinstance(part.get("text"), str):
+            found.append(part["text"])
+        elif url.startswith("data:"):
+            raw = _bytes_of(url)[0]
+            found += [b"".join(texts).decode("latin-1") for texts in _WRITTEN.findall(raw[:_LONGEST_LOOK])]
+    return "\n".join(found)
 
 
 def _parts(body: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:

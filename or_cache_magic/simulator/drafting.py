@@ -12,6 +12,7 @@ import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
+from or_cache_magic.simulator.attachments import seen_text
 from or_cache_magic.simulator.filling import fill_schema, named_keys
 from or_cache_magic.simulator.text import answer_text, keywords
 from or_cache_magic.simulator.tokens import content_text, count_tokens, split_tokens
@@ -151,7 +152,7 @@ def _content(body: Mapping[str, Any], scenario: Scenario, seed: int) -> str:
         schema = {"type": "object", "properties": {key: {"type": _likely_type(key)} for key in keys}}
         return json.dumps(fill_schema(schema, _last_turn(body)), ensure_ascii=False)
     system = "\n".join(content_text(m.get("content")) for m in body["messages"] if _is_system(m))
-    turns = [content_text(m.get("content")) for m in body["messages"] if m.get("role") == "user"]
+    turns = [seen_text(m.get("content")) for m in body["messages"] if m.get("role") == "user"]
     results = [content_text(m.get("content")) for m in body["messages"][-1:] if m.get("role") == "tool"]
     if results:
         return f"The tool answered: {results[0]}"
@@ -169,7 +170,7 @@ def _last_turn(body: Mapping[str, Any]) -> str:
 
 def _subject(body: Mapping[str, Any]) -> str:
     """What an answer is about: all that the user said, since the last turn may be a correction."""
-    return "\n".join(content_text(m.get("content")) for m in body["messages"] if m.get("role") == "user")
+    return "\n".join(seen_text(m.get("content")) for m in body["messages"] if m.get("role") == "user")
 
 
 def _json(value: Any) -> str:

@@ -24,7 +24,13 @@ _FORMATS: Final = {
 _A_PROPER_NAME: Final = re.compile(
     r"(?<![.!?\n] )(?<!^)\b[A-Z]\w*[a-z][\w'\u2019-]*(?: [A-Z]\w*[a-z][\w'\u2019-]*)*"
 )
-_ABOUT_NAMES: Final = re.compile(r"name|author|person|city|country|company|place|who|title|product|location")
+_ABOUT_NAMES: Final = re.compile(
+    r"name|author|person|city|country|company|place|who|title|product|location|shop|store|merchant"
+)
+_DATE: Final = re.compile(r"\b[12]\d{3}-[01]\d-[0-3]\d\b")
+_ROW: Final = re.compile(r"^[ \t|*•-]*([^\W\d][^\d\n|]*?)[\W_]*-?\d[\d.,]*[^\d\n]*$", re.MULTILINE)
+"""A line of a list or a table: words, and one number."""
+_MOST_ROWS: Final = 50
 _ABOUT_TEXTS: Final = re.compile(r"summary|description|explanation|reason|abstract|answer|text|comment")
 
 
@@ -49,6 +55,7 @@ def named_keys(prompt: str) -> list[str]:
 class _Filler:
     root: dict[str, Any]
     prompt: str
+    label: str = ""
 
     def value(self, schema: Any, name: str, depth: int) -> Any:
         """A value for ``schema``, which describes the property ``name``."""
@@ -122,6 +129,11 @@ class _Filler:
             words = (names or keywords(self.prompt, max(count, 1)) or ["item"])[:count]
             words += words[:1] * (fewest - len(words))
             return [_fitted(word, inner) for word in words]
+        rows = [row for row in _ROW.finditer(self.prompt) if not _names_a_property(row[1], self.root)]
+        if inner.get("type") == "object" and len(rows) >= max(fewest, 2):
+            rows = rows[: min(_MOST_ROWS, schema.get("maxItems", _MOST_ROWS))]
+            fillers = [_Filler(self.root, row[0], row[1]) for row in rows]
+            return [filler.value(inner, name, depth + 1) for filler in fillers]
         return [self.value(inner, name, depth + 1) for _ in range(count)]
 
     def _number(self, schema: dict[str, Any], name: str, *, whole: bool) -> int | float:
@@ -132,7 +144,8 @@ class _Filler:
             if "year" in name.lower()
             else r"(?<![\w.])-?\d{1,12}(?:\.\d+)?(?![\w.])"
         )
-        for found in re.findall(pattern, self.prompt):
+        named = re.search(rf"(?i)\b{re.escape(name)}\b[^\d\n]{{0,20}}?(-?\d{{1,12}}(?:\.\d+)?)", self.prompt)
+        for found in [*([named[1]] if named and name else []), *re.findall(pattern, self.prompt)]:
             number = float(found)
             inside = (low is None or number > low) and (high is None or number < high)
             if inside and (not whole or number.is_integer()):
@@ -145,7 +158,9 @@ class _Filler:
         return int(high) - 1 if high is not None else 1
 
     def _string(self, schema: dict[str, Any], name: str) -> str:
-        text = _FORMATS.get(str(schema.get("format"))) or self._words(name.lower())
+        kind = str(schema.get("format"))
+        dated = _DATE.search(self.prompt) if kind == "date" else None
+        text = dated[0] if dated else _FORMATS.get(kind) or self._words(name.lower())
         return _fitted(text, schema)
 
     def _words(self, name: str) -> str:
@@ -153,11 +168,19 @@ class _Filler:
             return sentiment(self.prompt)
         if _ABOUT_TEXTS.search(name):
             return " ".join(central_sentences(self.prompt, 1)) or "simulated"
+        if self.label:
+            return self.label
         names = self._names() if _ABOUT_NAMES.search(name) else []
         return (names or keywords(self.prompt, 1) or ["simulated"])[0]
 
     def _names(self) -> list[str]:
         return list(dict.fromkeys(_A_PROPER_NAME.findall(self.prompt)))
+
+
+def _names_a_property(label: str, schema: dict[str, Any]) -> bool:
+    """Whether a line is of the whole and not of its list: ``Total 6.70`` where ``total`` is a property."""
+    named = {key.lower() for key in schema.get("properties", {})}
+    return bool(named & set(re.findall(r"\w+", label.lower())))
 
 
 def _fitted(text: str, schema: dict[str, Any]) -> str:

@@ -7,6 +7,9 @@ from decimal import Decimal
 
 import pytest
 
+from or_cache_magic.simulator.attachments import seen_text
+from or_cache_magic.simulator.filling import fill_schema
+
 LLAMA, MINI = "meta-llama/llama-3.3-70b-instruct", "openai/gpt-4o-mini"
 PDF = b"%PDF-1.4 /Type /Page /Type/Page /Type /Pages"
 
@@ -87,3 +90,31 @@ def test_pdf__annotations_come_in_streams_too(wire):
         note for c in chunks for choice in c["choices"] for note in choice["delta"].get("annotations", ())
     ]
     assert [note["file"]["name"] for note in notes] == ["document.pdf"]
+
+
+RECEIPT = "Cafe Luna, 2026-11-21\nFlat white 3.80\nCroissant 2.90\nTotal 6.70"
+
+
+@pytest.mark.parametrize("how", ["picture", "pdf"])
+def test_written_text__is_read(how):
+    """What a PNG says of itself, and a PDF's plain texts; each line of a list is an item of its own."""
+    if how == "picture":
+        raw = b"\x89PNG\r\n\x1a\n\0\0\0\0tEXtDescription\0" + RECEIPT.encode() + b"\xff"
+        part = picture(f"data:image/png;base64,{base64.b64encode(raw).decode()}")
+    else:
+        part = document(b"%PDF-1.4 " + b" ".join(b"(%s) Tj" % line.encode() for line in RECEIPT.split("\n")))
+    content = messages(part)[0]["content"]
+    assert seen_text(content) == f"What is this?\n{RECEIPT}"
+    item = {"type": "object", "properties": {"item": {"type": "string"}, "price": {"type": "number"}}}
+    properties = {
+        "shop": {"type": "string"},
+        "bought": {"type": "string", "format": "date"},
+        "items": {"type": "array", "items": item},
+        "total": {"type": "number"},
+    }
+    assert fill_schema({"type": "object", "properties": properties}, seen_text(content)) == {
+        "shop": "Cafe Luna",
+        "bought": "2026-11-21",
+        "items": [{"item": "Flat white", "price": 3.8}, {"item": "Croissant", "price": 2.9}],
+        "total": 6.7,
+    }
