@@ -138,10 +138,15 @@ class Completion(str):
     def _value_of(self, schema: Schema) -> Any:
         from or_cache_magic.cache.structured import misfit  # few answers have a form
 
-        why = misfit(self.request, self.outcome, schema) or schema.why_not(self)
-        if why is None:
-            return schema.value(self)
         stored = self.outcome.stored
+        why = (
+            None if stored else misfit(self.request, self.outcome, schema)
+        )  # what is stored was checked before
+        if why is None:
+            try:
+                return schema.value(self)
+            except ValueError as exc:
+                why = schema.misfit(exc)
         kept = "it is kept, and running again is free" if stored else "it is paid for, and not stored"
         raise FormatError(
             f"{why} ({kept})",

@@ -13,6 +13,7 @@ import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime
+from functools import lru_cache
 from typing import Any, Final
 
 from or_cache_magic.core.json_schema import nullable, read_date, read_datetime, typed_enum
@@ -81,9 +82,10 @@ class _Schemas:
 
     def node(self, kind: Any, place: str) -> dict[str, Any]:
         """Return the schema of a type that stands at this place."""
-        if isinstance(kind, type) and kind in _SCALARS:
-            return dict(_SCALARS[kind])
         origin, args = typing.get_origin(kind), typing.get_args(kind)
+        is_plain = origin is None and isinstance(kind, type)  # to 3.10 list[int] is a type too
+        if is_plain and kind in _SCALARS:
+            return dict(_SCALARS[kind])
         if origin is typing.Annotated:
             return _described(self.node(args[0], place), args[1:])
         if origin is typing.Union or origin is types.UnionType:
@@ -96,11 +98,11 @@ class _Schemas:
             return {"type": "array", "items": self.node(args[0], _below(place, "[]"))}
         if origin is dict and args[0] is str:
             return {"type": "object", "additionalProperties": self.node(args[1], _below(place, "{}"))}
-        if isinstance(kind, type) and issubclass(kind, enum.Enum):
+        if is_plain and issubclass(kind, enum.Enum):
             return _choices([member.value for member in kind], place)
         if _is_pydantic(kind):
             return self._refer(kind, _pydantic_schema)
-        if isinstance(kind, type) and dataclasses.is_dataclass(kind):
+        if is_plain and dataclasses.is_dataclass(kind):
             return self._refer(kind, self._dataclass)
         raise ValueError(f"{_at(place)}{label(kind)} has no JSON Schema; it can be {_KNOWN}")
 
@@ -134,6 +136,7 @@ class _Schemas:
         return {**says, "type": "object", "properties": properties, "required": list(properties)}
 
 
+@lru_cache(maxsize=64)
 def _hints(kind: Any) -> dict[str, Any]:
     try:
         return typing.get_type_hints(kind, include_extras=True)

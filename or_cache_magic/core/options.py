@@ -6,10 +6,12 @@ numpy and pandas become Python's. Nothing that is handed on is shared with the c
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Callable, Mapping
 from decimal import Decimal
+from functools import lru_cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -153,11 +155,28 @@ def _completion(value: Any) -> Any:
 
 
 def _schema(value: Any) -> Schema:
-    """Return what a schema in any of its forms means."""
-    from or_cache_magic.core.schema import read_schema  # few answers have a form
+    """Return what a schema in any of its forms means; nothing of it is shared."""
+    from or_cache_magic.core.schema import Schema  # few answers have a form
+
+    inner = getattr(value, "__args__", ()) if getattr(value, "__origin__", None) is list else (value,)
+    sent, kind, key = (_read_once if type(value) is str or _are_one_class(*inner) else _read_schema)(value)
+    return Schema(json.loads(sent), kind, key)
+
+
+def _are_one_class(*values: Any) -> bool:
+    """Return whether this is one class, which equals itself alone: ``int | str`` equals ``str | int``."""
+    return len(values) == 1 and isinstance(values[0], type) and not hasattr(values[0], "__origin__")
+
+
+def _read_schema(value: Any) -> tuple[str, Any, str]:
+    from or_cache_magic.core.schema import read_schema
 
     found = read_schema(plain(value, "schema") if isinstance(value, (str, Mapping)) else value)
-    return found._replace(response_format=plain(found.response_format, "schema"))
+    return json.dumps(plain(found.response_format, "schema")), found.kind, found.key
+
+
+_read_once: Final = lru_cache(maxsize=64)(_read_schema)
+"""What a cell says again each time that it is run."""
 
 
 _OBJECT: Final = _kind(dict, "an object, such as {'name': 'value'}")
