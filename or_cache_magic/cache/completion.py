@@ -11,11 +11,15 @@ from or_cache_magic.core.records import Outcome, Request, Usage
 from or_cache_magic.errors import FormatError, OptionError, printable
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
 
     from typing_extensions import Self
 
+    from or_cache_magic.core.returned import Citation
     from or_cache_magic.core.schema import Schema
+    from or_cache_magic.display.media import Audio, Image
 
 __all__ = ["Completion"]
 
@@ -105,14 +109,80 @@ class Completion(str):
 
     @property
     def reasoning(self) -> str | None:
-        """The model's reasoning as text; None when it gave none."""
-        found = self._message.get("reasoning")
-        return found if isinstance(found, str) else None
+        """The model's reasoning as text, or its summary; None when it gave none that can be read."""
+        from or_cache_magic.core.returned import reasoning_of
+
+        return reasoning_of(self._message)
+
+    @property
+    def reasoning_details(self) -> list[Any]:
+        """The reasoning as the provider told it, signed or encrypted parts too; empty when it told none."""
+        return self._listed("reasoning_details")
 
     @property
     def tool_calls(self) -> list[Any]:
         """The tool calls that the model asks for; empty when it asks for none."""
-        return copy.deepcopy(list(self._message.get("tool_calls") or ()))
+        return self._listed("tool_calls")
+
+    @property
+    def refusal(self) -> str | None:
+        """Why the model did not answer, in its words; None when it did."""
+        found = self._message.get("refusal")
+        return found if isinstance(found, str) and found else None
+
+    @property
+    def annotations(self) -> list[Any]:
+        """What the reply notes on the answer, as it came: citations, files that were read for it."""
+        return self._listed("annotations")
+
+    @property
+    def citations(self) -> list[Citation]:
+        """The pages that the answer cites, each as ``(url, title, span)``; empty when it cites none."""
+        from or_cache_magic.core.returned import citations_of
+
+        return citations_of(self.outcome.answer)
+
+    @property
+    def images(self) -> list[Image]:
+        """The images that came with the answer, as bytes which show themselves; not those in `image_urls`."""
+        from or_cache_magic.core.returned import decoded, image_urls, is_data
+        from or_cache_magic.display.media import Image
+
+        found = [decoded(url.partition(",")[2]) for url in image_urls(self._message) if is_data(url)]
+        return [Image(raw) for raw in found if raw]
+
+    @property
+    def image_urls(self) -> list[str]:
+        """The links to images that the answer has in the place of images. Nothing fetches them."""
+        from or_cache_magic.core.returned import image_urls, is_data
+
+        return [url for url in image_urls(self._message) if not is_data(url)]
+
+    @property
+    def audio(self) -> Audio | None:
+        """The answer as sound: bytes that play, with their `format` and `transcript`; None without one."""
+        from or_cache_magic.core.returned import sound_of
+        from or_cache_magic.display.media import Audio
+
+        raw = sound_of(self._message, self.request.body)
+        return Audio.of(raw, self._message["audio"].get("transcript")) if raw else None
+
+    def save(self, folder: str | os.PathLike[str]) -> list[Path]:
+        """Write the images and the audio into a folder, which is made, and return the files' paths.
+
+        They are called by the entry's key and their number: saved again, an answer is the same files. A file
+        of such a name with something else in it stays as it is, and the name gets more to it.
+
+        Raises:
+            OSError: A file can't be written.
+        """
+        from pathlib import Path
+
+        media: list[Image | Audio] = [*self.images]
+        media += [sound] if (sound := self.audio) is not None else []
+        place = Path(folder)
+        place.mkdir(parents=True, exist_ok=True)
+        return [_written(place / f"{self.key[:16]}-{at}", one) for at, one in enumerate(media)]
 
     @property
     def data(self) -> Any:
@@ -194,12 +264,16 @@ class Completion(str):
         choices = self.outcome.answer.choices
         return choices[0].message if choices else {}
 
+    def _listed(self, name: str) -> list[Any]:
+        found = self._message.get(name)
+        return copy.deepcopy(list(found)) if isinstance(found, (list, tuple)) else []
+
     @property
     def _parts(self) -> list[dict[str, Any]]:
         """What is shown where there is no text: the bundles of an image, a refusal, tool calls."""
         from or_cache_magic.display.parts import parts_of
 
-        return [] if self else parts_of(self._message)
+        return [] if self else parts_of(self.outcome.answer, self.request.body)
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
         """What Jupyter shows: the answer, rendered, with what could run in it made harmless."""
@@ -213,3 +287,19 @@ class Completion(str):
         # For a kind of str IPython asks its printer of strings, not the bundle above.
         alone = str(self) or "\n".join(part["text/plain"] for part in self._parts)
         printer.text(printable(alone) if len(printer.stack) == 1 else repr(str(self)))
+
+
+def _written(stem: Path, raw: Image | Audio) -> Path:
+    """Write a file, unless it is there, and return its path: where another is, with a digest in its name."""
+    from hashlib import sha256
+
+    for name in (stem.name, f"{stem.name}-{sha256(raw).hexdigest()[:16]}"):
+        path = stem.with_name(f"{name}.{raw.extension}")
+        try:
+            with path.open("xb") as file:
+                file.write(raw)
+        except FileExistsError:
+            if path.is_symlink() or not path.is_file() or path.read_bytes() != raw:
+                continue
+        return path
+    raise FileExistsError(f"{path} is something else; nothing was written over it")

@@ -13,7 +13,9 @@ MEDIA = ("audio", "images")
 _SEARCHES = ("web_search_options", "x_search_filter")
 """Fields of a request that make it search."""
 
-BESIDES = frozenset((*MEDIA, "refusal", "tool_calls"))
+BESIDES = frozenset(
+    (*MEDIA, "refusal", "tool_calls", "annotations", "reasoning", "reasoning_content", "reasoning_details")
+)
 """What an assistant's message may have besides its content that a reader wants to see."""
 
 CORRECTION = "Your answer can't be used: "

@@ -1,91 +1,114 @@
-"""What an answer has besides its text: images, audio, a refusal, tool calls. Each is an output of its own.
+"""What an answer has besides its text: images, audio, a refusal, tool calls, citations, reasoning.
 
-A model's media are foreign bytes: what they are is told by their first bytes, never by what they are called,
-nothing is fetched, and what is too large or of another kind is told in a line.
+Each is an output of its own. All of it is foreign: nothing is fetched, nothing runs, and a line tells of what
+can't be shown.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Mapping
 from typing import Any, Final
+from urllib.parse import quote
 
 from or_cache_magic.core.chat import as_list, as_mapping
-from or_cache_magic.core.units import format_size
-from or_cache_magic.display.escape import escape_markdown, fenced, one_line, printable
+from or_cache_magic.core.records import Answer
+from or_cache_magic.core.returned import (
+    citations_of,
+    decoded,
+    image_urls,
+    is_data,
+    message_of,
+    reasoning_of,
+    sound_of,
+)
+from or_cache_magic.core.units import format_count
+from or_cache_magic.display.escape import escape_html, escape_markdown, fenced, one_line, printable
+from or_cache_magic.display.media import media_bundle
 from or_cache_magic.display.screen import answer_bundle
 
-_LARGEST_BYTES: Final = 10_000_000
 _URL_WIDTH: Final = 200
-_IMAGES: Final = (
-    ("image/png", 0, b"\x89PNG\r\n\x1a\n"),
-    ("image/jpeg", 0, b"\xff\xd8\xff"),
-    ("image/webp", 8, b"WEBP"),
-)
-_SOUNDS: Final = (
-    ("audio/wav", 8, b"WAVE"),
-    ("audio/mpeg", 0, b"ID3"),
-    ("audio/mpeg", 0, b"\xff\xfb"),
-    ("audio/mpeg", 0, b"\xff\xf3"),
-    ("audio/ogg", 0, b"OggS"),
-    ("audio/flac", 0, b"fLaC"),
-)
+_TITLE_WIDTH: Final = 200
+_MOST_SOURCES: Final = 100
+_A_PAGE: Final = r"(?i)https?://(?:[^/?#]*@)?([^/?#@]+)"
+_AS_THEY_ARE: Final = "/:?#@!+,;=%-._~&"
+"""Of a URL's characters those that say nothing in Markdown, but for ``&``."""
 
 
-def parts_of(message: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the bundle (MIME type to text) of each part of a message besides its text, in their order."""
-    images = [*as_list(message.get("images")), *as_list(message.get("content"))]
-    urls = [as_mapping(as_mapping(part).get("image_url")).get("url") for part in images]
-    bundles = [_image(url) for url in urls if isinstance(url, str)]
+def parts_of(answer: Answer, body: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the bundle (MIME type to text) of each part of an answer besides its text.
+
+    Args:
+        answer: Bought or stored: equal answers are equal outputs.
+        body: Of the request.
+    """
+    message = message_of(answer)
+    bundles = [_image(url) for url in image_urls(message)]
     audio = as_mapping(message.get("audio"))
     if isinstance(audio.get("data"), str):
-        bundles.append(_sound(audio["data"]))
+        sound = sound_of(message, body)
+        bundles.append(_told("audio: not base64, not shown") if sound is None else _media(sound, "audio"))
     said = (audio.get("transcript"), message.get("refusal"))
     bundles += [answer_bundle(text) for text in said if isinstance(text, str) and text]
     calls = [_call(as_mapping(call)) for call in as_list(message.get("tool_calls"))]
     if calls:
         bundles.append(_both("\n".join(calls), fenced("\n".join(calls))))
-    return bundles
+    return [*bundles, *_sources(answer), *_reasoning(answer)]
 
 
 def _image(url: str) -> dict[str, Any]:
-    head, comma, data = url.partition(",")
-    if not comma or not head.startswith("data:"):
+    if not is_data(url):
         return _told(f"image: {one_line(url, _URL_WIDTH)}")
-    kind, raw, told = _read(data, _IMAGES, "image")
-    if kind != "image/webp":
-        return {kind: raw, "text/plain": f"[{told}]"} if kind else _told(told)
-    # nbconvert shows no image/webp.
-    return {kind: raw, "text/html": f'<img src="data:{kind};base64,{raw}">', "text/plain": f"[{told}]"}
+    data = url.partition(",")[2]
+    raw = decoded(data)
+    return _told("image: not base64, not shown") if raw is None else _media(raw, "image", data)
 
 
-def _sound(data: str) -> dict[str, Any]:
-    kind, raw, told = _read(data, _SOUNDS, "audio")
-    if not kind:
-        return _told(told)
-    html = f'<audio controls src="data:{kind};base64,{raw}"></audio>'
-    return {"text/html": html, "text/plain": f"[{told}]"}
-
-
-def _read(data: str, kinds: Iterable[tuple[str, int, bytes]], name: str) -> tuple[str, str, str]:
-    """Return the type by content, the bytes in base64, and a line on both; no type where it isn't shown."""
-    if len(data) > _LARGEST_BYTES * 4 // 3:
-        return "", "", f"{name}: too large to show, {format_size(len(data) * 3 // 4)}"
-    try:
-        found = base64.b64decode(data)
-    except (binascii.Error, ValueError):
-        return "", "", f"{name}: not base64, not shown"
-    for kind, at, magic in kinds:
-        if found.startswith(magic, at):
-            told = f"{name}: {kind.partition('/')[2]}, {format_size(len(found))}"
-            return kind, base64.b64encode(found).decode(), told
-    return "", "", f"{name}: of a kind that isn't shown, {format_size(len(found))}"
+def _media(raw: bytes, what: str, data: str = "") -> dict[str, Any]:
+    bundle = media_bundle(raw, what, data)
+    return bundle if len(bundle) > 1 else _told(bundle["text/plain"][1:-1])
 
 
 def _call(call: Mapping[str, Any]) -> str:
     asked = as_mapping(call.get("function"))
     return printable(f"{asked.get('name', '?')}({asked.get('arguments', '')})")
+
+
+def _sources(answer: Answer) -> list[dict[str, Any]]:
+    """Return the pages that an answer cites as one bundle: numbered, each once, those on the web as links."""
+    pages: dict[str, str] = {}
+    for cited in citations_of(answer):
+        pages[cited.url] = pages.get(cited.url) or cited.title
+    some = list(enumerate(pages.items(), 1))[:_MOST_SOURCES]
+    if not some:
+        return []
+    plain = [f"[{at}] {one_line(f'{title} {url}', _TITLE_WIDTH + _URL_WIDTH)}" for at, (url, title) in some]
+    links = [f"{at}. {_link(url, one_line(title, _TITLE_WIDTH))}" for at, (url, title) in some]
+    if more := len(pages) - len(some):
+        plain.append(f"and {more:,} more: answer.citations")
+        links.append(f"\n{escape_markdown(plain[-1])}")
+    return [_both("\n".join(plain), "\n".join(links))]
+
+
+def _link(url: str, title: str) -> str:
+    page = re.match(_A_PAGE, url)
+    if page is None:
+        return escape_markdown(f"{title} {one_line(url, _URL_WIDTH)}")
+    target = quote(printable(url), safe=_AS_THEY_ARE).replace("&", "&amp;")
+    host = escape_markdown(one_line(page[1], _URL_WIDTH))
+    return f"[{escape_markdown(title)}]({target}) {host}" if title else f"[{host}]({target})"
+
+
+def _reasoning(answer: Answer) -> list[dict[str, Any]]:
+    """Return the reasoning as one bundle: folded in a notebook, a line where nothing can be folded."""
+    text = reasoning_of(message_of(answer))
+    if text is None:
+        return []
+    count = answer.usage.reasoning_tokens if answer.usage is not None else None
+    told = "reasoned" + (f", {format_count(count, 'token')}" if count else "")
+    folded = f'<pre style="white-space: pre-wrap">{escape_html(text)}</pre>'
+    html = f"<details><summary>{told}</summary>{folded}</details>"
+    return [{"text/html": html, **_told(f"{told}: answer.reasoning")}]
 
 
 def _told(line: str) -> dict[str, Any]:

@@ -180,10 +180,11 @@ def _run_and_show(
         session.shell.push({options.out: completion})
     choices, parts = outcome.answer.choices, []
     message = choices[0].message if choices else {}
-    if not (isinstance(message.get("content"), str) and BESIDES.isdisjoint(message)):
+    only_text = isinstance(message.get("content"), str) and BESIDES.isdisjoint(message)
+    if not only_text or "citations" in (outcome.answer.extra or ()):
         from or_cache_magic.display.parts import parts_of  # most answers are text
 
-        parts = parts_of(message)
+        parts = parts_of(outcome.answer, request.body)
     if request.stream and outcome.made_call:
         screen.finish(completion, parts)
     else:

@@ -115,9 +115,8 @@ def entry_card(cache: CompletionCache, prefix: str) -> tuple[str, str]:
         )
     (row,) = rows
     entry, request = cache.store.entry(row.key), cache.store.request(row.key) or {}
-    choices = entry.answer.choices if entry is not None else ()
-    message = choices[0].message if choices else {}
-    beside = "\n".join(part["text/plain"] for part in parts_of(message))
+    parts_beside = parts_of(entry.answer, request) if entry is not None else []
+    beside = "\n".join(part["text/plain"] for part in parts_beside)
     answer = "\n\n".join(filter(None, (entry.answer.text if entry is not None else "", beside)))
     facts = [
         f"{row.model} · {format_usd(row.cost.usd)} ({row.cost.source})",

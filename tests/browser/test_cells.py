@@ -65,6 +65,7 @@ def test_captured__is_one_whole_display(app, notebook, sim, shoot):
 
 
 PARTS = """import base64, io, wave
+from or_cache_magic.core.records import Answer, Choice, Usage
 from or_cache_magic.display.parts import parts_of
 from or_cache_magic.display.screen import open_screen
 red = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4z8AAAAMBAQDJ/pLvAAAAAElFTkSuQmCC"
@@ -77,8 +78,11 @@ images = [{"image_url": {"url": f"data:image/png;base64,{data}"}} for data in (r
 images.append({"image_url": {"url": "https://evil.example/x.png"}})
 message = {"images": images, "refusal": "It costs $5 or $6.",
            "audio": {"data": base64.b64encode(sound.getvalue()).decode(), "transcript": "Silence."},
-           "tool_calls": [{"function": {"name": "weather", "arguments": '{"city": "$a$"}'}}]}
-open_screen(get_ipython()).show("", parts_of(message))"""
+           "tool_calls": [{"function": {"name": "weather", "arguments": '{"city": "$a$"}'}}],
+           "annotations": [{"type": "url_citation", "url": "https://example.org/", "title": "On $a$ and $b$"}],
+           "reasoning": "It <b>is</b> $x$, or $y$."}
+answer = Answer((Choice(message),), usage=Usage(reasoning_tokens=1234))
+open_screen(get_ipython()).show("", parts_of(answer, {}))"""
 
 
 @pytest.mark.parametrize("app", ["lab", "notebook"])
@@ -113,6 +117,10 @@ def test_outputs__say_what_there_is(app, notebook, sim, shoot):
     )
     expect(parts).to_contain_text("It costs $5 or $6.")
     expect(parts).to_contain_text('weather({"city": "$a$"})')
+    expect(parts.get_by_role("link", name="On $a$ and $b$")).to_have_attribute("href", "https://example.org/")
+    expect(parts.get_by_text("It <b>is</b> $x$, or $y$.")).to_be_hidden()
+    parts.get_by_text("reasoned, 1,234 tokens").click()
+    expect(parts.get_by_text("It <b>is</b> $x$, or $y$.")).to_be_visible()
     expect(parts.locator("mjx-container")).to_have_count(0)
     shoot(opened, "parts")
 

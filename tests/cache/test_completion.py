@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import copy
 import pickle
 from datetime import datetime, timezone
@@ -11,10 +12,48 @@ import pytest
 
 from or_cache_magic.cache.completion import Completion
 from or_cache_magic.core.records import FREE, Answer, Choice, Cost, Outcome, Request, RequestKey, Usage
+from or_cache_magic.core.returned import Citation
 
 REQUEST = Request({"model": "m/x", "messages": [{"role": "user", "content": "Hi"}]})
 KEY = RequestKey("ab" * 32, b"")
 CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+
+
+PNG = b"\x89PNG\r\n\x1a\n" + b"x" * 2000
+JPEG = b"\xff\xd8\xff\xe0" + b"x" * 20
+WAV = b"RIFF\x00\x00\x00\x00WAVEfmt "
+FILE = {"type": "file", "file": {"hash": "ab", "name": "a.pdf", "content": []}}
+
+
+def data_url(raw, kind="image/png"):
+    return {"image_url": {"url": f"data:{kind};base64,{base64.b64encode(raw).decode()}"}}
+
+
+def with_everything():
+    """An answer that has all that one can have besides its text."""
+    return completion(
+        "Look:",
+        images=[
+            data_url(PNG),
+            {"image_url": {"url": "https://example.org/x.png"}},
+            data_url(JPEG, "text/html"),
+        ],
+        audio={"id": "a", "data": base64.b64encode(WAV).decode(), "transcript": "Said."},
+        refusal="I won't.",
+        annotations=[
+            FILE,
+            {
+                "type": "url_citation",
+                "url_citation": {"url": "https://a.b", "title": "A", "start_index": 2, "end_index": 5},
+            },
+            {
+                "type": "url_citation",
+                "url_citation": {"url": "https://c.d", "start_index": 0, "end_index": 0},
+            },
+        ],
+        reasoning_details=[{"type": "reasoning.summary", "summary": "Because."}],
+        tool_calls=[CALL],
+    )
 
 
 def completion(content="Hello", kind="hit", finish="stop", **message):
@@ -119,3 +158,88 @@ def test_completion__shows_no_script():
     bundle = completion(raw)._repr_mimebundle_()
     assert bundle["text/plain"] == raw
     assert "<script" not in bundle["text/markdown"]
+
+
+def test_completion__of_text_alone_has_nothing_besides():
+    """None, or an empty list."""
+    value = completion()
+    assert (value.images, value.image_urls, value.citations, value.annotations, value.reasoning_details) == (
+        [],
+    ) * 5
+    assert (value.audio, value.refusal, value.reasoning) == (None, None, None)
+
+
+@pytest.mark.parametrize("copied", [lambda v: v, copy.deepcopy, lambda v: pickle.loads(pickle.dumps(v))])
+def test_completion__has_what_came_back(copied):
+    """Each kind has its attribute; what is elsewhere is named and not fetched, what it is its bytes say."""
+    value = copied(with_everything())
+    assert value.images == [PNG, JPEG]
+    assert [(one.mime, one.extension) for one in value.images] == [
+        ("image/png", "png"),
+        ("image/jpeg", "jpeg"),
+    ]
+    assert value.image_urls == ["https://example.org/x.png"]
+    assert value.audio == WAV
+    assert (value.audio.mime, value.audio.format, value.audio.transcript) == ("audio/wav", "wav", "Said.")
+    assert value.refusal == "I won't."
+    assert value.citations == [Citation("https://a.b", "A", (2, 5)), ("https://c.d", "", None)]
+    assert value.annotations[0] == FILE
+    assert value.reasoning == "Because."
+    assert value.reasoning_details[0]["summary"] == "Because."
+    value.annotations.clear()
+    value.reasoning_details[0]["summary"] = "changed"
+    assert len(value.annotations) == 3
+    assert value.reasoning == "Because."
+
+
+@pytest.mark.parametrize("copied", [lambda v: v, copy.copy, lambda v: pickle.loads(pickle.dumps(v))])
+def test_media__are_bytes_that_show_themselves(copied):
+    """In a notebook as what they are, in a list or a terminal in a few words, and not as megabytes of text."""
+    image, sound = copied(with_everything().images[0]), copied(with_everything().audio)
+    assert isinstance(image, bytes)
+    assert image == PNG
+    assert base64.b64decode(image._repr_mimebundle_()["image/png"]) == PNG
+    assert "data:audio/wav;base64," in sound._repr_mimebundle_()["text/html"]
+    assert str([image, sound]) == "[<image: png, 2 KB>, <audio: wav, 16 B>]"
+    assert str(image) == "<image: png, 2 KB>"
+    assert sound.transcript == "Said."
+
+
+def test_save__writes_images_and_audio_once(tmp_path):
+    """By the key and a number; again they are the same files."""
+    value, folder = with_everything(), tmp_path / "new" / "media"
+    paths = value.save(folder)
+    assert [path.name for path in paths] == [f"{'ab' * 8}-0.png", f"{'ab' * 8}-1.jpeg", f"{'ab' * 8}-2.wav"]
+    assert [path.read_bytes() for path in paths] == [PNG, JPEG, WAV]
+    times = [path.stat().st_mtime_ns for path in paths]
+    assert value.save(str(folder)) == paths
+    assert [path.stat().st_mtime_ns for path in paths] == times
+    assert sorted(folder.iterdir()) == sorted(paths)
+    assert completion().save(folder) == []
+
+
+def test_save__leaves_what_is_there(tmp_path):
+    """A file, a link or a folder of such a name stays as it is, also where it leads elsewhere."""
+    value, name = with_everything(), "ab" * 8
+    outside = tmp_path / "outside"
+    folder = tmp_path / "media"
+    folder.mkdir()
+    (folder / f"{name}-0.png").write_bytes(b"mine")
+    (folder / f"{name}-1.jpeg").symlink_to(outside)
+    (folder / f"{name}-2.wav").mkdir()
+    paths = value.save(folder)
+    assert [path.read_bytes() for path in paths] == [PNG, JPEG, WAV]
+    assert value.save(folder) == paths
+    assert (folder / f"{name}-0.png").read_bytes() == b"mine"
+    assert not outside.exists()
+    paths[0].write_bytes(b"mine too")
+    with pytest.raises(FileExistsError, match="nothing was written over it"):
+        value.save(folder)
+    assert paths[0].read_bytes() == b"mine too"
+
+
+def test_save__names_files_by_what_they_are(tmp_path):
+    """Neither a type nor a name that a model gives ends up in a path; of an unknown type it is ``bin``."""
+    value = completion(None, images=[data_url(b"<svg onload=alert(1)>", "../../x/svg+xml")])
+    (path,) = value.save(tmp_path)
+    assert path == tmp_path / f"{'ab' * 8}-0.bin"

@@ -65,6 +65,21 @@ def completion(answer: Completion) -> None:
     assert_type(answer.finish_reason, str | None)
     assert_type(answer.reasoning, str | None)
     assert_type(answer.tool_calls, list[Any])
+    assert_type(answer.reasoning_details, list[Any])
+    assert_type(answer.annotations, list[Any])
+    assert_type(answer.refusal, str | None)
+    assert_type(answer.image_urls, list[str])
+    assert_type(answer.save("media"), list[Path])
+    for url, title, span in answer.citations:
+        assert_type(url, str)
+        assert_type(title, str)
+        assert_type(span, tuple[int, int] | None)
+    for image in answer.images:
+        assert_type(image[:8], bytes)
+        assert_type(image.mime, str)
+    if answer.audio is not None:
+        assert_type(answer.audio.format, str)
+        assert_type(answer.audio.transcript, str | None)
     assert_type(answer.data, Any)
     assert_type(answer.messages, list[dict[str, Any]])
     assert_type(answer.key, str)
