@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from decimal import Decimal
 
 import pytest
 from hypothesis import given
@@ -283,6 +284,22 @@ def test_chain__by_aask_is_the_same(cache, sim):
 
     bought = asyncio.run(talked())
     assert cache.ask("A colour?").reply("Its opposite?").key == bought.key
+    assert sim.completion_count == 2
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_chain__about_a_pdf_has_it_read_once(open_cache, sim, stream):
+    """What was read in it goes back with the answer; in a replay too, where nothing is sent at all."""
+    pdf = b"%PDF-1.4 /Type /Page /Type/Page /Type /Pages"
+
+    def asked(cache):
+        first = cache.ask("What is it about?", model="meta-llama/llama-3.3-70b-instruct", attach=[pdf])
+        return first, first.reply("And how long?")
+
+    first, then = asked(open_cache(sim, stream=stream))
+    assert [note["type"] for note in then.request.body["messages"][-2]["annotations"]] == ["file"]
+    assert first.cost_usd > Decimal("0.004") > then.cost_usd  # two pages at $2 per 1,000
+    assert [a.key for a in asked(open_cache(sim, stream=stream, api_key=None))] == [first.key, then.key]
     assert sim.completion_count == 2
 
 

@@ -156,3 +156,23 @@ def test_conversation__says_what_goes_on_from_an_earlier_answer(cache, says):
     cache.purge(first.key)
     assert [line.row is None for line in conversation(cache.store, newer.key)] == [True, False]
     assert conversation(cache.store, cache.ask("Alone?").key) == []
+
+
+def test_ask_again__has_what_was_attached_to_the_conversation(open_cache, sim, says):
+    """Large media is stored apart: it is in the request again that goes on from a new answer."""
+    cache = open_cache(sim)
+    pixels = bytes(range(256)) * 64
+    picture = b"\x89PNG\r\n\x1a\n" + b"\0\0\0\rIHDR\0\0\0\x10\0\0\0\x10\x08\x02\0\0\0\x90\x91h6" + pixels
+    first = cache.ask("What is this?", attach=[picture])
+    first.reply("And this?", attach=[picture])
+    cache.close()
+
+    again = open_cache(sim)
+    says("A square.")
+    changed = again.ask("What is this?", attach=[picture], mode="refresh")
+    turns = replies_to(again.store, ask_of(again, changed))
+    assert [one.bought for one in ask_again(again, turns, now(changed), again.settings)] == [1]
+    sent = [row.body["messages"] for row in sim.requests if row.is_completion]
+    assert sent[-1][0] == sent[0][0]
+    assert sent[-1][2] == sent[1][2]
+    assert changed.reply("And this?", attach=[picture]).cached
