@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from or_cache_magic.simulator.attachments import seen_text
 from or_cache_magic.simulator.filling import fill_schema, named_keys
-from or_cache_magic.simulator.text import answer_text, keywords
+from or_cache_magic.simulator.text import answer_text, keywords, quoted
 from or_cache_magic.simulator.tokens import content_text, count_tokens, split_tokens
 
 if TYPE_CHECKING:
@@ -156,7 +156,8 @@ def _content(body: Mapping[str, Any], scenario: Scenario, seed: int) -> str:
     results = [content_text(m.get("content")) for m in body["messages"][-1:] if m.get("role") == "tool"]
     if results:
         return f"The tool answered: {results[0]}"
-    return answer_text(system, turns, seed)
+    shown = turns != [content_text(m.get("content")) for m in body["messages"] if m.get("role") == "user"]
+    return (quoted(turns) if shown else None) or answer_text(system, turns, seed)
 
 
 def _is_system(message: Mapping[str, Any]) -> bool:

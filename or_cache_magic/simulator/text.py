@@ -103,6 +103,20 @@ def central_sentences(text: str, count: int) -> list[str]:
     return [sentences[place] for place in sorted(best)]
 
 
+def quoted(turns: Sequence[str]) -> str | None:
+    """The sentence of what was shown that shares most words with the last question; None where none does."""
+    asked = re.findall(r"[^.!?\n]+\?", turns[-1] if turns else "")
+    words = _stems(asked[-1]) if asked else set()
+    sentences = [part.strip() for part in re.split(r"(?<=[.!?])\s+|\n+", "\n".join(turns))]
+    sentences = [sentence for sentence in sentences if sentence and not sentence.endswith("?")]
+    best = max(sentences, key=lambda sentence: len(words & _stems(sentence)), default="")
+    return f"It says: \u201c{best}\u201d (a simulated answer)" if words & _stems(best) else None
+
+
+def _stems(text: str) -> set[str]:
+    return {word.lower()[:5] for word in _WORD.findall(text) if word.lower() not in COMMON}
+
+
 def _classify(system: str, question: str) -> str | None:
     instructions = f"{system}\n{question}".lower()
     labels: tuple[str, ...]

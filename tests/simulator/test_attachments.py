@@ -9,6 +9,7 @@ import pytest
 
 from or_cache_magic.simulator.attachments import seen_text
 from or_cache_magic.simulator.filling import fill_schema
+from or_cache_magic.simulator.text import quoted
 
 LLAMA, MINI = "meta-llama/llama-3.3-70b-instruct", "openai/gpt-4o-mini"
 PDF = b"%PDF-1.4 /Type /Page /Type/Page /Type /Pages"
@@ -118,3 +119,11 @@ def test_written_text__is_read(how):
         "items": [{"item": "Flat white", "price": 3.8}, {"item": "Croissant", "price": 2.9}],
         "total": 6.7,
     }
+
+
+def test_question__is_answered_from_what_was_shown():
+    """The sentence that has most of its words, also of a file that was attached to an earlier turn."""
+    shown = "How long is the warranty?\nThe lid must click.\nWarranty: two years."
+    assert "Warranty: two years." in quoted([shown])
+    assert "The lid must click." in quoted([shown, "What must the lid do?"])
+    assert quoted([shown, "Why?"]) is None
