@@ -46,6 +46,24 @@ class Attached(NamedTuple):
     sha256: str
 
 
+def attached_from(form: Iterable[Iterable[str | int]]) -> tuple[Attached, ...]:
+    """Return attachments as an entry has them, which may come from a stranger.
+
+    Raises:
+        TypeError, ValueError: They are none.
+    """
+    found = tuple(Attached(*fields) for fields in form)  # type: ignore[arg-type]
+    for one in found:
+        texts = (one.name, one.kind, one.sha256)
+        if not all(type(text) is str and len(text) <= _LONGEST for text in texts):
+            raise TypeError(one)
+        if type(one.size_bytes) is not int or one.size_bytes < 0:
+            raise TypeError(one)
+    return found
+
+
+_LONGEST: Final = 4096
+
 PDF: Final = MediaType("application/pdf", "pdf", "PDF")
 
 _MP3: Final = MediaType("audio/mpeg", "audio", "mp3")

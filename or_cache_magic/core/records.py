@@ -19,6 +19,8 @@ from or_cache_magic.core.units import ZERO_USD
 
 if TYPE_CHECKING:
     from typing import NamedTuple
+
+    from or_cache_magic.core.media import Attached
 else:
 
     class _Named(type):
@@ -238,6 +240,7 @@ class Entry(NamedTuple):
         notebook: Where it was asked from (a path or name), for browsing; may be empty.
         bought_by: Who of the team paid for it, as a hash; empty when it did not come from the shared tier.
         shared: Whether it was found in the shared tier just now. Never stored.
+        attached: What was attached to its request when it was bought.
     """
 
     key: RequestKey
@@ -248,6 +251,7 @@ class Entry(NamedTuple):
     notebook: str = ""
     bought_by: str = ""
     shared: bool = False
+    attached: tuple[Attached, ...] = ()
 
 
 class Outcome(NamedTuple):

@@ -91,7 +91,8 @@ class Recorder:
         ttl_s, note = lifetime_s(ask.request, answer, ask.policy, self._routes)
         now_s = self.clock()
         expires_s = None if ttl_s is None else now_s + ttl_s
-        entry = Entry(ask.key, answer, now_s, expires_s, ask.policy.tags, self.ledger.notebook)
+        tags, notebook = ask.policy.tags, self.ledger.notebook
+        entry = Entry(ask.key, answer, now_s, expires_s, tags, notebook, attached=ask.attached)
         row = self._row(ask, kind, answer)
         not_stored = ""
         try:

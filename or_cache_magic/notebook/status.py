@@ -9,6 +9,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from or_cache_magic.core.chat import messages_of
 from or_cache_magic.core.rows import EntryFilter, Totals
 from or_cache_magic.core.settings import MEMORY, SETTINGS, Settings
 from or_cache_magic.core.units import (
@@ -27,6 +28,7 @@ from or_cache_magic.display.stats import best_hit_rate
 from or_cache_magic.display.tables import facts_text, table_of
 from or_cache_magic.display.tables import markdown as table_markdown
 from or_cache_magic.display.tables import text as table_text
+from or_cache_magic.display.thumbnails import attached_lines, shortened, thumbnails_html
 from or_cache_magic.errors import OptionError, OrCacheError
 
 if TYPE_CHECKING:
@@ -115,6 +117,7 @@ def entry_card(cache: CompletionCache, prefix: str) -> tuple[str, str]:
         )
     (row,) = rows
     entry, request = cache.store.entry(row.key), cache.store.request(row.key) or {}
+    answered = [choice.message for choice in entry.answer.choices[:1]] if entry is not None else []
     parts_beside = parts_of(entry.answer, request) if entry is not None else []
     beside = "\n".join(part["text/plain"] for part in parts_beside)
     answer = "\n\n".join(filter(None, (entry.answer.text if entry is not None else "", beside)))
@@ -123,7 +126,8 @@ def entry_card(cache: CompletionCache, prefix: str) -> tuple[str, str]:
         f"cached {format_age(time.time() - row.created_s)} · {format_count(row.hits, 'hit')}",
         f"key {row.key}",
     ]
-    asked = printable(json.dumps(request, indent=2, ensure_ascii=False))
+    facts += [f"attached {line}" for line in attached_lines(entry.attached if entry is not None else ())]
+    asked = printable(json.dumps(shortened(request), indent=2, ensure_ascii=False))
     kept = cache.store.unserved(row.key)
     history = [
         f"{format_age(time.time() - u.at_s)}: {u.reason} · {format_usd(u.answer.cost.usd)}\n{u.answer.text}"
@@ -134,7 +138,8 @@ def entry_card(cache: CompletionCache, prefix: str) -> tuple[str, str]:
         filter(None, ["\n".join(facts), tree, asked, answer, *(f"earlier answer, {h}" for h in history)])
     )
     parts = [" · ".join(map(escape_markdown, facts)), *([fenced(tree, "text")] if tree else [])]
-    parts += [fenced(asked, "json"), safe_markdown(answer)]
+    pictures = "".join(map(thumbnails_html, (*messages_of(request), *answered)))
+    parts += [fenced(asked, "json"), pictures, safe_markdown(answer)]
     parts += [f"**earlier answer** {safe_markdown(h)}" for h in history]
     return printable(plain), "\n\n".join(parts)
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
+from or_cache_magic.core.chat import as_list, as_mapping
 from or_cache_magic.core.policy import why_not_served
 from or_cache_magic.core.rows import EntryFilter
 from or_cache_magic.core.units import (
@@ -15,6 +16,7 @@ from or_cache_magic.core.units import (
     format_size,
     format_usd,
 )
+from or_cache_magic.display.thumbnails import attached_lines, cut, shortened, thumbnails_html
 from or_cache_magic.errors import StoreError
 from or_cache_magic.panels.markup import answer_html, cost_text, escape, pre
 
@@ -22,14 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from or_cache_magic.cache.cache import CompletionCache
-    from or_cache_magic.core.records import Answer
+    from or_cache_magic.core.records import Answer, Entry
     from or_cache_magic.core.rows import EntryRow
     from or_cache_magic.storage.entries import HistoryEntry
-
-_LONGEST_STRING: Final = 100_000
-"""Characters of one string of a request; an attachment can have millions."""
-
-_DATA_URL_SHOWN: Final = 60
 
 
 def detail_html(cache: CompletionCache, key: str) -> str:
@@ -46,8 +43,9 @@ def detail_html(cache: CompletionCache, key: str) -> str:
     if not rows:
         return f"<h3>{escape(key[:10])}</h3><p>This entry is not in the completion cache any more.</p>"
     (row,) = rows
-    answer, served = _served(cache, key)
-    parts = [f"<h3>{escape(key)}</h3>", _facts(row, answer, served, cache.clock())]
+    entry, served = _served(cache, key)
+    answer = None if entry is None else entry.answer
+    parts = [f"<h3>{escape(key)}</h3>", _facts(row, entry, served, cache.clock())]
     request = cache.store.request(key)
     parts += _request(request) if request is not None else ["<h4>request</h4><p>It can't be read.</p>"]
     if answer is not None:
@@ -56,8 +54,8 @@ def detail_html(cache: CompletionCache, key: str) -> str:
     return "".join(parts)
 
 
-def _served(cache: CompletionCache, key: str) -> tuple[Answer | None, str]:
-    """The answer, and whether it is served now or why not."""
+def _served(cache: CompletionCache, key: str) -> tuple[Entry | None, str]:
+    """The entry, and whether it is served now or why not."""
     try:
         entry = cache.store.entry(key)
     except StoreError as exc:
@@ -66,12 +64,13 @@ def _served(cache: CompletionCache, key: str) -> tuple[Answer | None, str]:
         return None, "no: it is not stored any more"
     why = why_not_served(entry, cache.clock())
     return (
-        entry.answer,
+        entry,
         "yes" if why is None else f"no: {why}; the next ask buys it",
     )
 
 
-def _facts(row: EntryRow, answer: Answer | None, served: str, now_s: float) -> str:
+def _facts(row: EntryRow, entry: Entry | None, served: str, now_s: float) -> str:
+    answer = None if entry is None else entry.answer
     usage = answer.usage if answer is not None else None
     facts: dict[str, object] = {
         "served now": served,
@@ -88,6 +87,7 @@ def _facts(row: EntryRow, answer: Answer | None, served: str, now_s: float) -> s
         "took": answer and answer.elapsed_s and format_duration(answer.elapsed_s),
         "finished": answer and answer.finish_reason,
         "generation": answer and (answer.source_generation_id or answer.generation_id),
+        "attached": "; ".join(attached_lines(() if entry is None else entry.attached)),
         "tags": ", ".join(row.tags),
         "notebook": row.notebook,
         "size": format_size(row.size_bytes),
@@ -114,11 +114,24 @@ def _request(body: Mapping[str, Any]) -> Iterator[str]:
 def _message(message: Any) -> Iterator[str]:
     role = message.get("role") if isinstance(message, Mapping) else None
     yield f"<h4>{escape(role or 'message', 60)}</h4>"
-    if isinstance(message, Mapping) and isinstance(message.get("content"), str):
-        yield pre(_cut(message["content"]))
+    if isinstance(message, Mapping):
+        content = message.get("content")
+        texts = [content] if isinstance(content, str) else list(map(_text_of, as_list(content)))
+        yield from (pre(cut(text)) for text in texts if text)
+        yield thumbnails_html(message)
         message = {name: value for name, value in message.items() if name not in ("role", "content")}
+        others = [part for part, text in zip(as_list(content), texts, strict=False) if not text]
+        if not isinstance(content, str) and others:
+            message["content"] = others
     if message:
         yield pre(_pretty(message))
+
+
+def _text_of(part: Any) -> str:
+    """The text of a content part that is nothing else."""
+    fields = as_mapping(part)
+    text = fields.get("text")
+    return text if fields.keys() == {"type", "text"} and isinstance(text, str) else ""
 
 
 def _answer(answer: Answer) -> Iterator[str]:
@@ -129,6 +142,7 @@ def _answer(answer: Answer) -> Iterator[str]:
         if isinstance(content, str):
             yield answer_html(content)
             del rest["content"]
+        yield thumbnails_html(choice.message)
         rest.pop("role", None)
         rest = {name: value for name, value in rest.items() if value}
         if rest:
@@ -144,19 +158,4 @@ def _earlier(kept: HistoryEntry) -> str:
 
 
 def _pretty(value: Any) -> str:
-    return json.dumps(_shortened(value), indent=2, ensure_ascii=False)
-
-
-def _shortened(value: Any) -> Any:
-    if isinstance(value, str):
-        return _cut(value)
-    if isinstance(value, Mapping):
-        return {name: _shortened(part) for name, part in value.items()}
-    return [_shortened(part) for part in value] if isinstance(value, (list, tuple)) else value
-
-
-def _cut(text: str) -> str:
-    """A text that is not longer than is of use; what is left out is counted."""
-    limit = _DATA_URL_SHOWN if text.startswith("data:") else _LONGEST_STRING
-    rest = len(text) - limit
-    return f"{text[:limit]}… ({rest:,} more characters)" if rest > 0 else text
+    return json.dumps(shortened(value), indent=2, ensure_ascii=False)

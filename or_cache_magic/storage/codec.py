@@ -219,6 +219,8 @@ def encode_entry(entry: Entry, media: dict[bytes, bytes] | None = None) -> bytes
         content["notebook"] = entry.notebook
     if entry.bought_by:
         content["by"] = entry.bought_by
+    if entry.attached:
+        content["attached"] = entry.attached
     text, choices = entry.answer.text, content["answer"]["choices"]
     if choices and choices[0]["message"].get("content") == text:
         choices[0]["message"] = {**choices[0]["message"], "content": None}
@@ -275,6 +277,10 @@ def decode_sized(
         answer = answer_from(content["answer"])
         key = RequestKey(digest, skeleton)
         entry = Entry(key, answer, created_s, expires_s, tags, notebook, bought_by)
+        if "attached" in content:
+            from or_cache_magic.core.media import attached_from  # few entries have any
+
+            entry = entry._replace(attached=attached_from(content["attached"]))
     except (LookupError, TypeError, ValueError, AttributeError, InvalidOperation) as exc:
         raise _damaged(digest, "not an entry") from exc
     why = why_implausible(entry)

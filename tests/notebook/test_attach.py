@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import json
+import os
 
 import pandas as pd
 import pytest
 from PIL import Image
 
 import or_cache_magic as orc
+from or_cache_magic.notebook.extension import loaded
+from or_cache_magic.notebook.status import entry_card
+from or_cache_magic.panels.detail import detail_html
 
 ASK = "%%openrouter openai/gpt-4o-mini"
 
@@ -109,3 +114,37 @@ def test_warm__attaches_to_each_prompt_what_the_line_names(nb, picture):
         "line 1 attaches something (nothing was sent); give attach beside the list, for all of it"
     ]
     assert len(nb.sent) == 2
+
+
+def test_entries__show_what_was_attached(nb, picture):
+    """One entry whole tells each attachment, and not its base64; the panel shows a small picture too."""
+    (nb.folder / "plot.png").write_bytes(picture)
+    (nb.folder / "paper.bin").write_bytes(b"%PDF-1.4" + os.urandom(9000))
+    nb.run(f"{ASK} -a plot.png -a paper.bin -a https://example.com/cat.png\nWhat is this?")
+    key = orc.entries()["key"][0]
+    told = nb.run(f"%openrouter_entries {key}")
+    digest = hashlib.sha256(picture).hexdigest()[:12]
+    assert f"attached plot.png · PNG · {len(picture)} B · sha256 {digest}…" in told
+    assert "attached paper.bin · PDF · 9 KB · sha256 " in told
+    assert "attached https://example.com/cat.png · link" in told
+    assert "more characters)" in told
+    assert len(told) < 4000
+
+    cache = loaded().session().cache()
+    markdown = entry_card(cache, key)[1]
+    assert markdown.count("<img ") == 1
+    html = detail_html(cache, key)
+    assert html.count("<img ") == 1
+    assert "What is this?</pre>" in html
+    assert "plot.png · PNG" in html
+    assert len(html) < 20_000
+
+
+def test_entries__keep_what_was_attached_when_the_file_is_opened_again(nb, picture):
+    """With the entry, on disk."""
+    nb["fig"] = picture
+    nb.run(f"{ASK} -a fig\nWhat is this?")
+    directory = loaded().session().cache().directory
+    with orc.open_cache(directory) as again:
+        (one,) = again.store.entry(orc.entries()["key"][0]).attached
+    assert (one.name, one.kind, one.size_bytes) == ("fig", "PNG", len(picture))

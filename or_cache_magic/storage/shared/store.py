@@ -227,6 +227,7 @@ class SharedStore:
         theirs = entry._replace(
             key=entry.key._replace(skeleton=self.signing.fingerprint(entry.key.skeleton)),
             notebook="",
+            attached=(),
             bought_by=entry.bought_by or self.signing.payer(),
         )
         with suppress(StoreError):  # told by the link
