@@ -125,6 +125,25 @@ def test_outputs__say_what_there_is(app, notebook, sim, shoot):
     shoot(opened, "parts")
 
 
+HOSTILE = '{"<img src=x onerror=alert(1)>": "<script>alert(1)</script> $x$", "b": [1, {"c": null}]}'
+
+
+def test_structured__is_an_open_tree_or_a_table(notebook, sim, shoot):
+    """A value is a tree, flat objects are a table, and nothing of a model's text runs or is set as mathematics."""
+    ask = "%%openrouter -q --schema '{}'\nThe novel Dune by Frank Herbert appeared in 1965."
+    cells = map(ask.format, ("title str, author {name str, born int?}", "[{title str, year int}]"))
+    opened = notebook("structured.ipynb", LOAD, *cells, "%openrouter -q -f json What is hostile?")
+    sim.script(Scenario(text=HOSTILE), match=lambda body: "response_format" not in body)
+    opened.run_all()
+    expect(opened.output(1).locator(".jp-RenderedJSON")).to_have_count(1)
+    expect(opened.output(1)).to_contain_text('name"Dune"')
+    expect(opened.output(2).locator("table")).to_have_count(1)
+    expect(opened.output(2)).to_contain_text("1965")
+    expect(opened.output(3)).to_contain_text("<script>alert(1)</script> $x$")
+    expect(opened.output(3).locator("script, img, mjx-container")).to_have_count(0)
+    shoot(opened, "shown")
+
+
 @pytest.mark.parametrize("app", ["lab", "notebook"])
 def test_panel__of_a_notebook_opened_again(app, browser, folder, sim, shoot):
     """A live panel is alone; opened again without its kernel, the notebook shows what the panel showed."""

@@ -40,6 +40,9 @@ def asking() -> None:
     assert_type(answer.reply("And a mode?", temperature=0), Completion)
     assert_type(orc.ask("And a mode?", reply_to=answer), Completion)
     orc.ask("…", reply_to="an answer")  # type: ignore[arg-type]
+    assert_type(orc.ask("…", schema="name str, year int?", repair=1).data, Any)
+    orc.ask("…", schema=list[int])
+    orc.ask("…", repair="1")  # type: ignore[arg-type]
     orc.ask("…", ttl=3600.0, tag="one", max_cost_usd="0.05")
     orc.ask(1)  # type: ignore[arg-type]
     orc.ask("…", system=1)  # type: ignore[arg-type]
