@@ -73,6 +73,11 @@ class Scenario:
         chunk_delay_s: Seconds before each chunk of a stream; None is the simulator's own.
         byok: Whether the provider bills the user's own key; ``fee`` is then all of ``usage.cost``.
         search: Whether a web search is made, and by whom.
+        cited: How many pages a web search cites.
+        lists_citations: Whether the reply lists them at its top too, as Perplexity's do.
+        pictures: How many pictures come with the answer, asked for or not; 0 is as asked.
+        picture_bytes: How large each is at least; 0 is a small one.
+        declined: In what words the model refuses to answer; empty when it doesn't.
         reasoning: Whether the model reasons without having been asked.
         costless: Whether ``usage`` counts tokens and names no cost, as older replies did.
         generation_misses: How many times ``GET /generation`` is 404 before it knows the call.
@@ -98,6 +103,11 @@ class Scenario:
     chunk_delay_s: float | None = None
     byok: bool = False
     search: Literal["", "native", "exa"] = ""
+    cited: int = 1
+    lists_citations: bool = False
+    pictures: int = 0
+    picture_bytes: int = 0
+    declined: str = ""
     reasoning: bool = False
     costless: bool = False
     generation_misses: int = 0

@@ -37,6 +37,7 @@ class TokenCounts:
     written_1h: int = 0
     reasoning: int = 0
     images: int = 0
+    audio: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +102,7 @@ class Bill:
             "completion_tokens_details": {
                 "reasoning_tokens": tokens.reasoning,
                 "image_tokens": tokens.images,
-                "audio_tokens": 0,
+                "audio_tokens": tokens.audio,
             },
         }
         if self.native_search_usd:

@@ -249,9 +249,23 @@ def _byok(search: Literal["", "native", "exa"] = "") -> Scenario:
 
 
 @_named
-def _web_search(engine: Literal["native", "exa"] = "native") -> Scenario:
-    """A web search, in the provider's bill or on top of it, with citations. Case 38."""
-    return Scenario("web_search", search=engine)
+def _web_search(
+    engine: Literal["native", "exa"] = "native", cited: int = 1, *, listed: bool = False
+) -> Scenario:
+    """A web search, in the provider's bill or on top, with citations, ``listed`` at the top too. Case 38."""
+    return Scenario("web_search", search=engine, cited=cited, lists_citations=listed)
+
+
+@_named
+def _pictures(count: int = 1, size_bytes: int = 0) -> Scenario:
+    """An answer with pictures, large ones with ``size_bytes``. Case 46."""
+    return Scenario("pictures", pictures=count, picture_bytes=size_bytes)
+
+
+@_named
+def _declined(text: str = "I'm sorry, I can't help with that.") -> Scenario:
+    """A refusal by the model itself, in the place of a text."""
+    return Scenario("declined", declined=text)
 
 
 @_named

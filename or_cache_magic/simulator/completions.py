@@ -171,6 +171,7 @@ def _completed(call: Call, way: Route, seed: int) -> Completion:
         prefix.written_1h,
         said.reasoning_tokens,
         said.image_tokens,
+        said.audio_tokens,
     )
     files = read_files(body, way.model)
     cost = bill(tokens, price, search=way.search, files_usd=files.fee_usd, byok=played.byok)

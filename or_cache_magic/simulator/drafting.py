@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from or_cache_magic.simulator.attachments import seen_text
 from or_cache_magic.simulator.filling import fill_schema, named_keys
+from or_cache_magic.simulator.media import picture, speech
 from or_cache_magic.simulator.text import answer_text, keywords, quoted
 from or_cache_magic.simulator.tokens import content_text, count_tokens, split_tokens
 
@@ -23,11 +24,8 @@ if TYPE_CHECKING:
     from or_cache_magic.simulator.behaviour import Scenario
     from or_cache_magic.simulator.catalog import Model
 
-_IMAGE: Final = (
-    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAf"
-    "FcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
-)
 _IMAGE_TOKENS: Final = 1290
+_AUDIO_TOKEN_BYTES: Final = 2400
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +54,9 @@ class Draft:
         reasoning: What was thought first; empty when the model does not reason.
         reasoning_shown: Whether the reasoning is sent (``reasoning.exclude``); it is paid for either way.
         images: Data URLs.
+        spoken: What is said in the sound, in the place of the text.
+        sound: Its bytes, in the format that was asked for.
+        refusal: Why it is not answered.
         finish_reason: ``stop``, ``length``, ``tool_calls`` or what the scenario says.
     """
 
@@ -64,6 +65,9 @@ class Draft:
     reasoning_shown: bool = True
     tool_calls: tuple[ToolCall, ...] = ()
     images: tuple[str, ...] = ()
+    spoken: str = ""
+    sound: bytes = b""
+    refusal: str = ""
     finish_reason: str = "stop"
 
     @property
@@ -77,10 +81,16 @@ class Draft:
         return len(self.images) * _IMAGE_TOKENS
 
     @property
+    def audio_tokens(self) -> int:
+        """Tokens of the sound."""
+        return -(-len(self.sound) // _AUDIO_TOKEN_BYTES)
+
+    @property
     def completion_tokens(self) -> int:
         """All tokens that were produced."""
         called = sum(count_tokens(call.name) + count_tokens(call.arguments) for call in self.tool_calls)
-        return count_tokens(self.content) + self.reasoning_tokens + self.image_tokens + called
+        written = sum(map(count_tokens, (self.content, self.spoken, self.refusal)))
+        return written + self.reasoning_tokens + self.image_tokens + self.audio_tokens + called
 
 
 def fingerprint(body: Mapping[str, Any]) -> int:
@@ -116,13 +126,22 @@ def draft(body: Mapping[str, Any], model: Model, scenario: Scenario, repeat: int
     reasoning = _reasoning(body, model, scenario)
     said = Draft("", reasoning, reasoning_shown=_shows_reasoning(body))
     call = None if scenario.text is not None else _tool_call(body, seed)
-    if call is not None:
+    if scenario.declined:
+        said = replace(said, refusal=scenario.declined)
+    elif call is not None:
         said = replace(said, tool_calls=(call,), finish_reason="tool_calls")
     else:
-        images = (_IMAGE,) if "image" in (body.get("modalities") or ()) and "image" in model.outputs else ()
+        images = tuple(picture(seed + n, scenario.picture_bytes) for n in range(_pictures(body, scenario)))
         said = replace(said, content=_content(body, scenario, seed), images=images)
         said = _limited(_stopped(said, body.get("stop")), body)
+        if "audio" in (body.get("modalities") or ()):
+            sound = speech(said.content, str((body.get("audio") or {}).get("format")))
+            said = replace(said, content="", spoken=said.content, sound=sound)
     return replace(said, finish_reason=scenario.finish_reason or said.finish_reason)
+
+
+def _pictures(body: Mapping[str, Any], scenario: Scenario) -> int:
+    return scenario.pictures or int("image" in (body.get("modalities") or ()))
 
 
 def prompt_text(body: Mapping[str, Any]) -> str:

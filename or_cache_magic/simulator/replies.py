@@ -64,13 +64,17 @@ class Completion:
 
     def envelope(self, kind: str) -> dict[str, Any]:
         """The fields that the whole reply and every chunk begin with."""
-        return {
+        named = {
             "id": self.id,
             "object": kind,
             "created": self.created,
             "model": self.route.served,
             "provider": self.route.endpoint.provider,
         }
+        if not self.scenario.lists_citations:
+            return named
+        notes = (citation(self.route, at) for at in range(self.scenario.cited))
+        return named | {"citations": [note["url_citation"]["url"] for note in notes]}
 
 
 def dumps(value: Any) -> bytes:
@@ -88,10 +92,10 @@ def _number(value: Any) -> float:
     raise TypeError(f"{type(value).__name__} has no JSON form")
 
 
-def citation(route: Route) -> dict[str, Any]:
-    """The annotation of a simulated web search."""
+def citation(route: Route, at: int = 0) -> dict[str, Any]:
+    """An annotation of a simulated web search."""
     cited = {
-        "url": "https://example.com/simulated",
+        "url": f"https://example.com/simulated{f'/{at}' if at else ''}",
         "title": "A simulated search result",
         "content": "Found by the simulator, not on the web.",
         "start_index": 0,
@@ -102,7 +106,8 @@ def citation(route: Route) -> dict[str, Any]:
 
 def notes_of(completion: Completion) -> list[dict[str, Any]]:
     """The annotations of an answer: of a web search, of files that were read."""
-    searched = [citation(completion.route)] if completion.route.search else []
+    count = completion.scenario.cited if completion.route.search else 0
+    searched = [citation(completion.route, at) for at in range(count)]
     return [*completion.files, *searched]
 
 
@@ -138,8 +143,8 @@ def _message(completion: Completion, text: str) -> dict[str, Any]:
     shown = said.reasoning if said.reasoning_shown else ""
     message: dict[str, Any] = {
         "role": "assistant",
-        "content": None if said.tool_calls else text,
-        "refusal": None,
+        "content": None if said.tool_calls or said.refusal else text,
+        "refusal": said.refusal or None,
         "reasoning": shown or None,
     }
     if shown:

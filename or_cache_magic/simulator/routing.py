@@ -89,6 +89,12 @@ def _one_route(
     if lacking and not model.is_router:
         message = f"No endpoints found that support {lacking} input"
         return Refusal(404, error_object(404, message, "not_found"))
+    unheard = [one for one in body.get("modalities") or () if one not in model.outputs]
+    if unheard and not model.is_router:
+        message = (
+            f"No endpoints found that support the requested output modalities: {', '.join(map(str, unheard))}"
+        )
+        return Refusal(404, error_object(404, message, "not_found"))
     wanted = (body.get("response_format") or {}).get("type")
     if wanted == "json_schema" and "structured_outputs" not in model.forms:
         return _unable(name)

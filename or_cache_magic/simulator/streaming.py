@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
+from or_cache_magic.simulator.media import audio_pieces
 from or_cache_magic.simulator.replies import dumps, images, notes_of, pieces, reasoning_seal, reasoning_text
 from or_cache_magic.simulator.tokens import count_tokens
 
@@ -97,9 +98,25 @@ class _Writer:
         for piece in pieces(said.content):
             self._produced += count_tokens(piece)
             yield self.delta(content=piece)
+        for piece in pieces(said.refusal):
+            self._produced += count_tokens(piece)
+            yield self.delta(content=None, refusal=piece)
         if said.images:
             self._produced += said.image_tokens
             yield self.delta(content="", images=images(said))
+        if said.sound:
+            yield from self._speech(said)
+
+    def _speech(self, said: Draft) -> Iterator[Frame]:
+        """The transcript ahead of the sound, and when the sound can't be named any more."""
+        name = {"id": f"audio_{self._completion.id[4:]}"}
+        for piece in pieces(said.spoken):
+            self._produced += count_tokens(piece)
+            yield self.delta(content=None, audio=name | {"transcript": piece})
+        for data in audio_pieces(said.sound):
+            yield self.delta(content=None, audio=name | {"data": data})
+        self._produced += said.audio_tokens
+        yield self.delta(content=None, audio=name | {"expires_at": self._completion.created + 3600})
 
     def ending(self) -> Iterator[Frame]:
         """The finish reason, the usage in the scenario's shape, and the end mark."""

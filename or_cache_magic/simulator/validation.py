@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from or_cache_magic.simulator.attachments import part_problem
+from or_cache_magic.simulator.media import AUDIO_FORMATS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-_OBJECTS: Final = ("provider", "reasoning", "response_format", "debug")
+_OBJECTS: Final = ("provider", "reasoning", "response_format", "debug", "audio")
 _LISTS: Final = ("plugins", "tools", "models", "modalities")
 _PROVIDER_LISTS: Final = ("order", "only", "ignore")
 _HOTTEST: Final = 2
@@ -23,6 +24,7 @@ def body_problem(body: Mapping[str, Any]) -> str:
         _kinds,
         _tools,
         _output,
+        _sound,
         _numbers,
     )
     return next((problem for check in checks if (problem := check(body))), "")
@@ -84,6 +86,15 @@ def _output(body: Mapping[str, Any]) -> str:
     if not (stop is None or isinstance(stop, str) or _is_texts(stop)):
         return "stop: expected a string or an array of strings"
     return ""
+
+
+def _sound(body: Mapping[str, Any]) -> str:
+    if "audio" not in (body.get("modalities") or ()):
+        return ""
+    if not body.get("stream"):
+        return "Audio output requires stream: true"
+    form = (body.get("audio") or {}).get("format")
+    return "" if form in AUDIO_FORMATS else f"audio.format: the simulator knows {' and '.join(AUDIO_FORMATS)}"
 
 
 def _numbers(body: Mapping[str, Any]) -> str:

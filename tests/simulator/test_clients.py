@@ -160,6 +160,22 @@ def test_sdk__whole_and_streamed(sdk):
     assert chunks[-1].usage.cost == whole.usage.cost > 0
 
 
+def test_sdk__takes_what_comes_besides_text(sdk, sim):
+    """Pictures, reasoning and refusals are of the SDK's own types."""
+    messages = [{"role": "user", "content": "What is caching?"}]
+    for name in ("pictures", "reasoning", "declined"):
+        sim.script(scenario(name))
+    pictured, reasoned, declined = (
+        sdk.chat.send(model="openai/gpt-5-mini", messages=messages).choices[0].message for _ in range(3)
+    )
+    assert pictured.images[0].image_url.url.startswith("data:image/png;base64,")
+    assert [type(one).__name__ for one in reasoned.reasoning_details] == [
+        "ReasoningDetailSummary",
+        "ReasoningDetailEncrypted",
+    ]
+    assert declined.refusal == "I'm sorry, I can't help with that."
+
+
 @pytest.mark.parametrize(
     ("name", "error"),
     [
