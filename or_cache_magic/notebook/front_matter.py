@@ -122,21 +122,24 @@ def _read_block(lines: Sequence[str], at: int) -> tuple[str, int]:
             if depth < indent or not indent:
                 break
         end += 1
-    return "\n".join(line[indent:] for line in lines[at:end]).rstrip("\n"), end
+    return "\n".join(line[indent:] for line in lines[at:end]).rstrip("\n") if indent else "", end
 
 
 def _read_list(lines: Sequence[str], at: int, name: str) -> tuple[Item, int]:
     """Return the list in the lines below a name; None as its value where there is none."""
     found: list[Any] = []
+    indents: set[int] = set()
     end = at + 1
     while end < len(lines):
         line = lines[end].strip()
-        if line.startswith("- "):
+        is_item = line.startswith("- ")
+        if is_item:
+            indents.add(len(lines[end]) - len(lines[end].lstrip()))
             found.append(_read_value(line[2:].strip(), end + 1, name))
-        elif line and lines[end][0].isspace() and not line.startswith("#"):
-            raise FrontMatterError(end + 1, f"{name} has no value that can be read", _AS_JSON.format(name))
-        elif line and not line.startswith("#"):
+        elif line and not line.startswith("#") and not lines[end][0].isspace():
             break
+        if len(indents) > 1 or not (is_item or not line or line.startswith("#")):
+            raise FrontMatterError(end + 1, f"{name} has no value that can be read", _AS_JSON.format(name))
         end += 1
     return Item(at + 1, name, found or None), end
 
@@ -147,12 +150,16 @@ def _read_value(written: str, line: int, name: str) -> Any:
         return single[1].replace("''", "'")
     if written[0] in '"[{':
         return _read_json(written, line, name)
-    plain = _COMMENT.sub("", written)
-    if plain[:1] in _INDICATORS or plain[:2] == "- ":
-        raise FrontMatterError(line, f"{name} begins with {written[0]}", _QUOTE.format(name))
-    if ": " in plain or plain.endswith(":"):
+    return _plain(_COMMENT.sub("", written), line, name)
+
+
+def _plain(text: str, line: int, name: str) -> Plain:
+    """Return a text without quotes, in which YAML reads nothing else."""
+    if text[:1] in _INDICATORS or text.split(" ", 1)[0] == "-":
+        raise FrontMatterError(line, f"{name} begins with {text[:1]}", _QUOTE.format(name))
+    if ": " in text or text.endswith(":"):
         raise FrontMatterError(line, f"{name} has a colon in its text", _QUOTE.format(name))
-    return Plain(plain)
+    return Plain(text)
 
 
 def _read_json(written: str, line: int, name: str) -> Any:
@@ -163,5 +170,5 @@ def _read_json(written: str, line: int, name: str) -> Any:
             continue
     words = [word.strip() for word in written[1:-1].split(",")]
     if written[0] == "[" and written[-1] == "]" and not any(set(word) & set("\"'[]{}:#") for word in words):
-        return [Plain(word) for word in words if word]
+        return [_plain(word, line, name) for word in words]
     raise FrontMatterError(line, f"the value of {name} is not JSON: {written[:60]}", _AS_JSON.format(name))

@@ -42,6 +42,7 @@ def test_split__a_text_without_fence_has_none(text):
         (["x: # nothing"], None),
         (["x: |", "  One.", "", "    Two: # three", "  "], "One.\n\n  Two: # three\n"),
         (["x: |-", "  One.", "  ---"], "One.\n---"),
+        (["x: |", "    "], ""),
         (["# no", "", "x : 1"], "1"),
     ],
 )
@@ -81,6 +82,10 @@ def test_plain__may_be_a_number_or_a_truth_value():
         (["a: NaN"], None, ""),
         (["a: [NaN, {}]"], 2, "is not JSON"),
         (["a: 'b"], 2, "begins with '"),
+        (["a: -"], 2, "begins with -"),
+        (["a: [!b c]"], 2, "begins with !"),
+        (["a:", "  - b", "    - c"], 4, "no value that can be read"),
+        (["a:", "  - b", "  c"], 4, "no value that can be read"),
         (["{a: b}"], 2, "is no option"),
     ],
 )
@@ -114,6 +119,33 @@ def test_law__what_is_written_as_json_is_read_as_it_is(options):
     lines = [f"{name}: {json.dumps(value)}" for name, value in options.items()]
     found = {name: value.value if isinstance(value, Plain) else value for name, value in read(*lines).items()}
     assert found == options
+
+
+PIECES = (
+    *("a", "b:", " ", "\n", "- ", "|", "|-", "'", '"', "[", "]", ",", "{", "}", "#", " #", ": ", "x: ", "y: ", "1", "&", "*"),
+    *("0.5", "true", "null", "''", "!", "%", "@", "?", "-", ">", "é", "\n  ", "\nz: ", "~", "`", "...", "---", "\n  - a", "\n- c"),
+)  # fmt: skip
+
+
+def as_texts(value):
+    """A value with the texts of its scalars, as YAML has them before it gives them a type."""
+    if isinstance(value, (list, tuple)):
+        return [as_texts(item) for item in value]
+    if isinstance(value, dict):
+        return {name: as_texts(item) for name, item in value.items()}
+    return "" if value is None else value if isinstance(value, str) else json.dumps(value)
+
+
+@given(st.lists(st.sampled_from(PIECES), min_size=1, max_size=9).map("".join))
+def test_law__what_is_read_is_what_yaml_reads(text):
+    """What another reader of the file would take otherwise is refused."""
+    yaml = pytest.importorskip("yaml")
+    try:
+        items, head = split_front_matter(f"---\nx: {text}\n---\n")
+    except FrontMatterError:
+        return
+    written = "\n".join(f"---\nx: {text}\n---\n".split("\n")[1 : head - 1])
+    assert {i.name: as_texts(i.value) for i in items} == as_texts(yaml.load(written, yaml.BaseLoader))
 
 
 @given(st.text(max_size=60))
