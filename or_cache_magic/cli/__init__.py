@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import io
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Container, Iterator, Sequence
@@ -18,10 +19,11 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
 
 from or_cache_magic.cache.purge import entry_filter
+from or_cache_magic.core.settings import number, whole
 from or_cache_magic.display.entries import entries_table, entry_values
 from or_cache_magic.display.stats import stat_notes, stat_values, stats_table, stats_text
 from or_cache_magic.display.tables import text
-from or_cache_magic.errors import OptionError, OrCacheError
+from or_cache_magic.errors import OptionError, OrCacheError, near_name, slip_of
 from or_cache_magic.notebook.magics import approved, purge_filter, read_arguments, warm_cache
 from or_cache_magic.notebook.options import ENTRIES, PURGE, STATS, WARM, counts_from
 from or_cache_magic.notebook.parser import HELP, Command, Option
@@ -64,14 +66,55 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser that takes no part of an option's name for the option, and says which was meant."""
+
+    def __init__(self, **how: Any) -> None:
+        self._names: set[str] = set()
+        self._has_commands = False
+        super().__init__(**how, allow_abbrev=False)
+
+    def add_argument(self, *names: Any, **how: Any) -> argparse.Action:
+        """Add an argument, and remember the names of an option."""
+        self._names.update(name for name in names if name.startswith("-"))
+        return super().add_argument(*names, **how)
+
+    def add_subparsers(self, **how: Any) -> Any:
+        """Add the commands: what follows one is for its own parser to read."""
+        self._has_commands = True
+        return super().add_subparsers(**how)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Read words, once each that looks like an option is one."""
+        for word in sys.argv[1:] if args is None else args:
+            if word == "--" or (self._has_commands and not word.startswith("-")):
+                break
+            self._refuse_unknown(word)
+        return super().parse_known_args(args, namespace)
+
+    def _refuse_unknown(self, word: str) -> None:
+        found = re.fullmatch(r"(--?[^\W\d_][\w-]*)(?:=.*)?", word, re.DOTALL)
+        if found is None or found[1] in self._names:
+            return
+        name = found[1]
+        if name.startswith("--"):
+            meant = near_name(name, self._names)
+        else:
+            meant = slip_of(name, (long for long in self._names if long.startswith("--")))
+            if not meant and name[:2] in self._names:
+                return  # with its value, or another letter, behind it
+        hint = f"did you mean {meant}?" if meant else f"{self.prog} --help lists the options"
+        self.error(f"there is no option {name}; nothing was done: {hint}")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="or-cache", description="Look after a completion cache, or try one out without a key."
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def add(name: str, run: Callable[[Any], None], text: str) -> argparse.ArgumentParser:
-        command = commands.add_parser(name, help=text, description=text)
+        command: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
         command.set_defaults(run=run)
         return command
 
@@ -90,9 +133,15 @@ def _parser() -> argparse.ArgumentParser:
     _add_options(warm, WARM, without={"params", "tags"})
     simulate = add("simulate", _simulate, "serve a simulated OpenRouter on this machine until Ctrl-C")
     simulate.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: loopback)")
-    simulate.add_argument("--port", type=int, default=0, help="where to listen (default: a free port)")
     simulate.add_argument(
-        "--delay", type=float, default=0.02, metavar="S", help="seconds before each chunk (default: 0.02)"
+        "--port", type=_typed(whole(0, 65535)), default=0, help="where to listen (default: any free)"
+    )
+    simulate.add_argument(
+        "--delay",
+        type=_typed(number(0, 3600)),
+        default=0.02,
+        metavar="S",
+        help="seconds before each chunk (default: 0.02)",
     )
     demo = add("demo", _demo, "run the quickstart notebook twice, simulated: bought once, then free")
     demo.add_argument("--keep", metavar="FOLDER", help="run in FOLDER and leave everything there")
@@ -122,11 +171,15 @@ def _add_option(parser: argparse.ArgumentParser, option: Option) -> None:
 
 
 def _reader(option: Option) -> Callable[[str], Any]:
+    return _typed(option.parse, f": {option.expects}")
+
+
+def _typed(parse: Callable[[str], Any], expects: str = "") -> Callable[[str], Any]:
     def read(word: str) -> Any:
         try:
-            return option.parse(word)
+            return parse(word)
         except ValueError as problem:
-            raise argparse.ArgumentTypeError(f"{problem}: {option.expects}") from None
+            raise argparse.ArgumentTypeError(f"{problem}{expects}") from None
 
     return read
 

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from or_cache_magic.errors import OptionError, SettingError, slip_of
 
-__all__ = ["current_folder", "file_bytes", "find_pyproject", "leads_out", "settings_table"]
+__all__ = ["current_folder", "file_bytes", "file_text", "find_pyproject", "leads_out", "settings_table"]
 
 MOST_BYTES: Final = 50_000_000
 """The most that a file of prompts may have."""
@@ -57,6 +57,16 @@ def file_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
     if len(found) > most:
         raise OSError(0, f"it is larger than {most // 10**6} MB")
     return found
+
+
+def file_text(path: Path) -> str:
+    r"""Return the text of a regular file in UTF-8, without a byte order mark, its lines ended by ``\n``.
+
+    Raises:
+        OSError: As `file_bytes`.
+        ValueError: It is not UTF-8.
+    """
+    return file_bytes(path).decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
 
 
 def find_pyproject(folder: Path) -> Path | None:

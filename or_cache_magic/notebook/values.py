@@ -6,6 +6,7 @@ a line; the caller adds the option's name and what it expects.
 
 from __future__ import annotations
 
+import builtins
 import keyword
 import math
 import re
@@ -15,6 +16,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from or_cache_magic.core.project import file_text
 from or_cache_magic.core.units import parse_size, parse_ttl
 from or_cache_magic.errors import OptionError, near_name, one_line
 
@@ -41,6 +43,8 @@ _NUMBER = r"(?a)[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?"
 _WHOLE = r"(?a)[+-]?\d+"
 _KEY = r"[0-9a-f]{4,64}"
 _URL = r"(?i)data:|[a-z][a-z0-9+.-]+://"
+
+_OF_IPYTHON = ("In", "Out", "get_ipython", "exit", "quit", "display")
 
 
 def text(word: str) -> str:
@@ -97,6 +101,8 @@ def name(word: str) -> str:
     bound = unicodedata.normalize("NFKC", word)
     if not bound.isidentifier() or keyword.iskeyword(bound):
         raise ValueError(f"{word!r} is not a name that a value can be bound to")
+    if bound != "_" and (hasattr(builtins, bound) or bound in _OF_IPYTHON):
+        raise ValueError(f"{word} is Python's own name, which cells below may need")
     return bound
 
 
@@ -248,8 +254,7 @@ def read_schema_argument(value: str, namespace: Mapping[str, Any], base_dir: Pat
 
 def _read(name: str, base_dir: Path) -> str:
     try:
-        path = base_dir / Path(name).expanduser()
-        return path.read_text(encoding="utf-8-sig")
+        return file_text(base_dir / Path(name).expanduser())
     except (OSError, RuntimeError) as problem:
         why = getattr(problem, "strerror", None) or str(problem)
     except ValueError:

@@ -21,6 +21,7 @@ from or_cache_magic.core.blocks import read_json
 from or_cache_magic.core.callbacks import Callbacks, Cancel, Cancelled
 from or_cache_magic.core.options import checked, plain, shown
 from or_cache_magic.core.policy import why_no_lookup
+from or_cache_magic.core.project import file_text
 from or_cache_magic.core.records import MADE_CALL, UNKNOWN_COST, AskKind, Cost, Request
 from or_cache_magic.core.settings import whole
 from or_cache_magic.core.units import ZERO_USD, format_count, format_sum
@@ -126,7 +127,7 @@ def _from_file(path: Path) -> Iterator[Prompt]:
             f"{path.name} is no list of prompts {_NOTHING_SENT}", "it takes .txt, .jsonl or .csv files"
         )
     try:
-        text = path.read_text(encoding="utf-8-sig")  # as the magics read files: no mark, one kind of line end
+        text = file_text(path)
     except (OSError, UnicodeDecodeError) as problem:
         why = getattr(problem, "strerror", None) or "it is not UTF-8 text"
         raise OptionError(

@@ -305,6 +305,34 @@ def test_usage__that_is_wrong_exits_with_2(words, capsys):
     assert "usage: or-cache" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        (("purge", "--al", "-y"), "did you mean --all?"),
+        (("purge", "-all", "-y"), "did you mean --all?"),
+        (("purge", "-y", "--dry-rum", "--all"), "did you mean --dry-run?"),
+        (("entries", "--sinc", "7d"), "did you mean --since?"),
+        (("entries", "--mod", "zzz"), "did you mean --model?"),
+        (("entries", "--mod=zzz"), "did you mean --model?"),
+        (("warm", "-seed", "5", "x.txt"), "did you mean --seed?"),
+        (("simulate", "--por", "1"), "did you mean --port?"),
+        (("demo", "--kee", "x"), "did you mean --keep?"),
+        (("--hel",), "did you mean --help?"),
+        (("stats", "--zzz"), "--help lists"),
+        (("simulate", "--delay", "-1"), "from 0 to"),
+        (("simulate", "--delay", "nan"), "from 0 to"),
+        (("simulate", "--delay", "inf"), "from 0 to"),
+        (("simulate", "--port", "-1"), "from 0 to 65535"),
+    ],
+)  # fmt: skip
+def test_usage__takes_nothing_for_something_else(words, meant, capsys):
+    """No part of an option's name is the option: what was meant is named, and nothing is done."""
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(words)
+    assert stopped.value.code == 2
+    assert meant in capsys.readouterr().err
+
+
 # -- simulate -------------------------------------------------------------------------------------
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from or_cache_magic.errors import OptionError
-from or_cache_magic.notebook.values import read_text_argument
+from or_cache_magic.notebook.values import name, read_text_argument
+from or_cache_magic.tables.batch import read_prompts
 
 
 class Text(str):
@@ -69,3 +71,27 @@ def test_text_argument__variable_that_is_no_text(tmp_path: Path):
     """A variable of another kind is refused, not sent as its name."""
     with pytest.raises(OptionError, match="the variable rows is a list"):
         read_text_argument("rows", {"rows": [1]}, tmp_path)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="has devices and pipes")
+def test_text_argument__endless_or_large_file(tmp_path: Path):
+    """A device, a pipe that nobody writes to, a file of gigabytes: refused before anything is read."""
+    os.mkfifo(tmp_path / "pipe")
+    with (tmp_path / "large.md").open("wb") as file:
+        file.truncate(10**8)
+    for file_name in ("/dev/zero", "pipe", "large.md"):
+        with pytest.raises(OptionError, match="nothing was sent") as caught:
+            read_text_argument(f"@{file_name}", {}, tmp_path)
+        assert len(str(caught.value).splitlines()) == 2
+        if file_name != "/dev/zero":
+            os.rename(tmp_path / file_name, tmp_path / "prompts.txt")
+            with pytest.raises(OptionError, match="nothing was sent"):
+                read_prompts(tmp_path / "prompts.txt")
+
+
+@pytest.mark.parametrize("word", ["print", "list", "__name__", "get_ipython", "In", "Out", "class", "None"])
+def test_name__is_not_one_of_python_s(word: str):
+    """An answer there would break the cells below."""
+    with pytest.raises(ValueError, match=word):
+        name(word)
+    assert name("_") == "_"
