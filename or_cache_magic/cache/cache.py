@@ -7,7 +7,6 @@ import re
 import threading
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from contextlib import suppress
 from decimal import Decimal
 from functools import cache, update_wrapper
 from pathlib import Path
@@ -24,7 +23,7 @@ from or_cache_magic.core.settings import Ask, Project, Settings, load_settings, 
 from or_cache_magic.core.units import format_size
 from or_cache_magic.engine.engine import Engine
 from or_cache_magic.engine.recorder import Recorder
-from or_cache_magic.errors import OptionError, OrCacheError, StoreError, UpstreamError, near_name, one_line
+from or_cache_magic.errors import OptionError, OrCacheError, StoreError, UpstreamError, one_line
 from or_cache_magic.storage.database import open_database
 from or_cache_magic.storage.entries import DiskStore
 from or_cache_magic.storage.ledger import Ledger
@@ -121,7 +120,6 @@ class CompletionCache:
             self.database, self.session, self.clock, notebook=self._notebook, counted=counted
         )
         self._lock = threading.Lock()
-        self._listed: dict[str, list[str]] = {}
         self._gateway: Gateway | None = None
         self._money: CostControl | None = None
         recorder = Recorder(
@@ -134,7 +132,9 @@ class CompletionCache:
             shared=self.shared,
         )
         #: What asks go through.
-        self.engine = Engine(recorder, self._open_gateway, self._open_leases, self._check_inputs)
+        self.engine = Engine(
+            recorder, self._open_gateway, self._open_leases, self._check, self._suggest_model
+        )
 
     def __repr__(self) -> str:
         return f"CompletionCache({str(self.directory)!r})"
@@ -307,9 +307,8 @@ class CompletionCache:
                 with guard:
                     outcome = self.engine.ask(ask, guard.over(callbacks))
                     guard.paid = outcome.paid
-        except BaseException as exc:
+        except BaseException:
             self._after(ask, None)
-            self._suggest_model(exc, ask)
             raise
         return outcome if outcome.kind == "hit" else self._after(ask, outcome)
 
@@ -612,28 +611,19 @@ class CompletionCache:
     def _routes(self, request: Request) -> bool:
         return self.money.prices.routes(request)
 
-    def _check_inputs(self, request: Request) -> None:
-        """Raise `RequestError` where no model of a request is listed to take its pictures or sound."""
-        if inputs_of(request.body):
-            self.money.prices.check_inputs(request)
+    def _check(self, ask: Ask) -> None:
+        """Raise `RequestError` where no model of an ask is there, or takes its pictures or sound."""
+        prices = self.money.prices
+        prices.check_models(ask.request, ask.settings.aliases)
+        if inputs_of(ask.request.body):
+            prices.check_inputs(ask.request)
 
-    def _suggest_model(self, failure: BaseException, ask: Ask) -> None:
+    def _suggest_model(self, ask: Ask, failure: UpstreamError) -> None:
         """Put into the error of a model that isn't there the one that is nearly called so."""
-        if not isinstance(failure, UpstreamError) or failure.status not in (400, 404):
-            return
-        if re.search(_NO_MODEL, str(failure.args[0])):
-            known = (*ask.settings.aliases, *self._listed_models(ask.settings.base_url))
-            if near := near_name(str(ask.request.body["model"]), known):
-                failure.hint = one_line(f"did you mean {near}?", _WIDTH)  # the list is a server's text
-
-    def _listed_models(self, base_url: str) -> list[str]:
-        """Return the ids that an API lists, asked for once: each row of a table may name the wrong model."""
-        if base_url not in self._listed:
-            self._listed[base_url] = []
-            with suppress(OrCacheError, AttributeError, KeyError, TypeError):
-                listed = self._fetch("/models", base_url=base_url)["data"]
-                self._listed[base_url] = [str(model["id"]) for model in listed]
-        return self._listed[base_url]
+        if failure.status in (400, 404) and re.search(_NO_MODEL, str(failure.args[0])):
+            base_url, asked = ask.request.base_url, str(ask.request.body["model"])
+            if meant := self.money.prices.meant(base_url, asked, ask.settings.aliases):
+                failure.hint = one_line(f"did you mean {meant}?", _WIDTH)  # the list is a server's text
 
     def _fetch(self, path: str, **options: Any) -> Any:
         self._server.settings = self._settings()  # whoever wants statistics may not have asked before

@@ -42,6 +42,7 @@ from or_cache_magic.engine.single_flight import SingleFlight
 from or_cache_magic.errors import (
     CacheMissError,
     OrCacheError,
+    RequestError,
     StoreError,
     StreamBrokenError,
     UpstreamError,
@@ -98,7 +99,8 @@ class Engine:
         recorder: Keeps the answers and the accounts.
         gateway: Opens what sends, when something must be sent.
         leases: Opens those of single flight across processes; None asks without regard to others.
-        check: Raises an `OrCacheError` for a request that is known to be refused; asked before it is sent.
+        check: Raises a `RequestError` for an ask that is known to be refused; called before it is sent.
+        explain: May put a better hint into the error of an ask that was refused; may fetch, must not raise.
     """
 
     def __init__(
@@ -106,12 +108,14 @@ class Engine:
         recorder: Recorder,
         gateway: Callable[[], Gateway],
         leases: Callable[[], Leases] | None = None,
-        check: Callable[[Request], None] | None = None,
+        check: Callable[[Ask], None] | None = None,
+        explain: Callable[[Ask, UpstreamError], None] | None = None,
     ) -> None:
         self._recorder = recorder
         self._gateway = gateway
         self._leases = leases
         self._check = check
+        self._explain = explain
         #: The calls that are under way in this process, and who waits for them.
         self.flights: SingleFlight[_Result] = SingleFlight()
         self._lock = threading.Lock()
@@ -215,13 +219,16 @@ class Engine:
 
     def _lead(self, ask: Ask, miss: _Miss, callbacks: Callbacks) -> _Result:
         """Make the call for all who wait; serve what is expired when it fails and the policy allows."""
-        if miss.alone:
-            return self._call(ask, miss, callbacks, None)
+        self._gateway().require_key()  # who can't ask takes no lease, and makes no folder
         try:
+            if self._check is not None:
+                self._check(ask)
+            if miss.alone:
+                return self._call(ask, miss, callbacks, None)
             return self._call_with_lease(ask, callbacks)
         except StreamBrokenError:
             raise  # a part of the answer is on the screen
-        except UpstreamError as exc:
+        except (RequestError, UpstreamError) as exc:
             if miss.expired is not None and ask.policy.stale_if_error:
                 return _stale(ask.request, miss.expired, exc)
             raise
@@ -230,9 +237,6 @@ class Engine:
         """Make the call when no other process makes it; else wait for theirs."""
         from or_cache_magic.engine.cross_process import CrossProcessLock, acquire_lock  # a hit needs none
 
-        self._gateway().require_key()  # who can't ask takes no lease, and makes no folder
-        if self._check is not None:
-            self._check(ask.request)
         try:
             lock = acquire_lock(
                 None if self._leases is None else self._leases(),
@@ -286,6 +290,8 @@ class Engine:
             )
         except UpstreamError as exc:
             recorder.account_failure(ask, exc)
+            if self._explain is not None:
+                self._explain(ask, exc)
             raise
         except OrCacheError:
             raise  # before anything was sent
@@ -362,9 +368,10 @@ def _notes_on_call(request: Request, answer: Answer) -> tuple[str, ...]:
     return (*notes, f"prompt caching: {why}") if why else notes
 
 
-def _stale(request: Request, entry: Entry, failure: UpstreamError) -> _Result:
-    """Return an expired entry that is served because the call failed."""
-    note = f"the call failed: {failure.status or 'no connection'}"
+def _stale(request: Request, entry: Entry, failure: OrCacheError) -> _Result:
+    """Return an expired entry that is served because the call failed, or would have been refused."""
+    status = failure.status or "no connection" if isinstance(failure, UpstreamError) else "it was not sent"
+    note = f"the call failed: {status}"
     notes = (*notes_on(request, entry.answer), note)
     return _Result("stale", entry.answer, stored=True, notes=notes, entry_created_s=entry.created_s)
 

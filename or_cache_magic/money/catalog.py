@@ -12,26 +12,31 @@ import os
 import threading
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import parse_qsl
 
-from or_cache_magic.core.chat import as_mapping, asked_models, inputs_of
+from or_cache_magic.core.chat import as_list, as_mapping, asked_models, inputs_of
 from or_cache_magic.core.records import UNKNOWN_COST, Answer, Cost, Request
 from or_cache_magic.core.tokens import request_tokens
 from or_cache_magic.errors import OrCacheError, RequestError, StoreError, UpstreamError
 from or_cache_magic.money.call_cost import CompletedCall, prompt_cache_saved, tokens_cost
 from or_cache_magic.money.estimate import Estimate, estimate, hides, writes_for_1h
 from or_cache_magic.money.listings import (
+    MODELS_PATH,
     Endpoint,
     ModelListing,
     ModelPricing,
     Name,
     read_endpoints,
     read_model,
+    read_models,
+    remembering,
     trimmed,
 )
+from or_cache_magic.money.model_list import ModelList, no_such_model
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -48,6 +53,7 @@ _CLOCKS_DIFFER_S: Final = 3600.0
 _WAIT_S: Final = 0.25
 """For a lock of the file: a list that is not kept is fetched again tomorrow, no more."""
 
+_MOST_PAGES: Final = 50
 _LARGEST_BYTES: Final = 1 << 24
 """Of a list when inflated: a crafted row can hold far more than it seems to."""
 
@@ -72,6 +78,11 @@ class Page:
     def listing(self) -> ModelListing | None:
         """The model's entry in it."""
         return read_model(self.data)
+
+    @cached_property
+    def models(self) -> ModelList:
+        """The models in it."""
+        return ModelList(read_models(self.data, self.fetched_s), self.fetched_s)
 
     @cached_property
     def endpoints(self) -> tuple[Endpoint, ...]:
@@ -102,6 +113,10 @@ class Pages:
         if (base_url, _ANY) in self._failed:
             return "has no price that is known here, and none could be fetched"
         return "has no price that is known here, and none may be fetched"
+
+    def is_gone(self, base_url: str, path: str) -> bool:
+        """Return whether the last time that a path was asked for there was nothing, and nothing is kept."""
+        return (base_url, path) in self._failed and (base_url, path) not in self._pages
 
     def models_taking(self, base_url: str, inputs: set[str]) -> list[str]:
         """Return a few of the models in the file that are listed to take all of these."""
@@ -142,33 +157,53 @@ class Pages:
                 page = kept
         if not may_fetch or self.is_fresh(page, fresh_s) or self._failed_just_now(place):
             return page
-        return self._fetched(place) or page
+        return self._fetched(place, page) or page
 
     def _failed_just_now(self, place: tuple[str, str]) -> bool:
         failed_s = max(self._failed.get(place, -math.inf), self._failed.get((place[0], _ANY), -math.inf))
         return self._clock() - failed_s < _RETRY_S
 
-    def _fetched(self, place: tuple[str, str]) -> Page | None:
+    def _fetched(self, place: tuple[str, str], before: Page | None) -> Page | None:
         """Fetch what OpenRouter lists there now, and put it in the file; None when that is nothing."""
         base_url, path = place
         try:
-            data = self._ask(base_url, path)
+            data = trimmed(
+                [item for page in self._lists(base_url) for item in page]
+                if path == MODELS_PATH
+                else self._ask(base_url, path, {})["data"]
+            )
         except OrCacheError as exc:
             gone = isinstance(exc, UpstreamError) and exc.status == 404  # noqa: PLR2004 - HTTP
             self._failed[place if gone else (base_url, _ANY)] = self._clock()
             return None
         self._failed.pop(place, None)
         self._failed.pop((base_url, _ANY), None)
-        page = Page(self._clock(), trimmed(data))
+        if path == MODELS_PATH:
+            data = remembering(data, before and before.data, before.fetched_s if before else 0)
+        page = Page(self._clock(), data)
         self._keep(place, page)
         return page
 
-    def _ask(self, base_url: str, path: str) -> Any:
-        """Return the ``data`` of a reply; raises `OrCacheError` when there is none."""
-        data = as_mapping(self._fetch(path, base_url=base_url, params={}, needs_key=False)).get("data")
-        if not data:
+    def _ask(self, base_url: str, path: str, params: Mapping[str, str]) -> Mapping[str, Any]:
+        """Return a reply that has ``data``; raises `OrCacheError` when there is none."""
+        reply = as_mapping(self._fetch(path, base_url=base_url, params=params, needs_key=False))
+        if not reply.get("data"):
             raise UpstreamError(f"{base_url}{path} has nothing that is understood here")
-        return data
+        return reply
+
+    def _lists(self, base_url: str) -> Iterator[Sequence[Any]]:
+        """Yield the pages of the list of all models; raises `OrCacheError` when one is missing."""
+        params = {"output_modalities": "all"}
+        for _ in range(_MOST_PAGES):
+            reply = self._ask(base_url, MODELS_PATH, params)
+            yield as_list(reply["data"])
+            # Of the link to the next only these are followed: the key goes to no other host.
+            link = str(as_mapping(reply.get("links")).get("next") or "")
+            query = parse_qsl(link.partition("?")[2])
+            following = {**params, **{name: value for name, value in query if name in ("offset", "limit")}}
+            if following == params:
+                return
+            params = following
 
     def _read(self, place: tuple[str, str]) -> Page | None:
         """Return what the file has; None when that is nothing, or not to be understood."""
@@ -202,6 +237,9 @@ class Pages:
 FRESH_S: Final = 86_400.0
 """How long a list is taken as it is."""
 
+_KNOWS_S: Final = 7 * FRESH_S
+"""What a list younger than this lacks is asked for before it is sent."""
+
 _LATEST_S: Final = 60.0
 """A list younger than this can't be bettered by fetching it again."""
 
@@ -220,6 +258,50 @@ class PriceCatalog:
     ) -> None:
         self._clock = clock
         self._pages = Pages(database, fetch, clock)
+
+    def models(self, base_url: str, *, fresh_s: float = FRESH_S, may_fetch: bool = True) -> ModelList | None:
+        """Return all models that are listed, of every kind; None when they can't be known.
+
+        The arguments are those of `pricing`.
+        """
+        page = self._pages.get(base_url, MODELS_PATH, fresh_s, may_fetch=may_fetch)
+        return page.models if page is not None and page.models.listed else None
+
+    def check_models(self, request: Request, aliases: Iterable[str] = ()) -> None:
+        """Do nothing where a model of a request may be there.
+
+        Nothing is fetched where a list that is kept has one of them. Where a list that is not old has none,
+        OpenRouter is asked for each, since it may be newer.
+
+        Args:
+            request: What is to be sent.
+            aliases: Other names that may have been meant.
+
+        Raises:
+            RequestError: None of them is there.
+        """
+        names = asked_models(request.body)
+        if names and all(self._is_missing(request.base_url, name) for name in names):
+            raise RequestError(*no_such_model(names, self.meant(request.base_url, names[0], aliases)))
+
+    def meant(self, base_url: str, name: str, aliases: Iterable[str] = ()) -> str:
+        """Return the model or alias that a name is nearly; empty when none; may fetch the list."""
+        every = self.models(base_url)
+        return every.nearest(name, aliases) if every is not None else ""
+
+    def _is_missing(self, base_url: str, name: str) -> bool:
+        """Return whether a model is not there: by a list that is kept, and then by OpenRouter itself."""
+        base = Name.base_of(name)
+        every = self.models(base_url, may_fetch=False) if base else None
+        if every is None or not every.is_openrouters or every.has(base):
+            return False
+        if self._clock() - every.listed_s > _KNOWS_S:
+            return False
+        if not Name.of(base).is_id:
+            return bool(every.nearest(base))
+        paths = [f"/model/{one}" for one in dict.fromkeys((base, Name.of(name).base))]
+        found = (self._pages.get(base_url, path, FRESH_S, may_fetch=True) for path in paths)
+        return not any(found) and all(self._pages.is_gone(base_url, path) for path in paths)
 
     def pricing(
         self, base_url: str, model: str, *, fresh_s: float = FRESH_S, may_fetch: bool = True

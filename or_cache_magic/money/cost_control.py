@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from decimal import Decimal
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from or_cache_magic.money.budget import BudgetGuard, BudgetTracker, KeyLimits, Limit, read_key_limits
@@ -97,7 +96,12 @@ class CostControl:
             limits.append(Limit("this session's max_cost_usd", settings.max_cost_usd, self.session))
         if settings.max_cost_per_day_usd is not None:
             limits.append(Limit("a day's max_cost_per_day_usd", settings.max_cost_per_day_usd, self.day))
-        return BudgetGuard(limits, partial(self.estimate, settings=settings))
+
+        def checked_estimate(request: Request) -> Estimate:
+            self.prices.check_models(request, settings.aliases)
+            return self.estimate(request, settings)
+
+        return BudgetGuard(limits, checked_estimate)
 
     def prompt_cache_saved(self, request: Request, answer: Answer) -> Decimal | None:
         """Return what prompt caching took off a call, by the prices that are known; None when they aren't.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from datetime import date
 from decimal import Decimal
 from typing import Any, Final, NamedTuple
 
@@ -17,15 +18,22 @@ from or_cache_magic.money.price import KEYS, Price, read_price
 
 _LONGEST_TEXT: Final = 500
 _MOST_ITEMS: Final = 200
+_MOST_MODELS: Final = 10_000
+MODELS_PATH: Final = "/models"
 
 _MODEL_SHAPE: Final[Mapping[str, Any]] = {
     "id": str,
     "canonical_slug": str,
+    "name": str,
+    "created": int,
     "context_length": int,
     "architecture": {"input_modalities": list, "output_modalities": list},
-    "top_provider": {"context_length": int},
+    "top_provider": {"context_length": int, "max_completion_tokens": int},
     "alias_target": {"slug": str},
-    "pricing": {"prompt": str, "completion": str},
+    "pricing": dict,
+    "supported_parameters": list,
+    "expiration_date": str,
+    "was": {"until": int, "pricing": dict},
 }
 _ENDPOINT_SHAPE: Final[Mapping[str, Any]] = {
     "provider_name": str,
@@ -42,6 +50,7 @@ _ENDPOINT_SHAPE: Final[Mapping[str, Any]] = {
 _DYNAMIC: Final = frozenset({"nitro", "floor", "online", "exacto"})
 """The variants that any model has: other wishes for the same endpoints (OpenRouter: "Model variants")."""
 
+_UNLISTED: Final = ("~", "openrouter/")
 _ID: Final = re.compile(r"~?[\w.-]+/[\w.-]+(?::[\w.-]+)*", re.ASCII)
 _TIERS: Final = frozenset({"flex", "priority", "fast", "ultrafast", "scale", "batch"})
 
@@ -53,10 +62,18 @@ class ModelListing(NamedTuple):
         id: What requests name.
         canonical_slug: Its name that never changes, which answers may name.
         context_length: Tokens of prompt and answer together.
-        inputs: What it takes: ``text``, ``image``, ``file``, ``audio``, ``video``.
         outputs: What may come back: ``text``, ``image``, ``audio``.
         alias_target: The id of the model that a ``~…-latest`` alias stands for.
         routes: Whether it is listed at a price below 0, as what picks a model at each call is.
+        inputs: What it takes: ``text``, ``image``, ``file``, ``audio``, ``video``.
+        name: As it is shown.
+        created_s: When OpenRouter had it first, UTC epoch seconds.
+        max_completion_tokens: Of an answer.
+        parameters: The fields of a request that it knows.
+        expires: The day on which it goes, as ``2027-05-01``; empty is none.
+        price: Of the endpoint that OpenRouter lists first.
+        was: What it cost before its price last changed, as far as lists that were kept say.
+        was_until_s: When that was last listed.
     """
 
     id: str
@@ -66,6 +83,14 @@ class ModelListing(NamedTuple):
     alias_target: str = ""
     routes: bool = False
     inputs: tuple[str, ...] = ()
+    name: str = ""
+    created_s: int | None = None
+    max_completion_tokens: int | None = None
+    parameters: tuple[str, ...] = ()
+    expires: str = ""
+    price: Price = read_price(None)
+    was: Price | None = None
+    was_until_s: int = 0
 
 
 class Endpoint(NamedTuple):
@@ -126,6 +151,12 @@ class Name(NamedTuple):
         kept = [variant for variant in variants if variant not in _DYNAMIC]
         return cls(":".join([base, *kept]), frozenset(variants) & _DYNAMIC)
 
+    @staticmethod
+    def base_of(model: str) -> str:
+        """Return the id without variants; empty for what lists need not have: presets, aliases, routers."""
+        base = model.partition(":")[0]
+        return "" if "@" in base or base.startswith(_UNLISTED) else base
+
     @property
     def is_id(self) -> bool:
         """Whether it has the form of an id: presets and odd text don't."""
@@ -135,20 +166,70 @@ class Name(NamedTuple):
 def trimmed(data: Any) -> dict[str, Any]:
     """Return of the ``data`` of a reply what is read here, as JSON with prices as texts, to be kept.
 
-    It is a model's entry, or its endpoints. Reading it gives what reading all would.
+    It is a model's entry, its endpoints, or all models. Reading it gives what reading all would.
     """
+    if isinstance(data, list):
+        data = {"models": data}
     if not isinstance(data, Mapping):
         return {}
+    if "models" in data:
+        return {"models": [_cut(item, _MODEL_SHAPE) for item in _models(data)]}
     if "endpoints" in data:
         return {"endpoints": _endpoints(data)}
     return _cut(data, _MODEL_SHAPE)
 
 
-def read_model(data: Any) -> ModelListing | None:
-    """Return the model that the ``data`` of a reply is; None without an id."""
+def remembering(data: Mapping[str, Any], before: Any, listed_s: float) -> dict[str, Any]:
+    """Return a trimmed list of models with what each cost before its price last changed.
+
+    Args:
+        data: The list as it is now.
+        before: The one before; what it remembers is kept.
+        listed_s: When that was fetched.
+    """
+    known = {str(item.get("id")): item for item in _models(before)}
+    models = []
+    for item in _models(data):
+        old, new = known.get(str(item.get("id")), {}), dict(item)
+        new.pop("was", None)
+        was = old.get("was")
+        if _token_prices(old) != _token_prices(item) and None not in (
+            _token_prices(old),
+            _token_prices(item),
+        ):
+            was = {"until": int(listed_s), "pricing": old["pricing"]}
+        models.append(new if was is None else {**new, "was": was})
+    return {"models": models}
+
+
+def _token_prices(item: Mapping[str, Any]) -> tuple[Any, ...] | None:
+    """Return the usual prices of a token; None where a list shows those of its hour, or they aren't known."""
+    price = read_price(item.get("pricing"))
+    timed = any(one.hours or one.days or one.doubtful for one in price.overrides)
+    return None if timed or price.unknown else (price.prompt, price.completion, price.discount)
+
+
+def _models(data: Any) -> list[Mapping[str, Any]]:
+    items = as_list(data.get("models") if isinstance(data, Mapping) else None)
+    return [item for item in items[:_MOST_MODELS] if isinstance(item, Mapping)]
+
+
+def read_models(data: Any, listed_s: float | None = None) -> tuple[ModelListing, ...]:
+    """Return the models of a trimmed list, in its order; ``listed_s`` is when it was fetched."""
+    models = (read_model(item, listed_s) for item in _models(data))
+    return tuple(model for model in models if model is not None)
+
+
+def read_model(data: Any, listed_s: float | None = None) -> ModelListing | None:
+    """Return the model that the ``data`` of a reply is; None without an id.
+
+    ``listed_s`` is when it was fetched.
+    """
     item = _cut(data, _MODEL_SHAPE) if isinstance(data, Mapping) else {}
     if "id" not in item:
         return None
+    pricing, was = item.get("pricing", {}), item.get("was", {})
+    usual = (read_number(pricing.get(key), signed=True) for key in ("prompt", "completion"))
     return ModelListing(
         id=item["id"],
         canonical_slug=item.get("canonical_slug", ""),
@@ -156,7 +237,15 @@ def read_model(data: Any) -> ModelListing | None:
         outputs=tuple(item.get("architecture", {}).get("output_modalities", ())),
         alias_target=item.get("alias_target", {}).get("slug", ""),
         inputs=tuple(item.get("architecture", {}).get("input_modalities", ())),
-        routes=any((read_number(usd, signed=True) or 0) < 0 for usd in item.get("pricing", {}).values()),
+        routes=any((usd or 0) < 0 for usd in usual),
+        name=item.get("name", ""),
+        created_s=item.get("created"),
+        max_completion_tokens=item.get("top_provider", {}).get("max_completion_tokens"),
+        parameters=tuple(item.get("supported_parameters", ())),
+        expires=_day(item.get("expiration_date", "")),
+        price=read_price(pricing, listed_s),
+        was=read_price(was["pricing"]) if was.get("pricing") else None,
+        was_until_s=was.get("until", 0),
     )
 
 
@@ -167,6 +256,14 @@ def read_endpoints(data: Any, listed_s: float | None = None) -> tuple[Endpoint, 
     """
     items = _endpoints(data) if isinstance(data, Mapping) else []
     return tuple(_endpoint(item, listed_s) for item in items if item.get("tag") or item.get("provider_name"))
+
+
+def _day(text: str) -> str:
+    """Return the day that a date is of; empty for anything else."""
+    try:
+        return date.fromisoformat(text[:10]).isoformat()
+    except ValueError:
+        return ""
 
 
 def _endpoint(item: Mapping[str, Any], listed_s: float | None) -> Endpoint:

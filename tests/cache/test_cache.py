@@ -49,13 +49,15 @@ def test_ask__of_unknown_models_asks_for_the_list_once(open_cache, canned, reply
     wrong = reply(
         '{"error": {"code": 400, "message": "x is not a valid model ID"}}', "application/json", "400 No"
     )
-    listed = reply('{"data": [{"id": "openai/gpt-4o-mini\\u001b[2J"}]}', "application/json")
+    listed = reply(
+        '{"data": [{"id": "openai/gpt-4o-minj\\u001b[2J"}, {"id": "openai/gpt-4o-mini"}]}', "application/json"
+    )
     server = canned(wrong, listed, wrong)
     cache = open_cache(server, model="openai/gpt-4o-minj")
     for prompt in ("one", "two", "three"):
         with pytest.raises(UpstreamError) as caught:
             cache.ask(prompt)
-        assert caught.value.hint == "did you mean openai/gpt-4o-mini\u241b[2J?"
+        assert caught.value.hint == "did you mean openai/gpt-4o-mini?"
     assert len(server.received) == 3 + 1
 
 
