@@ -28,6 +28,7 @@ from or_cache_magic.core.policy import Policy, why_no_lookup, why_not_stored
 from or_cache_magic.core.records import Answer, Choice, Request, Usage
 from or_cache_magic.core.settings import ENVIRONMENT, SETTINGS, Settings
 from or_cache_magic.display.entries import ENTRY_TYPES
+from or_cache_magic.display.models import MODEL_TYPES
 from or_cache_magic.display.stats import STAT_TYPES
 from or_cache_magic.notebook.options import COMMANDS
 from or_cache_magic.simulator import SCENARIOS
@@ -175,7 +176,11 @@ def test_reference__has_exactly_the_attributes_of_a_completion():
 
 @pytest.mark.parametrize(
     ("title", "columns"),
-    [("`stats` columns", tuple(STAT_TYPES)), ("`entries` columns", tuple(ENTRY_TYPES))],
+    [
+        ("`stats` columns", tuple(STAT_TYPES)),
+        ("`entries` columns", tuple(ENTRY_TYPES)),
+        ("`models` columns", tuple(MODEL_TYPES)),
+    ],
 )
 def test_reference__has_the_columns_in_their_order(title: str, columns: tuple[str, ...]):
     """The tables of columns are the DataFrames' columns, in their order."""

@@ -410,6 +410,38 @@ class CompletionCache:
             raise OptionError(f"limit: {exc}", "write limit=50") from None
         return entries_frame(self.store.listing.find(wanted, limit=most))
 
+    def models(
+        self,
+        text: str = "",
+        *,
+        free: bool = False,
+        max_price: Usd | None = None,
+        image: bool = False,
+        tools: bool = False,
+        schema: bool = False,
+    ) -> pd.DataFrame:
+        """Return the models that OpenRouter lists as a DataFrame; see `display.models.MODEL_TYPES`.
+
+        The list is fetched where none is kept or it is a day old, and costs nothing. Offline, or where it
+        can't be fetched, it is the one that is kept, however old.
+
+        Args:
+            text: Words that are all in the id or the name.
+            free: Only what costs nothing.
+            max_price: Only what costs at most so many US dollars for a million tokens, of the prompt and of
+                the answer alike. What has no known price is left out.
+            image: Only what takes pictures.
+            tools: Only what calls tools.
+            schema: Only what can be held to a JSON Schema.
+
+        Raises:
+            OptionError: There is no list that is kept, and none could be fetched.
+        """
+        from or_cache_magic.cache.models import models_frame
+
+        limit = parse_limit(max_price, "max_price")
+        return models_frame(self, text, free=free, max_price=limit, image=image, tools=tools, schema=schema)
+
     def purge(
         self,
         *keys: str,

@@ -215,13 +215,13 @@ def policy_for(
     )
 
 
-def parse_limit(max_cost_usd: Usd | None) -> Decimal | None:
-    """Return the limit in US dollars that a user gave; None is none.
+def parse_limit(limit_usd: Usd | None, name: str = "max_cost_usd") -> Decimal | None:
+    """Return the limit in US dollars that a user gave by this name; None is none.
 
     Raises:
         OptionError: It is no amount.
     """
     try:
-        return None if max_cost_usd is None else parse_usd(max_cost_usd)
+        return None if limit_usd is None else parse_usd(limit_usd)
     except ValueError as exc:
-        raise OptionError(f"max_cost_usd: {exc} (nothing was sent)", "write US dollars: 0.05") from None
+        raise OptionError(f"{name}: {exc} (nothing was sent)", "write US dollars: 0.05") from None

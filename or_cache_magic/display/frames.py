@@ -18,6 +18,7 @@ import pandas as pd
 from or_cache_magic.core.units import format_count, format_sum
 from or_cache_magic.display.entries import ENTRY_TYPES, entries_table, entry_values
 from or_cache_magic.display.escape import printable
+from or_cache_magic.display.models import MODEL_TYPES, models_table
 from or_cache_magic.display.stats import STAT_TYPES, stat_notes, stat_values, stats_table, stats_text
 from or_cache_magic.display.tables import Table, html, markdown, text
 
@@ -76,6 +77,14 @@ def entries_frame(rows: Iterable[EntryRow]) -> ShownFrame:
     return ShownFrame.made_of(frame, ENTRY_TYPES, _show_entries)
 
 
+def models_frame(rows: Iterable[Mapping[str, Any]], notes: Sequence[str] = ()) -> ShownFrame:
+    """Return a row for each model, with the columns of `MODEL_TYPES`; times are epoch seconds or days."""
+    frame = pd.DataFrame([*rows], columns=list(MODEL_TYPES))
+    frame["created"] = pd.to_datetime(frame["created"].astype("float64"), unit="s", utc=True)
+    frame["expires"] = pd.to_datetime(frame["expires"], utc=True)
+    return ShownFrame.made_of(frame, MODEL_TYPES, partial(_show_models, notes=notes))
+
+
 def stats_frame(
     totals: Iterable[Totals], by: str = "", *, whole: Totals | None = None, distinct: int | None = None
 ) -> ShownFrame:
@@ -112,6 +121,11 @@ def _show_entries(frame: pd.DataFrame) -> dict[str, str]:
     whole = _cut(frame, partial(show, width=width), _limits(len(frame)), notes)
     newest = _cut(frame, show, (min(len(frame), _NEWEST), 0), notes)
     return {"text/plain": text(newest), "text/html": html(whole), "text/markdown": markdown(whole)}
+
+
+def _show_models(frame: pd.DataFrame, notes: Sequence[str]) -> dict[str, str]:
+    table = _cut(frame, models_table, _limits(len(frame)), notes)
+    return {"text/plain": text(table), "text/html": html(table), "text/markdown": markdown(table)}
 
 
 def _show_stats(frame: pd.DataFrame, by: str, notes: Sequence[str]) -> dict[str, str]:

@@ -280,27 +280,31 @@ class PriceCatalog:
         Raises:
             RequestError: None of them is there.
         """
-        names = asked_models(request.body)
-        if names and all(self._is_missing(request.base_url, name) for name in names):
-            raise RequestError(*no_such_model(names, self.meant(request.base_url, names[0], aliases)))
+        base_url, names = request.base_url, asked_models(request.body)
+        if not all(self._is_unlisted(base_url, name) for name in names):
+            return
+        if names and all(self._is_gone(base_url, name) for name in names):
+            raise RequestError(*no_such_model(names, self.meant(base_url, names[0], aliases)))
 
     def meant(self, base_url: str, name: str, aliases: Iterable[str] = ()) -> str:
         """Return the model or alias that a name is nearly; empty when none; may fetch the list."""
         every = self.models(base_url)
         return every.nearest(name, aliases) if every is not None else ""
 
-    def _is_missing(self, base_url: str, name: str) -> bool:
-        """Return whether a model is not there: by a list that is kept, and then by OpenRouter itself."""
+    def _is_unlisted(self, base_url: str, name: str) -> bool:
+        """Return whether a list that is kept and would have a model has none of this name."""
         base = Name.base_of(name)
         every = self.models(base_url, may_fetch=False) if base else None
         if every is None or not every.is_openrouters or every.has(base):
             return False
-        if self._clock() - every.listed_s > _KNOWS_S:
-            return False
-        if not Name.of(base).is_id:
-            return bool(every.nearest(base))
-        paths = [f"/model/{one}" for one in dict.fromkeys((base, Name.of(name).base))]
-        found = (self._pages.get(base_url, path, FRESH_S, may_fetch=True) for path in paths)
+        is_known = Name.of(base).is_id or every.nearest(base)
+        return bool(is_known) and self._clock() - every.listed_s <= _KNOWS_S
+
+    def _is_gone(self, base_url: str, name: str) -> bool:
+        """Return whether OpenRouter, when asked, has no model of this name."""
+        names = dict.fromkeys((Name.base_of(name), Name.of(name).base))
+        paths = [f"/model/{name}" for name in names if Name.of(name).is_id]
+        found = [self._pages.get(base_url, path, FRESH_S, may_fetch=True) for path in paths]
         return not any(found) and all(self._pages.is_gone(base_url, path) for path in paths)
 
     def pricing(

@@ -22,6 +22,11 @@ class ModelList(NamedTuple):
     listed_s: float
 
     @property
+    def ids(self) -> tuple[str, ...]:
+        """What requests may name."""
+        return tuple(model.id for model in self.listed)
+
+    @property
     def is_openrouters(self) -> bool:
         """Whether it is of the kind that OpenRouter gives: other servers' lists need not be whole."""
         return any(model.canonical_slug for model in self.listed)
@@ -38,7 +43,7 @@ class ModelList(NamedTuple):
         Its author may be missing: ``gpt-4o-mini``.
         """
         base = name.partition(":")[0]
-        known = {one: one for one in (*others, *(model.id for model in self.listed))}
+        known = {one: one for one in (*others, *self.ids)}
         if "/" not in base:
             known |= {model.id.rpartition("/")[2]: model.id for model in reversed(self.listed)} | known
         return known.get(base) or known.get(near_name(base, known), "")

@@ -64,7 +64,7 @@ def ask(session: Session, line: str, cell: str | None, variables: Mapping[str, A
             session.say(*status_card(session))
         return None
     if cell is None:
-        refuse_model(options, session.model_names)
+        refuse_model(options, session.own_models)
     prompt = _read_prompt(session, options, cell, variables)
     prepared = session.cache().prepare(
         prompt,

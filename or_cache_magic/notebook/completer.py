@@ -72,10 +72,10 @@ def _complete_line(
     if ended:
         return piece, []
     if option is not None:
-        return _begin(piece, _values(option, models))
+        return _value(option, piece, models)
     name, equals, value = piece.partition("=")
     if equals and (named := command.by_name.get(name)) is not None:
-        return _begin(value, _values(named, models))
+        return _value(named, value, models)
     if piece.startswith("-"):
         return _begin(piece, _left(command, used))
     if command.takes == "model" and piece.startswith("@"):
@@ -113,8 +113,12 @@ def _so_far(command: Command, words: Sequence[Word]) -> tuple[Option | None, set
     return waiting, used, others, False
 
 
-def _values(option: Option, models: Names) -> Sequence[str]:
-    return models() if option.models else option.choices
+def _value(option: Option, piece: str, models: Names) -> tuple[str, list[str]]:
+    """Complete the value of an option; of models behind commas the last."""
+    if not option.models:
+        return _begin(piece, option.choices)
+    *before, last = piece.split(",")
+    return _begin(last, [name for name in models() if name not in before])
 
 
 def _left(command: Command, used: set[str]) -> Iterator[str]:

@@ -102,6 +102,7 @@ MAGICS: Final = (
     "openrouter_entries",
     "openrouter_purge",
     "openrouter_warm",
+    "openrouter_models",
     "openrouter_last",
     "openrouter_config",
     "openrouter_key",

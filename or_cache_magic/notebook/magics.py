@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
 
 from or_cache_magic.errors import OptionError, near_name
-from or_cache_magic.notebook.options import CONFIG, ENTRIES, KEY, LAST, PANEL, PURGE, STATS, WARM
+from or_cache_magic.notebook.options import CONFIG, ENTRIES, KEY, LAST, MODELS, PANEL, PURGE, STATS, WARM
 from or_cache_magic.notebook.parser import Command, help_text, parse
 from or_cache_magic.notebook.session import confirmed, keeps_result
 from or_cache_magic.notebook.status import purge_line
@@ -175,6 +175,19 @@ def approved(
     return False
 
 
+def _models(session: Session, options: SimpleNamespace) -> pd.DataFrame | None:
+    """``%openrouter_models``: the models that OpenRouter lists; raises `OptionError` without a list."""
+    frame = session.cache().models(
+        options.text,
+        free=options.free,
+        max_price=options.max_price,
+        image=options.image,
+        tools=options.tools,
+        schema=options.takes_schema,
+    )
+    return session.give(frame)
+
+
 def _last(session: Session, _options: SimpleNamespace) -> Completion:
     """``%openrouter_last``: the last completion; raises `OptionError` before the first."""
     if session.last is None:
@@ -281,6 +294,7 @@ _MAGICS: Final[Mapping[str, tuple[Command, Callable[..., Any]]]] = {
         (ENTRIES, _entries),
         (PURGE, _purge),
         (WARM, _warm),
+        (MODELS, _models),
         (CONFIG, _configure),
         (KEY, _set_key),
         (LAST, _last),

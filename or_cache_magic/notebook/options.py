@@ -159,6 +159,11 @@ def _read_entries(_command: Command, options: SimpleNamespace) -> None:
     options.key, options.text = (words.lower(), "") if is_key else (None, words)
 
 
+def _read_text(_command: Command, options: SimpleNamespace) -> None:
+    """Read the words as the `text` to find."""
+    options.text = " ".join(options.words)
+
+
 def _read_purge(command: Command, options: SimpleNamespace) -> None:
     """Read the words as `keys`."""
     try:
@@ -472,6 +477,33 @@ KEY: Final = Command(
     "openrouter_key", "Set the OpenRouter key for this kernel, without showing it.", check=_refuse_key
 )
 
+MODELS: Final = Command(
+    "openrouter_models",
+    "The models that OpenRouter lists, with their prices for a million tokens, as a DataFrame.",
+    "[TEXT]",
+    (
+        "%openrouter_models claude --tools",
+        "%openrouter_models --free",
+        "cheap = %openrouter_models --max-price 0.50 --schema",
+    ),
+    (
+        _flag(("--free",), "free", "only what costs nothing"),
+        Option(
+            ("--max-price",),
+            "max_price",
+            "at most so many dollars for a million tokens, of the prompt and of the answer alike",
+            "USD",
+            parse=parse_usd,
+            expects="write US dollars, such as 0.50",
+        ),
+        _flag(("--image",), "image", "only what takes pictures"),
+        _flag(("--tools",), "tools", "only what calls tools"),
+        _flag(("--schema",), "takes_schema", "only what can be held to a JSON Schema"),
+        HELP,
+    ),
+    check=_read_text,
+)
+
 PANEL: Final = Command(
     "openrouter_panel",
     "The panel: what is cached, paid and saved; to browse, purge and export.",
@@ -481,6 +513,6 @@ PANEL: Final = Command(
 LAST: Final = Command("openrouter_last", "The last Completion.", examples=("answer = %openrouter_last",))
 
 COMMANDS: Final[Mapping[str, Command]] = MappingProxyType(
-    {c.spelling: c for c in (CELL, LINE, PANEL, STATS, ENTRIES, PURGE, WARM, CONFIG, KEY, LAST)}
+    {c.spelling: c for c in (CELL, LINE, PANEL, STATS, ENTRIES, PURGE, WARM, MODELS, CONFIG, KEY, LAST)}
 )
 """Every magic by its spelling, ``%`` or ``%%`` included."""

@@ -150,13 +150,22 @@ class Session:
         self.deliver(frame)
         return None
 
-    def model_names(self) -> list[str]:
-        """Return the model ids and aliases that completion offers: those set, and those asked before."""
+    def own_models(self) -> list[str]:
+        """Return the models and aliases of this notebook: those set, and those asked before."""
         try:
             settings, stored = self.settings(), self.cache().store.listing.models()
         except OrCacheError:
             return []
         return list(dict.fromkeys(filter(None, (*settings.aliases, settings.model, *stored))))
+
+    def model_names(self) -> list[str]:
+        """Return the models and aliases that completion offers: `own_models`, then those listed, if kept."""
+        own = self.own_models()
+        try:
+            every = self.cache().money.prices.models(self.settings().base_url, may_fetch=False)
+        except OrCacheError:
+            return own
+        return list(dict.fromkeys((*own, *(every.ids if every is not None else ()))))
 
     def file_names(self, begin: str) -> list[str]:
         """Return the paths of files and folders that completion offers for the beginning of one."""

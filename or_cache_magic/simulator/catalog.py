@@ -72,6 +72,8 @@ class Model:
         prompt_caching: ``""`` none, ``"automatic"``, ``"explicit"`` where ``cache_control`` asks, ``"both"``.
         min_cached_tokens: The shortest prefix that the provider's prompt caching takes.
         forms: The forms of answers that its providers can be held to; ``structured_outputs`` is a schema's.
+        calls_tools: Whether it takes ``tools``.
+        expires: The day on which it goes, as ``2027-05-01``; None is none.
         alias_of: The id that an ``~…-latest`` alias stands for now; None for a model of its own.
     """
 
@@ -88,6 +90,8 @@ class Model:
     prompt_caching: Literal["", "automatic", "explicit", "both"] = ""
     min_cached_tokens: int = 1024
     forms: tuple[str, ...] = ("response_format", "structured_outputs")
+    calls_tools: bool = True
+    expires: str | None = None
     alias_of: str | None = None
     created: int = 1_750_000_000
 
@@ -206,7 +210,7 @@ MODELS: Final[tuple[Model, ...]] = (
           tokenizer="Mistral", inputs=("text", "image"), created=1_750_443_016),
     Model("mistralai/mistral-small-3.2-24b-instruct:free", "mistralai/mistral-small-3.2-24b-instruct-2506",
           "Mistral: Mistral Small 3.2 24B (free)", _one("Chutes", "chutes/bf16", _FREE), 131_072,
-          tokenizer="Mistral", created=1_750_443_016),
+          tokenizer="Mistral", expires="2026-12-31", created=1_750_443_016),
     Model("deepseek/deepseek-chat-v3.1", "deepseek/deepseek-chat-v3.1", "DeepSeek: DeepSeek V3.1",
           _one("DeepSeek", "deepseek", _price("0.28", "0.42", read="0.028"),
                PriceOverride(utc_start=1630, utc_end=30, prompt=_usd("0.14"), completion=_usd("0.21"))),
@@ -217,7 +221,7 @@ MODELS: Final[tuple[Model, ...]] = (
           tokenizer="Qwen3", prompt_caching="explicit", created=1_758_662_808),
     Model("perplexity/sonar", "perplexity/sonar", "Perplexity: Sonar",
           _one("Perplexity", "perplexity", _price("1", "1", request="0.005")), 127_072,
-          inputs=("text", "image"), forms=(), created=1_738_013_808),
+          inputs=("text", "image"), forms=(), calls_tools=False, created=1_738_013_808),
     Model("openrouter/auto", "openrouter/auto", "Auto Router", _one("OpenInference", "openrouter", _ROUTER),
           2_000_000, tokenizer="Router", created=1_699_401_600),
     Model("openrouter/free", "openrouter/free", "Free Models Router",

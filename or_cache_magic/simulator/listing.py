@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 BASE_PATH: Final = "/api/v1"
 _LONGEST_PAGE: Final = 1000
 _PARAMETERS: Final = (
-    "max_tokens", "temperature", "top_p", "stop", "seed", "frequency_penalty", "presence_penalty", "tools",
-    "tool_choice",
+    "max_tokens", "temperature", "top_p", "stop", "seed", "frequency_penalty", "presence_penalty",
 )  # fmt: skip
+_TOOL_PARAMETERS: Final = ("tools", "tool_choice")
 _REASONING_PARAMETERS: Final = ("reasoning", "include_reasoning")
 _TOTAL_CREDITS_USD: Final = Decimal(100)
 _FREE_A_DAY: Final = 1000
@@ -138,7 +138,7 @@ def _listed(model: Model, now_s: float) -> dict[str, Any]:
         "default_parameters": None,
         "supported_voices": None,
         "knowledge_cutoff": None,
-        "expiration_date": None,
+        "expiration_date": model.expires,
         "links": {"details": f"{BASE_PATH}/models/{model.slug}/endpoints"},
     }
     if target is not None:
@@ -149,7 +149,8 @@ def _listed(model: Model, now_s: float) -> dict[str, Any]:
 
 
 def _parameters(model: Model) -> list[str]:
-    return [*_PARAMETERS, *model.forms, *(_REASONING_PARAMETERS if model.reasoning else ())]
+    tools = _TOOL_PARAMETERS if model.calls_tools else ()
+    return [*_PARAMETERS, *tools, *model.forms, *(_REASONING_PARAMETERS if model.reasoning else ())]
 
 
 def _architecture(model: Model) -> dict[str, Any]:

@@ -95,6 +95,8 @@ def _one_route(
             f"No endpoints found that support the requested output modalities: {', '.join(map(str, unheard))}"
         )
         return Refusal(404, error_object(404, message, "not_found"))
+    if body.get("tools") and not model.calls_tools:
+        return Refusal(404, error_object(404, "No endpoints found that support tool use", "not_found"))
     wanted = (body.get("response_format") or {}).get("type")
     if wanted == "json_schema" and "structured_outputs" not in model.forms:
         return _unable(name)

@@ -55,7 +55,10 @@ def test_read_model__has_what_a_model_tells():
     """Every field that is used, and nothing else."""
     assert read_model(MODEL) == ModelListing(
         "anthropic/claude-sonnet-4.6", "anthropic/claude-4.6-sonnet-20260217", 1_000_000, ("text",),
-        "anthropic/claude-sonnet-4.6", inputs=("text", "image"),
+        "anthropic/claude-sonnet-4.6", inputs=("text", "image"), name="Anthropic: Claude Sonnet 4.6",
+        created_s=1_771_342_990, max_completion_tokens=128_000, parameters=("max_tokens", "tools"),
+        expires="2027-05-01",
+        price=Price(Decimal("0.000003"), Decimal("0.000015"), input_cache_write_1h=Decimal("0.000006")),
     )  # fmt: skip
     assert read_model(MODEL | {"context_length": None}).context_length == 900_000
 

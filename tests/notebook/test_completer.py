@@ -106,6 +106,43 @@ def test_complete__nothing_where_nothing_is_known(text: str):
     assert at_end(text)[1] == []
 
 
+@pytest.mark.parametrize(
+    ("text", "piece", "words"),
+    [
+        ("%openrouter -m fast,openai/", "openai/", ["openai/gpt-4o", "openai/gpt-4o-mini"]),
+        ("%%openrouter --model=openai/gpt-4o,openai/", "openai/", ["openai/gpt-4o-mini"]),
+        ("%%openrouter -m openai/gpt-4o,fa", "fa", ["fast"]),
+    ],
+)
+def test_complete__the_last_of_several_models(text: str, piece: str, words: list[str]):
+    """Behind a comma the next is completed, of those that are not named yet."""
+    assert at_end(text) == (piece, words)
+
+
+def test_shell__offers_models_of_the_list_that_is_kept(bare):
+    """Those set and asked first, then all that are listed; without the network."""
+    bare.run("%load_ext or_cache_magic")
+    bare.run("%openrouter_config aliases=mine:openai/gpt-4o")
+    bare.run("answer = %openrouter -m openai/gpt-4o-mini hi")
+    assert at_end_of(bare, "%%openrouter perplexity/") == []
+    bare.run("%openrouter_models")
+    asked = len(bare.sim.requests)
+    assert at_end_of(bare, "%%openrouter perplexity/") == ["perplexity/sonar"]
+    assert at_end_of(bare, "%openrouter -m mi") == [
+        "mine",
+        "mistralai/mistral-small-3.2-24b-instruct",
+        "mistralai/mistral-small-3.2-24b-instruct:free",
+    ]
+    assert len(bare.sim.requests) == asked
+
+
+def at_end_of(notebook, text: str) -> list[str]:
+    """What the shell offers at the end of a text."""
+    notebook.shell.Completer.use_jedi = False
+    with provisionalcompleter():
+        return [c.text for c in notebook.shell.Completer.completions(text, len(text))]
+
+
 def test_complete__an_empty_piece():
     """After the name come the models; after the model, every option; after an option, its values."""
     assert at_end("%%openrouter ") == ("", list(MODELS))

@@ -179,6 +179,30 @@ def test_entries__filters(stocked, filters: str, prompts: set):
     assert set(frame["prompt"]) == prompts
 
 
+def test_models__fit_a_terminal(stocked):
+    """In a terminal a model is a line, with its prices, and below how old the list is."""
+    table, notes = stocked.run("%openrouter_models GPT --max-price 0.6").split("\n\n")
+    head, *lines = table.splitlines()
+
+    assert head.split() == ["id", "context", "$/M", "in", "$/M", "out", "expires"]
+    assert [line.split() for line in lines] == [["openai/gpt-4o-mini", "128,000", "$0.15", "$0.60", "-"]]
+    assert all(len(line) < 80 for line in (*lines, *notes.splitlines()))
+    assert notes.startswith("1 of 20 models, as OpenRouter listed them just now")
+    stocked.run("x = %openrouter_models --free")
+    assert set(stocked["x"]["prompt_usd_per_m"]) == {0.0}
+
+
+def test_models__are_known_to_later_asks(stocked):
+    """Once listed, a wrong name is refused in two lines before anything is sent; in a line and in a cell."""
+    stocked.run("%openrouter_models")
+    sent = stocked.sim.completion_count
+    for cell in ("%openrouter -m openai/gpt4o-mini hi", "%%openrouter openai/gpt4o-mini\nhi"):
+        out = stocked.fails(cell)
+        assert "RequestError: openai/gpt4o-mini is no model of OpenRouter's (nothing was sent)" in out
+        assert "did you mean openai/gpt-4o-mini?" in out
+    assert stocked.sim.completion_count == sent
+
+
 def test_entries__fits_a_terminal(stocked):
     """In a terminal an entry is a line, newest first, with the key that the other magics take."""
     table, notes = stocked.run("%openrouter_entries").split("\n\n")

@@ -1,0 +1,111 @@
+"""The models that OpenRouter lists, and asks of models that it doesn't, before anything is sent."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pandas as pd
+import pytest
+
+from or_cache_magic.display.models import MODEL_TYPES
+from or_cache_magic.errors import OptionError, RequestError, UpstreamError
+from or_cache_magic.simulator.catalog import MODELS
+
+PROMPT = "What is a median?"
+WRONG, MEANT = "openai/gpt4o-mini", "did you mean openai/gpt-4o-mini?"
+
+
+def test_models__are_a_table_of_plain_numbers(cache):
+    """Prices are dollars for a million tokens, 0 where it is free, missing where it is not known."""
+    frame = cache.models()
+    assert tuple(frame.columns) == tuple(MODEL_TYPES)
+    assert {name: str(kind) for name, kind in frame.dtypes.items()} == MODEL_TYPES
+    assert list(frame["id"]) == [model.id for model in MODELS]
+    by_id = frame.set_index("id")
+    pro, free = by_id.loc["google/gemini-2.5-pro"], by_id.loc["mistralai/mistral-small-3.2-24b-instruct:free"]
+    assert (pro["prompt_usd_per_m"], pro["completion_usd_per_m"], pro["context"]) == (1.25, 10.0, 1_048_576)
+    assert (pro["input_modalities"], pro["max_output"], pro["schema"]) == ("text, image, file", 65_536, True)
+    assert (free["prompt_usd_per_m"], str(free["expires"].date())) == (0.0, "2026-12-31")
+    auto, sonar = by_id.loc["openrouter/auto"], by_id.loc["perplexity/sonar"]
+    assert pd.isna(auto["prompt_usd_per_m"])
+    assert pd.isna(pro["expires"])
+    assert list(sonar[["tools", "schema"]]) == [False, False]
+
+
+def test_models__are_shown_with_the_age_of_the_list(cache, clock):
+    """In a line below, in every form; an empty table says so."""
+    cache.models()
+    clock.now_s += 3600 * 5
+    shown = cache.models("mistral", free=True)._repr_mimebundle_()
+    for text in shown.values():
+        assert "1 of 20 models, as OpenRouter listed them 5 h ago" in text.replace("\n  ", " ")
+        assert "mistralai/mistral-small" in text
+    assert cache.models("nothing of the kind")._repr_mimebundle_()["text/plain"] == "no model matches"
+
+
+def test_models__take_conditions(cache):
+    """All of them must hold."""
+    assert list(cache.models("gpt", max_price=0.6)["id"]) == ["openai/gpt-4o-mini"]
+    assert set(cache.models(free=True)["prompt_usd_per_m"]) == {0.0}
+    with pytest.raises(OptionError, match="max_price"):
+        cache.models(max_price="cheap")
+
+
+def test_models__offline_are_those_that_are_kept(open_cache, sim):
+    """However old; with none kept it says what to do."""
+    with pytest.raises(OptionError, match="no list of models is kept, and none may be fetched"):
+        open_cache(sim, mode="offline").models()
+    assert sim.requests == ()
+    online = open_cache(sim)
+    online.ask(PROMPT)
+    listed = online.models()
+    assert open_cache(sim, mode="offline").models().equals(listed)
+
+
+def test_ask__of_a_model_that_is_not_there_sends_nothing(cache, sim):
+    """Once there is a list: from `ask`, refreshed or within a budget, and from `aask`; in the ledger is nothing."""
+    cache.models()
+    for options in ({}, {"mode": "refresh"}, {"mode": "bypass"}, {"max_cost_usd": 1}):
+        with pytest.raises(RequestError, match="nothing was sent") as caught:
+            cache.ask(PROMPT, model=WRONG, **options)
+        assert caught.value.hint == MEANT
+    with pytest.raises(RequestError) as caught:
+        asyncio.run(cache.aask(PROMPT, model=WRONG))
+    assert caught.value.hint == MEANT
+    assert sim.completion_count == 0
+    assert cache.totals()[0].asks == 0
+
+
+def test_aask__of_a_model_that_is_not_there_says_which_was_meant(cache, sim):
+    """Without a list it is sent, refused for nothing, and explained as `ask` does."""
+    with pytest.raises(UpstreamError, match="not a valid model") as caught:
+        asyncio.run(cache.aask(PROMPT, model=WRONG))
+    assert caught.value.hint == MEANT
+    assert sim.completion_count == 1
+
+
+@pytest.mark.parametrize("expired", [False, True])
+def test_ask__of_a_model_that_has_gone_is_served_what_is_stored(open_cache, canned, reply, clock, expired):
+    """A hit looks at no list; what is expired is served where the settings say so, as after any failure."""
+    said = {
+        "id": "gen-1",
+        "object": "chat.completion",
+        "created": 1,
+        "model": "a/gone",
+        "system_fingerprint": None,
+    }
+    said["choices"] = [
+        {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "x"}}
+    ]
+    said["usage"] = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2, "cost": 0.01}
+    listed = {"data": [{"id": "a/other", "canonical_slug": "a/other"}]}
+    parts = [reply(json.dumps(part), "application/json") for part in (said, listed)]
+    server = canned(*parts, reply("{}", "application/json", "404 Not Found"))
+    cache = open_cache(server, model="a/gone", stale_if_error=True, stream=False)
+    bought = cache.ask(PROMPT, ttl="1h")
+    cache.models()
+    clock.now_s += 7200 if expired else 0
+    answer = cache.ask(PROMPT, ttl="1h")
+    assert (answer, answer.outcome.kind) == (bought, "stale" if expired else "hit")
+    assert len(server.received) == (3 if expired else 2)
