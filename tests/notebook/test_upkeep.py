@@ -14,6 +14,7 @@ from or_cache_magic.display.entries import ENTRY_TYPES
 from or_cache_magic.display.stats import STAT_TYPES
 from or_cache_magic.errors import OptionError
 from or_cache_magic.simulator import Scenario
+from or_cache_magic.simulator.catalog import MODELS
 
 KEY = "sk-or-v1-0123456789abcdef0123456789abcdef0123456789abcdef"
 
@@ -187,7 +188,7 @@ def test_models__fit_a_terminal(stocked):
     assert head.split() == ["id", "context", "$/M", "in", "$/M", "out", "expires"]
     assert [line.split() for line in lines] == [["openai/gpt-4o-mini", "128,000", "$0.15", "$0.60", "-"]]
     assert all(len(line) < 80 for line in (*lines, *notes.splitlines()))
-    assert notes.startswith("1 of 20 models, as OpenRouter listed them just now")
+    assert notes.startswith(f"1 of {len(MODELS)} models, as OpenRouter listed them just now")
     stocked.run("x = %openrouter_models --free")
     assert set(stocked["x"]["prompt_usd_per_m"]) == {0.0}
 
