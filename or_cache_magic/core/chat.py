@@ -26,7 +26,7 @@ _FREE_PLUGINS = frozenset(
 )
 """Plugins that charge nothing of their own (OpenRouter: "Plugins"; of ``armor`` as long as it is a beta)."""
 
-_FREE_ENGINES = ("cloudflare-ai", "pdf-text")
+FREE_ENGINES = ("cloudflare-ai", "pdf-text")
 """What reads PDFs for nothing. Where none is named and the model can't, ``mistral-ocr`` does, by the page."""
 
 
@@ -120,17 +120,19 @@ def plugins_of(body: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]
             yield str(fields.get("id") if fields else plugin).strip().lower(), fields
 
 
-def billed_apart(body: Mapping[str, Any]) -> str:
+def billed_apart(body: Mapping[str, Any], *, files: bool = True) -> str:
     """Return what a request orders that is billed besides its tokens, as a clause; empty if nothing is.
 
-    Searches, files and tools may be billed even when no token came back, and their number is unknown.
+    Searches, files and tools may be billed even when no token came back, and their number is unknown. Without
+    ``files`` nothing is said of reading files, whose pages may be known (`money.file_fees`).
     """
     named = (body.get("model"), *as_list(body.get("models")))
     if any(is_online(str(name)) for name in named) or orders_search(body):
         return "it may search the web, which is billed apart"
-    free_files = False
+    free_files = not files
     for name, fields in plugins_of(body):
-        if name == "file-parser" and as_mapping(fields.get("pdf")).get("engine") in _FREE_ENGINES:
+        free = as_mapping(fields.get("pdf")).get("engine") in FREE_ENGINES
+        if name == "file-parser" and (free or not files):
             free_files = True
         elif name not in _FREE_PLUGINS:
             return f"the plugin {name[:40]} is billed apart"

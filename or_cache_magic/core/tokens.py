@@ -270,11 +270,15 @@ def _as_json(value: Mapping[str, Any]) -> str:
 
 def _is_bounded(body: Mapping[str, Any], messages: list[Mapping[str, Any]]) -> bool:
     """Return whether all that the model will read is text that stands in the request."""
+    parsers = any(name == "file-parser" for name, _ in plugins_of(body))
+    return not parsers and adds_nothing(body) and not any(map(has_media, messages))
+
+
+def adds_nothing(body: Mapping[str, Any]) -> bool:
+    """Return whether the model will read nothing but what stands in the request, media included."""
     models = f"{body.get('model')} {body.get('models')}"
     if body.get("preset") or orders_search(body) or "@preset/" in models.lower() or is_online(models):
         return False
-    if any(name not in _ADD_NOTHING for name, _ in plugins_of(body)):
+    if any(name not in _ADD_NOTHING and name != "file-parser" for name, _ in plugins_of(body)):
         return False
-    if any(as_mapping(tool).get("type") != "function" for tool in as_list(body.get("tools"))):
-        return False
-    return not any(has_media(message) for message in messages)
+    return all(as_mapping(tool).get("type") == "function" for tool in as_list(body.get("tools")))

@@ -10,9 +10,18 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from or_cache_magic.core.chat import as_list, as_mapping, asked_models, billed_apart
+from or_cache_magic.core.chat import (
+    as_list,
+    as_mapping,
+    asked_models,
+    billed_apart,
+    has_media,
+    messages_of,
+)
 from or_cache_magic.core.options import FIELDS
+from or_cache_magic.core.tokens import adds_nothing
 from or_cache_magic.core.units import ZERO_USD, read_count, read_number
+from or_cache_magic.money.file_fees import file_fee
 from or_cache_magic.money.listings import Endpoint, ModelPricing, Name
 
 if TYPE_CHECKING:
@@ -26,6 +35,9 @@ BILLED_WITHIN_S: Final = 600
 
 _LIMITS: Final = ("max_tokens", "max_completion_tokens")
 _MOST_TOKENS: Final = 10**9
+
+_MEDIA: Final = ("image_url", "file", "input_audio")
+"""Parts of messages that count as tokens of the prompt, at prices that are listed."""
 
 _FREE_AUTOMATIC_WRITES: Final = "google"
 """Providers, by their slugs, that charge for writing only where marks ask for it, and list that price."""
@@ -41,6 +53,7 @@ class Estimate(NamedTuple):
         completion_tokens: The least and the most that will come back; a most of None has no limit.
         unknown_why: Why `high_usd` is unknown, as a clause for people; empty when it is known.
         listed_s: When the oldest of the price lists was fetched; None when there is none.
+        files_usd: What of the most is for reading files, by their pages.
     """
 
     low_usd: Decimal | None
@@ -49,6 +62,7 @@ class Estimate(NamedTuple):
     completion_tokens: tuple[int, int | None]
     unknown_why: str = ""
     listed_s: float | None = None
+    files_usd: Decimal = ZERO_USD
 
 
 def estimate(
@@ -75,9 +89,14 @@ def estimate(
     terms = _Terms.of(body, tokens, at_s, prompt_cache)
     spans = [_model_span(one, terms) for one in pricings]
     unpriced = next((span.why for span in spans if span.low_usd is None), "")
-    why = unpriced or billed_apart(body) or next((span.why for span in spans if span.why), "")
+    fee = file_fee(body)
+    why = unpriced or billed_apart(body, files=False) or fee.why
+    why = why or next((span.why for span in spans if span.why), "")
     whole = _union(spans, why)
-    return Estimate(whole.low_usd, whole.high_usd, tokens, (0, whole.longest), why, listed_s)
+    low_usd = None if whole.low_usd is None else whole.low_usd + fee.low_usd
+    high_usd = None if whole.high_usd is None or fee.high_usd is None else whole.high_usd + fee.high_usd
+    files_usd = fee.high_usd or ZERO_USD
+    return Estimate(low_usd, high_usd, tokens, (0, whole.longest), why, listed_s, files_usd)
 
 
 def hides(pricing: ModelPricing, tokens: TokenRange, at_s: float) -> bool:
@@ -110,6 +129,7 @@ class _Terms(NamedTuple):
     copies: int
     marked: bool
     for_1h: bool
+    pictures: int | None
 
     @classmethod
     def of(cls, body: Mapping[str, Any], tokens: TokenRange, at_s: float, prompt_cache: str) -> _Terms:
@@ -121,7 +141,18 @@ class _Terms(NamedTuple):
         for_1h = writes_for_1h(body, prompt_cache) is not False
         # Of two limits, and of a number of answers that can't be read, what may cost more.
         copies = _count(body.get("n") or 1) or _MOST_TOKENS
-        return cls(body, tokens, at_s, max(limits, default=None), copies, marked, for_1h)
+        pictures = _pictures(body) if tokens.high is None and adds_nothing(body) else None
+        return cls(body, tokens, at_s, max(limits, default=None), copies, marked, for_1h, pictures)
+
+
+def _pictures(body: Mapping[str, Any]) -> int | None:
+    """Return how many pictures a request sends; None where there is media that no price is known for."""
+    kinds: list[str] = []
+    for message in messages_of(body):
+        if message.get("role") == "assistant" and has_media(message):
+            return None
+        kinds += [str(as_mapping(part).get("type")) for part in as_list(message.get("content"))]
+    return kinds.count("image_url") if {*kinds} & {*_MEDIA} and {*kinds} <= {"text", *_MEDIA} else None
 
 
 def _count(value: Any) -> int | None:
@@ -203,16 +234,23 @@ def _endpoint_span(endpoint: Endpoint, pricing: ModelPricing, terms: _Terms) -> 
     if unknown:
         return _Span(None, None, longest, _why_no_price(pricing.model, endpoint.price, unknown))
     low_usd = tokens.low * min(_listed(lowest, "prompt", *cached[:1])) + (lowest.request or ZERO_USD)
-    if tokens.high is None:
-        return _Span(low_usd, None, longest, "images, files and sound can't be counted beforehand")
+    most, more_usd, keys = tokens.high, ZERO_USD, cached
+    if most is None:
+        # Whatever they are counted as, a model reads no more than its context.
+        most = endpoint.context_length or (pricing.listing.context_length if pricing.listing else None)
+        if terms.pictures is None or not most or highest.unknown & {"image", "image_token", "audio"}:
+            return _Span(low_usd, None, longest, "images, files and sound can't be counted beforehand")
+        more_usd = terms.pictures * (highest.image or ZERO_USD)
+        keys = (*cached, "image_token", "audio")
     if longest is None:
         return _Span(low_usd, None, None, "nothing limits the length of the answer")
     answer = (highest.completion or ZERO_USD) + (highest.internal_reasoning or ZERO_USD)
-    if not terms.marked and endpoint.tag.startswith(_FREE_AUTOMATIC_WRITES):
-        cached = cached[:1]
     # Some providers charge more for what their prompt caching writes.
-    prompt_usd = tokens.high * max(_listed(highest, "prompt", *cached[: 3 if terms.for_1h else 2]))
-    return _Span(low_usd, prompt_usd + longest * answer + (highest.request or ZERO_USD), longest)
+    unmarked = not terms.marked and endpoint.tag.startswith(_FREE_AUTOMATIC_WRITES)
+    left_out = cached[1:] if unmarked else cached[2:] if not terms.for_1h else ()
+    prompt_usd = most * max(_listed(highest, "prompt", *(key for key in keys if key not in left_out)))
+    high_usd = prompt_usd + more_usd + longest * answer + (highest.request or ZERO_USD)
+    return _Span(low_usd, high_usd, longest)
 
 
 def _longest(endpoint: Endpoint, pricing: ModelPricing, terms: _Terms) -> int | None:

@@ -250,5 +250,7 @@ def estimate_text(estimate: Estimate) -> str:
     dated = ""
     if estimate.listed_s is not None:
         dated = f", prices of {time.strftime('%Y-%m-%d', time.localtime(estimate.listed_s))}"
+    if estimate.files_usd:
+        dated = f", up to {format_usd(estimate.files_usd)} for reading files{dated}"
     low, high = format_usd(estimate.low_usd), format_usd(estimate.high_usd)
     return f"{low if low == high else f'{low} to {high}'} ({counted}{dated})"
