@@ -108,8 +108,10 @@ def index_of(part: Mapping[str, Any]) -> int | str | None:
 
 def has_odd_index(delta: Mapping[str, Any]) -> bool:
     """Return whether a fragment of a piece of a message names a place that can't be one."""
-    parts = (part for name in _PARTS for part in as_list(delta.get(name)))
-    return any(isinstance(index_of(part), str) for part in map(as_mapping, parts))
+    for name in _PARTS:
+        if name in delta and any(isinstance(index_of(as_mapping(p)), str) for p in as_list(delta[name])):
+            return True
+    return False
 
 
 def _agree(piece: Mapping[str, Any], part: Mapping[str, Any]) -> bool:

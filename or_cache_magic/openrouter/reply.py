@@ -149,7 +149,7 @@ class ReplyReader:
 
     def note(self, doubt: str) -> None:
         """Keep the answer from being stored, and say why."""
-        self._doubt = self._doubt or doubt or None
+        self._doubt = self._doubt or doubt
 
     def read_headers(self, headers: Mapping[str, str]) -> None:
         """Take the generation's id and what OpenRouter's response caching did."""
@@ -193,7 +193,8 @@ class ReplyReader:
         """
         self.mark_sent()
         kind, flaw = (data.kind, data.flaw) if isinstance(data, Event) else ("", "")
-        self.note(flaw)
+        if flaw:
+            self.note(flaw)
         data = data.strip()
         if kind == "error":
             self._read_error(data)
@@ -237,7 +238,8 @@ class ReplyReader:
             if _EVENTS.match(text):  # a stream under another media type
                 self.read_stream([body])
                 return
-            self.note(flaw)
+            if flaw:
+                self.note(flaw)
             try:
                 reply = _object(text)
             except MalformedReplyError:
@@ -248,7 +250,7 @@ class ReplyReader:
                 reply = _object(text)
             self._read_common(reply, text)
             choices = [{**choice} for choice in reply.get("choices") or ()]
-            choices.sort(key=lambda choice: _order(_place(choice)))
+            choices.sort(key=lambda choice: _order(self._place(choice)))
             for position, choice in enumerate(choices):
                 choice["message"] = _first_of(choice, ("message", "delta", "text"))
                 self._choices[position] = choice
@@ -297,20 +299,20 @@ class ReplyReader:
                 self._extra[field] = value
         if isinstance(reply.get("usage"), dict):
             self._usage = read_json(text, exact=True)["usage"]
-        self.note(self._doubt_of(reply))
+        doubt = self._doubt_of(reply)
+        if doubt:
+            self.note(doubt)
 
     def _doubt_of(self, reply: Mapping[str, Any]) -> str:
         """Return what is wrong with a reply or chunk besides its form; empty when nothing is."""
-        places = list(map(_place, reply.get("choices") or ()))
+        choices = reply.get("choices") or ()
         before, name = self._body_id, reply.get("id")
         if name and isinstance(name, str):
             self._body_id = name
             if before not in (None, name):
                 return "the reply mixes two generations"
-        if len(set(places)) < len(places):
+        if len(choices) > 1 and len(set(map(self._place, choices))) < len(choices):
             return "two choices of the reply have the same index"
-        if any(isinstance(place, str) for place in places):
-            return _ODD_INDEX
         return "the reply lists errors" if reply.get("errors") else ""
 
     def _read_error(self, data: str) -> None:
@@ -323,14 +325,15 @@ class ReplyReader:
             self._read_common(error if error.get("error") else {**error, "error": error or _FAILED}, data)
 
     def _read_choice_delta(self, chunk: Mapping[str, Any]) -> None:
-        place = _place(chunk)
+        place = self._place(chunk)
         choice = self._choices.setdefault(place, {"message": {}})
         delta = _first_of(chunk, ("delta", "message", "text"))
         if has_odd_index(delta):
             self.note(_ODD_INDEX)
         if chunk.get("delta") is None and chunk.get("message") and has_output(choice["message"]):
             self.note("a whole message came among pieces")
-        self.news += has_output(delta)
+        if has_output(delta):
+            self.news += 1
         merge_delta(choice["message"], delta)
         for name, value in chunk.items():
             if name == "logprobs" and value is not None:
@@ -341,6 +344,12 @@ class ReplyReader:
                 choice[name] = value
         if place == 0:
             self._held += _text_of(delta.get("content"))
+
+    def _place(self, choice: Mapping[str, Any]) -> int | str:
+        index = index_of(choice)
+        if isinstance(index, str):
+            self.note(_ODD_INDEX)
+        return 0 if index is None else index
 
     def _show(self) -> None:
         text = self._held
@@ -384,11 +393,6 @@ def _object(text: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise MalformedReplyError("not a JSON object")
     return value
-
-
-def _place(choice: Mapping[str, Any]) -> int | str:
-    index = index_of(choice)
-    return 0 if index is None else index
 
 
 def _order(place: int | str) -> tuple[bool, int | str]:
