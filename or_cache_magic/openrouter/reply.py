@@ -98,7 +98,7 @@ class ReplyReader:
         self._body_id: str | None = None
         self._error: Mapping[str, Any] | None = None
         self._charset = ""
-        self._ended = self._told_use = False
+        self._ended = self._told_use = self._went_on = False
         #: Counts what comes that is waited for: pieces of an answer, and proofs that it is whole.
         self.news = 0
 
@@ -126,8 +126,8 @@ class ReplyReader:
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing more is expected."""
-        return self._ended or self.complete
+        """Whether nothing more is expected; an answer that went on after its proof needs an end marker."""
+        return self._ended or (self.complete and not self._went_on)
 
     @property
     def generation_id(self) -> str | None:
@@ -334,6 +334,7 @@ class ReplyReader:
             self.note("a whole message came among pieces")
         if has_output(delta):
             self.news += 1
+            self._went_on = self._went_on or self.complete
         merge_delta(choice["message"], delta)
         for name, value in chunk.items():
             if name == "logprobs" and value is not None:

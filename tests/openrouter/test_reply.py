@@ -100,6 +100,16 @@ def test_draft__is_whole_only_when_proven(lines, complete):
     assert read(*lines).answer().complete is complete
 
 
+def test_draft__is_over_when_its_proof_can_be_believed():
+    """A server that tells a finish and a usage with each piece has not ended before its end marker."""
+    assert read(text("Hi", "stop", usage=USAGE)).is_over
+    assert not read(text("H", "stop")).is_over
+    reader = read(text("H", "stop", usage=USAGE), text("i", "stop", usage=USAGE))
+    assert (reader.complete, reader.is_over) == (True, False)
+    read_events(reader, DONE)
+    assert reader.is_over
+
+
 def test_draft__passes_over_comments_and_other_fields():
     """Comments, blank lines, event names and ids say nothing; a space after ``data:`` is not needed."""
     lines = [
