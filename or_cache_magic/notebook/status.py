@@ -137,11 +137,11 @@ def entry_card(cache: CompletionCache, prefix: str) -> tuple[str, str]:
     plain = "\n\n".join(
         filter(None, ["\n".join(facts), tree, asked, answer, *(f"earlier answer, {h}" for h in history)])
     )
-    parts = [" · ".join(map(escape_markdown, facts)), *([fenced(tree, "text")] if tree else [])]
+    parts = [" · ".join(map(escape_markdown, facts)), tree and fenced(tree, "text")]
     pictures = "".join(map(thumbnails_html, (*messages_of(request), *answered)))
     parts += [fenced(asked, "json"), pictures, safe_markdown(answer)]
     parts += [f"**earlier answer** {safe_markdown(h)}" for h in history]
-    return printable(plain), "\n\n".join(parts)
+    return printable(plain), "\n\n".join(filter(None, parts))
 
 
 def conversation_text(cache: CompletionCache, key: str) -> str:
