@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import or_cache_magic
-from or_cache_magic.simulator import Simulator
+from or_cache_magic.simulator import Simulator, scenario
 
 HEAVY = (
     "openai",
@@ -21,6 +21,7 @@ HEAVY = (
     "ipywidgets",
     "diskcache",
     "jsonschema",
+    "pydantic",
     "tomlkit",
     "httpx",
     "httpx2",
@@ -88,20 +89,28 @@ def test_import__brings_nothing_else():
     assert run(code) == []
 
 
-def test_hit__brings_no_heavy_library(tmp_path):
+@pytest.mark.parametrize(
+    ("options", "asks"),
+    [("", 1), (", schema=Book, repair=1", 2)],
+    ids=["of a text", "of a value that was asked for twice"],
+)
+def test_hit__brings_no_heavy_library(tmp_path, options, asks):
     """A hit in a fresh interpreter needs neither a key nor any of the heavy libraries."""
     code = (
-        "import json, sys, or_cache_magic as orc\n"
+        "import dataclasses, json, sys, or_cache_magic as orc\n"
+        "Book = dataclasses.make_dataclass('Book', [('title', str), ('year', int)])\n"
         f"with orc.open_cache({str(tmp_path / 'c')!r}) as cache:\n"
-        "    answer = cache.ask('What is a median?', model='openai/gpt-4o-mini')\n"
+        f"    answer = cache.ask('What is a median?', model='openai/gpt-4o-mini'{options})\n"
+        "answer.data\n"
         f"print(json.dumps([answer.cached, [m for m in sys.modules if m in {HEAVY}]]))"
     )
     with Simulator() as sim:
+        sim.script(scenario("unfit"))
         environ = {"OPENROUTER_BASE_URL": sim.base_url}
         cached, heavy = run(code, tmp_path, OPENROUTER_API_KEY=sim.api_key, **environ)
         assert (cached, "openai" in heavy) == (False, True)
         assert run(code, tmp_path, **environ) == [True, []]
-        assert sim.completion_count == 1
+        assert sim.completion_count == asks
 
 
 def test_ask__of_the_package_uses_the_scripts_own_cache(tmp_path):

@@ -607,9 +607,16 @@ class CompletionCache:
     # -- within -------------------------------------------------------------------------------
 
     def _checking_schema(self, callbacks: Callbacks) -> Callbacks:
-        from or_cache_magic.cache.structured import checking_schema
+        """Return the callbacks of an ask with a schema: it is looked at before it is sent."""
 
-        return checking_schema(callbacks, lambda: self.money.prices)
+        def before_send(request: Request) -> None:
+            from or_cache_magic.cache.structured import check_schema  # a hit needs none of it
+
+            check_schema(request, self.money.prices)
+            if callbacks.before_send is not None:
+                callbacks.before_send(request)
+
+        return callbacks._replace(before_send=before_send)
 
     def _guard(
         self, ask: Ask, max_cost_usd: Decimal | None, limits: Sequence[Limit] = ()

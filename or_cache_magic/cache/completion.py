@@ -206,12 +206,11 @@ class Completion(str):
         return self._data
 
     def _value_of(self, schema: Schema) -> Any:
-        from or_cache_magic.cache.structured import misfit  # few answers have a form
+        stored, why = self.outcome.stored, None
+        if not stored:  # what is was checked before
+            from or_cache_magic.core.policy import why_unfit
 
-        stored = self.outcome.stored
-        why = (
-            None if stored else misfit(self.request, self.outcome, schema)
-        )  # what is stored was checked before
+            why = why_unfit(self.request, self.outcome.answer, schema)
         if why is None:
             try:
                 return schema.value(self)

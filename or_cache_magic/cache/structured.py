@@ -7,7 +7,7 @@ finds it, makes the same request of it, and so finds the answer to that, without
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,7 +16,7 @@ from or_cache_magic.core.callbacks import Callbacks, OnWait, Show
 from or_cache_magic.core.chat import CORRECTION
 from or_cache_magic.core.json_schema import why_no_schema
 from or_cache_magic.core.key import request_key
-from or_cache_magic.core.policy import lifetime_s, why_no_lookup, why_not_served, why_unfit
+from or_cache_magic.core.policy import NO_FIT, NO_JSON, lifetime_s, why_no_lookup, why_not_served, why_unfit
 from or_cache_magic.core.records import FREE, UNKNOWN_COST, Answer, Cost, Outcome, Request
 from or_cache_magic.core.settings import Ask
 from or_cache_magic.core.units import ZERO_USD, format_count
@@ -32,33 +32,28 @@ if TYPE_CHECKING:
     from or_cache_magic.money.catalog import PriceCatalog
     from or_cache_magic.storage.entries import DiskStore, HistoryEntry
 
-__all__ = ["Repairs", "aask_until_it_fits", "ask_until_it_fits", "checking_schema", "misfit"]
+__all__ = ["Repairs", "aask_until_it_fits", "ask_until_it_fits", "check_schema", "misfit"]
 
 _TELLING: Final = CORRECTION + "{}. Answer again, all of it, with nothing but the JSON."
 
 
-def checking_schema(callbacks: Callbacks, prices: Callable[[], PriceCatalog]) -> Callbacks:
-    """Return the callbacks of an ask with a schema: before it is sent they look at it, then do as they did.
+def check_schema(request: Request, prices: PriceCatalog) -> None:
+    """Do nothing where a request with a schema may be sent.
 
-    They raise `OptionError` where the schema is none, or the model is known to take none; nothing is sent.
+    Raises:
+        OptionError: The schema is none, or the model is known to take none; nothing was sent.
     """
-
-    def before_send(request: Request) -> None:
-        form = request.body["response_format"]["json_schema"]["schema"]
-        if (wrong := why_no_schema(form)) is not None:
-            raise OptionError(
-                f"the schema is no JSON Schema ({wrong}; nothing was sent)",
-                "mend it, or write the short form: 'name str, year int?'",
-            )
-        if (why := prices().why_no_schema(request)) is not None:
-            raise OptionError(
-                f"{why} (nothing was sent)",
-                "name a model that has them, or ask for JSON in the prompt (-f json)",
-            )
-        if callbacks.before_send is not None:
-            callbacks.before_send(request)
-
-    return callbacks._replace(before_send=before_send)
+    form = request.body["response_format"]["json_schema"]["schema"]
+    if (wrong := why_no_schema(form)) is not None:
+        raise OptionError(
+            f"the schema is no JSON Schema ({wrong}; nothing was sent)",
+            "mend it, or write the short form: 'name str, year int?'",
+        )
+    if (why := prices.why_no_schema(request)) is not None:
+        raise OptionError(
+            f"{why} (nothing was sent)",
+            "name a model that has them, or ask for JSON in the prompt (-f json)",
+        )
 
 
 def misfit(request: Request, outcome: Outcome, schema: Schema | None) -> str | None:
@@ -175,8 +170,7 @@ class Repairs:
                 ttl_s, _ = lifetime_s(ask.request, kept.answer, ask.policy)
                 if ttl_s is not None and kept.at_s + ttl_s <= self._now_s:
                     return None
-                unfit = why_unfit(ask.request, kept.answer, ask.schema) is not None
-                if unfit and not _waits_for_tools(kept.answer):
+                if _is_unfit(ask, kept) and not _waits_for_tools(kept.answer):
                     return kept
         return None
 
@@ -190,6 +184,14 @@ class Repairs:
         return last._replace(
             notes=(*last.notes, note), paid=_sum(outcomes), elapsed_s=seconds, request=ask.request
         )
+
+
+def _is_unfit(ask: Ask, kept: HistoryEntry) -> bool:
+    """Return whether a kept answer is whole and not what was asked for; by its reason: to check is slow."""
+    if kept.reason.startswith((NO_JSON, NO_FIT)):
+        return True
+    is_misfit = kept.reason.startswith("the answer does not fit ")  # some class, perhaps another
+    return is_misfit and ask.schema is not None and ask.schema.why_not(kept.answer.text) is not None
 
 
 def _waits_for_tools(answer: Answer) -> bool:

@@ -40,6 +40,11 @@ TRUNCATED: Final = "truncated"
 """The note on an answer that was cut elsewhere than at the limit that the request set."""
 
 
+NO_JSON: Final = "the answer is not the JSON that was asked for"
+NO_FIT: Final = "the answer does not fit its JSON schema"
+"""How the reasons begin that hold for an answer to a request, whatever class it is read by."""
+
+
 class Policy(NamedTuple):
     """How one ask may use the completion cache. None of it is in the key.
 
@@ -284,13 +289,13 @@ def _malformed(request: Request, choice: Choice, schema: Schema | None) -> str |
     try:
         value = parse_json(content if isinstance(content, str) else "")
     except ValueError as exc:
-        return f"the answer is not the JSON that was asked for ({exc})"
+        return f"{NO_JSON} ({exc})"
     form = as_mapping(wanted.get("json_schema")).get("schema")
     if isinstance(form, Mapping):
         from or_cache_magic.core.json_schema import problem
 
         if (misfit := problem(form, value)) is not None:
-            return f"the answer does not fit its JSON schema ({misfit})"
+            return f"{NO_FIT} ({misfit})"
     if schema is not None:
         try:
             schema.cast(value)

@@ -11,9 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-from or_cache_magic.core import class_schema
 from or_cache_magic.core.blocks import parse_json, read_json
-from or_cache_magic.core.compact_schema import parse_compact
 from or_cache_magic.core.json_schema import rooted, strict
 from or_cache_magic.core.records import NamedTuple
 
@@ -42,7 +40,11 @@ class Schema(NamedTuple):
     @property
     def label(self) -> str:
         """What the class is called in messages; without one, the JSON schema."""
-        return "its JSON schema" if self.kind is None else class_schema.label(self.kind)
+        if self.kind is None:
+            return "its JSON schema"
+        from or_cache_magic.core.class_schema import label
+
+        return label(self.kind)
 
     def value(self, text: str) -> Any:
         """Return what an answer's text stands for; raises ValueError where that is nothing of the kind."""
@@ -66,7 +68,11 @@ class Schema(NamedTuple):
             if not isinstance(value, Mapping) or self.key not in value:
                 raise ValueError(f"{self.key} is missing")
             value = value[self.key]
-        return value if self.kind is None else class_schema.instance(self.kind, value)
+        if self.kind is None:
+            return value
+        from or_cache_magic.core.class_schema import instance
+
+        return instance(self.kind, value)
 
 
 def read_schema(given: Any) -> Schema:
@@ -82,14 +88,17 @@ def read_schema(given: Any) -> Schema:
         return _of_text(given)
     if isinstance(given, Mapping):
         return _of_mapping(given)
-    if class_schema.is_class(given):
-        made = class_schema.schema_of(given)
-        return _schema(made, class_schema.label(given), given)
+    from or_cache_magic.core.class_schema import is_class, label, schema_of  # texts need none of it
+
+    if is_class(given):
+        return _schema(schema_of(given), label(given), given)
     raise ValueError(f"a {type(given).__name__} is no schema")
 
 
 def _of_text(text: str) -> Schema:
     if not re.match(r'\s*\{\s*(["}]|\Z)', text):
+        from or_cache_magic.core.compact_schema import parse_compact
+
         return _schema(parse_compact(text), "")
     try:
         return _of_mapping(read_json(text))
