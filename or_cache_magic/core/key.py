@@ -218,6 +218,12 @@ def _media(text: str, *, bare: bool) -> Json:
     if not comma or not (bare or (header.startswith("data:") and header.endswith(";base64"))):
         return text
     try:
+        # Nearly all of it is as base64 should be, and so is read in half of the time; not by Python 3.10.
+        raw = binascii.a2b_base64(data, strict_mode=True)  # type: ignore[call-arg]
+        return Token(f"{header},{len(raw)}", raw)
+    except (TypeError, ValueError):
+        pass
+    try:
         digits = data.encode("ascii").translate(_URLSAFE, _SPACES).rstrip(b"=")
         raw = base64.b64decode(digits + b"=" * (-len(digits) % 4), validate=True)
     except (UnicodeEncodeError, binascii.Error):
