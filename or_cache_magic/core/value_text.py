@@ -175,10 +175,14 @@ def text_of(value: Any) -> str:
     ):
         return json_of(value)
     if isinstance(value, (bytes, bytearray, memoryview)):
-        raise Unwritable("bytes are no text", "decode them in a cell above: text = data.decode()")
+        hint = "decode them in a cell above: text = data.decode(); a picture or file is attached: -a NAME"
+        raise Unwritable("bytes are no text", hint)
     if not _speaks(value):
         problem = f"a {type(value).__name__} has no text of its own"
-        raise Unwritable(problem, "nothing is called here: compute the text in a cell above and name that")
+        hint = "nothing is called here: compute the text in a cell above and name that"
+        drawn = is_of(value, "matplotlib", "Artist") or is_of(value, "PIL", "Image")
+        drawn = drawn or is_of(value, "plotly", "BaseFigure")
+        raise Unwritable(problem, "it goes with the prompt as a picture: -a NAME" if drawn else hint)
     return str(value)
 
 

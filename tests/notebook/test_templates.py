@@ -240,6 +240,8 @@ def test_render__refuses_what_shows_itself_in_part():
 
     assert "no text of its own" in str(refusal("{{ x }}", x=Figure()))
     assert "no text of its own" in str(refusal("{{ x }}", x=[Figure()]))
+    picture = type("Image", (), {"__module__": "PIL.Image"})()
+    assert "as a picture: -a NAME" in refusal("{{ x }}", x=picture).hint
 
     class Mine(Figure):
         __module__ = "__main__"
