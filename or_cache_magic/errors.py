@@ -12,6 +12,7 @@
     ├── BudgetError              the call may cost more than is left to spend; nothing was sent
     ├── CacheMissError           offline, and the answer is not in the cache
     ├── FormatError              the answer is not in the form that was asked for
+    ├── SomeFailedError          of several answers to one prompt, some failed
     ├── UpstreamError            OpenRouter or a provider refused or failed
     │   ├── ConnectionLostError  no whole reply came: refused, timed out, reset
     │   └── StreamBrokenError    an answer began and did not finish
@@ -47,6 +48,7 @@ __all__ = [
     "OrCacheError",
     "RequestError",
     "SettingError",
+    "SomeFailedError",
     "StoreBusyError",
     "StoreCorruptError",
     "StoreError",
@@ -256,6 +258,17 @@ class CacheMissError(OrCacheError):
 
 class FormatError(OrCacheError):
     """The answer can't be read in the form that its caller wants (``-f json``, ``-f df``). It is kept."""
+
+
+class SomeFailedError(OrCacheError):
+    """Of several answers to one prompt some failed. The others are kept, shown and bound."""
+
+    def __init__(
+        self, message: str, hint: str = "", *, failures: tuple[tuple[str, OrCacheError], ...] = ()
+    ) -> None:
+        super().__init__(message, hint)
+        #: Those that failed, by their model and sample, and why.
+        self.failures = failures
 
 
 class UpstreamError(OrCacheError):

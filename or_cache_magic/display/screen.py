@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from or_cache_magic.core.records import Answer, Outcome
 
 __all__ = [
+    "ANSWER",
+    "CHARS_PER_GAP_S",
+    "RECEIPT",
     "Format",
     "NotebookScreen",
     "ReceiptSetting",
@@ -34,6 +37,7 @@ __all__ = [
     "answer_bundle",
     "open_screen",
     "receipt_text",
+    "write_stdout",
 ]
 
 Format = Literal["auto", "markdown", "text", "json", "code", "df", "none", "data"]
@@ -49,7 +53,7 @@ ReceiptSetting = Literal["live", "stable", "off"]
 _MIN_GAP_S: Final = 0.05
 # A long answer is dear to lay out again: at 250 tokens a second this keeps JupyterLab's main thread
 # busy 4 s of 20 for 31 kB, and its lag under half a second; an update a token never catches up.
-_CHARS_PER_GAP_S: Final = 120_000
+CHARS_PER_GAP_S: Final = 120_000
 _REST: Final = 9
 """How much longer than it takes to show a piece the next is waited for."""
 
@@ -58,9 +62,10 @@ _TICK_S: Final = 1.0
 _PATIENT_S: Final = 2.0
 """So long nothing is said of the waiting."""
 
-_ANSWER: Final = {"or_cache_magic": {"role": "answer"}}
+ANSWER: Final = {"or_cache_magic": {"role": "answer"}}
+"""The metadata of an answer's output, and of a receipt's."""
+RECEIPT: Final = {"or_cache_magic": {"role": "receipt"}}
 _UNFOLDED: Final = {"application/json": {"expanded": True}}
-_RECEIPT: Final = {"or_cache_magic": {"role": "receipt"}}
 
 
 class Screen(Protocol):
@@ -230,7 +235,7 @@ class NotebookScreen:
         self._pieces = ["".join(self._pieces)]
         self._publish_answer(answer_bundle(self._pieces[0], until_whole))
         ended_s = self._clock()
-        gap_s = max(self._length / _CHARS_PER_GAP_S, _REST * (ended_s - began_s))
+        gap_s = max(self._length / CHARS_PER_GAP_S, _REST * (ended_s - began_s))
         self._next_s = ended_s + _MIN_GAP_S + gap_s
 
     def finish(self, text: str | None = None, parts: Sequence[Mapping[str, Any]] = ()) -> None:
@@ -257,7 +262,7 @@ class NotebookScreen:
         if self._style is not None:
             line = receipt_text(outcome, style=self._style, now_s=self._now(), asked=asked, attached=attached)
             self._publish(
-                data={"text/plain": line, "text/markdown": f"*{escape_markdown(line)}*"}, metadata=_RECEIPT
+                data={"text/plain": line, "text/markdown": f"*{escape_markdown(line)}*"}, metadata=RECEIPT
             )
 
     def _publish_answer(self, bundle: Mapping[str, Any]) -> None:
@@ -272,7 +277,7 @@ class NotebookScreen:
 
 
 def _metadata(bundle: Mapping[str, Any]) -> Mapping[str, Any]:
-    return {**_ANSWER, **_UNFOLDED} if "application/json" in bundle else _ANSWER
+    return {**ANSWER, **_UNFOLDED} if "application/json" in bundle else ANSWER
 
 
 class TerminalScreen:
@@ -297,7 +302,7 @@ class TerminalScreen:
     ) -> None:
         self._format = format
         self._style = style
-        self._write = write or _write_stdout
+        self._write = write or write_stdout
         self._now = now
         self._streams = format in {"auto", "markdown", "text"}
         self._pieces: list[str] = []
@@ -309,7 +314,7 @@ class TerminalScreen:
 
     def sent(self) -> None:
         """Say from now on how long the answer is waited for, in a line that is overwritten."""
-        if self._write is _write_stdout and sys.stdout.isatty() and self._waiting is None:
+        if self._write is write_stdout and sys.stdout.isatty() and self._waiting is None:
             self._waiting = _Waiting(lambda note: self._write(f"\r{note}\x1b[K"), time.monotonic, _TICK_S)
 
     def _stop_waiting(self) -> None:
@@ -351,7 +356,8 @@ class TerminalScreen:
             self._write(f"{line}\n")
 
 
-def _write_stdout(text: str) -> None:
+def write_stdout(text: str) -> None:
+    """Write a text to where output goes now, and flush it."""
     # Looked up now: IPython and tests replace sys.stdout.
     stream = sys.stdout
     # An answer that was paid for is shown with question marks rather than lost to a narrow terminal.

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -11,31 +11,30 @@ from or_cache_magic.cache.completion import Completion
 from or_cache_magic.core.callbacks import Callbacks
 from or_cache_magic.core.chat import BESIDES
 from or_cache_magic.core.records import Outcome
-from or_cache_magic.core.units import format_age, format_count, format_usd
+from or_cache_magic.core.units import format_count
 from or_cache_magic.display.screen import open_screen
 from or_cache_magic.errors import FormatError, OptionError, near_name
-from or_cache_magic.notebook.options import CELL, LINE, refuse_model
+from or_cache_magic.notebook.options import CELL, LINE, asks_several, refuse_model
 from or_cache_magic.notebook.parser import help_text, parse
 from or_cache_magic.notebook.session import keeps_result
 from or_cache_magic.notebook.values import attachment, read_schema_argument, read_text_argument
 
 if TYPE_CHECKING:
-    from or_cache_magic.cache.cache import CompletionCache
+    import pandas as pd
+
     from or_cache_magic.core.records import Answer
     from or_cache_magic.core.settings import Ask
     from or_cache_magic.money.budget import Limit
-    from or_cache_magic.money.estimate import Estimate
     from or_cache_magic.notebook.session import Session
 
-__all__ = ["ask", "estimate_text", "preview_line"]
-
-_SHOWN = 10
-"""Hex digits of a key that are shown."""
+__all__ = ["ask"]
 
 _MORE = "it was cut: give it more with --max-tokens; "
 
 
-def ask(session: Session, line: str, cell: str | None, variables: Mapping[str, Any]) -> Completion | None:
+def ask(
+    session: Session, line: str, cell: str | None, variables: Mapping[str, Any]
+) -> Completion | pd.DataFrame | None:
     """Ask with a cell's body, or with the rest of the line, as the prompt.
 
     With nothing on the line and below it, ``%%openrouter`` shows its help, ``%openrouter`` how things stand.
@@ -47,7 +46,7 @@ def ask(session: Session, line: str, cell: str | None, variables: Mapping[str, A
         variables: The notebook's, for ``{{ name }}`` and ``--system NAME``.
 
     Returns:
-        The completion where the caller goes on with it; None where it was shown.
+        The completion, or the table of several, where the caller goes on with it; None where it was shown.
 
     Raises:
         OrCacheError: It can't be asked, or the ask failed; see `CompletionCache.ask`.
@@ -66,16 +65,15 @@ def ask(session: Session, line: str, cell: str | None, variables: Mapping[str, A
     if cell is None:
         refuse_model(options, session.own_models)
     prompt = _read_prompt(session, options, cell, variables)
-    prepared = session.cache().prepare(
+    prepare = partial(
+        session.cache().prepare,
         prompt,
         options.params,
-        model=options.model,
         system=options.system,
         attach=[attachment(word, variables, session.folder) for word in options.attach]
         if options.attach
         else None,
         mode=options.mode,
-        sample=options.sample,
         ttl=options.ttl_s,
         tag=options.tags or None,
         stream=False if options.no_stream else None,
@@ -84,13 +82,19 @@ def ask(session: Session, line: str, cell: str | None, variables: Mapping[str, A
         schema=options.schema and read_schema_argument(options.schema, variables, session.folder),
         repair=options.repair,
     )
-    below = None
+    if asks_several(options):
+        from or_cache_magic.notebook.compare import ask_several
+
+        return ask_several(session, options, prepare, _parse)
+    prepared, below = prepare(model=options.model, sample=options.sample), None
     if options.cascade or options.mode == "refresh":
         from or_cache_magic.notebook.cascade import Cascade  # most answers stay what they are
 
         below = Cascade(session, options, prepared)
     if options.dry_run:
-        session.say(preview_line(session.cache(), prepared))
+        from or_cache_magic.notebook.status import preview_lines
+
+        session.say(*preview_lines(session.cache(), [prepared]))
     if (below is not None and not below.approved()) or options.dry_run:
         return None
     given = _run_and_show(session, options, prepared, () if below is None else below.limits)
@@ -121,7 +125,7 @@ def _read_prompt(
     return "\n\n".join(part for part in (above, prompt) if part and not part.isspace()) if above else prompt
 
 
-def _answer_named(name: str, variables: Mapping[str, Any], last: Completion | None) -> Completion:
+def _answer_named(name: str, variables: Mapping[str, Any], last: object) -> Completion:
     """Return the answer that ``--reply-to`` names; ``_`` is the one shown last, else the one asked last.
 
     Raises:
@@ -133,6 +137,8 @@ def _answer_named(name: str, variables: Mapping[str, Any], last: Completion | No
     if isinstance(found, Completion):
         return found
     if name == "_":
+        if last is not None:
+            raise OptionError("the last cell has several answers; nothing was sent", _ONE_OF_THEM)
         raise OptionError("nothing was asked in this session yet; nothing was sent", _NAME_ONE)
     if name not in variables:
         answers = [known for known, value in variables.items() if isinstance(value, Completion)]
@@ -140,9 +146,12 @@ def _answer_named(name: str, variables: Mapping[str, Any], last: Completion | No
         hint = f"did you mean {near}?" if near else _NAME_ONE
         raise OptionError(f"{name} is not defined; nothing was sent", hint)
     kind = type(found).__name__
+    if kind == "DataFrame":
+        raise OptionError(f"{name} is a table of answers; nothing was sent", _ONE_OF_THEM)
     raise OptionError(f"the variable {name} is a {kind}, not an answer; nothing was sent", _NAME_ONE)
 
 
+_ONE_OF_THEM = "take one: first = answers.answer[0] of -o answers, then -r first"
 _NAME_ONE = "run the cell above it first, and name what its -o has bound: -o first, then -r first"
 
 
@@ -226,31 +235,3 @@ def _parse(completion: Completion, form: str, *, has_schema: bool) -> None:
             (_MORE if completion.finish_reason == "length" else "")
             + "--refresh asks again; name the form in the prompt; %openrouter_last has the text",
         ) from None
-
-
-def preview_line(cache: CompletionCache, ask: Ask) -> str:
-    """Say whether a request would hit, or what it may cost. Sends no prompt; may look up prices."""
-    row, why = cache.peek(ask)
-    where = f"{ask.request.body['model']} · key {ask.key.digest[:_SHOWN]}"
-    if row is None:
-        estimate = cache.money.estimate(ask.request, ask.settings)
-        return f"would ask {where} · {why} · {estimate_text(estimate)} · nothing sent"
-    age = format_age(time.time() - row.created_s)
-    return f"would hit {where} · cached {age} · bought for {format_usd(row.cost.usd)} · nothing sent"
-
-
-def estimate_text(estimate: Estimate) -> str:
-    """Say what a call may cost: ``$0.0000021 to $0.0025 (≈ 14 → at most 4,096 tokens, prices of …)``."""
-    tokens, most = estimate.prompt_tokens, estimate.completion_tokens[1]
-    limit = "no limit known" if most is None else f"at most {most:,}"
-    counted = f"≈ {tokens.likely:,} → {limit} tokens"
-    if estimate.high_usd is None:
-        low = f"at least {format_usd(estimate.low_usd)}, " if estimate.low_usd else ""
-        return f"{low}upper cost unknown: {estimate.unknown_why} ({counted})"
-    dated = ""
-    if estimate.listed_s is not None:
-        dated = f", prices of {time.strftime('%Y-%m-%d', time.localtime(estimate.listed_s))}"
-    if estimate.files_usd:
-        dated = f", up to {format_usd(estimate.files_usd)} for reading files{dated}"
-    low, high = format_usd(estimate.low_usd), format_usd(estimate.high_usd)
-    return f"{low if low == high else f'{low} to {high}'} ({counted}{dated})"

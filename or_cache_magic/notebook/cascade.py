@@ -79,7 +79,7 @@ class Cascade:
             BudgetError: A limit is reached. What was bought is kept, and ``--cascade`` alone goes on.
         """
         completion = self._session.last
-        if completion is None or not self._turns:
+        if not isinstance(completion, str) or not self._turns:  # after several models it is a table
             return
         if not completion.outcome.stored:
             if self._options.cascade:

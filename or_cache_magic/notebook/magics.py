@@ -188,8 +188,8 @@ def _models(session: Session, options: SimpleNamespace) -> pd.DataFrame | None:
     return session.give(frame)
 
 
-def _last(session: Session, _options: SimpleNamespace) -> Completion:
-    """``%openrouter_last``: the last completion; raises `OptionError` before the first."""
+def _last(session: Session, _options: SimpleNamespace) -> Completion | pd.DataFrame:
+    """``%openrouter_last``: the last completion, or table of several; raises `OptionError` before any."""
     if session.last is None:
         raise OptionError("nothing was asked in this session yet", "ask with %%openrouter first")
     return session.last

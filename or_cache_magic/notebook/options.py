@@ -7,7 +7,7 @@ shell command ``or-cache``.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from types import MappingProxyType, SimpleNamespace
 from typing import Any, Final
 
@@ -87,7 +87,7 @@ _QUOTE: Final = "quote a value that has spaces: -s 'be brief', @'my prompt.md'"
 
 
 def _read_ask(_command: Command, options: SimpleNamespace) -> None:
-    """Read the words of a cell's first line as its model, and one that begins with ``@`` as its `file`."""
+    """Read the words of a cell's first line as its models, and one that begins with ``@`` as its `file`."""
     files: list[str] = []
     models = [options.model] if options.model else []
     for word in filter(None, options.words):
@@ -100,13 +100,30 @@ def _read_ask(_command: Command, options: SimpleNamespace) -> None:
             f"one file a cell, and this line names {', '.join(files)}; nothing was sent", _QUOTE
         )
     options.file = files[0] if files else None
-    if len(models) > 1:
-        raise OptionError(
-            f"one model a cell, and this line names {', '.join(models)}; nothing was sent",
-            f"the prompt goes below this line; {_QUOTE}",
-        )
-    options.model = models[0] if models else None
+    options.model = ",".join(models) or None
     _read_params(options)
+
+
+def asks_several(options: SimpleNamespace) -> bool:
+    """Return whether the options name several models, or how many samples."""
+    return isinstance(options.sample, range) or (options.model is not None and "," in options.model)
+
+
+def models_of(options: SimpleNamespace, aliases: Container[str]) -> list[str | None]:
+    """Return the models that the options name; None alone is the setting's.
+
+    Raises:
+        OptionError: A word of the line is neither an id nor an alias: the prompt is below it.
+    """
+    for word in options.words:
+        for name in word.split(","):
+            if name and "/" not in name and name not in aliases and not name.startswith("@"):
+                raise OptionError(
+                    f"{name} is neither the id of a model nor an alias; nothing was sent",
+                    f"the prompt goes below this line; {_QUOTE}; -m a,b names models of any kind",
+                )
+    names = [name.strip() for name in (options.model or "").split(",")]
+    return [*filter(None, names)] or [None]
 
 
 _PRESET: Final = r"@preset/[\w.-]+"
@@ -214,7 +231,7 @@ _LISTED: Final = (
     Option(
         ("-m", "--model"),
         "model",
-        "the model, as OpenRouter spells it, or an alias",
+        "the model, as OpenRouter spells it, or an alias; several in a cell: a,b,c",
         "MODEL",
         parse=v.text,
         models=True,
@@ -305,7 +322,7 @@ _ASK: Final = (
     Option(
         ("-o", "--out"),
         "out",
-        "bind the answer to NAME; it is also _ and Out[n]",
+        "bind the answer, or the table of several, to NAME; it is also _ and Out[n]",
         "NAME",
         parse=v.name,
         expects="it takes a Python name, such as answer",
@@ -323,6 +340,12 @@ _ASK: Final = (
         "NAME",
         parse=v.name,
         expects="it takes the name of an answer, or _",
+    ),
+    Option(
+        ("-n",),
+        "sample",
+        "so many samples of this request, each cached on its own: --sample 0, 1, …",
+        **{**counts_from(1), "parse": v.samples},
     ),
     _flag(
         ("--cascade",),
@@ -347,11 +370,12 @@ _TAG: Final = Option(("--tag",), "tag", "with this label", "T", parse=v.text)
 CELL: Final = Command(
     "openrouter",
     "Ask a model through OpenRouter. The answer is kept: run the cell again and nothing is paid.",
-    "[MODEL] [@FILE]",
+    "[MODEL ...] [@FILE]",
     (
         "%%openrouter openai/gpt-4o-mini\nWhat is a median?",
         '%%openrouter openai/gpt-4o-mini -o summary -s "You are terse."\nSummarise: {{ report }}',
         "%%openrouter openai/gpt-4o-mini --dry-run\nTranslate to French: {{ text }}",
+        "%%openrouter openai/gpt-4o-mini openai/gpt-4o -n 2 -o answers\nName a colour.",
         "%%openrouter @prompt.md",
     ),
     _ASK,

@@ -37,8 +37,8 @@ class Session:
     def __init__(self, shell: InteractiveShell, config: Any) -> None:
         self.shell: Any = shell
         self.config = config
-        #: The last completion that a magic asked for; None before the first.
-        self.last: Completion | None = None
+        #: The last completion that a magic asked for, or the table of several; None before the first.
+        self.last: Completion | pd.DataFrame | None = None
         #: The key given by ``%openrouter_key``; in memory only.
         self.key: str | None = None
         self._project = Project(self.folder)

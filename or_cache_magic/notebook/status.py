@@ -13,6 +13,7 @@ from or_cache_magic.core.chat import messages_of
 from or_cache_magic.core.rows import EntryFilter, Totals
 from or_cache_magic.core.settings import MEMORY, SETTINGS, Settings
 from or_cache_magic.core.units import (
+    ZERO_USD,
     format_age,
     format_count,
     format_share,
@@ -32,11 +33,15 @@ from or_cache_magic.display.thumbnails import attached_lines, shortened, thumbna
 from or_cache_magic.errors import OptionError, OrCacheError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import pandas as pd
 
     from or_cache_magic.cache.cache import CompletionCache
     from or_cache_magic.cache.purge import Purge
+    from or_cache_magic.core.settings import Ask
     from or_cache_magic.money.budget import KeyLimits
+    from or_cache_magic.money.estimate import Estimate
     from or_cache_magic.notebook.session import Session
 
 _ROWS: Final = 20
@@ -72,6 +77,61 @@ def warm_text(frame: pd.DataFrame) -> str:
 
 
 _NO_MATCH = ("no entry matches; nothing to remove", "no entry here matches; the team's server may have some")
+
+
+_KEY_DIGITS: Final = 10
+
+
+def preview_lines(cache: CompletionCache, asks: Sequence[Ask]) -> list[str]:
+    """Say of each ask whether it would hit, or what it may cost; of several, what all may cost.
+
+    Sends no prompt; may look up prices.
+    """
+    lines, estimates = [], []
+    for ask in asks:
+        row, why = cache.peek(ask)
+        where = f"{ask.request.body['model']}{_sample(ask)} · key {ask.key.digest[:_KEY_DIGITS]}"
+        if row is None:
+            estimate = cache.money.estimate(ask.request, ask.settings)
+            estimates.append(estimate)
+            lines.append(f"would ask {where} · {why} · {estimate_text(estimate)} · nothing sent")
+        else:
+            age = format_age(time.time() - row.created_s)
+            lines.append(
+                f"would hit {where} · cached {age} · bought for {format_usd(row.cost.usd)} · nothing sent"
+            )
+    return lines if len(asks) == 1 else [*lines, _preview_sum(estimates, len(asks))]
+
+
+def _sample(ask: Ask) -> str:
+    return f" · sample {ask.request.sample}" if ask.policy.sampled else ""
+
+
+def _preview_sum(estimates: Sequence[Estimate], asks: int) -> str:
+    known = [estimate.high_usd for estimate in estimates if estimate.high_usd is not None]
+    unknown = len(estimates) - len(known)
+    limit = f"at most {format_usd(sum(known, ZERO_USD))}"
+    if unknown:
+        limit += f", and {unknown:,} of unknown cost" if known else ""
+    most = "" if not estimates else f" · {limit}" if known else " · upper cost unknown"
+    return f"would ask {len(estimates):,} of {asks:,}{most} · nothing sent"
+
+
+def estimate_text(estimate: Estimate) -> str:
+    """Say what a call may cost: ``$0.0000021 to $0.0025 (≈ 14 → at most 4,096 tokens, prices of …)``."""
+    tokens, most = estimate.prompt_tokens, estimate.completion_tokens[1]
+    limit = "no limit known" if most is None else f"at most {most:,}"
+    counted = f"≈ {tokens.likely:,} → {limit} tokens"
+    if estimate.high_usd is None:
+        low = f"at least {format_usd(estimate.low_usd)}, " if estimate.low_usd else ""
+        return f"{low}upper cost unknown: {estimate.unknown_why} ({counted})"
+    dated = ""
+    if estimate.listed_s is not None:
+        dated = f", prices of {time.strftime('%Y-%m-%d', time.localtime(estimate.listed_s))}"
+    if estimate.files_usd:
+        dated = f", up to {format_usd(estimate.files_usd)} for reading files{dated}"
+    low, high = format_usd(estimate.low_usd), format_usd(estimate.high_usd)
+    return f"{low if low == high else f'{low} to {high}'} ({counted}{dated})"
 
 
 def masked(key: str) -> str:

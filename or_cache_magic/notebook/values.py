@@ -31,6 +31,7 @@ __all__ = [
     "prompt_cache",
     "read_schema_argument",
     "read_text_argument",
+    "samples",
     "size_bytes",
     "text",
     "token_limit",
@@ -72,6 +73,11 @@ def whole(least: int | None = None) -> Callable[[str], int]:
         return int(word)
 
     return parsed
+
+
+def samples(word: str) -> range:
+    """Return the indices of so many samples."""
+    return range(whole(1)(word))
 
 
 def token_limit(word: str) -> int | Literal["none"]:

@@ -5,20 +5,19 @@ from __future__ import annotations
 import csv
 import io
 import os
-import queue
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from or_cache_magic.cache.request import Usd, parse_limit
 from or_cache_magic.core.blocks import read_json
-from or_cache_magic.core.callbacks import Callbacks, Cancel, Cancelled
+from or_cache_magic.core.callbacks import Cancelled
 from or_cache_magic.core.options import checked, plain, shown
 from or_cache_magic.core.policy import why_no_lookup
 from or_cache_magic.core.project import file_text
@@ -29,10 +28,10 @@ from or_cache_magic.errors import (
     OptionError,
     OrCacheError,
     RequestError,
-    UpstreamError,
     explained,
 )
 from or_cache_magic.money.budget import BudgetTracker, Limit, cost_of_error
+from or_cache_magic.tables.pool import Pool
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -209,9 +208,6 @@ COLUMNS: Final = tuple(_TYPES)
 
 _INTERRUPTED: Final = "interrupted"
 
-_TICK_S: Final = 0.2
-"""How often to let an interrupt through; waiting alone can't be interrupted on Windows."""
-
 
 class Row(NamedTuple):
     """The result of one request of the list.
@@ -274,13 +270,13 @@ def warm(
         from or_cache_magic.cache.attachments import read_attachments
 
         asked["attach"] = read_attachments(asked["attach"])  # once, not for each row
-    batch = _Batch(cache, asked, parse_limit(max_cost_usd), before_send)
+    batch = _Batch(cache, asked, parse_limit(max_cost_usd), before_send, workers)
     checked("", asked)  # what is wrong for all is an error, not one a row
     prompts = read_prompts(source)
     rows: list[Row] = []
     stable = cache.settings.receipt == "stable"
     try:
-        batch.run(prompts, rows, workers=workers, progress=progress and not stable)
+        batch.run(prompts, rows, progress=progress and not stable)
     except KeyboardInterrupt as exc:
         again = "run it again: what was bought is kept, and free"
         raise explained(exc, "the list was interrupted", again) from None
@@ -299,35 +295,19 @@ class _Batch:
         asked: Mapping[str, Any],
         limit_usd: Decimal | None,
         before_send: Callable[[Request], None] | None,
+        workers: int,
     ) -> None:
         self._cache = cache
         self._asked = asked
         self._limits: list[Limit] = []
         if limit_usd is not None:
             self._limits.append(Limit("this list's max_cost_usd", limit_usd, BudgetTracker()))
-        self._before_send = before_send
-        self._cancel = Cancel()
-        self._callbacks = Callbacks(before_send=self._allow, cancel=self._cancel)
-        self._refusal: UpstreamError | None = None
+        self._pool: Pool[Row] = Pool(workers, before_send)
 
-    def run(self, prompts: Sequence[Prompt], rows: list[Row], *, workers: int, progress: bool) -> None:
-        """Ask for each prompt, so many at a time; put into `rows` what each came to, in their order."""
-        done: queue.SimpleQueue[Future[Row]] = queue.SimpleQueue()
-        futures: list[Future[Row]] = []
-        pool = ThreadPoolExecutor(workers, thread_name_prefix="or-cache-warm")
-        try:
-            with _bar(len(prompts), shown=progress) as advance:
-                for prompt in prompts:
-                    future = pool.submit(self._row, prompt)
-                    futures.append(future)
-                    future.add_done_callback(done.put)
-                for _ in prompts:
-                    _next(done).result()
-                    advance()
-        finally:
-            self._cancel.set()
-            pool.shutdown(cancel_futures=True)
-            rows += [f.result() for f in futures if not f.cancelled() and not f.exception()]
+    def run(self, prompts: Sequence[Prompt], rows: list[Row], *, progress: bool) -> None:
+        """Ask for each prompt; put into `rows` what each came to, in their order."""
+        with _bar(len(prompts), shown=progress) as advance:
+            self._pool.run([partial(self._row, prompt) for prompt in prompts], rows, advance=advance)
 
     def _row(self, prompt: Prompt) -> Row:
         ask, sent = None, threading.Event()
@@ -338,40 +318,17 @@ class _Batch:
             barred = why_no_lookup(ask.request, ask.policy)
             if barred is not None:
                 raise OptionError(f"its answer would not be stored: {barred} (nothing was sent)")
-            callbacks = self._callbacks._replace(on_send=sent.set)
+            callbacks = self._pool.callbacks._replace(on_send=sent.set)
             outcome = self._cache.run(ask, callbacks, limits=self._limits)
         except Cancelled:
             if not sent.is_set():
                 raise  # it has no row: it was not asked
             return Row(ask.key.digest if ask else "", "failed", UNKNOWN_COST, _INTERRUPTED)
         except OrCacheError as exc:
-            if isinstance(exc, UpstreamError) and exc.refuses_all:
-                self._refusal = self._refusal or exc
+            self._pool.failed(exc)
             return Row(ask.key.digest if ask else "", "failed", cost_of_error(exc), str(exc.args[0]))
         error = f"not stored: {outcome.not_stored}" if outcome.not_stored else ""
         return Row(outcome.key.digest, outcome.kind, outcome.answer.cost, error)
-
-    def _allow(self, request: Request) -> None:
-        """Raise what forbids to send."""
-        if self._refusal is not None:
-            raise UpstreamError(
-                f"not sent, since one before was refused: {self._refusal.args[0]}",
-                self._refusal.hint,
-                status=self._refusal.status,
-                refuses_all=True,
-                cost_usd=ZERO_USD,
-            )
-        if self._before_send is not None:
-            # A copy: what is sent stays what the key was made of.
-            self._before_send(request._replace(body=plain(request.body)))
-
-
-def _next(done: queue.SimpleQueue[Future[Row]]) -> Future[Row]:
-    while True:
-        try:
-            return done.get(timeout=_TICK_S)
-        except queue.Empty:
-            continue
 
 
 @contextmanager

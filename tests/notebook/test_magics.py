@@ -710,7 +710,7 @@ def test_interrupt__a_keyboard_interrupt_is_not_swallowed(nb):
         (f"{ASK} --modl x\nhi", "OptionError", "did you mean --model?"),
         (f"{ASK} --xyz\nhi", "OptionError", "--help lists the options"),
         ("%openrouter --modl x hi", "OptionError", "did you mean --model?"),
-        (f"{ASK} openai/gpt-4o\nhi", "OptionError", "one model a cell"),
+        (f"{ASK} Summarise\nhi", "OptionError", "Summarise is neither the id of a model nor an alias"),
         (f"{ASK}\n{{{{ nowhere }}}}", "TemplateError", "nowhere"),
         ("%openrouter {{ nowhere }}", "TemplateError", "nowhere"),
         (f"{ASK}\n{{{{ os.system('x') }}}}", "TemplateError", "only names"),

@@ -20,6 +20,8 @@ from or_cache_magic.notebook.options import (
     LINE,
     PURGE,
     STATS,
+    asks_several,
+    models_of,
     refuse_model,
 )
 from or_cache_magic.notebook.parser import Command, Option, help_text, parse, split
@@ -127,13 +129,18 @@ def test_ask_cell__model_may_stand_anywhere():
     assert parse(CELL, "-m fast").model == parse(CELL, "fast").model == "fast"
 
 
-def test_ask_cell__two_models_are_refused():
-    """A second word is refused, with where the prompt belongs."""
-    error = refusal(CELL, "fast Summarise this")
-
-    assert "one model a cell" in str(error)
-    assert "below this line" in error.hint
-    assert "one model a cell" in str(refusal(CELL, "fast -m slow"))
+def test_ask_cell__several_models():
+    """Words, commas and `-m` name several; a word that is neither an id nor an alias is refused by what follows."""
+    named = [parse(CELL, line) for line in ("a/b c/d", "a/b,c/d", "a/b, c/d", "c/d -m a/b", "-m a/b,c/d")]
+    assert {tuple(models_of(options, ())) for options in named} == {("a/b", "c/d")}
+    assert all(map(asks_several, named))
+    assert models_of(parse(CELL, ""), ()) == [None]
+    assert not asks_several(parse(CELL, "a/b --sample 2"))
+    assert asks_several(parse(CELL, "-n 1"))
+    assert list(parse(CELL, "-n 3").sample) == [0, 1, 2]
+    with pytest.raises(OptionError, match="Summarise is neither") as refused:
+        models_of(parse(CELL, "fast Summarise this"), {"fast"})
+    assert "below this line" in refused.value.hint
 
 
 def test_ask_cell__comment_after_the_arguments():

@@ -191,7 +191,7 @@ def test_file__what_cannot_be_filled_in_is_named_by_its_line(nb, ask, text, line
         ("@none.md", "@none.md can't be read"),
         ("@prompt.md @prompt.md", "one file a cell"),
         ("@", "can't be read"),
-        ("@prompt.md a/b c/d", "one model a cell"),
+        ("@prompt.md a/b to French", "to is neither the id of a model nor an alias"),
     ],
 )
 def test_file__refuses_what_is_no_file(nb, ask, line, said):
