@@ -69,15 +69,17 @@ class Column:
         shown: list[Mapping[str, Any]] = []
         if text:
             # JSON, code and tables are no such thing before they are whole.
-            shown.append(answer_bundle(text, form if whole or form == "text" else "markdown"))
-        shown += self.parts
+            bundle = answer_bundle(text, form if whole or form == "text" else "markdown")
+            plain = str(bundle["text/plain"])
+            shown.append({"text/markdown": fenced(plain), **bundle})
+        shown += [{**_told(str(part["text/plain"])), **part} for part in self.parts]
         if self.failed:
             shown.append(_told(f"failed: {one_line(self.failed, _REASON_WIDTH)}"))
         elif not shown and not whole:
             shown.append(_told(printable(self.note) or _WAITS))
         return {
             "text/plain": "\n\n".join(str(bundle["text/plain"]) for bundle in shown),
-            "text/markdown": "\n\n".join(map(_as_markdown, shown)),
+            "text/markdown": "\n\n".join(str(bundle["text/markdown"]) for bundle in shown),
         }
 
 
@@ -85,18 +87,18 @@ def _told(line: str) -> dict[str, str]:
     return {"text/plain": line, "text/markdown": f"*{escape_markdown(line)}*"}
 
 
-def _as_markdown(bundle: Mapping[str, Any]) -> str:
-    return str(bundle.get("text/markdown") or fenced(str(bundle["text/plain"])))
+def _head(head: str) -> dict[str, str]:
+    return {"text/plain": f"--- {head} ---", "text/markdown": f"**{escape_markdown(head)}**"}
 
 
 def columns_bundle(columns: Sequence[Column], form: Format) -> dict[str, str]:
     """Return what is published for several answers: MIME type to text. A function of what they say alone."""
     plain, boxes = [], []
     for column in columns:
-        bundle = column.bundle(form)
-        plain.append(f"--- {column.head} ---\n{bundle['text/plain']}")
+        head, bundle = _head(column.head), column.bundle(form)
+        plain.append(f"{head['text/plain']}\n{bundle['text/plain']}")
         # Between empty lines Markdown is read as such; each answer ends what it began (`safe_markdown`).
-        boxes.append(f"{_BOX}\n\n**{escape_markdown(column.head)}**\n\n{bundle['text/markdown']}\n\n</div>")
+        boxes.append("\n\n".join((_BOX, head["text/markdown"], bundle["text/markdown"], "</div>")))
     return {
         "text/plain": "\n\n".join(plain),
         "text/markdown": "\n".join((_GRID, *boxes, "</div>")),
@@ -185,14 +187,16 @@ class NotebookColumns:
             self._next_s = self._clock() + _MIN_GAP_S + len(bundle["text/plain"]) / CHARS_PER_GAP_S
 
     def finish(self) -> None:
-        """Show all answers in one display, whole, and below it their pictures and sounds."""
+        """Show all answers in one display, whole; below it what is no text, such as pictures."""
         if self._form == "none":
             return
         self._show(columns_bundle(self._columns, self._form))
         for column in self._columns:
-            for part in column.parts:
-                if "text/markdown" not in part:
-                    self._publish(data=part, metadata=ANSWER)
+            others = [part for part in column.parts if "text/markdown" not in part]
+            if others:
+                self._publish(data=_head(column.head), metadata=ANSWER)
+            for part in others:
+                self._publish(data=part, metadata=ANSWER)
 
     def receipts(self, lines: Sequence[str]) -> None:
         """Show the receipts as an output of their own."""
@@ -265,7 +269,7 @@ class TerminalColumns:
     def _write_head(self, column: Column) -> None:
         if self._written is None:
             self._written = 0
-            self._write(f"--- {column.head} ---\n")
+            self._write(f"{_head(column.head)['text/plain']}\n")
 
     def _write_pieces(self, column: Column) -> None:
         self._write_head(column)
