@@ -378,7 +378,18 @@ class CompletionCache:
         totals = self.totals(by, session=session)
         (whole,) = self.totals(session=session) if by else totals
         distinct = self.ledger.distinct_asks(self.session if session else None)
-        return stats_frame(totals, by, whole=whole, distinct=distinct)
+        more = () if session else self.notices()
+        return stats_frame(totals, by, whole=whole, distinct=distinct, more=more)
+
+    def notices(self) -> list[str]:
+        """Return what there is to know of the models that entries were bought of, a line each.
+
+        One stands for another model now, one expires, one has another price. Known from the list of models
+        that is kept; nothing is fetched.
+        """
+        from or_cache_magic.cache.models import notices_of
+
+        return notices_of(self)
 
     def entries(
         self,

@@ -86,7 +86,12 @@ def models_frame(rows: Iterable[Mapping[str, Any]], notes: Sequence[str] = ()) -
 
 
 def stats_frame(
-    totals: Iterable[Totals], by: str = "", *, whole: Totals | None = None, distinct: int | None = None
+    totals: Iterable[Totals],
+    by: str = "",
+    *,
+    whole: Totals | None = None,
+    distinct: int | None = None,
+    more: Sequence[str] = (),
 ) -> ShownFrame:
     """Return the ledger's sums, one row or one a group with the group's column first.
 
@@ -97,6 +102,7 @@ def stats_frame(
         by: What they are grouped by; the group's column.
         whole: All the asks together, for the notes below; where there is one row, it is that.
         distinct: How many different requests are among their hits and misses.
+        more: Lines of text to show below.
     """
     sums = sorted(totals, key=lambda t: t.group) if by == "day" else list(totals)
     types = ({by: "datetime64[ns]" if by == "day" else "str"} if by else {}) | STAT_TYPES
@@ -105,7 +111,7 @@ def stats_frame(
         frame[by] = pd.to_datetime(frame[by], format="%Y-%m-%d")
     if whole is None and not by and len(sums) == 1:
         (whole,) = sums
-    notes = stat_notes(whole, distinct) if whole else ()
+    notes = [*(stat_notes(whole, distinct) if whole else ()), *more]
     return ShownFrame.made_of(frame, types, partial(_show_stats, by=by, notes=notes))
 
 

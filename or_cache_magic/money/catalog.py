@@ -32,7 +32,6 @@ from or_cache_magic.money.listings import (
     Name,
     read_endpoints,
     read_model,
-    read_models,
     remembering,
     trimmed,
 )
@@ -82,7 +81,7 @@ class Page:
     @cached_property
     def models(self) -> ModelList:
         """The models in it."""
-        return ModelList(read_models(self.data, self.fetched_s), self.fetched_s)
+        return ModelList(self.data, self.fetched_s)
 
     @cached_property
     def endpoints(self) -> tuple[Endpoint, ...]:
@@ -265,7 +264,12 @@ class PriceCatalog:
         The arguments are those of `pricing`.
         """
         page = self._pages.get(base_url, MODELS_PATH, fresh_s, may_fetch=may_fetch)
-        return page.models if page is not None and page.models.listed else None
+        return page.models if page is not None and page.models.ids else None
+
+    def is_outdated(self, base_url: str) -> bool:
+        """Return whether a list of models is kept that is to be fetched again; fetches nothing."""
+        every = self.models(base_url, may_fetch=False)
+        return every is not None and self._clock() - every.listed_s >= FRESH_S
 
     def check_models(self, request: Request, aliases: Iterable[str] = ()) -> None:
         """Do nothing where a model of a request may be there.

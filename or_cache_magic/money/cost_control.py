@@ -127,18 +127,22 @@ class CostControl:
         return reconciler.reconcile(limit=_MOST_GENERATIONS, budget_s=patience_s)
 
     def after_call(self, ask: Ask, outcome: Outcome | None) -> None:
-        """Reconcile what is due, and fetch prices without which a reply's cost is not known; never blocks."""
+        """Reconcile what is due, fetch prices that a reply lacks and a list that is old; never blocks."""
         if ask.settings.mode == "offline" or (self._round is not None and self._round.is_alive()):
             return
         # A call is priced by the list of its day, so that is fetched now, not when all else has failed. By it
         # is known what prompt caching took off, so that OpenRouter need not be asked about each call.
         wanting = outcome is not None and _wants_prices(outcome)
-        if not wanting and not self._open_reconciler(ask.settings).is_due():
+        base_url = ask.request.base_url
+        outdated = self.prices.is_outdated(base_url)
+        if not wanting and not outdated and not self._open_reconciler(ask.settings).is_due():
             return
 
         def go() -> None:
             if wanting:
                 self.estimate(ask.request, ask.settings)
+            if outdated:
+                self.prices.models(base_url)
             self.reconcile(settings=ask.settings)
 
         self._round = threading.Thread(target=go, name="or-cache-reconcile", daemon=True)

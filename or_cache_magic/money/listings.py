@@ -216,8 +216,7 @@ def _models(data: Any) -> list[Mapping[str, Any]]:
 
 def read_models(data: Any, listed_s: float | None = None) -> tuple[ModelListing, ...]:
     """Return the models of a trimmed list, in its order; ``listed_s`` is when it was fetched."""
-    models = (read_model(item, listed_s) for item in _models(data))
-    return tuple(model for model in models if model is not None)
+    return tuple(_model(item, listed_s) for item in _models(data) if "id" in item)
 
 
 def read_model(data: Any, listed_s: float | None = None) -> ModelListing | None:
@@ -226,8 +225,10 @@ def read_model(data: Any, listed_s: float | None = None) -> ModelListing | None:
     ``listed_s`` is when it was fetched.
     """
     item = _cut(data, _MODEL_SHAPE) if isinstance(data, Mapping) else {}
-    if "id" not in item:
-        return None
+    return _model(item, listed_s) if "id" in item else None
+
+
+def _model(item: Mapping[str, Any], listed_s: float | None) -> ModelListing:
     pricing, was = item.get("pricing", {}), item.get("was", {})
     usual = (read_number(pricing.get(key), signed=True) for key in ("prompt", "completion"))
     return ModelListing(
@@ -295,19 +296,22 @@ def _cut(item: Mapping[str, Any], shape: Mapping[str, Any]) -> dict[str, Any]:
 
 def _value(value: Any, kind: Any) -> Any:
     """Return a value of this kind; None when it is another's."""
-    if isinstance(kind, Mapping):
-        return _cut(value, kind) if isinstance(value, Mapping) else None
-    if kind is dict:
-        return _pricing(value)
-    if kind is list:
-        return [text for text in as_list(value)[:_MOST_ITEMS] if _value(text, str)] or None
+    if kind is str:
+        return value if _is_text(value) else None
     if kind is int:
         return read_count(value)
-    if kind is str:
-        # Printable, since it is shown: no escape sequences, no half of a surrogate pair.
-        fits = isinstance(value, str) and 0 < len(value) <= _LONGEST_TEXT and value.isprintable()
-        return value if fits else None
-    return value if isinstance(value, kind) else None
+    if kind is list:
+        return [text for text in as_list(value)[:_MOST_ITEMS] if _is_text(text)] or None
+    if kind is dict:
+        return _pricing(value)
+    if kind is bool:
+        return value if isinstance(value, bool) else None
+    return _cut(value, kind) if isinstance(value, Mapping) else None
+
+
+def _is_text(value: Any) -> bool:
+    """Return whether it is a text that may be shown: no escape sequences, no half of a surrogate pair."""
+    return isinstance(value, str) and 0 < len(value) <= _LONGEST_TEXT and value.isprintable()
 
 
 def _pricing(value: Any) -> dict[str, Any] | None:

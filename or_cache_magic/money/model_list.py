@@ -5,37 +5,45 @@ Pure: what is listed comes from `catalog`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
-from typing import Final, NamedTuple
+from functools import cached_property
+from typing import Any, Final
 
 from or_cache_magic.errors import near_name
-from or_cache_magic.money.listings import ModelListing
+from or_cache_magic.money.listings import ModelListing, read_models
 
 _MILLION: Final = 1_000_000
 
 
-class ModelList(NamedTuple):
-    """All models that are listed, and when they were fetched (UTC epoch seconds)."""
+class ModelList:
+    """All models that are listed.
 
-    listed: tuple[ModelListing, ...]
-    listed_s: float
+    Args:
+        data: A list that is trimmed; see `listings.trimmed`.
+        listed_s: When it was fetched, UTC epoch seconds.
+    """
 
-    @property
-    def ids(self) -> tuple[str, ...]:
-        """What requests may name."""
-        return tuple(model.id for model in self.listed)
+    def __init__(self, data: Mapping[str, Any], listed_s: float) -> None:
+        self.listed_s = listed_s
+        self._data = data
+        names = [
+            (item["id"], item.get("canonical_slug", "")) for item in data.get("models", ()) if "id" in item
+        ]
+        #: What requests may name.
+        self.ids: tuple[str, ...] = tuple(name for name, _ in names)
+        #: Whether it is of the kind that OpenRouter gives: other servers' lists need not be whole.
+        self.is_openrouters = any(slug for _, slug in names)
+        self._bases = {name.partition(":")[0] for pair in names for name in pair}
 
-    @property
-    def is_openrouters(self) -> bool:
-        """Whether it is of the kind that OpenRouter gives: other servers' lists need not be whole."""
-        return any(model.canonical_slug for model in self.listed)
+    @cached_property
+    def listed(self) -> tuple[ModelListing, ...]:
+        """What is listed of each."""
+        return read_models(self._data, self.listed_s)
 
     def has(self, base: str) -> bool:
         """Return whether an id without variants is a model's, with or without one, or its canonical slug."""
-        return base in {
-            name.partition(":")[0] for one in self.listed for name in (one.id, one.canonical_slug)
-        }
+        return base in self._bases
 
     def nearest(self, name: str, others: Iterable[str] = ()) -> str:
         """Return the model, or one of the `others`, that a name was likely meant to be; empty when none.
@@ -43,9 +51,9 @@ class ModelList(NamedTuple):
         Its author may be missing: ``gpt-4o-mini``.
         """
         base = name.partition(":")[0]
-        known = {one: one for one in (*others, *self.ids)}
+        known: dict[str, str] = {one: one for one in (*others, *self.ids)}
         if "/" not in base:
-            known |= {model.id.rpartition("/")[2]: model.id for model in reversed(self.listed)} | known
+            known = {name.rpartition("/")[2]: name for name in reversed(self.ids)} | known
         return known.get(base) or known.get(near_name(base, known), "")
 
     def matching(

@@ -47,6 +47,7 @@ class Figures(NamedTuple):
         quota_bytes: What they may come to; None is no limit.
         asked: Different requests among the hits and misses; None is not counted yet.
         timeline: The sums by hour or by day, the earliest first; None is not added up yet.
+        notices: What there is to know of models that entries were bought of; see `CompletionCache.notices`.
     """
 
     totals: Totals
@@ -56,6 +57,7 @@ class Figures(NamedTuple):
     quota_bytes: int | None
     asked: int | None = None
     timeline: tuple[Moment, ...] | None = None
+    notices: tuple[str, ...] = ()
 
 
 class Tile(NamedTuple):
@@ -95,6 +97,7 @@ def complete(cache: CompletionCache, figures: Figures) -> Figures:
     return figures._replace(
         asked=cache.ledger.distinct_asks(session=session),
         timeline=tuple(Moment(*moment) for moment in cache.ledger.timeline(session=session)),
+        notices=tuple(cache.notices()),
     )
 
 
@@ -119,7 +122,8 @@ def breakdown(cache: CompletionCache, by: str, *, session: bool = False) -> Brea
 
 def tiles(figures: Figures) -> tuple[Tile, ...]:
     """The figures as they are read."""
-    return _entries(figures), _hits(figures), _paid(figures.totals), _saved(figures.totals)
+    known = (Tile("notices", f"{len(figures.notices):,}", figures.notices),) if figures.notices else ()
+    return _entries(figures), _hits(figures), _paid(figures.totals), _saved(figures.totals), *known
 
 
 def hit_rate(totals: Totals) -> str:

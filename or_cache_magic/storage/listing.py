@@ -219,6 +219,12 @@ Place = tuple[int, float]
 """Where an entry is and when it was stored: good for a listing, not to remember it by, as its key is."""
 
 
+_SERVED: Final = """
+SELECT served_model, count(*), sum(created <= ?) FROM Cache JOIN or_entry ON id = Cache.rowid
+WHERE Cache.tag = ? GROUP BY served_model
+"""
+
+
 class EntryTotals(NamedTuple):
     """What entries come to: how many, the costs that are known, how many are not, and the size as stored."""
 
@@ -308,6 +314,17 @@ class EntryIndex:
         """Return the models that entries were asked of, sorted."""
         rows = self._database.select("SELECT DISTINCT tag FROM Cache WHERE typeof(tag) = 'text' ORDER BY tag")
         return [model for (model,) in rows]
+
+    def served(self, model: str, before_s: float = 0.0) -> list[tuple[str, int, int]]:
+        """Return which models answered the entries that were asked of one.
+
+        Returns:
+            The model that served (empty is unknown), how many, and how many of them stored until `before_s`.
+        """
+        return [
+            (str(served or ""), count, before)
+            for served, count, before in self._database.select(_SERVED, (before_s, model))
+        ]
 
     def tags(self) -> list[str]:
         """Return the labels of entries, sorted."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 
 import pandas as pd
 import pytest
 
 from or_cache_magic.display.models import MODEL_TYPES
 from or_cache_magic.errors import OptionError, RequestError, UpstreamError
+from or_cache_magic.panels.figures import complete, gather, tiles
 from or_cache_magic.simulator.catalog import MODELS
 
 PROMPT = "What is a median?"
@@ -109,3 +111,67 @@ def test_ask__of_a_model_that_has_gone_is_served_what_is_stored(open_cache, cann
     answer = cache.ask(PROMPT, ttl="1h")
     assert (answer, answer.outcome.kind) == (bought, "stale" if expired else "hit")
     assert len(server.received) == (3 if expired else 2)
+
+
+def test_stats__tell_what_became_of_models(cache, sim, clock):
+    """Below the table and in the panel's figures, from the list that is kept: nothing is fetched for it."""
+    free = "mistralai/mistral-small-3.2-24b-instruct:free"
+    for model in (free, "~anthropic/claude-opus-latest", "openai/gpt-4o-mini"):
+        cache.ask(PROMPT, model=model)
+    assert cache.notices() == []
+    cache.models()
+    asked = len(sim.requests)
+    line = f"{free} expires on 2026-12-31, in 364 days: 1 entry can't be bought again after that."
+    assert cache.notices() == [line]
+    shown = cache.stats()._repr_mimebundle_()
+    assert line.removesuffix(" after that.") in shown["text/html"].replace("&#x27;", "'")
+    assert line in " ".join(shown["text/plain"].split())
+    assert line not in " ".join(cache.stats(session=True)._repr_mimebundle_()["text/plain"].split())
+    (tile,) = [tile for tile in tiles(complete(cache, gather(cache))) if tile.name == "notices"]
+    assert (tile.value, tile.notes) == ("1", (line,))
+    assert len(sim.requests) == asked
+
+
+def test_stats__know_a_price_that_changed_and_an_alias_that_moved(open_cache, canned, reply, clock):
+    """A list that is kept is fetched again after a call, once it is a day old; what was is kept with it."""
+    said = {
+        "id": "gen-1",
+        "object": "chat.completion",
+        "created": 1,
+        "model": "a/b-1",
+        "system_fingerprint": None,
+    }
+    said["choices"] = [
+        {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "x"}}
+    ]
+    said["usage"] = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2, "cost": 0.01}
+    before, after = _list_of("a/b", "0.000001"), _list_of("a/c", "0.000002")
+    answer, *lists = [reply(json.dumps(part), "application/json") for part in (said, before, after)]
+    server = canned(answer, lists[0], answer, lists[1])
+    cache = open_cache(server, model="~a/latest", stream=False)
+    cache.ask("one")
+    cache.models()
+    clock.now_s += 90_000
+    cache.ask("two")
+    for thread in threading.enumerate():
+        if thread.name == "or-cache-reconcile":
+            thread.join()
+    line = (
+        "~a/latest costs $2.00 for a million tokens of prompt (+100% from $1.00) since 2026-01-01 or later;"
+        " 1 entry was bought before."
+    )
+    assert cache.notices() == [
+        "~a/latest stands for a/c now; 2 entries are of a/b-1.",
+        line,
+    ]
+    assert len(server.received) == 4
+
+
+def _list_of(target: str, prompt: str) -> dict:
+    items = [("~a/latest", "~a/latest"), ("a/b", "a/b-1"), ("a/c", "a/c-1")]
+    listed = [
+        {"id": name, "canonical_slug": slug, "pricing": {"prompt": prompt, "completion": "0"}}
+        for name, slug in items
+    ]
+    listed[0]["alias_target"] = {"slug": target}
+    return {"data": listed}

@@ -10,7 +10,7 @@ import pytest
 from or_cache_magic.core.records import Request
 from or_cache_magic.errors import ConnectionLostError, RequestError, UpstreamError
 from or_cache_magic.money.catalog import FRESH_S, PriceCatalog
-from or_cache_magic.money.listings import read_models, remembering, trimmed
+from or_cache_magic.money.listings import remembering, trimmed
 from or_cache_magic.money.model_list import ModelList, usd_per_m
 from or_cache_magic.storage.database import open_database
 
@@ -92,7 +92,7 @@ def asks(*models: str) -> Request:
 
 
 def every(*items: dict) -> ModelList:
-    return ModelList(read_models(trimmed(list(items or LISTED))), 0.0)
+    return ModelList(trimmed(list(items or LISTED)), 0.0)
 
 
 # -- the list -------------------------------------------------------------------------------------
