@@ -14,10 +14,13 @@ if TYPE_CHECKING:
 __all__ = ["Audio", "Image", "media_bundle"]
 
 _LARGEST_BYTES: Final = 10_000_000
-_SHOWN: Final = ("image/png", "image/jpeg")
-_AS_HTML: Final = ("image/webp", "image/gif")
-"""What browsers show, and nbconvert doesn't."""
-_PLAYED: Final = ("audio/wav", "audio/mpeg", "audio/ogg", "audio/flac", "audio/mp4", "audio/aac")
+_SHOWN: Final = {
+    "image": ("image/png", "image/jpeg", "image/webp", "image/gif"),
+    "audio": ("audio/wav", "audio/mpeg", "audio/ogg", "audio/flac", "audio/mp4", "audio/aac"),
+}
+_BY_NBCONVERT: Final = ("image/png", "image/jpeg")
+_HEAD: Final = 64
+"""So many letters of base64 tell what it is."""
 
 
 class _Media(bytes):
@@ -38,13 +41,15 @@ class _Media(bytes):
         return known.name.lower() if known is not None else "bin"
 
     def __repr__(self) -> str:
-        return f"<{told(self, self._what)}>"
+        known = media_type(self)
+        kind = known.name.lower() if known is not None else "of an unknown kind"
+        return f"<{self._what}: {kind}, {format_size(len(self))}>"
 
     __str__ = __repr__
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
         """What Jupyter shows."""
-        return media_bundle(self, self._what)
+        return media_bundle(self._what, base64.b64encode(self).decode())
 
     def _repr_pretty_(self, printer: Any, _cycle: bool) -> None:
         """What a terminal shows."""
@@ -80,32 +85,22 @@ class Audio(_Media):
         return self.extension
 
 
-def told(raw: bytes, what: str) -> str:
-    """Return media in a few words: ``image: png, 2 KB``."""
-    known = media_type(raw)
-    kind = known.name.lower() if known is not None and known.kind == what else "of an unknown kind"
-    return f"{what}: {kind}, {format_size(len(raw))}"
-
-
-def media_bundle(raw: bytes, what: str, data: str = "") -> dict[str, Any]:
+def media_bundle(what: str, data: str) -> dict[str, Any]:
     """Return what is published for an image or audio; a line of text where it is nothing that is shown.
 
     Args:
-        raw: Its bytes.
         what: ``image`` or ``audio``.
-        data: The base64 that it was read from.
+        data: Its bytes, as an encoder writes base64.
     """
-    known = media_type(raw)
-    mime = known.mime if known is not None else ""
-    too_large = len(raw) > _LARGEST_BYTES
-    if too_large or mime not in {"image": (*_SHOWN, *_AS_HTML), "audio": _PLAYED}[what]:
+    size_bytes = len(data) // 4 * 3 - data.count("=", len(data) - 2)
+    known = media_type(base64.b64decode(data[:_HEAD]))
+    too_large = size_bytes > _LARGEST_BYTES
+    if too_large or known is None or known.mime not in _SHOWN[what]:
         why = "too large to show" if too_large else "of a kind that isn't shown"
-        return {"text/plain": f"[{what}: {why}, {format_size(len(raw))}]"}
-    plain = {"text/plain": f"[{told(raw, what)}]"}
-    # Of the length that these bytes take, base64 has nothing in it that a decoder passes over.
-    data = data if len(data) == (len(raw) + 2) // 3 * 4 else base64.b64encode(raw).decode()
+        return {"text/plain": f"[{what}: {why}, {format_size(size_bytes)}]"}
+    mime, plain = known.mime, {"text/plain": f"[{what}: {known.name.lower()}, {format_size(size_bytes)}]"}
     if what == "audio":
         return {"text/html": f'<audio controls src="data:{mime};base64,{data}"></audio>', **plain}
-    if mime in _SHOWN:
+    if mime in _BY_NBCONVERT:
         return {mime: data, **plain}
     return {mime: data, "text/html": f'<img src="data:{mime};base64,{data}">', **plain}

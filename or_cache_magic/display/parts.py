@@ -6,6 +6,7 @@ can't be shown.
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Mapping
 from typing import Any, Final
@@ -14,8 +15,8 @@ from urllib.parse import quote
 from or_cache_magic.core.chat import as_list, as_mapping
 from or_cache_magic.core.records import Answer
 from or_cache_magic.core.returned import (
+    as_base64,
     citations_of,
-    decoded,
     image_urls,
     is_data,
     message_of,
@@ -47,7 +48,7 @@ def parts_of(answer: Answer, body: Mapping[str, Any]) -> list[dict[str, Any]]:
     audio = as_mapping(message.get("audio"))
     if isinstance(audio.get("data"), str):
         sound = sound_of(message, body)
-        bundles.append(_told("audio: not base64, not shown") if sound is None else _media(sound, "audio"))
+        bundles.append(_media("audio", None if sound is None else base64.b64encode(sound).decode()))
     said = (audio.get("transcript"), message.get("refusal"))
     bundles += [answer_bundle(text) for text in said if isinstance(text, str) and text]
     calls = [_call(as_mapping(call)) for call in as_list(message.get("tool_calls"))]
@@ -59,13 +60,13 @@ def parts_of(answer: Answer, body: Mapping[str, Any]) -> list[dict[str, Any]]:
 def _image(url: str) -> dict[str, Any]:
     if not is_data(url):
         return _told(f"image: {one_line(url, _URL_WIDTH)}")
-    data = url.partition(",")[2]
-    raw = decoded(data)
-    return _told("image: not base64, not shown") if raw is None else _media(raw, "image", data)
+    return _media("image", as_base64(url.partition(",")[2]))
 
 
-def _media(raw: bytes, what: str, data: str = "") -> dict[str, Any]:
-    bundle = media_bundle(raw, what, data)
+def _media(what: str, data: str | None) -> dict[str, Any]:
+    if data is None:
+        return _told(f"{what}: not base64, not shown")
+    bundle = media_bundle(what, data)
     return bundle if len(bundle) > 1 else _told(bundle["text/plain"][1:-1])
 
 

@@ -7,6 +7,8 @@ import re
 import wave
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from nbconvert.exporters import HTMLExporter
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
@@ -14,7 +16,7 @@ from or_cache_magic.core.records import Answer, Choice, Usage
 from or_cache_magic.display import parts
 from or_cache_magic.display.screen import NotebookScreen, TerminalScreen
 
-from .test_markdown_attacks import ATTACKS, FRONT_ENDS, live
+from .test_markdown_attacks import ATTACKS, FRONT_ENDS, PIECES, live
 
 PNG = b"\x89PNG\r\n\x1a\n" + b"x" * 2000
 JPEG = b"\xff\xd8\xff\xe0" + b"x" * 20
@@ -264,6 +266,21 @@ def test_parts__leave_nothing_live(text):
         allowed = {"details", "summary"}
         assert set(live(bundle.get("text/html", ""))) <= allowed
         assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]", "".join(bundle.values()))
+
+
+MIXED = st.lists(st.sampled_from(PIECES), max_size=12).map("".join)
+
+
+@given(MIXED, MIXED)
+def test_parts__cite_nothing_live_in_any_mix(title, rest):
+    """However the tricks are mixed in titles and addresses, each page is one line, and a link to a page."""
+    notes = [
+        {"type": "url_citation", "url": url, "title": title} for url in (f"https://a.b{rest}", f"x{rest}")
+    ]
+    (cited,) = parts_of({"annotations": notes})
+    assert len(cited["text/markdown"].split("\n")) == 2
+    for show in FRONT_ENDS.values():
+        assert live(show(cited["text/markdown"])) == []
 
 
 EACH = {
