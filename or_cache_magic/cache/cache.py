@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from or_cache_magic.cache.completion import Completion
 from or_cache_magic.cache.process import counted, own
 from or_cache_magic.cache.request import Usd, build_ask, parse_limit
-from or_cache_magic.core.callbacks import Callbacks, OnText, OnWait
+from or_cache_magic.core.callbacks import Callbacks, OnText, OnWait, callbacks_of
 from or_cache_magic.core.chat import inputs_of
 from or_cache_magic.core.project import current_folder
 from or_cache_magic.core.records import Answer, Outcome, Request
@@ -227,8 +227,8 @@ class CompletionCache:
             schema=schema,
             repair=repair,
         )
-        limit = parse_limit(max_cost_usd)
-        outcome = self.run(ask, Callbacks(on_text, on_wait), max_cost_usd=limit)
+        limit, callbacks = parse_limit(max_cost_usd), callbacks_of(on_text, on_wait)
+        outcome = self.run(ask, callbacks, max_cost_usd=limit)
         return Completion(outcome, ask.request, ask=self.ask, schema=ask.schema)
 
     @_with_arguments_of(ask)
@@ -247,6 +247,7 @@ class CompletionCache:
         """
         on_text, on_wait = fields.pop("on_text", None), fields.pop("on_wait", None)
         try:
+            callbacks_of(on_text, on_wait)
             limit = parse_limit(fields.pop("max_cost_usd", None))
             ask = self.prepare(prompt, fields)
         except OrCacheError as exc:

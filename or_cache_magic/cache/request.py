@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from functools import partial
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from or_cache_magic.core.key import request_key
 from or_cache_magic.core.policy import Mode, Policy
 from or_cache_magic.core.records import Request
+from or_cache_magic.core.secrets import looks_like_key
 from or_cache_magic.core.settings import Ask, Settings
 from or_cache_magic.core.units import parse_usd
 from or_cache_magic.errors import OptionError, RequestError
@@ -63,6 +64,10 @@ def build_ask(
         parts, attached = attachments = read_attachments(option("attach"))
         if parts:
             body["messages"] = with_attachments(body["messages"], attachments)
+    if params or looks_like_key(body["model"]) or _may_hold_key(body["messages"]):
+        from or_cache_magic.core.slips import refuse_key
+
+        refuse_key(body)
     request = build_request(
         body,
         settings,
@@ -103,6 +108,19 @@ def _reply_body(
     body = chat_body(prompt, model=model, settings=settings, system="", params=params)
     body["messages"] = [*next_turn(answer, prompt, body["model"], system), *body["messages"]]
     return body | inherited_fields(before, params, same_model=body["model"] == before.get("model"))
+
+
+def _may_hold_key(messages: Sequence[Any]) -> bool:
+    """Return whether to look for a key: a message is no text, or one has what all keys begin with."""
+    for message in messages:
+        content = message.get("content") if isinstance(message, Mapping) else None
+        if type(content) is not str or ("-" in content and looks_like_key(content)):
+            return True
+    return False
+
+
+_MODEL_CHARS: Final = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/-._:~@+")
+"""Of which nearly all models' names are made."""
 
 
 def _is_simple(prompt: Any, options: Mapping[str, Any]) -> bool:
@@ -173,8 +191,14 @@ def chat_body(
         messages.append({"role": "user", "content": prompt})
     else:
         messages.extend(prompt)
+    model = settings.aliases.get(name, name)
+    if not _MODEL_CHARS.issuperset(model) or "//" in model or "openrouter.ai" in model:
+        from or_cache_magic.core.slips import wrong_model  # few names have other characters
+
+        if (wrong := wrong_model(model)) is not None:
+            raise wrong
     body = {
-        "model": settings.aliases.get(name, name),
+        "model": model,
         "messages": messages,
         "temperature": settings.temperature,
         "max_tokens": settings.max_tokens,

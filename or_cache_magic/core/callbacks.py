@@ -5,8 +5,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from or_cache_magic.core.records import Cost, NamedTuple, Request
+from or_cache_magic.errors import OptionError
 
 
 class Cancelled(BaseException):
@@ -90,6 +92,19 @@ class Callbacks(NamedTuple):
     cancel: Cancel | None = None
     on_send: Callable[[], None] | None = None
     on_cost: Callable[[Cost], None] | None = None
+
+
+def callbacks_of(on_text: Any = None, on_wait: Any = None) -> Callbacks:
+    """Return the callbacks that a user gave.
+
+    Raises:
+        OptionError: One can't be called.
+    """
+    for name, given in (("on_text", on_text), ("on_wait", on_wait)):
+        if given is not None and not callable(given):
+            kind = type(given).__name__
+            raise OptionError(f"{name} is a {kind} (nothing was sent)", "give a function that takes a text")
+    return Callbacks(on_text, on_wait)
 
 
 class Show:

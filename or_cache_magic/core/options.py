@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Callable, Mapping
 from decimal import Decimal
 from functools import lru_cache
@@ -16,18 +15,19 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from or_cache_magic.core.policy import MODES
+from or_cache_magic.core.secrets import looks_like_key
 from or_cache_magic.core.settings import number, one_of, text, whole
+from or_cache_magic.core.slips import refuse_slips, refuse_wrong_messages, wrong_model
 from or_cache_magic.core.units import parse_lifetime
-from or_cache_magic.errors import OptionError, RequestError, near_name, printable
+from or_cache_magic.errors import OptionError, RequestError, near_name, printable, slip_of
 
 if TYPE_CHECKING:
     from or_cache_magic.core.schema import Schema
 
-__all__ = ["FIELDS", "OPTIONS", "checked", "plain", "shown"]
+__all__ = ["FIELDS", "OPTIONS", "checked", "meant_argument", "plain", "shown"]
 
 _DEEPEST: Final = 200
 _MOST_BITS: Final = 1024
-_KEY: Final = re.compile(r"\bsk-(or-v1-[0-9a-f]{32}|(proj|ant|svcacct)-[\w-]{20}|[A-Za-z0-9]{40})")
 
 
 class _NoJsonError(ValueError):
@@ -66,7 +66,7 @@ def plain(value: Any, path: str = "value", depth: int = 0) -> Any:
 
 
 def _plain_text(value: str, path: str) -> str:
-    if _KEY.search(value):
+    if looks_like_key(value):
         raise _NoJsonError("it holds an API key, which is never sent")
     try:
         value.encode()
@@ -125,6 +125,13 @@ def _texts(value: Any) -> list[str]:
     if not isinstance(value, list):
         raise ValueError("takes a list of texts")
     return [text(item) for item in value]
+
+
+def _models(value: Any) -> list[str]:
+    for name in _texts(value):
+        if (wrong := wrong_model(name)) is not None:
+            raise ValueError(f"{wrong.args[0]}")
+    return _texts(value)
 
 
 def _stops(value: Any) -> Any:
@@ -216,7 +223,8 @@ FIELDS: Final[Mapping[str, Callable[[Any], Any]]] = MappingProxyType(
         "n": whole(1, 128),
         "seed": _INTEGER,
         **dict.fromkeys(("include_reasoning", "logprobs", "parallel_tool_calls"), _TRUTH),
-        **dict.fromkeys(("modalities", "models", "transforms"), _texts),
+        **dict.fromkeys(("modalities", "transforms"), _texts),
+        "models": _models,
         **dict.fromkeys(("plugins", "tools", "stop_server_tools_when"), _LIST),
         "stop": _stops,
         "tool_choice": _text_or(_OBJECT),
@@ -287,6 +295,8 @@ _SCHEMA_HELP: Final = (
     "a schema is a text such as 'name str, year int?, tags [str], mood enum(good,bad)', a JSON Schema,"
     " a dataclass, a pydantic class, or a list of one"
 )
+_ARGUMENTS: Final = (*OPTIONS, *FIELDS, *_ELSEWHERE, "on_text", "on_wait", "extra")
+
 _HELP: Final = "help(or_cache_magic.ask) says what it takes; the other fields are as in OpenRouter's API"
 
 # The ask as a whole
@@ -320,11 +330,15 @@ def checked(prompt: Any, given: Mapping[str, Any]) -> tuple[Any, dict[str, Any],
 
 
 def _checked(name: str, value: Any, check: Callable[[Any], Any] | None) -> Any:
-    if name not in _AS_GIVEN and (name != "ttl" or not hasattr(value, "total_seconds")):
+    if name == "ttl" and getattr(getattr(value, "dtype", None), "kind", "") == "m":
+        value = float(value / value.dtype.type(1, "s"))  # a length of time of numpy's; NaT is not a number
+    elif name not in _AS_GIVEN and (name != "ttl" or not hasattr(value, "total_seconds")):
         value = plain(value, name)
     if value is None or check is None:
         return value
     found = check(value)
+    if name in FIELDS:
+        refuse_slips(found, name)
     return value if name in FIELDS and type(value) is int else found  # 1 stays 1, and is shown so
 
 
@@ -341,7 +355,17 @@ def _with_extra(given: Mapping[str, Any]) -> Mapping[str, Any]:
         if name in given or name in OPTIONS or name in _ELSEWHERE:
             hint = _ELSEWHERE.get(name, f"write {name}=…")
             raise OptionError(f"{name} does not go into extra (nothing was sent)", hint)
+        meant = "" if name in FIELDS else meant_argument(name)
+        if meant:
+            hint = _ELSEWHERE.get(meant, f"did you mean {meant}?")
+            raise OptionError(f"extra has {name!r}, which nobody reads (nothing was sent)", hint)
     return {**given, **extra}
+
+
+def meant_argument(name: str) -> str:
+    """Return the argument that an unknown name can only be a slip of, as ``provider.sort`` is; else none."""
+    field = name.partition(".")[0]
+    return field if field in FIELDS else slip_of(name, _ARGUMENTS)
 
 
 def _one_form(given: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -378,6 +402,7 @@ def _prompt(prompt: Any) -> Any:
         raise RequestError(
             f"{exc} (nothing was sent)", "convert it to text, or to numbers and lists"
         ) from None
+    refuse_wrong_messages(messages)
     return messages
 
 
@@ -387,6 +412,6 @@ def shown(value: Any) -> str:
         shown = repr(value)
     except Exception:  # noqa: BLE001 - a foreign class's own
         shown = f"a {type(value).__name__}"
-    if _KEY.search(shown):
+    if looks_like_key(shown):
         return "…"
     return shown if len(shown) <= 60 else f"{shown[:59]}…"  # noqa: PLR2004 - what fits in a message

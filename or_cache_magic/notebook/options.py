@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from or_cache_magic.core.settings import FORMATS
 from or_cache_magic.core.units import parse_usd
-from or_cache_magic.errors import OptionError, near_name
+from or_cache_magic.errors import OptionError
 from or_cache_magic.notebook import values as v
 from or_cache_magic.notebook.parser import HELP, Command, Option
 
@@ -29,6 +29,8 @@ _OWN_PLACE: Final[Mapping[str, str]] = {
     "model": "name the model on the line",
     "messages": "the prompt is the cell's text, the system prompt is -s",
     "stream": "--no-stream waits for the whole answer",
+    "extra": "name each field on its own: -p field=JSON",
+    "mode": "write --refresh, --no-cache or --offline",
 }
 """Fields of the request that ``--param`` does not set, and what does."""
 
@@ -72,11 +74,14 @@ def _read_params(options: SimpleNamespace) -> None:
             raise OptionError(f"{key} is given twice; nothing was sent", "keep one of them")
         params[key] = value
     if options.params:
-        from or_cache_magic.core.options import FIELDS, OPTIONS  # few name a field
+        from or_cache_magic.core.options import FIELDS, OPTIONS, meant_argument  # few name a field
 
         # Any other field may be named here, unless it is nearly one that is known.
-        known = (*OPTIONS, *FIELDS, "extra")
-        others = {name for name in params if name not in known and not near_name(name, known)}
+        for name, _ in options.params:
+            if name in OPTIONS:
+                option = f"write --{name.replace('_', '-')}"
+                raise OptionError(f"--param does not set {name}; nothing was sent", option)
+        others = {name for name in params if name not in FIELDS and not meant_argument(name)}
         if others:
             params = {name: value for name, value in params.items() if name not in others}
             params["extra"] = {name: value for name, value in options.params if name in others}
