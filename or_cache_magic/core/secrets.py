@@ -44,7 +44,8 @@ def looks_like_key(text: str) -> bool:
     """
     if "-" not in text or b"sk-" not in text.encode("ascii", "ignore").lower():
         return False
-    return _compiled(_KEY).search(re.sub(f"[{_NO_WIDTH}]", "", text)) is not None
+    bare = text if text.isascii() else re.sub(f"[{_NO_WIDTH}]", "", text)
+    return _compiled(_KEY).search(bare) is not None
 
 
 def redacted_text(text: str, secret: str = "") -> str:
