@@ -13,8 +13,8 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
-from or_cache_magic.core.chat import as_list, as_mapping
 from or_cache_magic.core.media import media_type, picture_size
+from or_cache_magic.core.returned import image_urls
 from or_cache_magic.core.units import format_size
 from or_cache_magic.display.escape import escape_html, printable
 
@@ -65,16 +65,9 @@ def attached_lines(attached: Iterable[Attached]) -> list[str]:
     return lines
 
 
-def pictures_of(message: Mapping[str, Any]) -> list[str]:
-    """Return the URLs of a message's pictures, in its content or beside it."""
-    places = (*as_list(message.get("content")), *as_list(message.get("images")))
-    urls = (as_mapping(as_mapping(part).get("image_url")).get("url") for part in places)
-    return [url for url in urls if isinstance(url, str)]
-
-
 def thumbnails_html(message: Mapping[str, Any]) -> str:
     """Return a message's pictures as HTML, small; empty where it has none that can be shown."""
-    shown = (thumbnail(url) for url in pictures_of(message)[:_MOST])
+    shown = (thumbnail(url) for url in image_urls(message)[:_MOST])
     return "".join(
         f'<img class="orc-thumb" alt="{escape_html(told)}" title="{escape_html(told)}" src="{url}"'
         f' style="max-width:{_WIDTH}px;max-height:{_HEIGHT}px">'

@@ -169,6 +169,29 @@ def test_completion__of_text_alone_has_nothing_besides():
     assert (value.audio, value.refusal, value.reasoning) == (None, None, None)
 
 
+@pytest.mark.parametrize(
+    "odd", [5, "x", {}, [5], ["x"], [[]], {"data": 5}, {"data": "A"}, [{"image_url": {}}], [{"type": []}]]
+)
+def test_completion__of_an_odd_message_has_nothing_besides(odd, tmp_path):
+    """A message from elsewhere may hold anything anywhere: what is of another form is passed over."""
+    names = ("images", "audio", "annotations", "refusal", "reasoning_details", "tool_calls")
+    value = completion(**dict.fromkeys(names, odd))
+    assert (value.images, value.image_urls, value.citations, value.audio, value.reasoning) == (
+        [],
+        [],
+        [],
+        None,
+        None,
+    )
+    assert (value.save(tmp_path), value.refusal) == ([], odd if odd == "x" else None)
+    assert (
+        value.tool_calls
+        == value.annotations
+        == value.reasoning_details
+        == (odd if isinstance(odd, list) else [])
+    )
+
+
 @pytest.mark.parametrize("copied", [lambda v: v, copy.deepcopy, lambda v: pickle.loads(pickle.dumps(v))])
 def test_completion__has_what_came_back(copied):
     """Each kind has its attribute; what is elsewhere is named and not fetched, what it is its bytes say."""
