@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from or_cache_magic.cache.conversation import assistant_turn
 from or_cache_magic.core.callbacks import Callbacks, OnWait, Show
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from or_cache_magic.money.budget import Limit
     from or_cache_magic.money.catalog import PriceCatalog
     from or_cache_magic.storage.entries import DiskStore, HistoryEntry
-
-__all__ = ["Repairs", "aask_until_it_fits", "ask_until_it_fits", "check_schema", "misfit"]
 
 _TELLING: Final = CORRECTION + "{}. Answer again, all of it, with nothing but the JSON."
 
@@ -126,7 +124,7 @@ class Repairs:
             outcome = yield ask
             outcomes.append(outcome)
             why = misfit(ask.request, outcome, ask.schema) if self._left else None
-            if why is None or _waits_for_tools(outcome.answer):
+            if why is None or not _can_be_told(outcome.answer):
                 return self._whole(ask, outcomes)
             ask = self._found(self._next(ask, outcome.answer, why))
             tell(f"{why}: asking again ({self._most - self._left} of {self._most})")
@@ -170,7 +168,7 @@ class Repairs:
                 ttl_s, _ = lifetime_s(ask.request, kept.answer, ask.policy)
                 if ttl_s is not None and kept.at_s + ttl_s <= self._now_s:
                     return None
-                if _is_unfit(ask, kept) and not _waits_for_tools(kept.answer):
+                if _is_unfit(ask, kept) and _can_be_told(kept.answer):
                     return kept
         return None
 
@@ -194,16 +192,15 @@ def _is_unfit(ask: Ask, kept: HistoryEntry) -> bool:
     return is_misfit and ask.schema is not None and ask.schema.why_not(kept.answer.text) is not None
 
 
-def _waits_for_tools(answer: Answer) -> bool:
-    """Return whether an answer ends in calls, behind which only their results may stand."""
-    return bool(answer.choices[0].message.get("tool_calls"))
+def _can_be_told(answer: Answer) -> bool:
+    """Return whether a message may follow an answer: behind calls of tools only their results may."""
+    return bool(answer.choices) and not answer.choices[0].message.get("tool_calls")
 
 
 def _sum(outcomes: list[Outcome]) -> Cost:
-    charged: list[Any] = [outcome.paid.usd for outcome in outcomes if outcome.made_call]
-    if None in charged:
+    paid = [outcome.paid for outcome in outcomes if outcome.made_call]
+    known = [cost.usd for cost in paid if cost.usd is not None]
+    if len(known) < len(paid):
         return UNKNOWN_COST
-    sources = {outcome.paid.source for outcome in outcomes if outcome.made_call}
-    return (
-        Cost(sum(charged, ZERO_USD), sources.pop() if len(sources) == 1 else "estimated") if charged else FREE
-    )
+    sources = {cost.source for cost in paid}
+    return Cost(sum(known, ZERO_USD), sources.pop() if len(sources) == 1 else "estimated") if paid else FREE

@@ -18,8 +18,6 @@ from typing import Any, Final
 
 from or_cache_magic.core.json_schema import nullable, read_date, read_datetime, typed_enum
 
-__all__ = ["instance", "is_class", "label", "schema_of"]
-
 _SCALARS: Final[dict[Any, dict[str, Any]]] = {
     str: {"type": "string"},
     int: {"type": "integer"},

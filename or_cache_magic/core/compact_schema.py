@@ -24,8 +24,6 @@ from typing import Any, Final, NamedTuple, NoReturn
 from or_cache_magic.core.json_schema import nullable
 from or_cache_magic.errors import near_name
 
-__all__ = ["TYPES", "parse_compact"]
-
 TYPES: Final[dict[str, dict[str, Any]]] = {
     "str": {"type": "string"},
     "int": {"type": "integer"},

@@ -15,17 +15,6 @@ from typing import Any, Final
 
 from or_cache_magic.core.chat import as_list, as_mapping
 
-__all__ = [
-    "nullable",
-    "problem",
-    "read_date",
-    "read_datetime",
-    "rooted",
-    "strict",
-    "typed_enum",
-    "why_no_schema",
-]
-
 _KINDS: Final = {str: "string", bool: "boolean", int: "integer", float: "number", type(None): "null"}
 _SAYS_WHAT: Final = frozenset({"type", "anyOf", "$ref", "enum", "const"})
 _KEPT_APART: Final[tuple[str, ...]] = ("$defs", "definitions")

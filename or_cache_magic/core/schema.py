@@ -15,8 +15,6 @@ from or_cache_magic.core.blocks import parse_json, read_json
 from or_cache_magic.core.json_schema import rooted, strict
 from or_cache_magic.core.records import NamedTuple
 
-__all__ = ["Schema", "read_schema"]
-
 _NAME: Final = "answer"
 _LONGEST_NAME: Final = 64  # OpenAI's limit
 _SAYS_SCHEMA: Final = frozenset(

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import pydantic
 import pytest
 
+from or_cache_magic.core.policy import NO_JSON
+from or_cache_magic.core.records import Answer
 from or_cache_magic.errors import BudgetError, CacheMissError, FormatError, OptionError, UpstreamError
 from or_cache_magic.simulator import scenario
 
@@ -344,6 +346,14 @@ def test_ask__repairs_no_call_of_a_tool(cache, sim):
     assert (answer.finish_reason, sim.completion_count) == ("tool_calls", 1)
     with pytest.raises(FormatError):
         answer.data  # noqa: B018
+
+
+def test_ask__builds_on_nothing_that_holds_no_answer(cache, sim, clock):
+    """Whatever a file that came from somewhere says was kept."""
+    ask = cache.prepare(PROMPT, {"schema": Book})
+    cache.store.keep_unserved(ask.key, ask.request, Answer(()), NO_JSON, clock.now_s)
+    assert cache.ask(PROMPT, schema=Book, repair=1).data == Book("Dune", 1965)
+    assert len(sim.requests[-1].body["messages"]) == 1
 
 
 def test_ask__repairs_past_the_cache_without_reading_or_writing_it(cache, sim):
