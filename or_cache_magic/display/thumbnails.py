@@ -70,7 +70,7 @@ def thumbnails_html(message: Mapping[str, Any]) -> str:
     shown = (thumbnail(url) for url in image_urls(message)[:_MOST])
     return "".join(
         f'<img class="orc-thumb" alt="{escape_html(told)}" title="{escape_html(told)}" src="{url}"'
-        f' style="max-width:{_WIDTH}px;max-height:{_HEIGHT}px">'
+        f' style="max-width:{_WIDTH}px;max-height:{_HEIGHT}px;margin:4px 8px 4px 0">'
         for url, told in filter(None, shown)
     )
 

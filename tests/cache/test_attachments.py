@@ -357,6 +357,13 @@ def test_law__one_changed_byte_is_another_key(body, data):
         assert key(head + body) == key(bytearray(head + body))
 
 
+@given(st.integers(1, 9), st.integers(1, 9), st.booleans())
+def test_law__one_page_more_is_another_key(pages, others, compressed):
+    """Of a PDF, whatever it is called."""
+    same = key(pdf(pages, compressed=compressed)) == key(Source(pdf(others, compressed=compressed), "other"))
+    assert same is (pages == others)
+
+
 @given(st.integers(1, 6), st.integers(1, 6), st.data())
 def test_law__one_changed_pixel_is_another_key(width, height, data):
     """Of a picture as PIL has it, by any route."""

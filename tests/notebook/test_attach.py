@@ -38,6 +38,8 @@ def test_attach__is_one_entry_by_path_url_and_variable(nb, picture):
     words = ("plot.png", "'other name.dat'", "raw", "image", "path", "several", "where", "./plot.png")
     for word in words:
         nb.run(f"{ASK} -a {word}\nWhat is this?")
+    nb.run("x = %openrouter -m openai/gpt-4o-mini -a plot.png What is this?")
+    assert nb["x"].cached
     assert orc.ask("What is this?", model="openai/gpt-4o-mini", attach=picture).cached
     assert orc.ask("What is this?", model="openai/gpt-4o-mini", attach="plot.png").cached
 
