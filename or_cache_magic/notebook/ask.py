@@ -97,7 +97,7 @@ def ask(
         session.say(*preview_lines(session.cache(), [prepared]))
     if (below is not None and not below.approved()) or options.dry_run:
         return None
-    given = _run_and_show(session, options, prepared, () if below is None else below.limits)
+    given = run_and_show(session, options, prepared, () if below is None else below.limits)
     if below is not None:
         below.finish()
     return given
@@ -155,7 +155,7 @@ _ONE_OF_THEM = "take one: first = answers.answer[0] of -o answers, then -r first
 _NAME_ONE = "run the cell above it first, and name what its -o has bound: -o first, then -r first"
 
 
-def _run_and_show(
+def run_and_show(
     session: Session, options: SimpleNamespace, ask: Ask, limits: Sequence[Limit]
 ) -> Completion | None:
     """Ask, show and bind the answer; what had arrived when it breaks off stays on the screen."""

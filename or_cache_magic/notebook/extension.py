@@ -103,6 +103,7 @@ MAGICS: Final = (
     "openrouter_purge",
     "openrouter_warm",
     "openrouter_models",
+    "openrouter_fix",
     "openrouter_last",
     "openrouter_config",
     "openrouter_key",

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
 
 from or_cache_magic.errors import OptionError, near_name
-from or_cache_magic.notebook.options import CONFIG, ENTRIES, KEY, LAST, MODELS, PANEL, PURGE, STATS, WARM
+from or_cache_magic.notebook.options import CONFIG, ENTRIES, FIX, KEY, LAST, MODELS, PANEL, PURGE, STATS, WARM
 from or_cache_magic.notebook.parser import Command, help_text, parse
 from or_cache_magic.notebook.session import confirmed, keeps_result
 from or_cache_magic.notebook.status import purge_line
@@ -188,6 +188,13 @@ def _models(session: Session, options: SimpleNamespace) -> pd.DataFrame | None:
     return session.give(frame)
 
 
+def _fix(session: Session, options: SimpleNamespace) -> Completion | None:
+    """``%openrouter_fix``: have a model explain the last exception; see `fix.fix`."""
+    from or_cache_magic.notebook.fix import fix
+
+    return fix(session, options)
+
+
 def _last(session: Session, _options: SimpleNamespace) -> Completion | pd.DataFrame:
     """``%openrouter_last``: the last completion, or table of several; raises `OptionError` before any."""
     if session.last is None:
@@ -295,6 +302,7 @@ _MAGICS: Final[Mapping[str, tuple[Command, Callable[..., Any]]]] = {
         (PURGE, _purge),
         (WARM, _warm),
         (MODELS, _models),
+        (FIX, _fix),
         (CONFIG, _configure),
         (KEY, _set_key),
         (LAST, _last),

@@ -15,7 +15,7 @@ from or_cache_magic.core.settings import FORMATS
 from or_cache_magic.core.units import parse_usd
 from or_cache_magic.errors import OptionError
 from or_cache_magic.notebook import values as v
-from or_cache_magic.notebook.parser import HELP, Command, Option
+from or_cache_magic.notebook.parser import HELP, Command, Option, take_no_words
 
 GROUPS: Final = ("model", "day", "notebook", "tag")
 """What ``%openrouter_stats --by`` can group by."""
@@ -184,6 +184,12 @@ def _read_entries(_command: Command, options: SimpleNamespace) -> None:
 def _read_text(_command: Command, options: SimpleNamespace) -> None:
     """Read the words as the `text` to find."""
     options.text = " ".join(options.words)
+
+
+def _read_fix(command: Command, options: SimpleNamespace) -> None:
+    """Read the word as the `model`."""
+    take_no_words(command, SimpleNamespace(words=options.words[1:]))
+    options.model = options.words[0] if options.words else None
 
 
 def _read_purge(command: Command, options: SimpleNamespace) -> None:
@@ -539,9 +545,28 @@ PANEL: Final = Command(
     examples=("%openrouter_panel",),
 )
 
+FIX: Final = Command(
+    "openrouter_fix",
+    "Have a model explain the last exception: the cell's code, the traceback, no values unless you say so.",
+    "[MODEL]",
+    ("%openrouter_fix", "%openrouter_fix openai/gpt-4o-mini --values", "%openrouter_fix --dry-run"),
+    (
+        _flag(
+            ("--values",), "values", "send the values of the variables in the lines that failed, cut short"
+        ),
+        _flag(("--dry-run",), "dry_run", "show what would be sent and what it may cost; send nothing"),
+        Option(("--refresh",), "mode", "ask again and replace the cached answer", value="refresh"),
+        _flag(("-q", "--quiet"), "quiet", "no receipt"),
+        HELP,
+    ),
+    check=_read_fix,
+    takes="model",
+    unharmed="nothing was sent",
+)
+
 LAST: Final = Command("openrouter_last", "The last Completion.", examples=("answer = %openrouter_last",))
 
 COMMANDS: Final[Mapping[str, Command]] = MappingProxyType(
-    {c.spelling: c for c in (CELL, LINE, PANEL, STATS, ENTRIES, PURGE, WARM, MODELS, CONFIG, KEY, LAST)}
+    {c.spelling: c for c in (CELL, LINE, PANEL, STATS, ENTRIES, PURGE, WARM, MODELS, FIX, CONFIG, KEY, LAST)}
 )
 """Every magic by its spelling, ``%`` or ``%%`` included."""

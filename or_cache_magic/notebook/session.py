@@ -41,6 +41,8 @@ class Session:
         self.last: Completion | pd.DataFrame | None = None
         #: The key given by ``%openrouter_key``; in memory only.
         self.key: str | None = None
+        #: The exception that ``%openrouter_fix`` could not have explained yet.
+        self.unexplained: BaseException | None = None
         self._project = Project(self.folder)
         self._configured: dict[str, Any] | None = None
         self._settings: tuple[object, Settings] | None = None

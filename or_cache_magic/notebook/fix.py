@@ -1,0 +1,241 @@
+"""``%openrouter_fix``: have a model explain the last exception of the notebook.
+
+What is sent is built here and nowhere else: the code of the cell that failed, the traceback, the message. It
+is bounded, says nothing of where the notebook lies, and has no value of a variable unless that is wanted. The
+same failure gives the same text, whatever the cells' numbers: asked again it is a hit.
+"""
+
+from __future__ import annotations
+
+import linecache
+import os
+import re
+import reprlib
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from traceback import walk_tb
+from types import FrameType, FunctionType, ModuleType, SimpleNamespace
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from or_cache_magic.core.secrets import is_secret_name, redacted_code, redacted_text, without
+from or_cache_magic.errors import OptionError, OrCacheError, one_line
+from or_cache_magic.notebook.ask import run_and_show
+from or_cache_magic.notebook.options import CELL
+from or_cache_magic.notebook.parser import parse
+from or_cache_magic.notebook.status import preview_lines
+
+if TYPE_CHECKING:
+    from or_cache_magic.cache.completion import Completion
+    from or_cache_magic.notebook.session import Session
+
+_SYSTEM: Final = (
+    "You help a Python programmer in a Jupyter notebook. Say in a few sentences why this exception was"
+    " raised, then give the corrected code of the cell, changing no more than is needed. If what is shown is"
+    " not enough to be sure, say what to look at."
+)
+_LONGEST: Final = 16_000
+_LONGEST_MESSAGE: Final = 1000
+_LONGEST_QUOTE: Final = 60
+_AROUND: Final = 40
+"""Lines of a cell that are shown before and after the one that failed."""
+
+_OUTER, _INNER = 4, 8
+"""Frames of the traceback that are shown, from either end."""
+
+_MOST_CAUSES: Final = 3
+_MOST_NAMES: Final = 20
+_LONGEST_VALUE: Final = 200
+_QUOTE: Final = re.compile(rf"""(['"])(?P<kept>[^'"\n]{{{_LONGEST_QUOTE}}})[^'"\n]+\1""")
+_ADDRESS: Final = re.compile(r"\b0x[0-9a-fA-F]{6,}\b")
+_NAME: Final = re.compile(r"(?<![\w.'\"])[A-Za-z]\w*")
+
+
+class _Frame(NamedTuple):
+    """One call of a traceback: where it is, as it is shown; empty source lines where they aren't known."""
+
+    place: str
+    line: int
+    function: str
+    source: Sequence[str]
+    is_cell: bool
+    frame: FrameType | None
+
+    @property
+    def text(self) -> str:
+        return self.source[self.line - 1].strip() if 0 < self.line <= len(self.source) else ""
+
+
+def fix(session: Session, options: SimpleNamespace) -> Completion | None:
+    """Ask a model to explain the last exception; with ``--dry-run`` show what would be sent.
+
+    Raises:
+        OptionError: Nothing has failed yet, or what did explains itself.
+        OrCacheError: The ask failed; see `CompletionCache.ask`.
+    """
+    failure = _last_failure(session)
+    asked = parse(CELL, "")
+    asked.format, asked.quiet = "markdown", options.quiet
+    text = _described(failure, session.shell.compile.format_code_name, values=options.values)
+    prompt = _without_secrets(text, session.api_key() or "")[:_LONGEST]
+    ask = session.cache().prepare(prompt, {}, model=options.model, system=_SYSTEM, mode=options.mode)
+    if options.dry_run:
+        session.say("\n\n".join((prompt, *preview_lines(session.cache(), [ask]))))
+        return None
+    session.unexplained = failure
+    completion = run_and_show(session, asked, ask, ())
+    session.unexplained = None
+    return completion
+
+
+def _last_failure(session: Session) -> BaseException:
+    """Return the last exception of a cell, but for those of this package, which explain themselves."""
+    failure: BaseException | None = getattr(sys, "last_value", None)
+    if isinstance(failure, (OrCacheError, KeyboardInterrupt)):
+        failure = session.unexplained or failure  # when it was ours, perhaps that of the last time here
+    if failure is None:
+        raise OptionError("nothing has failed in this session", "run the cell that fails, then this again")
+    if isinstance(failure, (OrCacheError, KeyboardInterrupt)):
+        said = one_line(str(failure).partition("\n")[0], _LONGEST_VALUE)
+        raise OptionError(
+            f"the last error explains itself: {type(failure).__name__}: {said}",
+            "do what its second line says",
+        )
+    return failure
+
+
+def _described(failure: BaseException, cell_name: Callable[[str], object], *, values: bool) -> str:
+    """Return what is sent of an exception, not yet without secrets.
+
+    Args:
+        failure: The exception.
+        cell_name: Returns None for a file that is no cell.
+        values: Whether to show the variables' values.
+    """
+    frames = _frames(failure, cell_name)
+    cells = [frame for frame in frames if frame.is_cell]
+    parts = ["\n".join(_messages(failure))]
+    if cells:
+        parts.append(f"The cell that failed:\n{_code(cells[0])}")
+        parts += [f"{cell.place.capitalize()}:\n{_code(cell)}" for cell in _others(cells)]
+    if frames:
+        parts.append("Traceback, the innermost call last:\n" + "\n".join(_calls(frames)))
+    names = list(
+        dict.fromkeys(line for frame in (*cells, *frames[-1:]) for line in _variables(frame, values))
+    )
+    if names:
+        parts.append(f"{'Values' if values else 'Types'} of variables:\n" + "\n".join(names[:_MOST_NAMES]))
+    return "\n\n".join(parts)
+
+
+def _messages(failure: BaseException) -> Iterator[str]:
+    """Yield the exception and what it was raised from, a line each."""
+    exc: BaseException | None = failure
+    for number in range(_MOST_CAUSES):
+        if exc is None:
+            return
+        said = _ADDRESS.sub("0x…", _QUOTE.sub(r"\1\g<kept>…\1", str(exc)))
+        kind = (
+            type(exc).__name__ if type(exc).__module__ in ("builtins", "__main__") else _full_name(type(exc))
+        )
+        yield f"{'raised from ' if number else ''}{kind}: {said[:_LONGEST_MESSAGE]}".rstrip(": ")
+        exc = exc.__cause__ or (None if exc.__suppress_context__ else exc.__context__)
+
+
+def _full_name(kind: type) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _frames(failure: BaseException, cell_name: Callable[[str], object]) -> list[_Frame]:
+    """Return the calls from the notebook's own on; without a cell among them all but IPython's."""
+    calls = [(frame.f_code.co_filename, line, frame) for frame, line in walk_tb(failure.__traceback__)]
+    if isinstance(failure, SyntaxError) and failure.filename:
+        calls.append((failure.filename, failure.lineno or 0, None))  # type: ignore[arg-type]
+    numbers: dict[str, str] = {}
+    found = []
+    for file, line, frame in calls:
+        is_cell = cell_name(file) is not None
+        if is_cell:
+            place = numbers.setdefault(file, "the cell" if not numbers else f"another cell ({len(numbers)})")
+        else:
+            place = _short(file)
+        if is_cell or numbers or not _is_ipythons(file):
+            function = frame.f_code.co_name if frame is not None else "<module>"
+            found.append(_Frame(place, line, function, linecache.getlines(file), is_cell, frame))
+    begin = next((at for at, frame in enumerate(found) if frame.is_cell), 0)
+    return found[begin:]
+
+
+def _is_ipythons(file: str) -> bool:
+    return not {"IPython", "ipykernel"}.isdisjoint(Path(file).parts)
+
+
+def _short(file: str) -> str:
+    """Return a path without what says where it lies: from the library's root, or the file's name."""
+    parts = Path(file).parts
+    for root in ("site-packages", "dist-packages", f"python{sys.version_info[0]}.{sys.version_info[1]}"):
+        if root in parts:
+            return "/".join(parts[parts.index(root) + 1 :])
+    return Path(file).name
+
+
+def _others(cells: Sequence[_Frame]) -> list[_Frame]:
+    """Return the innermost call in each of the other cells."""
+    inner = {cell.place: cell for cell in cells}
+    inner.pop(cells[0].place)
+    return list(inner.values())
+
+
+def _code(cell: _Frame) -> str:
+    """Return the lines of a cell around the one that failed, which has a mark."""
+    first = max(cell.line - 1 - _AROUND, 0)
+    lines = [
+        f"{'→' if number == cell.line else ' '} {number:>3} {line}".rstrip()
+        for number, line in enumerate(cell.source[first : cell.line + _AROUND], first + 1)
+    ]
+    return "\n".join(lines)
+
+
+def _calls(frames: Sequence[_Frame]) -> Iterator[str]:
+    left_out = len(frames) - _OUTER - _INNER
+    for at, frame in enumerate(frames):
+        if left_out > 0 and at == _OUTER:
+            yield f"… {left_out} more …"
+        if left_out <= 0 or not _OUTER <= at < _OUTER + left_out:
+            yield f"{frame.place}, line {frame.line}, in {frame.function}: {frame.text}"
+
+
+def _variables(frame: _Frame, values: bool) -> Iterator[str]:
+    """Yield the variables that stand in the line of a call, with their types, or with their values."""
+    if frame.frame is None:
+        return
+    known = {**frame.frame.f_globals, **frame.frame.f_locals}
+    for name in dict.fromkeys(_NAME.findall(frame.text)):
+        value = known.get(name)
+        if name not in known or isinstance(value, (ModuleType, FunctionType, type)) or callable(value):
+            continue
+        kind = type(value).__name__
+        shape = getattr(value, "shape", None)
+        size = f" of shape {shape}" if isinstance(shape, tuple) else ""
+        shown = f" = {_shown(value)}" if values and not is_secret_name(name) else ""
+        yield f"{name}: {kind}{size}{shown}"
+
+
+def _shown(value: Any) -> str:
+    short = reprlib.Repr()
+    short.maxstring = short.maxother = short.maxlong = _LONGEST_VALUE
+    try:
+        text = short.repr(value)
+    except Exception as exc:  # noqa: BLE001 - any class may have any fault
+        text = f"({type(exc).__name__} when it is shown)"
+    return _ADDRESS.sub("0x…", text)[: 3 * _LONGEST_VALUE]
+
+
+def _without_secrets(text: str, key: str) -> str:
+    """Return a text without secrets, by look, by name or of the environment, and without the home folder."""
+    text = redacted_code(redacted_text(text, key))
+    for name, value in os.environ.items():
+        if is_secret_name(name):
+            text = without(text, value)
+    home = os.path.expanduser("~")
+    return text.replace(home, "~") if len(home) > 1 else text

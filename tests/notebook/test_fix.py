@@ -1,0 +1,171 @@
+"""`%openrouter_fix`: what is sent of a failure, what never is, and that the same failure is a hit."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from or_cache_magic.simulator import Scenario
+
+MINI = "openai/gpt-4o-mini"
+
+
+@pytest.fixture(autouse=True)
+def _nothing_failed(monkeypatch):
+    """What another test left is none of these tests' failures."""
+    for name in ("last_value", "last_type", "last_traceback", "last_exc"):
+        monkeypatch.delattr(sys, name, raising=False)
+
+
+@pytest.fixture
+def shown(nb):
+    """``shown(options)`` is what would be sent, as ``--dry-run`` shows it."""
+
+    def show(options: str = "") -> str:
+        out = nb.run(f"%openrouter_fix --dry-run {options}")
+        assert nb.sim.completion_count == 0
+        return out
+
+    return show
+
+
+def messages(nb) -> list[str]:
+    return [message["content"] for message in nb.sent[-1]["messages"]]
+
+
+def test_fix__without_a_failure_says_so(nb):
+    """In two lines; nothing is sent."""
+    out = nb.fails("%openrouter_fix")
+    assert "OptionError: nothing has failed in this session" in out
+    assert "run the cell that fails" in out
+    assert nb.sim.completion_count == 0
+
+
+def test_fix__sends_code_and_traceback_from_the_notebook_on(nb, shown):
+    """The cell with the line marked, the other cell that it called, and the calls below; no frame of IPython's."""
+    nb.run("def ratio(a, b):\n    return a / b")
+    nb.fails("x = 0\n\nprint('before')\nratio(3, x)")
+    said, _, rest = shown().partition("\n\nThe cell that failed:\n")
+    assert said == "ZeroDivisionError: division by zero"
+    cell, _, rest = rest.partition("\n\nAnother cell (1):\n")
+    assert cell.splitlines() == ["    1 x = 0", "    2", "    3 print('before')", "→   4 ratio(3, x)"]
+    other, _, rest = rest.partition("\n\nTraceback, the innermost call last:\n")
+    assert other.splitlines() == ["    1 def ratio(a, b):", "→   2     return a / b"]
+    calls, _, rest = rest.partition("\n\nTypes of variables:\n")
+    assert calls.splitlines() == [
+        "the cell, line 4, in <module>: ratio(3, x)",
+        "another cell (1), line 2, in ratio: return a / b",
+    ]
+    assert rest.splitlines()[:3] == ["x: int", "a: int", "b: int"]
+    assert f"would ask {MINI}" in rest
+
+
+def test_fix__is_asked_as_any_prompt_is_and_kept(nb):
+    """Shown as Markdown with its receipt; the same failure later is a hit, by another model it is another."""
+    nb.sim.script(Scenario(text="Divide by **something**."))
+    nb.fails("1 / 0")
+    out = nb.run("%openrouter_fix")
+    assert "Divide by" in out
+    assert MINI in out
+    system, prompt = messages(nb)
+    assert "Jupyter notebook" in system
+    assert prompt.startswith("ZeroDivisionError: division by zero\n")
+    nb.run("y = 1")
+    nb.fails("1 / 0")
+    assert "cached" in nb.run("%openrouter_fix")
+    assert nb.sim.completion_count == 1
+    nb.run("answer = %openrouter_fix openai/gpt-4o")
+    assert nb["answer"].model.startswith("openai/gpt-4o")
+    assert nb.sim.completion_count == 2
+
+
+def test_fix__leaves_values_out_unless_they_are_wanted(nb, shown):
+    """Types alone; with `--values` cut short, but for what is named as a secret; a repr that fails is said to."""
+    nb.run(
+        "class Odd:\n    def __repr__(self): raise ValueError('no')\nodd, row = Odd(), {'name': 'Ada' * 200}"
+    )
+    nb.run("password = 'hunter2hunter2'; hidden = 'not in the line'")
+    nb.fails("row['nome'], odd, password")
+    types = shown()
+    assert "row: dict" in types
+    assert "Ada" not in types
+    values = shown("--values")
+    assert "row: dict = {'name': 'AdaAda" in values
+    assert "odd: Odd = " in values
+    assert "password: str\n" in values
+    assert "hunter2" not in values
+    assert "not in the line" not in values
+    assert max(map(len, values.splitlines())) < 700
+
+
+def test_fix__names_no_secret_and_no_home(nb, shown, monkeypatch, tmp_path):
+    """Keys by their look, what is given to such names, what such variables of the environment hold."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("HF_TOKEN", "hf_abcdefghijklmnop")
+    nb.fails(
+        f"api_key = 'abc'; client = dict(password=\"pw\")\n"
+        f"raise RuntimeError('sk-or-v1-0123456789abcdef at {tmp_path}/data, http://me:pw@host/ hf_abcdefghijklmnop')"
+    )
+    out = shown()
+    assert "sk-… at ~/data, http://…@host/ …" in out
+    assert "api_key = '…'; client = dict(password=\"…\")" in out
+    for secret in ("abcdef", "'abc'", "pw", str(tmp_path)):
+        assert secret not in out
+
+
+def test_fix__is_bounded(nb, shown):
+    """Long cells, long messages, long quotations and deep tracebacks are cut, where it matters least."""
+    nb.run(
+        "def down(n):\n    if n == 0:\n        raise ValueError('\"' + 'x' * 5000 + '\" ' + 'y ' * 5000)\n    down(n - 1)"
+    )
+    nb.fails(
+        "\n".join(f"a{n} = {n}" for n in range(300))
+        + "\ndown(40)\n"
+        + "\n".join(f"b{n} = {n}" for n in range(300))
+    )
+    out = shown()
+    assert "→ 301 down(40)" in out
+    assert "a299" in out
+    assert "a10 =" not in out
+    assert "b200" not in out
+    assert "… 30 more …" in out
+    assert "x" * 61 not in out
+    assert len(out) < 8000
+
+
+def test_fix__shows_libraries_by_their_place_in_them(nb, shown):
+    """No path of this machine; what an exception was raised from is there; addresses are none."""
+    nb.fails(
+        "import json\ntry:\n    json.loads('{')\nexcept ValueError as exc:\n    raise KeyError(object()) from exc"
+    )
+    out = shown()
+    assert out.startswith(
+        "KeyError: <object object at 0x…>\nraised from json.decoder.JSONDecodeError: Expecting"
+    )
+    nb.fails("import json\njson.loads('{')")
+    assert "json/decoder.py, line" in shown()
+    assert "/json" not in shown().replace("json/decoder.py", "").replace("json/__init__.py", "")
+
+
+def test_fix__explains_what_can_not_be_compiled(nb, shown):
+    """A syntax error has a cell too."""
+    nb.fails("a = 1\nif a = 1:\n    pass")
+    out = shown()
+    assert out.startswith("SyntaxError: invalid syntax")
+    assert "→   2 if a = 1:" in out
+
+
+def test_fix__leaves_errors_that_explain_themselves(nb, monkeypatch):
+    """Those of this package; one that `%openrouter_fix` itself meets does not hide what was to be explained."""
+    nb.fails("%openrouter --modle x hi")
+    out = nb.fails("%openrouter_fix")
+    assert (
+        "OptionError: the last error explains itself: OptionError: %openrouter has no option --modle" in out
+    )
+    nb.fails("1 / 0")
+    monkeypatch.delenv("OPENROUTER_API_KEY")
+    assert "MissingKeyError" in nb.fails("%openrouter_fix")
+    monkeypatch.setenv("OPENROUTER_API_KEY", "sk-or-v1-again")
+    nb.run("%openrouter_fix")
+    assert messages(nb)[1].startswith("ZeroDivisionError")
