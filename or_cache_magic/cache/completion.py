@@ -180,7 +180,7 @@ class Completion(str):
 
         media: list[Image | Audio] = [*self.images]
         media += [sound] if (sound := self.audio) is not None else []
-        place = Path(folder)
+        place = Path(folder).expanduser()
         place.mkdir(parents=True, exist_ok=True)
         return [_written(place / f"{self.key[:16]}-{at}", one) for at, one in enumerate(media)]
 

@@ -189,8 +189,8 @@ def run_and_show(
         session.shell.push({options.out: completion})
     choices, parts = outcome.answer.choices, []
     message = choices[0].message if choices else {}
-    only_text = isinstance(message.get("content"), str) and BESIDES.isdisjoint(message)
-    if not only_text or "citations" in (outcome.answer.extra or ()):
+    only_text = isinstance(message.get("content"), str) and not any(map(message.get, BESIDES))
+    if not only_text or (outcome.answer.extra or {}).get("citations"):
         from or_cache_magic.display.parts import parts_of  # most answers are text
 
         parts = parts_of(outcome.answer, request.body)

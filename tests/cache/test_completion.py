@@ -241,6 +241,12 @@ def test_save__writes_images_and_audio_once(tmp_path):
     assert completion().save(folder) == []
 
 
+def test_save__knows_the_home(tmp_path, monkeypatch):
+    """As everything that takes a path does."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert {path.parent for path in with_everything().save("~/media")} == {tmp_path / "media"}
+
+
 def test_save__leaves_what_is_there(tmp_path):
     """A file, a link or a folder of such a name stays as it is, also where it leads elsewhere."""
     value, name = with_everything(), "ab" * 8
