@@ -545,6 +545,25 @@ class CompletionCache:
         self.database.checkpoint()
         return removed
 
+    def pin(self, key: str, number: int | None = None) -> tuple[str, int]:
+        """Make an earlier answer to a request the one that reruns give, here; the other becomes history.
+
+        Its hits and the ledger stay as they are; a pinned answer does not expire.
+
+        Args:
+            key: How the entry's key begins, or that, a colon and the number.
+            number: Which of the earlier answers, as ``%openrouter_entries KEY`` numbers them.
+
+        Returns:
+            The whole key, and the number under which the answer before is kept.
+
+        Raises:
+            OptionError: There is no such answer, or it may not be served: a partial, a filtered one.
+        """
+        from or_cache_magic.cache.pin import pin
+
+        return pin(self, key, number)
+
     def quota_warning(self, settings: Settings | None = None) -> str:
         """Return that the entries are larger than the setting ``quota``, and what helps; empty when not.
 

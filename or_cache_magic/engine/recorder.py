@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from or_cache_magic.storage.tier import SharedTier
 
 _NO_USAGE: Final = Usage()
+_PIN_REPLACED: Final = "it replaces a pinned answer, which is kept (%openrouter_entries KEY)"
 
 
 def paid_for(answer: Answer) -> Cost:
@@ -86,7 +87,8 @@ class Recorder:
         """Store an answer that may be served again, account for it, and release the lease it was asked under.
 
         Returns:
-            Why it could not be stored (empty: it is), and what the receipt says of its lifetime.
+            Why it could not be stored (empty: it is), and what the receipt says of its lifetime and of a
+            pinned answer that it replaced.
         """
         ttl_s, note = lifetime_s(ask.request, answer, ask.policy, self._routes)
         now_s = self.clock()
@@ -96,7 +98,10 @@ class Recorder:
         row = self._row(ask, kind, answer)
         not_stored = ""
         try:
+            pinned = kind == "refresh" and self.store.is_pinned(ask.key.digest)
             self._write(row, lambda: self.store.put(entry, ask.request, parent=ask.parent), lock)
+            if pinned and not self.store.is_pinned(ask.key.digest):
+                note = "; ".join(filter(None, (note, _PIN_REPLACED)))
         except StoreError as exc:
             self.ledger.remember(row)
             not_stored, note = str(exc.args[0]), ""

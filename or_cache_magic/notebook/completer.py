@@ -36,6 +36,7 @@ def complete(
     models: Names,
     settings: Names,
     files: Files = _no_files,
+    answers: Names = tuple,
 ) -> tuple[str, list[str]]:
     """Return the piece of text before the cursor that is being completed, and its completions, in order.
 
@@ -46,6 +47,7 @@ def complete(
         models: Gives the model ids and aliases to offer.
         settings: Gives the settings' names.
         files: Gives the files that a prompt may be in.
+        answers: Gives what may be pinned, as ``KEY:N``.
 
     Returns:
         The piece and the words that begin with it; no words where nothing of ours is being written.
@@ -60,6 +62,8 @@ def complete(
     command = COMMANDS.get(found["magic"]) if found else None
     if found is None or command is None:
         return "", []
+    if command.takes == "pin":
+        models = answers
     return _complete_line(command, found["line"], models, settings, files)
 
 
@@ -81,6 +85,8 @@ def _complete_line(
     if command.takes == "model" and piece.startswith("@"):
         return _begin(piece, [*models(), *(f"@{path}" for path in files(piece[1:]) if " " not in path)])
     if command.takes == "model" and not words and "model" not in used:
+        return _begin(piece, models())
+    if command.takes == "pin" and not words:
         return _begin(piece, models())
     if command.takes == "setting":
         return _begin(piece, [f"{setting}=" for setting in settings()])

@@ -100,6 +100,7 @@ MAGICS: Final = (
     "openrouter_panel",
     "openrouter_stats",
     "openrouter_entries",
+    "openrouter_pin",
     "openrouter_purge",
     "openrouter_warm",
     "openrouter_models",
@@ -109,6 +110,8 @@ MAGICS: Final = (
     "openrouter_key",
 )
 """The magics; `openrouter` alone is a cell magic too."""
+
+_WITH_KEYS: Final = ("openrouter_entries", "openrouter_pin", "openrouter_purge")
 
 SETTING_NAMES: Final = (
     "model",
@@ -182,7 +185,7 @@ class _Magic:
         self._spelling = spelling
         self.__name__ = name
         #: What `IPython.core.magic.no_var_expand` sets: ``$x`` in a line is text, unless it names an entry.
-        self._ipython_magic_no_var_expand = name not in ("openrouter_entries", "openrouter_purge")
+        self._ipython_magic_no_var_expand = name not in _WITH_KEYS
 
     def __repr__(self) -> str:
         return self._spelling
@@ -295,6 +298,7 @@ class Extension:
             models=self.session().model_names,
             settings=lambda: SETTING_NAMES,
             files=self.session().file_names,
+            answers=self.session().replaced_answers,
         )
         return {
             "completions": [SimpleCompletion(word, type="magic") for word in words],

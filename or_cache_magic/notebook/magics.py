@@ -8,7 +8,19 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
 
 from or_cache_magic.errors import OptionError, near_name
-from or_cache_magic.notebook.options import CONFIG, ENTRIES, FIX, KEY, LAST, MODELS, PANEL, PURGE, STATS, WARM
+from or_cache_magic.notebook.options import (
+    CONFIG,
+    ENTRIES,
+    FIX,
+    KEY,
+    LAST,
+    MODELS,
+    PANEL,
+    PIN,
+    PURGE,
+    STATS,
+    WARM,
+)
 from or_cache_magic.notebook.parser import Command, help_text, parse
 from or_cache_magic.notebook.session import confirmed, keeps_result
 from or_cache_magic.notebook.status import purge_line
@@ -113,6 +125,17 @@ def _say_model(session: Session, name: str | None) -> None:
     model = session.cache().model_named(name)
     if model != name:
         session.say(f"--model {name}: {model}")
+
+
+def _pin(session: Session, options: SimpleNamespace) -> None:
+    """``%openrouter_pin``: let an earlier answer be the one that reruns give.
+
+    Raises:
+        OptionError: There is none, or it may not be served. Nothing was changed.
+    """
+    key, before = session.cache().pin(options.key, options.number)
+    pinned = f"pinned: reruns give answer {options.number} of {key[:10]} now"
+    session.say(f"{pinned}; the one before is its answer {before}")
 
 
 def _purge(session: Session, options: SimpleNamespace) -> pd.DataFrame | None:
@@ -299,6 +322,7 @@ _MAGICS: Final[Mapping[str, tuple[Command, Callable[..., Any]]]] = {
         (PANEL, _panel),
         (STATS, _stats),
         (ENTRIES, _entries),
+        (PIN, _pin),
         (PURGE, _purge),
         (WARM, _warm),
         (MODELS, _models),

@@ -201,6 +201,17 @@ def _read_purge(command: Command, options: SimpleNamespace) -> None:
         raise OptionError(f"{problem}; {command.unharmed}", hint) from None
 
 
+def _read_pin(command: Command, options: SimpleNamespace) -> None:
+    """Read the word as the `key` and, behind a colon or as a second word, the `number` of an answer."""
+    found = re.fullmatch(r"([0-9a-fA-F]{4,64})(?:[: ]([0-9]{1,9}))?", " ".join(options.words))
+    if found is None:
+        raise OptionError(
+            f"this line names no key; {command.unharmed}",
+            "write the key and the number of an answer: 3f9a01c2d4:1",
+        )
+    options.key, options.number = found[1].lower(), found[2] and int(found[2])
+
+
 def _read_warm(command: Command, options: SimpleNamespace) -> None:
     """Read the word as the `source`: a variable or a file."""
     _read_params(options)
@@ -435,6 +446,16 @@ ENTRIES: Final = Command(
     check=_read_entries,
 )
 
+PIN: Final = Command(
+    "openrouter_pin",
+    "Of several answers to one request, choose the one that reruns give; %openrouter_entries KEY has them.",
+    "KEY:N",
+    ("%openrouter_pin 3f9a01c2d4:1",),
+    check=_read_pin,
+    takes="pin",
+    unharmed="nothing was changed",
+)
+
 PURGE: Final = Command(
     "openrouter_purge",
     "Remove cached answers that meet every condition; says first what goes and what it cost.",
@@ -567,6 +588,9 @@ FIX: Final = Command(
 LAST: Final = Command("openrouter_last", "The last Completion.", examples=("answer = %openrouter_last",))
 
 COMMANDS: Final[Mapping[str, Command]] = MappingProxyType(
-    {c.spelling: c for c in (CELL, LINE, PANEL, STATS, ENTRIES, PURGE, WARM, MODELS, FIX, CONFIG, KEY, LAST)}
+    {
+        c.spelling: c
+        for c in (CELL, LINE, PANEL, STATS, ENTRIES, PIN, PURGE, WARM, MODELS, FIX, CONFIG, KEY, LAST)
+    }
 )
 """Every magic by its spelling, ``%`` or ``%%`` included."""

@@ -26,6 +26,10 @@ _FLUSH_EVERY_S = 1.0
 """Hits are counted in memory; a loop of cells that hit writes them at most so often."""
 
 
+_KEY_DIGITS: Final = 10
+_OFFERED: Final = 50
+
+
 class Session:
     """The state behind the magics of one shell.
 
@@ -168,6 +172,13 @@ class Session:
         except OrCacheError:
             return own
         return list(dict.fromkeys((*own, *(every.ids if every is not None else ()))))
+
+    def replaced_answers(self) -> list[str]:
+        """Return what completion offers to pin: ``KEY:N`` of answers that others took the place of."""
+        try:
+            return [f"{key[:_KEY_DIGITS]}:{number}" for key, number in self.cache().store.replaced(_OFFERED)]
+        except OrCacheError:
+            return []
 
     def file_names(self, begin: str) -> list[str]:
         """Return the paths of files and folders that completion offers for the beginning of one."""

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
     from or_cache_magic.cache.cache import CompletionCache
     from or_cache_magic.cache.purge import Purge
+    from or_cache_magic.core.records import Request
     from or_cache_magic.core.settings import Ask
     from or_cache_magic.money.budget import KeyLimits
     from or_cache_magic.money.estimate import Estimate
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
 _ROWS: Final = 20
 """Errors that are listed."""
 
-_SHOWN: Final = 10
+_KEY_DIGITS: Final = 10
 """Hex digits of a key that are shown."""
 
 _PROMPT_WIDTH: Final = 60
@@ -77,9 +78,6 @@ def warm_text(frame: pd.DataFrame) -> str:
 
 
 _NO_MATCH = ("no entry matches; nothing to remove", "no entry here matches; the team's server may have some")
-
-
-_KEY_DIGITS: Final = 10
 
 
 def preview_lines(cache: CompletionCache, asks: Sequence[Ask]) -> list[str]:
@@ -185,23 +183,32 @@ def entry_card(cache: CompletionCache, prefix: str) -> tuple[str, str]:
         f"{row.model} · {format_usd(row.cost.usd)} ({row.cost.source})",
         f"cached {format_age(time.time() - row.created_s)} · {format_count(row.hits, 'hit')}",
         f"key {row.key}",
+        _said_of(cache.store.asked(row.key)) + " · pinned" * cache.store.is_pinned(row.key),
     ]
     facts += [f"attached {line}" for line in attached_lines(entry.attached if entry is not None else ())]
     asked = printable(json.dumps(shortened(request), indent=2, ensure_ascii=False))
     kept = cache.store.unserved(row.key)
     history = [
-        f"{format_age(time.time() - u.at_s)}: {u.reason} · {format_usd(u.answer.cost.usd)}\n{u.answer.text}"
+        f"{u.number}, {format_age(time.time() - u.at_s)}: {u.reason} · {format_usd(u.answer.cost.usd)}"
+        f"\n{u.answer.text}"
         for u in kept
     ]
     tree = printable(conversation_text(cache, row.key))
     plain = "\n\n".join(
-        filter(None, ["\n".join(facts), tree, asked, answer, *(f"earlier answer, {h}" for h in history)])
+        filter(None, ["\n".join(facts), tree, asked, answer, *(f"earlier answer {h}" for h in history)])
     )
     parts = [" · ".join(map(escape_markdown, facts)), tree and fenced(tree, "text")]
     pictures = "".join(map(thumbnails_html, (*messages_of(request), *answered)))
     parts += [fenced(asked, "json"), pictures, safe_markdown(answer)]
     parts += [f"**earlier answer** {safe_markdown(h)}" for h in history]
     return printable(plain), "\n\n".join(filter(None, parts))
+
+
+def _said_of(asked: Request | None) -> str:
+    """Return which sample of a request an entry is, and at which temperature."""
+    if asked is None:
+        return "its request can't be read"
+    return f"sample {asked.sample} · temperature {asked.body.get('temperature', 'not set')}"
 
 
 def conversation_text(cache: CompletionCache, key: str) -> str:
@@ -212,7 +219,7 @@ def conversation_text(cache: CompletionCache, key: str) -> str:
     for line in conversation(cache.store, key):
         said = "(not stored)" if line.row is None else one_line(line.row.prompt, _PROMPT_WIDTH)
         notes = " (to an earlier answer)" * line.earlier + " ← this" * (line.key == key)
-        lines.append(f"{line.key[:_SHOWN]}  {'  ' * line.depth}{said}{notes}")
+        lines.append(f"{line.key[:_KEY_DIGITS]}  {'  ' * line.depth}{said}{notes}")
     return "\n".join(lines)
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from or_cache_magic.cache.cache import CompletionCache
-    from or_cache_magic.core.records import Answer, Entry
+    from or_cache_magic.core.records import Answer, Entry, Request
     from or_cache_magic.core.rows import EntryRow
     from or_cache_magic.storage.entries import HistoryEntry
 
@@ -45,9 +45,11 @@ def detail_html(cache: CompletionCache, key: str) -> str:
     (row,) = rows
     entry, served = _served(cache, key)
     answer = None if entry is None else entry.answer
-    parts = [f"<h3>{escape(key)}</h3>", _facts(row, entry, served, cache.clock())]
-    request = cache.store.request(key)
-    parts += _request(request) if request is not None else ["<h4>request</h4><p>It can't be read.</p>"]
+    asked = cache.store.asked(key)
+    if cache.store.is_pinned(key):
+        served += ", pinned"
+    parts = [f"<h3>{escape(key)}</h3>", _facts(row, entry, asked, served, cache.clock())]
+    parts += _request(asked.body) if asked is not None else ["<h4>request</h4><p>It can't be read.</p>"]
     if answer is not None:
         parts += _answer(answer)
     parts += [_earlier(kept) for kept in cache.store.unserved(key)]
@@ -69,7 +71,7 @@ def _served(cache: CompletionCache, key: str) -> tuple[Entry | None, str]:
     )
 
 
-def _facts(row: EntryRow, entry: Entry | None, served: str, now_s: float) -> str:
+def _facts(row: EntryRow, entry: Entry | None, asked: Request | None, served: str, now_s: float) -> str:
     answer = None if entry is None else entry.answer
     usage = answer.usage if answer is not None else None
     facts: dict[str, object] = {
@@ -77,6 +79,7 @@ def _facts(row: EntryRow, entry: Entry | None, served: str, now_s: float) -> str
         "model": row.model,
         "answered by": answer and answer.model,
         "provider": row.provider,
+        "sample": asked and f"{asked.sample}, temperature {asked.body.get('temperature', 'not set')}",
         "cost": f"{format_usd(row.cost.usd)} ({row.cost.source})",
         "hits": f"{row.hits:,}, saved {format_usd(row.saved_usd)}",
         "last hit": row.last_hit_s and format_moment(row.last_hit_s),
@@ -152,7 +155,7 @@ def _answer(answer: Answer) -> Iterator[str]:
 def _earlier(kept: HistoryEntry) -> str:
     said = f"{format_moment(kept.at_s)}: {kept.reason} · {cost_text(kept.answer.cost)}"
     return (
-        f"<details><summary>not served, kept {escape(said, 400)}</summary>"
+        f"<details><summary>answer {kept.number}, not served, kept {escape(said, 400)}</summary>"
         f"{answer_html(kept.answer.text) if kept.answer.text else '<p>without a text</p>'}</details>"
     )
 

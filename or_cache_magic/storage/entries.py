@@ -28,7 +28,20 @@ _GET_ASKED = """
 SELECT sample, stream, base_url FROM or_request WHERE id = (SELECT rowid FROM Cache WHERE key = ? AND raw = 1)
 """
 _GET_UNSERVED: Final = """
-SELECT at, reason, answer, request FROM or_unserved WHERE key = ? ORDER BY at DESC, id DESC
+SELECT at, reason, answer, request, row_number() OVER (ORDER BY id)
+FROM or_unserved WHERE key = ? ORDER BY at DESC, id DESC
+"""
+_REPLACED: Final = "replaced"
+_REPLACED_BY_PIN: Final = "replaced by a pinned answer"
+_PIN_REPLACED: Final = "replaced, though it was pinned"
+_WERE_SERVED: Final = (_REPLACED, _REPLACED_BY_PIN, _PIN_REPLACED)
+_WERE_ENTRIES: Final = """
+SELECT u.key, (SELECT count(*) FROM or_unserved o WHERE o.key = u.key AND o.id <= u.id)
+FROM or_unserved u JOIN Cache c ON c.key = u.key AND c.raw = 1
+WHERE u.reason IN (?, ?, ?) ORDER BY u.id DESC LIMIT ?
+"""
+_LAST_REPLACED: Final = """
+SELECT reason FROM or_unserved WHERE key = ? AND reason IN (?, ?, ?) ORDER BY id DESC LIMIT 1
 """
 
 _MOST_BYTES: Final = 1 << 24
@@ -43,12 +56,20 @@ class HistoryEntry(NamedTuple):
         reason: Why it is not served.
         answer: The answer, with its cost.
         request: The request's body; None when it could not be read.
+        number: Which one it is of its key's, from 1, the oldest first; when one is pinned, those behind it
+            move up.
     """
 
     at_s: float
     reason: str
     answer: Answer
     request: Mapping[str, Any] | None
+    number: int = 0
+
+    @property
+    def was_served(self) -> bool:
+        """Whether it was an entry, and another answer has taken its place."""
+        return self.reason in _WERE_SERVED
 
 
 class DiskStore:
@@ -136,7 +157,7 @@ class DiskStore:
         Args:
             entry: What to keep.
             request: What it answers.
-            replaced_reason: Why an older answer is replaced; None is ``"replaced"``.
+            replaced_reason: Why an older answer is replaced; None is ``"replaced"``, or that it was pinned.
             parent: The key of the answer that the request goes on from; empty is none.
 
         Raises:
@@ -144,7 +165,9 @@ class DiskStore:
         """
         from or_cache_magic.storage.entry_rows import put_entry
 
-        put_entry(self._database, entry, request, replaced_reason or "replaced", parent)
+        if replaced_reason is None:
+            replaced_reason = _PIN_REPLACED if self.is_pinned(entry.key.digest) else _REPLACED
+        put_entry(self._database, entry, request, replaced_reason, parent)
 
     def keep_unserved(
         self, key: RequestKey, request: Request, answer: Answer, reason: str, at_s: float
@@ -194,12 +217,43 @@ class DiskStore:
     def unserved(self, digest: str) -> list[HistoryEntry]:
         """Return the kept answers to a request that are never served, newest first; damaged ones left out."""
         found = []
-        for at_s, reason, value, body in self._database.select(_GET_UNSERVED, (digest,)):
+        for at_s, reason, value, body, number in self._database.select(_GET_UNSERVED, (digest,)):
             with suppress(StoreCorruptError):
                 request = None if body is None else decode_request(digest, body, self._read_media)
                 answer = decode_entry(digest, value, self._read_media).answer
-                found.append(HistoryEntry(at_s, reason, answer, request))
+                found.append(HistoryEntry(at_s, reason, answer, request, number))
         return found
+
+    def is_pinned(self, digest: str) -> bool:
+        """Return whether the entry of a key was pinned, and not replaced since."""
+        rows = self._database.select(_LAST_REPLACED, (digest, *_WERE_SERVED))
+        return rows == [(_REPLACED_BY_PIN,)]
+
+    def replaced(self, limit: int) -> list[tuple[str, int]]:
+        """Return the key and the number of answers that others took the place of, the newest first."""
+        return self._database.select(_WERE_ENTRIES, (*_WERE_SERVED, limit))
+
+    def pin(self, digest: str, number: int, at_s: float) -> None:
+        """Let one of the unserved answers and the entry change places, in one transaction.
+
+        The entry's hits stay counted; it does not expire. Nothing is asked of the answer: see `cache.pin`.
+
+        Args:
+            digest: Of a key that has an entry.
+            number: See `HistoryEntry`.
+            at_s: The time.
+
+        Raises:
+            StoreCorruptError: There is no such answer, or one of the two is damaged.
+        """
+        from or_cache_magic.storage.entry_rows import swap_answers
+
+        request = self.asked(digest)
+        if request is None:
+            raise StoreCorruptError(
+                f"The request of the entry {digest[:10]} can't be read; nothing was changed."
+            )
+        swap_answers(self._database, digest, number, request, _REPLACED_BY_PIN, at_s)
 
     def purge(self, wanted: EntryFilter, *, everything: bool = False) -> int:
         """Remove the entries that match, with their requests and unserved answers; return how many went.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from or_cache_magic.core.chat import asked_model, last_prompt, system_prompt
 from or_cache_magic.core.records import Entry
-from or_cache_magic.errors import StoreError
+from or_cache_magic.errors import StoreCorruptError, StoreError
 from or_cache_magic.storage.codec import decode_entry, encode_entry, encode_request
 from or_cache_magic.storage.columns import (
     REQUEST_COLUMNS,
@@ -49,6 +49,8 @@ SELECT c.rowid, c.value, c.tag, e.cost, e.cost_source, r.body,
 FROM Cache c JOIN or_entry e ON e.id = c.rowid LEFT JOIN or_request r ON r.id = c.rowid
 WHERE c.key = ? AND c.raw = 1
 """
+
+_NTH_UNSERVED: Final = "SELECT id, answer FROM or_unserved WHERE key = ? ORDER BY id LIMIT 1 OFFSET ?"
 
 _UNPRICED_ENTRY: Final = """
 SELECT c.rowid, c.value FROM Cache c JOIN or_entry e ON e.id = c.rowid
@@ -98,6 +100,20 @@ def put_entry(
             from or_cache_magic.storage.replies import put_parent  # few entries are replies
 
             put_parent(connection, row_id, parent)
+
+
+def swap_answers(
+    database: Database, digest: str, number: int, request: Request, reason: str, at_s: float
+) -> None:
+    """See `DiskStore.pin`; `reason` is why the answer before isn't served any more."""
+    with database.transaction() as connection:
+        rows = connection.execute(_NTH_UNSERVED, (digest, number - 1)).fetchall()
+        if not rows:
+            raise StoreCorruptError(f"The entry {digest[:10]} has no earlier answer {number} any more.")
+        ((row_id, value),) = rows
+        chosen = decode_entry(digest, value, reader_in(connection))
+        put_entry(database, chosen._replace(created_s=at_s, expires_s=None), request, reason)
+        connection.execute("DELETE FROM or_unserved WHERE id = ?", (row_id,))
 
 
 def put_unserved(

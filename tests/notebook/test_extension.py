@@ -251,7 +251,7 @@ def test_cd__does_not_move_the_cache(nb, tmp_path: Path):
 @pytest.mark.parametrize(
     ("asked", "first", "also"),
     [
-        ("%%openrouter?", "%%openrouter [MODEL] [options]", "--max-tokens N"),
+        ("%%openrouter?", "%%openrouter [MODEL ...] [@FILE] [options]", "--max-tokens N"),
         ("%openrouter?", "%openrouter [options] PROMPT", "--max-tokens N"),
         ("?%openrouter", "%openrouter [options] PROMPT", "--max-tokens N"),
         ("%openrouter_purge?", "%openrouter_purge [KEY ...] [options]", "--older TIME"),

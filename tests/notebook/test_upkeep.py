@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import sys
+from functools import partial
 
 import pandas as pd
 import pytest
@@ -519,3 +520,51 @@ def test_memory__leaves_no_folder(nb):
     assert (nb["first"].cached, nb["again"].cached) == (False, True)
     assert ":memory: · 1 entry" in nb.run("%openrouter")
     assert not (nb.folder / ".or_cache").exists()
+
+
+# -- pin ------------------------------------------------------------------------------------------
+
+
+def test_pin__chooses_what_reruns_give(nb):
+    """The earlier answers have numbers, Tab offers them, and the chosen one is given and marked."""
+    from or_cache_magic.notebook.completer import complete
+    from or_cache_magic.notebook.extension import loaded
+
+    ask = "%%openrouter openai/gpt-4o-mini -t 0.5 --sample 1"
+    for text in ("red", "green"):
+        nb.sim.script(Scenario(text=text), times=1)
+        nb.run(f"{ask} --refresh\nName a colour.")
+    key = orc.entries()["key"][0]
+    card = nb.run(f"%openrouter_entries {key}")
+    assert "sample 1 · temperature 0.5\n" in card
+    assert re.search(r"earlier answer 1, .*: replaced · .*\nred", card)
+    offered = partial(complete, models=tuple, settings=tuple, answers=loaded().session().replaced_answers)
+    line = f"%openrouter_pin {key[:3]}"
+    assert offered(line, 0, len(line)) == (key[:3], [f"{key[:10]}:1"])
+    nb["key"] = key
+
+    said = nb.run("%openrouter_pin {key}:1")
+    assert said == f"pinned: reruns give answer 1 of {key[:10]} now; the one before is its answer 1\n"
+    assert nb.run(f"{ask}\nName a colour.").startswith("red\n")
+    assert "sample 1 · temperature 0.5 · pinned\n" in nb.run(f"%openrouter_entries {key}")
+    nb.run(f"%openrouter_pin {key[:10]} 1")
+    assert nb.run(f"{ask}\nName a colour.").startswith("green\n")
+    nb.sim.script(Scenario(text="blue"), times=1)
+    assert "it replaces a pinned answer" in nb.run(f"{ask} --refresh\nName a colour.")
+    assert nb.sim.completion_count == 3
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("", "names no key"),
+        ("median", "names no key"),
+        ("12345678:x", "names no key"),
+        ("12345678:1", "no entry begins with 12345678"),
+    ],
+)
+def test_pin__refuses_what_is_no_answer(nb, line, said):
+    """Two lines; nothing is changed."""
+    out = nb.fails(f"%openrouter_pin {line}")
+    assert said in out
+    assert "nothing was changed" in out
