@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from or_cache_magic.core.chat import messages_of
+from or_cache_magic.core.records import Answer
+from or_cache_magic.core.returned import message_of, reasoning_of
 from or_cache_magic.core.rows import EntryFilter, Totals
 from or_cache_magic.core.settings import MEMORY, SETTINGS, Settings
 from or_cache_magic.core.units import (
@@ -175,10 +177,9 @@ def entry_card(cache: CompletionCache, prefix: str) -> tuple[str, str]:
         )
     (row,) = rows
     entry, request = cache.store.entry(row.key), cache.store.request(row.key) or {}
-    answered = [choice.message for choice in entry.answer.choices[:1]] if entry is not None else []
-    parts_beside = parts_of(entry.answer, request) if entry is not None else []
-    beside = "\n".join(part["text/plain"] for part in parts_beside)
-    answer = "\n\n".join(filter(None, (entry.answer.text if entry is not None else "", beside)))
+    given = entry.answer if entry is not None else Answer(())
+    beside = "\n".join(part["text/plain"] for part in parts_of(given, request))
+    answer = "\n\n".join(filter(None, (given.text, beside, reasoning_of(message_of(given)))))
     facts = [
         f"{row.model} · {format_usd(row.cost.usd)} ({row.cost.source})",
         f"cached {format_age(time.time() - row.created_s)} · {format_count(row.hits, 'hit')}",
@@ -198,7 +199,7 @@ def entry_card(cache: CompletionCache, prefix: str) -> tuple[str, str]:
         filter(None, ["\n".join(facts), tree, asked, answer, *(f"earlier answer {h}" for h in history)])
     )
     parts = [" · ".join(map(escape_markdown, facts)), tree and fenced(tree, "text")]
-    pictures = "".join(map(thumbnails_html, (*messages_of(request), *answered)))
+    pictures = "".join(map(thumbnails_html, (*messages_of(request), message_of(given))))
     parts += [fenced(asked, "json"), pictures, safe_markdown(answer)]
     parts += [f"**earlier answer** {safe_markdown(h)}" for h in history]
     return printable(plain), "\n\n".join(filter(None, parts))

@@ -70,6 +70,16 @@ def test_entry_card__parts(nb):
     assert nb["x"].key in rendered
 
 
+def test_entry_card__has_what_came_with_the_text(nb):
+    """The pages that it cites, and its reasoning in full."""
+    nb.sim.script(Scenario(search="exa", reasoning=True))
+    nb.run("%openrouter -q -m openai/gpt-5-mini -o x hi")
+    plain, markdown = entry_card(loaded().session().cache(), nb["x"].key)
+    assert nb["x"].citations[0].url in plain
+    for card in (plain, markdown):
+        assert nb["x"].reasoning in card
+
+
 @pytest.mark.parametrize("folder", ["<b>x", "a|b", "*x*"])
 def test_status_card__odd_folders(nb, folder: str):
     """A folder's name is text in the table, whatever is in it."""
