@@ -33,7 +33,7 @@ from or_cache_magic.errors import NewerStoreError, StoreCorruptError, StoreError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    ReadMedia = Callable[[str, bytes], str]
+    ReadMedia = Callable[[str | None, bytes], str]
 
 # One set operation instead of a call a field: half of the time of a hit was spent in such calls.
 STRINGS: Final[frozenset[type]] = frozenset({str})
@@ -230,7 +230,7 @@ def encode_entry(entry: Entry, media: dict[bytes, bytes] | None = None) -> bytes
     if media is not None:
         from or_cache_magic.storage.media import take_out  # a hit needs none
 
-        content["answer"], places = take_out(content["answer"], media)
+        content["answer"], places = take_out(content["answer"], media, decoded=False)
         if places:
             content["media"] = places
     return _pack(entry.key.digest, text, entry.key.skeleton, content)
@@ -309,7 +309,7 @@ def encode_request(digest: str, body: Any, prompt: str, media: dict[bytes, bytes
     if media is not None:
         from or_cache_magic.storage.media import take_out
 
-        body, places = take_out(body, media)
+        body, places = take_out(body, media, decoded=True)
     told = _to_json.encode(places).encode("utf-8", "surrogatepass") if places else b""
     return _pack(digest, prompt[:HEAD_CHARS], told, body)
 

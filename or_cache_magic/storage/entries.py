@@ -103,7 +103,7 @@ class DiskStore:
 
         return reader(self._database)
 
-    def _read_media(self, head: str, digest: bytes) -> str:
+    def _read_media(self, head: str | None, digest: bytes) -> str:
         return self._media(head, digest)
 
     def get(self, key: RequestKey) -> Entry | None:
