@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from decimal import Decimal
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from or_cache_magic.money.budget import BudgetGuard, BudgetTracker, KeyLimits, Limit, read_key_limits
@@ -81,8 +82,15 @@ class CostControl:
             return self._prices
 
     def estimate(self, request: Request, settings: Settings | None = None) -> Estimate:
-        """Return the least and the most that a call can cost; looks up prices unless the mode is offline."""
-        may_fetch = (settings or self._settings()).mode != "offline"
+        """Return the least and the most that a call can cost; looks up prices unless the mode is offline.
+
+        Raises:
+            RequestError: Its model isn't there.
+        """
+        settings = settings or self._settings()
+        may_fetch = settings.mode != "offline"
+        if may_fetch:
+            self.prices.check_models(request, settings.aliases)
         return self.prices.estimate(request, self._clock(), may_fetch=may_fetch)
 
     def guard(
@@ -96,12 +104,7 @@ class CostControl:
             limits.append(Limit("this session's max_cost_usd", settings.max_cost_usd, self.session))
         if settings.max_cost_per_day_usd is not None:
             limits.append(Limit("a day's max_cost_per_day_usd", settings.max_cost_per_day_usd, self.day))
-
-        def checked_estimate(request: Request) -> Estimate:
-            self.prices.check_models(request, settings.aliases)
-            return self.estimate(request, settings)
-
-        return BudgetGuard(limits, checked_estimate)
+        return BudgetGuard(limits, partial(self.estimate, settings=settings))
 
     def prompt_cache_saved(self, request: Request, answer: Answer) -> Decimal | None:
         """Return what prompt caching took off a call, by the prices that are known; None when they aren't.
@@ -140,7 +143,7 @@ class CostControl:
 
         def go() -> None:
             if wanting:
-                self.estimate(ask.request, ask.settings)
+                self.prices.estimate(ask.request, self._clock())
             if outdated:
                 self.prices.models(base_url)
             self.reconcile(settings=ask.settings)

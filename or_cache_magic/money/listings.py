@@ -21,6 +21,11 @@ _MOST_ITEMS: Final = 200
 _MOST_MODELS: Final = 10_000
 MODELS_PATH: Final = "/models"
 
+_FIRST_YEAR: Final = 1970
+_LAST_YEAR: Final = 2262
+_LAST_S: Final = 9_214_646_400
+"""When that year begins: a time in nanoseconds ends within it."""
+
 _MODEL_SHAPE: Final[Mapping[str, Any]] = {
     "id": str,
     "canonical_slug": str,
@@ -240,13 +245,13 @@ def _model(item: Mapping[str, Any], listed_s: float | None) -> ModelListing:
         inputs=tuple(item.get("architecture", {}).get("input_modalities", ())),
         routes=any((usd or 0) < 0 for usd in usual),
         name=item.get("name", ""),
-        created_s=item.get("created"),
+        created_s=_moment(item.get("created")),
         max_completion_tokens=item.get("top_provider", {}).get("max_completion_tokens"),
         parameters=tuple(item.get("supported_parameters", ())),
         expires=_day(item.get("expiration_date", "")),
         price=read_price(pricing, listed_s),
         was=read_price(was["pricing"]) if was.get("pricing") else None,
-        was_until_s=was.get("until", 0),
+        was_until_s=_moment(was.get("until")) or 0,
     )
 
 
@@ -260,11 +265,17 @@ def read_endpoints(data: Any, listed_s: float | None = None) -> tuple[Endpoint, 
 
 
 def _day(text: str) -> str:
-    """Return the day that a date is of; empty for anything else."""
+    """Return the day that a date is of; empty for anything else, and what no clock of pandas has."""
     try:
-        return date.fromisoformat(text[:10]).isoformat()
+        day = date.fromisoformat(text[:10])
     except ValueError:
         return ""
+    return day.isoformat() if _FIRST_YEAR <= day.year < _LAST_YEAR else ""
+
+
+def _moment(at_s: int | None) -> int | None:
+    """Return a time in epoch seconds; None for one that no clock of pandas has."""
+    return at_s if at_s is not None and at_s < _LAST_S else None
 
 
 def _endpoint(item: Mapping[str, Any], listed_s: float | None) -> Endpoint:

@@ -72,6 +72,8 @@ def test_ask__of_a_model_that_is_not_there_sends_nothing(cache, sim):
         with pytest.raises(RequestError, match="nothing was sent") as caught:
             cache.ask(PROMPT, model=WRONG, **options)
         assert caught.value.hint == MEANT
+    with pytest.raises(RequestError, match="nothing was sent"):
+        cache.money.estimate(cache.prepare(PROMPT, {"model": WRONG}).request)
     with pytest.raises(RequestError) as caught:
         asyncio.run(cache.aask(PROMPT, model=WRONG))
     assert caught.value.hint == MEANT

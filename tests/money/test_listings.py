@@ -15,8 +15,10 @@ from or_cache_magic.money.listings import (
     Name,
     read_endpoints,
     read_model,
+    remembering,
     trimmed,
 )
+from or_cache_magic.money.model_list import ModelList
 from or_cache_magic.money.price import Price
 
 MODEL = {
@@ -148,7 +150,20 @@ def test_trimmed__is_small_and_reads_the_same():
 
 
 fields = st.sampled_from(
-    [*MODEL, *ENDPOINT, "prompt", "completion", "discount", "overrides", "utc_days", "endpoints", "slug"]
+    [
+        *MODEL,
+        *ENDPOINT,
+        "models",
+        "was",
+        "until",
+        "prompt",
+        "completion",
+        "discount",
+        "overrides",
+        "utc_days",
+        "endpoints",
+        "slug",
+    ]
 )
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.decimals() | st.text(max_size=8) | st.sampled_from(["1", "a/b"]),
@@ -169,3 +184,33 @@ def test_trimmed__law(data):
         assert read_endpoints(kept) == read_endpoints(data)
     else:
         assert read_model(kept) == read_model(data)
+
+
+@given(
+    st.lists(
+        st.fixed_dictionaries(
+            {"id": json_values | st.just("a/b")}, optional=dict.fromkeys(MODEL.keys() - {"id"}, json_values)
+        )
+    )
+)
+def test_trimmed__law_of_lists(data):
+    """Law: any list of models can be kept, read, searched, and compared with any other; what is kept is JSON."""
+    kept = json.loads(json.dumps(trimmed(data), allow_nan=False))
+    again = remembering(kept, trimmed([{**item, "pricing": MODEL["pricing"]} for item in data]), 1.0)
+    every = ModelList(trimmed(json.loads(json.dumps(again, allow_nan=False))), 0.0)
+    assert (
+        [model.id for model in every.listed]
+        == list(every.ids)
+        == [m["id"] for m in kept["models"] if "id" in m]
+    )
+    assert set(every.matching(free=True)) <= set(every.matching()) == set(every.listed)
+
+
+@pytest.mark.parametrize(
+    ("day", "read"),
+    [("2027-05-01T00:00:00Z", "2027-05-01"), ("9999-12-31", ""), ("0001-01-01", ""), ("soon", ""), (7, "")],
+)
+def test_read_model__has_days_and_times_that_a_table_can_hold(day, read):
+    """What is further than a DataFrame's clock goes is not known."""
+    odd = read_model({"id": "a/b", "expiration_date": day, "created": 10**12})
+    assert (odd.expires, odd.created_s) == (read, None)
