@@ -149,9 +149,10 @@ def test_stats__know_a_price_that_changed_and_an_alias_that_moved(open_cache, ca
     said["usage"] = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2, "cost": 0.01}
     before, after = _list_of("a/b", "0.000001"), _list_of("a/c", "0.000002")
     answer, *lists = [reply(json.dumps(part), "application/json") for part in (said, before, after)]
-    server = canned(answer, lists[0], answer, lists[1])
+    server = canned(answer, answer, lists[0], answer, lists[1])
     cache = open_cache(server, model="~a/latest", stream=False)
     cache.ask("one")
+    cache.ask("another")
     cache.models()
     clock.now_s += 90_000
     cache.ask("two")
@@ -160,13 +161,13 @@ def test_stats__know_a_price_that_changed_and_an_alias_that_moved(open_cache, ca
             thread.join()
     line = (
         "~a/latest costs $2.00 for a million tokens of prompt (+100% from $1.00) since 2026-01-01 or later;"
-        " 1 entry was bought before."
+        " 2 entries were bought before."
     )
     assert cache.notices() == [
-        "~a/latest stands for a/c now; 2 entries are of a/b-1.",
+        "~a/latest stands for a/c now; 3 entries are of a/b-1.",
         line,
     ]
-    assert len(server.received) == 4
+    assert len(server.received) == 5
 
 
 def _list_of(target: str, prompt: str) -> dict:
