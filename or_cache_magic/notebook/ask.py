@@ -17,7 +17,7 @@ from or_cache_magic.errors import FormatError, OptionError, near_name
 from or_cache_magic.notebook.options import CELL, LINE, asks_several, refuse_model
 from or_cache_magic.notebook.parser import help_text, parse
 from or_cache_magic.notebook.session import keeps_result
-from or_cache_magic.notebook.values import attachment, read_schema_argument, read_text_argument
+from or_cache_magic.notebook.values import read_attached, read_schema_argument, read_text_argument
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -70,9 +70,7 @@ def ask(
         prompt,
         options.params,
         system=options.system,
-        attach=[attachment(word, variables, session.folder) for word in options.attach]
-        if options.attach
-        else None,
+        attach=read_attached(options.attach, variables, session.folder),
         mode=options.mode,
         ttl=options.ttl_s,
         tag=options.tags or None,

@@ -24,7 +24,7 @@ from or_cache_magic.notebook.options import (
 from or_cache_magic.notebook.parser import Command, help_text, parse
 from or_cache_magic.notebook.session import confirmed, keeps_result
 from or_cache_magic.notebook.status import purge_line
-from or_cache_magic.notebook.values import attachment, read_schema_argument, read_text_argument
+from or_cache_magic.notebook.values import read_attached, read_schema_argument, read_text_argument
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -75,7 +75,7 @@ def read_arguments(options: SimpleNamespace, variables: Mapping[str, Any], folde
     if fields.get("system"):
         options.system = read_text_argument(options.system, variables, folder)
     if fields.get("attach"):
-        options.attach = [attachment(word, variables, folder) for word in options.attach]
+        options.attach = read_attached(options.attach, variables, folder)
     if fields.get("schema"):
         options.schema = read_schema_argument(options.schema, variables, folder)
     if "source" in fields:

@@ -12,16 +12,18 @@ import math
 import re
 import types
 import unicodedata
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from or_cache_magic.core.project import file_text
 from or_cache_magic.core.units import parse_size, parse_ttl
 from or_cache_magic.errors import OptionError, near_name, one_line
 
+if TYPE_CHECKING:
+    from or_cache_magic.cache.attachments import Attachments
+
 __all__ = [
-    "attachment",
     "choice",
     "hex_key",
     "json_param",
@@ -193,14 +195,23 @@ def read_text_argument(value: str, namespace: Mapping[str, Any], base_dir: Path)
     return value
 
 
-def attachment(word: str, namespace: Mapping[str, Any], base_dir: Path) -> Any:
-    """Return what ``PATH | URL | NAME`` stands for, as `attach` of `CompletionCache.ask` takes it.
+def read_attached(words: Sequence[str], namespace: Mapping[str, Any], base_dir: Path) -> Attachments | None:
+    """Return what the words ``PATH | URL | NAME`` of a line stand for, read; None where there are none.
 
     A name is a variable's, or else a file's. Relative paths begin in `base_dir`, those of variables too.
 
     Raises:
         OptionError: It is the name of nothing.
+        RequestError: It can't be attached.
     """
+    if not words:
+        return None
+    from or_cache_magic.cache.attachments import read_attachments
+
+    return read_attachments([_attachment(word, namespace, base_dir) for word in words])
+
+
+def _attachment(word: str, namespace: Mapping[str, Any], base_dir: Path) -> Any:
     from or_cache_magic.cache.attachments import Source
 
     if word.isidentifier() and word in namespace:

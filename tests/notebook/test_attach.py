@@ -150,3 +150,14 @@ def test_entries__keep_what_was_attached_when_the_file_is_opened_again(nb, pictu
     with orc.open_cache(directory) as again:
         (one,) = again.store.entry(orc.entries()["key"][0]).attached
     assert (one.name, one.kind, one.size_bytes) == ("fig", "PNG", len(picture))
+
+
+def test_attach__goes_to_each_of_several_models(nb, picture):
+    """Read once, the same for all; a rerun buys nothing."""
+    (nb.folder / "plot.png").write_bytes(picture)
+    cell = "%%openrouter openai/gpt-4o-mini openai/gpt-4o -a plot.png\nWhat is this?"
+    nb.run(cell)
+    nb.run(cell)
+    assert sorted(body["model"] for body in nb.sent) == ["openai/gpt-4o", "openai/gpt-4o-mini"]
+    assert len({json.dumps(body["messages"]) for body in nb.sent}) == 1
+    assert len(nb.sent) == 2

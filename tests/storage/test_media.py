@@ -124,6 +124,19 @@ def test_put__replaced_keeps_what_history_holds(store):
     assert store.unserved(key) == []
 
 
+def test_pin__takes_media_along(store):
+    """Two answers change places, each with its picture; nothing is left when both are gone."""
+    asked = request("One?", PDF)
+    key = put(store, asked, OTHER)
+    put(store, asked, PDF)
+    store.pin(key, 1, 1.8e9)
+    assert store.get(request_key(asked)).answer == entry(asked, OTHER).answer
+    assert [kept.answer for kept in store.unserved(key)] == [entry(asked, PDF).answer]
+    assert held(store) == [PDF, said(OTHER), said(PDF)]
+    store.purge(EntryFilter(keys=(key,)))
+    assert held(store) == []
+
+
 def test_keep_unserved__shares_media_too(store):
     """What can't be served is kept with its request."""
     asked = request("One?", PDF)
