@@ -84,8 +84,8 @@ def _complete_line(
         return _begin(piece, _left(command, used))
     if command.takes == "model" and piece.startswith("@"):
         return _begin(piece, [*models(), *(f"@{path}" for path in files(piece[1:]) if " " not in path)])
-    if command.takes == "model" and not words and "model" not in used:
-        return _begin(piece, models())
+    if command.takes == "model" and (piece or not words) and "model" not in used:
+        return _models(piece, models)
     if command.takes == "pin" and not words:
         return _begin(piece, models())
     if command.takes == "setting":
@@ -120,9 +120,12 @@ def _so_far(command: Command, words: Sequence[Word]) -> tuple[Option | None, set
 
 
 def _value(option: Option, piece: str, models: Names) -> tuple[str, list[str]]:
-    """Complete the value of an option; of models behind commas the last."""
-    if not option.models:
-        return _begin(piece, option.choices)
+    """Complete the value of an option."""
+    return _models(piece, models) if option.models else _begin(piece, option.choices)
+
+
+def _models(piece: str, models: Names) -> tuple[str, list[str]]:
+    """Complete the last of several models."""
     *before, last = piece.split(",")
     return _begin(last, [name for name in models() if name not in before])
 

@@ -132,6 +132,16 @@ def test_pin__only_what_may_be_served(cache, told, sim):
     assert ask(cache) == "green"
 
 
+def test_pin__not_what_was_set_aside_for_a_doubt(cache, told):
+    """What was wrong with a reply that reads as whole is kept as the reason alone, and holds."""
+    red, _green = told("red", "green")
+    (old,) = cache.store.unserved(red.key)
+    doubted = old.answer._replace(choices=red.outcome.answer.choices)
+    cache.store.keep_unserved(red.outcome.key, red.request, doubted, "a line was garbled", cache.clock())
+    with pytest.raises(OptionError, match="may not be served: a line was garbled"):
+        cache.pin(red.key, 2)
+
+
 @pytest.mark.parametrize(
     ("number", "said"),
     [(None, "has 1 other answer; nothing"), (0, "has no answer 0"), (7, "has no answer 7")],

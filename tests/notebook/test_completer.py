@@ -112,6 +112,8 @@ def test_complete__nothing_where_nothing_is_known(text: str):
         ("%openrouter -m fast,openai/", "openai/", ["openai/gpt-4o", "openai/gpt-4o-mini"]),
         ("%%openrouter --model=openai/gpt-4o,openai/", "openai/", ["openai/gpt-4o-mini"]),
         ("%%openrouter -m openai/gpt-4o,fa", "fa", ["fast"]),
+        ("%%openrouter openai/gpt-4o,fa", "fa", ["fast"]),
+        ("%%openrouter openai/gpt-4o fa", "fa", ["fast"]),
     ],
 )
 def test_complete__the_last_of_several_models(text: str, piece: str, words: list[str]):

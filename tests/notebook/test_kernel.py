@@ -116,12 +116,14 @@ def test_kernel__bought_and_cached_are_saved_alike(folder: Path, sim: Simulator)
         "(ans is Out[2], ans == x, _ is ans, sorted(Out))",
         "ans",
         "for _i in range(2):\n    %openrouter -q What is a median?",
+        f"{ASK} openai/gpt-4o -n 2 -o several\nWhat is a median?",
+        "(several is Out[7], _ is several, len(several))",
     )
     bought, cached = executed(folder, *cells), executed(folder, *cells)
     answer, receipt = bought[1].outputs
 
     assert [cell.outputs for cell in bought] == [cell.outputs for cell in cached]
-    assert sim.completion_count == 1
+    assert sim.completion_count == 4
     assert bought[0].outputs == []
     assert answer.output_type == "display_data"
     assert answer.data["text/markdown"] == "The **middle** value.\n\n- one\n- two"
@@ -134,6 +136,10 @@ def test_kernel__bought_and_cached_are_saved_alike(folder: Path, sim: Simulator)
     assert bought[4].outputs[0].data["text/plain"] == answer.data["text/plain"]
     assert bought[4].outputs[0].data["text/markdown"] == answer.data["text/markdown"]
     assert len(bought[5].outputs) == 2
+    answers, receipts = bought[6].outputs
+    assert answers.data["text/markdown"].count("\n\n**openai/gpt") == 4
+    assert len(receipts.data["text/plain"].splitlines()) == 5
+    assert bought[7].outputs[0].data["text/plain"] == "(True, True, 4)"
 
 
 def test_kernel__tables_and_cards(folder: Path, sim: Simulator):
