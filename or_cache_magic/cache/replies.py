@@ -24,6 +24,7 @@ from or_cache_magic.errors import (
 
 if TYPE_CHECKING:
     from or_cache_magic.cache.cache import CompletionCache
+    from or_cache_magic.core.media import Attached
     from or_cache_magic.core.rows import EntryRow
     from or_cache_magic.money.budget import Limit
     from or_cache_magic.storage.entries import DiskStore
@@ -48,6 +49,7 @@ class Turn(NamedTuple):
     Attributes:
         request: As it was asked last.
         tags: The labels that its entry has.
+        attached: What its entry says was attached.
         system: Its system prompt.
         own: Its own messages: what it added to the conversation.
         replies: What replies to it.
@@ -55,6 +57,7 @@ class Turn(NamedTuple):
 
     request: Request
     tags: tuple[str, ...]
+    attached: tuple[Attached, ...]
     system: list[Any]
     own: list[Any]
     replies: tuple[Turn, ...]
@@ -104,7 +107,7 @@ def _below(
     return tuple(
         Turn(
             group[-1][1],
-            _tags(store, group[-1][0]),
+            *_labels(store, group[-1][0]),
             own[mark].system,
             own[mark].own,
             _below(store, group, base_url, seen, depth + 1),
@@ -113,11 +116,12 @@ def _below(
     )
 
 
-def _tags(store: DiskStore, key: str) -> tuple[str, ...]:
+def _labels(store: DiskStore, key: str) -> tuple[tuple[str, ...], tuple[Attached, ...]]:
+    """Return what an entry is labelled with, and what was attached to its request."""
     with suppress(StoreError):
-        entry = store.entry(key)
-        return () if entry is None else entry.tags
-    return ()
+        if (entry := store.entry(key)) is not None:
+            return entry.tags, entry.attached
+    return (), ()
 
 
 class _Parts(NamedTuple):
@@ -149,7 +153,7 @@ def ask_for(turn: Turn, parent: Asked, settings: Settings, prompt_cache: str = "
     )
     # What was stored may be stored again, whatever its temperature.
     policy = policy_for(settings, mode="normal", sample=request.sample, tags=turn.tags)
-    return Ask(request_key(request), request, policy, settings, parent.key)
+    return Ask(request_key(request), request, policy, settings, parent.key, turn.attached)
 
 
 def outdated(

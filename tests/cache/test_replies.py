@@ -175,4 +175,6 @@ def test_ask_again__has_what_was_attached_to_the_conversation(open_cache, sim, s
     sent = [row.body["messages"] for row in sim.requests if row.is_completion]
     assert sent[-1][0] == sent[0][0]
     assert sent[-1][2] == sent[1][2]
-    assert changed.reply("And this?", attach=[picture]).cached
+    reply = changed.reply("And this?", attach=[picture])
+    assert reply.cached
+    assert [one.kind for one in again.store.entry(reply.key).attached] == ["PNG"]
