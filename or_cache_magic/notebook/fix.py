@@ -134,7 +134,10 @@ def _messages(failure: BaseException) -> Iterator[str]:
     for number in range(_MOST_CAUSES):
         if exc is None:
             return
-        said = _ADDRESS.sub("0x…", _QUOTE.sub(r"\1\g<kept>…\1", str(exc)))
+        said = (
+            exc.msg if isinstance(exc, SyntaxError) else str(exc)
+        )  # else with a name that each run makes anew
+        said = _ADDRESS.sub("0x…", _QUOTE.sub(r"\1\g<kept>…\1", said))
         kind = (
             type(exc).__name__ if type(exc).__module__ in ("builtins", "__main__") else _full_name(type(exc))
         )

@@ -149,9 +149,12 @@ def test_fix__shows_libraries_by_their_place_in_them(nb, shown):
 
 
 def test_fix__explains_what_can_not_be_compiled(nb, shown):
-    """A syntax error has a cell too."""
+    """A syntax error has a cell too, and is the same when it is made again."""
     nb.fails("a = 1\nif a = 1:\n    pass")
     out = shown()
+    nb.run("b = 1")
+    nb.fails("a = 1\nif a = 1:\n    pass")
+    assert shown() == out
     assert out.startswith("SyntaxError: invalid syntax")
     assert "→   2 if a = 1:" in out
 
