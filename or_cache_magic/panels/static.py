@@ -5,6 +5,7 @@ Markdown, since GitHub and nbconvert's sanitiser show it whole; they strip style
 
 from __future__ import annotations
 
+import textwrap
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from or_cache_magic.display.entries import entries_table, entry_values
@@ -31,6 +32,8 @@ _INSTALL: Final = (
 _IN_A_NOTEBOOK: Final = ("key", "created", "model", "prompt", "tokens", "cost", "hits")
 _GROUP_WIDTH: Final = 34
 _PROMPT_WIDTH: Final = 60
+_NOTE_WIDTH: Final = 53
+"""What a terminal of 80 columns has beside a figure."""
 
 
 class Snapshot(NamedTuple):
@@ -84,7 +87,8 @@ def plain(shown: Snapshot) -> str:
     """Returns it as text that fits the terminal and does not steer it."""
     lines = [f"completion cache · {'this session' if shown.figures.session else 'all time'}"]
     for tile in tiles(shown.figures):
-        first, *others = tile.notes or ("",)
+        notes = [line for note in tile.notes for line in textwrap.wrap(note, _NOTE_WIDTH)]
+        first, *others = notes or [""]
         lines.append(f"  {tile.name:<10}{tile.value:<14}{first}".rstrip())
         lines += [f"{'':<26}{note}" for note in others]
     if spark := sparkline(shown.figures.timeline or ()):

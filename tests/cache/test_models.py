@@ -12,6 +12,7 @@ import pytest
 from or_cache_magic.display.models import MODEL_TYPES
 from or_cache_magic.errors import OptionError, RequestError, UpstreamError
 from or_cache_magic.panels.figures import complete, gather, tiles
+from or_cache_magic.panels.static import plain, snapshot
 from or_cache_magic.simulator.catalog import MODELS
 
 PROMPT = "What is a median?"
@@ -131,6 +132,9 @@ def test_stats__tell_what_became_of_models(cache, sim, clock):
     assert line not in " ".join(cache.stats(session=True)._repr_mimebundle_()["text/plain"].split())
     (tile,) = [tile for tile in tiles(complete(cache, gather(cache))) if tile.name == "notices"]
     assert (tile.value, tile.notes) == ("1", (line,))
+    panel = plain(snapshot(cache))
+    assert line in " ".join(panel.split())
+    assert max(map(len, panel.splitlines())) < 80
     assert len(sim.requests) == asked
 
 
