@@ -29,7 +29,7 @@ _HEAD_WIDTH: Final = 120
 _REASON_WIDTH: Final = 300
 _MIN_GAP_S: Final = 0.15
 _GRID: Final = '<div style="display: flex; flex-wrap: wrap; gap: 0 1.5em">'
-_BOX: Final = '<div style="flex: 1 1 20em; min-width: 0; overflow: auto">'
+_BOX: Final = '<div style="flex: 1 1 16em; min-width: 0; overflow: auto">'
 _WAITS: Final = "…"
 
 

@@ -165,3 +165,38 @@ def test_panel__of_a_notebook_opened_again(app, browser, folder, sim, shoot):
     # What the front end itself says of a widget whose kernel is gone.
     assert all("widget model not found" in error for error in opened.watch.errors)
     opened.watch.errors.clear()
+
+
+SEVERAL = """%%openrouter openai/gpt-4o-mini openai/gpt-4o anthropic/claude-haiku-4.5 -o answers
+What is a median?"""
+SAID = {
+    "openai/gpt-4o-mini": "The **middle** value:\n\n```python\nsorted(x)[len(x) // 2]",
+    "openai/gpt-4o": "</div></div>It is $\\frac{1}{2}$ way.\n\n| a | b |\n|---|---|\n| 1 | 2 |",
+    "anthropic/claude-haiku-4.5": "> Half lie below,\n\n- half above\n  - at least",
+}
+
+
+def test_several__stand_side_by_side(notebook, sim, shoot):
+    """Three answers in three boxes beside each other where there is room, below each other where there is none."""
+    for model, text in SAID.items():
+        sim.script(
+            Scenario(text=text, chunk_delay_s=0.02), times=1, match=lambda body, m=model: body["model"] == m
+        )
+    opened = notebook("several.ipynb", LOAD, SEVERAL)
+    opened.run_all()
+    boxes = opened.output(1).locator(".jp-RenderedMarkdown").first.locator("div > div")
+    expect(boxes).to_have_count(3)
+    for box, model in zip(boxes.all(), SAID, strict=True):
+        expect(box.locator("strong").first).to_have_text(model)
+    tops = [box.bounding_box()["y"] for box in boxes.all()]
+    assert max(tops) - min(tops) < 1
+    shoot(opened, "wide")
+    size = opened.page.viewport_size
+    opened.page.set_viewport_size({"width": 620, "height": size["height"]})
+    first, *_, last = boxes.all()
+    opened.page.wait_for_function(
+        "([a, b]) => b.getBoundingClientRect().top > a.getBoundingClientRect().bottom - 1",
+        arg=[first.element_handle(), last.element_handle()],
+    )
+    shoot(opened, "narrow")
+    opened.page.set_viewport_size(size)
