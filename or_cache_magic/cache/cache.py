@@ -227,7 +227,9 @@ class CompletionCache:
             schema=schema,
             repair=repair,
         )
-        limit, callbacks = parse_limit(max_cost_usd), callbacks_of(on_text, on_wait)
+        limit, callbacks = parse_limit(max_cost_usd), _NO_CALLBACKS
+        if on_text is not None or on_wait is not None:
+            callbacks = callbacks_of(on_text, on_wait)
         outcome = self.run(ask, callbacks, max_cost_usd=limit)
         return Completion(outcome, ask.request, ask=self.ask, schema=ask.schema)
 

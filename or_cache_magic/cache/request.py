@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Final
 from or_cache_magic.core.key import request_key
 from or_cache_magic.core.policy import Mode, Policy
 from or_cache_magic.core.records import Request
-from or_cache_magic.core.secrets import looks_like_key
 from or_cache_magic.core.settings import Ask, Settings
 from or_cache_magic.core.units import parse_usd
 from or_cache_magic.errors import OptionError, RequestError
@@ -64,7 +63,7 @@ def build_ask(
         parts, attached = attachments = read_attachments(option("attach"))
         if parts:
             body["messages"] = with_attachments(body["messages"], attachments)
-    if params or looks_like_key(body["model"]) or _may_hold_key(body["messages"]):
+    if params or _may_hold_key(body):
         from or_cache_magic.core.slips import refuse_key
 
         refuse_key(body)
@@ -110,11 +109,11 @@ def _reply_body(
     return body | inherited_fields(before, params, same_model=body["model"] == before.get("model"))
 
 
-def _may_hold_key(messages: Sequence[Any]) -> bool:
-    """Return whether to look for a key: a message is no text, or one has what all keys begin with."""
-    for message in messages:
-        content = message.get("content") if isinstance(message, Mapping) else None
-        if type(content) is not str or ("-" in content and looks_like_key(content)):
+def _may_hold_key(body: Mapping[str, Any]) -> bool:
+    """Return whether to look for a key: a message is no text, or a text has what all keys begin with."""
+    for part in (body["model"], *body["messages"]):
+        text = part if type(part) is str else part.get("content") if isinstance(part, Mapping) else None
+        if type(text) is not str or ("-" in text and b"sk-" in text.encode("ascii", "ignore").lower()):
             return True
     return False
 

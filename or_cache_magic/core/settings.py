@@ -20,7 +20,6 @@ from urllib.parse import unquote, urlsplit
 from or_cache_magic.core.policy import MODES, VOLATILE_TTL_S, Mode, Policy
 from or_cache_magic.core.project import find_pyproject, leads_out, settings_table
 from or_cache_magic.core.records import OPENROUTER_URL, NamedTuple, Request, RequestKey
-from or_cache_magic.core.secrets import looks_like_key
 from or_cache_magic.core.units import parse_lifetime, parse_size, parse_usd
 from or_cache_magic.errors import SettingError, near_name, slip_of
 
@@ -360,11 +359,14 @@ def parse_setting(name: str, value: Any, origin: str) -> Any:
         near = near_name(name, SETTINGS)
         hint = f"did you mean {near}?" if near else "the settings are " + ", ".join(SETTINGS)
         raise SettingError(f"no setting {name!r} (from {origin})", hint)
-    if isinstance(value, str) and name != "shared_url" and looks_like_key(value):
-        raise SettingError(
-            f"{name} (from {origin}) holds an API key, which is never sent",
-            "set OPENROUTER_API_KEY, or run %openrouter_key",
-        )
+    if isinstance(value, str) and name != "shared_url" and b"sk-" in value.encode("ascii", "ignore").lower():
+        from or_cache_magic.core.secrets import looks_like_key  # a hit needs none of it
+
+        if looks_like_key(value):
+            raise SettingError(
+                f"{name} (from {origin}) holds an API key, which is never sent",
+                "set OPENROUTER_API_KEY, or run %openrouter_key",
+            )
     try:
         return setting.parse(value)
     except (ValueError, ArithmeticError) as exc:

@@ -65,7 +65,7 @@ _PATIENT_S: Final = 2.0
 ANSWER: Final = {"or_cache_magic": {"role": "answer"}}
 """The metadata of an answer's output, and of a receipt's."""
 RECEIPT: Final = {"or_cache_magic": {"role": "receipt"}}
-_UNFOLDED: Final = {"application/json": {"expanded": True}}
+_TREE: Final = {**ANSWER, "application/json": {"expanded": True}}
 
 
 class Screen(Protocol):
@@ -255,7 +255,7 @@ class NotebookScreen:
         if self._display_id:
             self._publish_answer(bundles.pop(0) if bundles else answer_bundle(""))
         for bundle in bundles:
-            self._publish(data=bundle, metadata=_metadata(bundle))
+            self._publish(data=bundle, metadata=_TREE if "application/json" in bundle else ANSWER)
 
     def receipt(self, outcome: Outcome, *, asked: str = "", attached: str = "") -> None:
         """Show the receipt as an output of its own."""
@@ -270,14 +270,10 @@ class NotebookScreen:
         self._display_id = self._display_id or os.urandom(16).hex()
         self._publish(
             data=bundle,
-            metadata=_metadata(bundle),
+            metadata=_TREE if "application/json" in bundle else ANSWER,
             transient={"display_id": self._display_id},
             update=update,
         )
-
-
-def _metadata(bundle: Mapping[str, Any]) -> Mapping[str, Any]:
-    return {**ANSWER, **_UNFOLDED} if "application/json" in bundle else ANSWER
 
 
 class TerminalScreen:
@@ -439,7 +435,8 @@ def receipt_text(
         why = one_line(outcome.not_stored, _REASON_WIDTH)
         parts.append(f"not stored ({why})" if why.startswith("--") else f"not stored: {why}")
     if live:
-        parts += [one_line(note, _REASON_WIDTH) for note in outcome.notes if note != TRUNCATED or not cut]
+        if outcome.notes:
+            parts += [one_line(note, _REASON_WIDTH) for note in outcome.notes if note != TRUNCATED or not cut]
     elif answer.finish_reason == "length" and not cut:
         parts.append(TRUNCATED)
     return " · ".join(filter(None, parts))

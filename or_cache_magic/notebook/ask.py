@@ -14,7 +14,7 @@ from or_cache_magic.core.records import Outcome
 from or_cache_magic.core.units import format_count
 from or_cache_magic.display.screen import open_screen
 from or_cache_magic.errors import FormatError, OptionError, near_name
-from or_cache_magic.notebook.options import CELL, LINE, asks_several, refuse_model
+from or_cache_magic.notebook.options import CELL, LINE, refuse_model
 from or_cache_magic.notebook.parser import help_text, parse
 from or_cache_magic.notebook.session import keeps_result
 from or_cache_magic.notebook.values import read_attached, read_schema_argument, read_text_argument
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from or_cache_magic.core.records import Answer
     from or_cache_magic.core.settings import Ask
+    from or_cache_magic.display.screen import Screen
     from or_cache_magic.money.budget import Limit
     from or_cache_magic.notebook.session import Session
 
@@ -80,7 +81,7 @@ def ask(
         schema=options.schema and read_schema_argument(options.schema, variables, session.folder),
         repair=options.repair,
     )
-    if asks_several(options):
+    if isinstance(options.sample, range) or "," in (options.model or ""):
         from or_cache_magic.notebook.compare import ask_several
 
         return ask_several(session, options, prepare, _parse)
@@ -175,12 +176,7 @@ def run_and_show(
             ask, callbacks, max_cost_usd=None if limits else options.max_cost_usd, limits=limits
         )
     except BaseException as exc:
-        screen.finish()
-        cut: Answer | None = getattr(exc, "answer", None)
-        if cut is not None:
-            why = f"interrupted after {format_count(len(cut.text), 'character')}"
-            came = Outcome("failed", ask.key, cut, not_stored=why, paid=cut.cost)
-            screen.receipt(came._replace(elapsed_s=cut.elapsed_s), asked=str(request.body["model"]))
+        _show_cut(screen, ask, exc)
         raise
     session.last = completion = Completion(outcome, request, ask=cache.ask, schema=ask.schema)
     if options.out:
@@ -206,8 +202,19 @@ def run_and_show(
         session.say(notice)
     if kept is False:
         session.deliver(completion)
-    _parse(completion, form, has_schema=ask.schema is not None)
+    if ask.schema is not None or form in ("json", "df"):
+        _parse(completion, form, has_schema=ask.schema is not None)
     return None if kept is False else completion
+
+
+def _show_cut(screen: Screen, ask: Ask, failure: BaseException) -> None:
+    """End what is on the screen, with a receipt for what had arrived before it broke off."""
+    screen.finish()
+    cut: Answer | None = getattr(failure, "answer", None)
+    if cut is not None:
+        why = f"interrupted after {format_count(len(cut.text), 'character')}"
+        came = Outcome("failed", ask.key, cut, not_stored=why, paid=cut.cost)
+        screen.receipt(came._replace(elapsed_s=cut.elapsed_s), asked=str(ask.request.body["model"]))
 
 
 def _parse(completion: Completion, form: str, *, has_schema: bool) -> None:

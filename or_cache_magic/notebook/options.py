@@ -109,11 +109,6 @@ def _read_ask(_command: Command, options: SimpleNamespace) -> None:
     _read_params(options)
 
 
-def asks_several(options: SimpleNamespace) -> bool:
-    """Return whether the options name several models, or how many samples."""
-    return isinstance(options.sample, range) or (options.model is not None and "," in options.model)
-
-
 def models_of(options: SimpleNamespace, aliases: Container[str]) -> list[str | None]:
     """Return the models that the options name; None alone is the setting's.
 

@@ -426,7 +426,7 @@ def test_line__help_without_a_body(nb, cell: str):
     """``--help`` helps with an empty body too, and so does a cell with nothing in it."""
     out = nb.run(cell)
 
-    assert out.startswith("%%openrouter [MODEL] [@FILE] [options]")
+    assert out.startswith("%%openrouter [MODEL ...] [@FILE] [options]")
     assert nb.sim.completion_count == 0
 
 
