@@ -18,7 +18,14 @@ from or_cache_magic.storage.columns import (
     system_id,
     to_pico,
 )
-from or_cache_magic.storage.media import add_media, copy_media, delete_media, reader_in, set_media
+from or_cache_magic.storage.media import (
+    add_media,
+    copy_media,
+    delete_media,
+    forget_gone,
+    reader_in,
+    set_media,
+)
 
 if TYPE_CHECKING:
     import sqlite3
@@ -114,6 +121,7 @@ def swap_answers(
         chosen = decode_entry(digest, value, reader_in(connection))
         put_entry(database, chosen._replace(created_s=at_s, expires_s=None), request, reason)
         connection.execute("DELETE FROM or_unserved WHERE id = ?", (row_id,))
+        forget_gone(connection)
 
 
 def put_unserved(
@@ -156,6 +164,7 @@ def delete_entries(database: Database, where: str, parameters: Sequence[Any]) ->
         # diskcache's and our triggers keep its counters and our tables right.
         connection.executemany("DELETE FROM Cache WHERE rowid = ?", [(row_id,) for row_id, _ in gone])
         connection.executemany("DELETE FROM or_unserved WHERE key = ?", [(key,) for _, key in gone])
+        forget_gone(connection)
     return len(gone)
 
 

@@ -133,10 +133,6 @@ MEDIA: Final = (
         unserved INTEGER NOT NULL, owner INTEGER NOT NULL, media INTEGER NOT NULL, bytes INTEGER NOT NULL,
         PRIMARY KEY (unserved, owner, media)) WITHOUT ROWID""",
     "CREATE INDEX or_media_use_media ON or_media_use (media, unserved, bytes)",
-    """CREATE TRIGGER or_media_entry_delete AFTER DELETE ON Cache FOR EACH ROW BEGIN
-        DELETE FROM or_media_use WHERE unserved = 0 AND owner = OLD.rowid; END""",
-    """CREATE TRIGGER or_media_unserved_delete AFTER DELETE ON or_unserved FOR EACH ROW BEGIN
-        DELETE FROM or_media_use WHERE unserved = 1 AND owner = OLD.id; END""",
     """CREATE TRIGGER or_media_use_delete AFTER DELETE ON or_media_use FOR EACH ROW BEGIN
         DELETE FROM or_media WHERE id = OLD.media
             AND NOT EXISTS (SELECT 1 FROM or_media_use WHERE media = OLD.media);

@@ -17,7 +17,7 @@ from or_cache_magic.core.records import OPENROUTER_URL, Request
 from or_cache_magic.errors import RequestError, StoreError
 from or_cache_magic.storage.codec import decode_entry, decode_request, encode_entry, encode_request
 from or_cache_magic.storage.columns import REQUEST_COLUMNS, HitCount, add_hits
-from or_cache_magic.storage.media import add_media, charged, copy_media, reader_in
+from or_cache_magic.storage.media import add_media, charged, copy_media, forget_gone, reader_in
 from or_cache_magic.storage.replies import rename_parent
 from or_cache_magic.storage.schema import set_key_version
 
@@ -175,4 +175,5 @@ def _retire(connection: sqlite3.Connection, row_id: int, row: _Rekeyed) -> HitCo
         "SELECT hits, coalesce(last_hit, 0), saved FROM or_entry WHERE id = ?", (row_id,)
     ).fetchall()
     connection.execute("DELETE FROM Cache WHERE rowid = ?", (row_id,))
+    forget_gone(connection)
     return HitCount(hits, last_s, saved_pico)
