@@ -83,7 +83,7 @@ def _expires(name: str, model: ModelListing, count: int, now_s: float) -> Iterat
             else f"expired on {model.expires}"
         )
         entries = format_count(count, "entry", "entries")
-        yield count, f"{name} {when}: {entries} can't be bought again after that."
+        yield count, f"{name} {when}: {entries} of it may be the last."  # it "may be removed" then
 
 
 def _changed(name: str, model: ModelListing, count: int) -> Iterator[tuple[int, str]]:

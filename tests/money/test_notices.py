@@ -49,10 +49,10 @@ def test_notices__tell_an_alias_that_moved():
     ],
 )
 def test_notices__tell_a_model_that_expires(day, when):
-    """With the entries that can't be bought again, whatever answered them and by whatever variant."""
+    """With the entries that may not be bought again, whatever answered them and by whatever variant."""
     listed = [model("a/b", expiration_date=day)]
     bought = {"a/b:nitro": [Bought("a/b-1", 2), Bought("", 1)]}
-    assert said(listed, bought) == [f"a/b:nitro {when}: 3 entries can't be bought again after that."]
+    assert said(listed, bought) == [f"a/b:nitro {when}: 3 entries of it may be the last."]
     assert said(listed, {"a/b": []}) == []
 
 
