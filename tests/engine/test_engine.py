@@ -24,6 +24,7 @@ from or_cache_magic.engine.engine import Engine
 from or_cache_magic.engine.recorder import Recorder
 from or_cache_magic.errors import (
     CacheMissError,
+    InputError,
     MissingKeyError,
     RequestError,
     StoreCorruptError,
@@ -903,7 +904,7 @@ def test_ask__sends_no_openrouter_key(cache, sim, place):
     """One that was pasted into the wrong place would go to a provider, and stay in the file."""
     key = "sk-or-v1-" + "0a" * 32
     asked = {"prompt": PROMPT, place: f"x {key}"}
-    with pytest.raises(RequestError, match="holds an OpenRouter API key") as caught:
+    with pytest.raises(InputError, match="holds an API key") as caught:
         cache.ask(asked.pop("prompt"), **asked)
     assert key not in str(caught.value)
     assert sim.completion_count == 0

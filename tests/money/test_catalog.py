@@ -430,7 +430,7 @@ def test_estimate__holds_what_calls_cost(  # noqa: PLR0917
     """Law: a call's reported cost lies within its estimate, to the last digit."""
     clock.now_s += hour * 3600
     asked_for = body(model, max_tokens=limit, service_tier=tier)
-    asked_for["messages"] = [{"role": "user", "content": prompt or "?"}]
+    asked_for["messages"] = [{"role": "user", "content": prompt if prompt.strip() else "?"}]
     if system:
         asked_for["messages"].insert(0, {"role": "system", "content": SYSTEM})
     if effort:
