@@ -28,7 +28,7 @@ __all__ = ["Column", "Columns", "NotebookColumns", "TerminalColumns", "columns_b
 _HEAD_WIDTH: Final = 120
 _REASON_WIDTH: Final = 300
 _MIN_GAP_S: Final = 0.15
-_GRID: Final = '<div style="display: flex; flex-wrap: wrap; gap: 0 1.5em">'
+_GRID: Final = '<div style="display: flex; flex-wrap: wrap; gap: 0.5em 1.5em">'
 _BOX: Final = '<div style="flex: 1 1 16em; min-width: 0; overflow: auto">'
 _WAITS: Final = "…"
 
@@ -60,7 +60,7 @@ class Column:
         self.parts, self.text = parts, text
 
     def fail(self, why: str) -> None:
-        """Have it shown what had come, and why there is no more."""
+        """Have it shown what had come, and a line that says why there is no more."""
         self.failed, self.text = why, "".join(self.pieces)
 
     def bundle(self, form: Format) -> dict[str, str]:
@@ -74,7 +74,7 @@ class Column:
             shown.append({"text/markdown": fenced(plain), **bundle})
         shown += [{**_told(str(part["text/plain"])), **part} for part in self.parts]
         if self.failed:
-            shown.append(_told(f"failed: {one_line(self.failed, _REASON_WIDTH)}"))
+            shown.append(_told(one_line(self.failed, _REASON_WIDTH)))
         elif not shown and not whole:
             shown.append(_told(printable(self.note) or _WAITS))
         return {

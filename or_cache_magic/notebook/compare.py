@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+from or_cache_magic.core.callbacks import Show
 from or_cache_magic.core.units import ZERO_USD, format_count, format_duration, format_sum
 from or_cache_magic.display.columns import Column, open_columns
 from or_cache_magic.display.parts import parts_of
@@ -60,30 +62,7 @@ def ask_several(
     form: Any = options.format or settings.format
     if form == "auto" and members[0].ask.schema is not None:
         form = "data"
-    columns = [Column(member.name) for member in members]
-    screen = open_columns(
-        session.shell,
-        columns,
-        form="none" if kept else form,
-        receipts=not options.quiet and settings.receipt != "off",
-        updates=session.follows_updates,
-    )
-    try:
-        run_all(
-            cache,
-            members,
-            on_text=[
-                column.pieces.append if member.ask.request.stream and not member.ask.repair else None
-                for member, column in zip(members, columns, strict=True)
-            ],
-            on_wait=[column.wait for column in columns],
-            done=lambda at: _finish(columns[at], members[at]),
-            tick=screen.tick,
-            max_cost_usd=options.max_cost_usd,
-        )
-    finally:
-        screen.finish()
-        screen.receipts(_receipts(members, stable=settings.receipt == "stable"))
+    _ask_and_show(session, options, members, "none" if kept else form)
     for member in members:
         _check(member, form, check)
     session.last = frame = answers_frame(members)
@@ -99,10 +78,40 @@ def ask_several(
     return None if kept is False else frame
 
 
+def _ask_and_show(session: Session, options: SimpleNamespace, members: Sequence[Member], form: Any) -> None:
+    """Ask, show the answers as they come, then the receipts; also of what had come before an interrupt."""
+    receipt = session.settings().receipt
+    columns = [Column(member.name) for member in members]
+    screen = open_columns(
+        session.shell,
+        columns,
+        form=form,
+        receipts=not options.quiet and receipt != "off",
+        updates=session.follows_updates,
+    )
+    streams = [member.ask.request.stream and not member.ask.repair for member in members]
+    try:
+        run_all(
+            session.cache(),
+            members,
+            on_text=[c.pieces.append if s else None for c, s in zip(columns, streams, strict=True)],
+            on_wait=[column.wait for column in columns],
+            done=lambda at: _finish(columns[at], members[at]),
+            tick=partial(Show(lambda _text: screen.tick()), ""),  # a display that fails ends no paid call
+            max_cost_usd=options.max_cost_usd,
+        )
+    finally:
+        for column in columns:
+            if column.text is None:
+                column.fail("interrupted")
+        screen.finish()
+        screen.receipts(_receipts(members, stable=receipt == "stable"))
+
+
 def _finish(column: Column, member: Member) -> None:
     """Have it shown what an ask has come to."""
     if member.failure is not None:
-        column.fail(str(member.failure.args[0]))
+        column.fail(f"failed: {member.failure.args[0]}")
     elif member.completion is not None:
         answer, request = member.completion.outcome.answer, member.completion.request
         column.finish(str(member.completion), parts_of(answer, request.body))

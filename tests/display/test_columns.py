@@ -114,7 +114,7 @@ def test_notebook__without_updates_once():
 
 def test_notebook__what_failed_keeps_what_had_come():
     """The part that came stands above the reason."""
-    shown = columns_bundle([column(None, "half an", failed="the answer <b>broke off")], "auto")
+    shown = columns_bundle([column(None, "half an", failed="failed: the answer <b>broke off")], "auto")
     assert shown["text/plain"].endswith("half an\n\nfailed: the answer <b>broke off")
     assert "<b>" not in shown["text/markdown"]
 
@@ -154,7 +154,7 @@ def test_terminal__streams_the_first_and_keeps_the_order():
     columns[0].finish("first")
     screen.tick()
     assert "".join(out) == "--- a/b ---\nfirst\n\n--- c/d ---\nsec"
-    columns[1].fail("gone\x1b[2J")
+    columns[1].fail("failed: gone\x1b[2J")
     screen.finish()
     screen.receipts(["receipt"])
     assert "".join(out).partition("c/d ---\n")[2] == "sec\nfailed: gone␛[2J\n\n--- e/f ---\nthird\nreceipt\n"

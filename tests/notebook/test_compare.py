@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import threading
+
 import pytest
 
 import or_cache_magic as orc
@@ -158,6 +161,27 @@ def test_compare__goes_on_with_a_conversation(nb):
     nb.run("%openrouter -r second and then?")
     assert nb.sent[-1]["model"] == MODELS[2]
     assert len(nb.sent[-1]["messages"]) == 5
+
+
+def test_compare__an_interrupt_shows_what_came(nb):
+    """In two lines; what had come is shown and kept, and nothing is bound."""
+    nb.run(f"%%openrouter {MODELS[0]}\nhi")
+    nb.sim.script(scenario("stalled"), times=2)
+
+    def interrupt():
+        nb.sim.wait_for(lambda rows: sum(row.is_completion for row in rows) == 3, 60)
+        signal.raise_signal(signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    said = nb.fails(f"{CELL} -o answers\nhi")
+    thread.join()
+    *_, message, hint = said.splitlines()
+    assert message.startswith("KeyboardInterrupt: 1 of 3 answers had come")
+    assert hint.startswith("  run the cell again")
+    assert f"{MODELS[2]} · interrupted\n" in said
+    assert "answers" not in nb.shell.user_ns
+    assert nb.sim.wait_for(lambda rows: sum(row.cancelled for row in rows) == 2)
 
 
 def test_compare__terminal_shows_them_in_order(nb):

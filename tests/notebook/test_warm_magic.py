@@ -96,6 +96,7 @@ def test_warm__shows_a_terminal_what_failed(nb):
     [
         ("%openrouter_warm", "names no list of prompts"),
         ("%openrouter_warm questions others", "names 2 lists"),
+        ("%openrouter_warm questions -m a/b,c/d", "one model a list, and this line names a/b,c/d"),
         ("%openrouter_warm missing.txt", "can't be read"),
         ("%openrouter_warm unknown_name", "unknown_name is not defined"),
         ("%openrouter_warm questions --workers 0", "0 is below 1"),
