@@ -210,7 +210,7 @@ def _read_pin(command: Command, options: SimpleNamespace) -> None:
 def _read_warm(command: Command, options: SimpleNamespace) -> None:
     """Read the word as the `source`: a variable or a file."""
     _read_params(options)
-    if asks_several(options):
+    if "," in (options.model or ""):
         raise OptionError(
             f"one model a list, and this line names {options.model}; {command.unharmed}",
             "fill it for one, then the next",

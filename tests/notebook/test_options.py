@@ -20,7 +20,6 @@ from or_cache_magic.notebook.options import (
     LINE,
     PURGE,
     STATS,
-    asks_several,
     models_of,
     refuse_model,
 )
@@ -133,10 +132,7 @@ def test_ask_cell__several_models():
     """Words, commas and `-m` name several; a word that is neither an id nor an alias is refused by what follows."""
     named = [parse(CELL, line) for line in ("a/b c/d", "a/b,c/d", "a/b, c/d", "c/d -m a/b", "-m a/b,c/d")]
     assert {tuple(models_of(options, ())) for options in named} == {("a/b", "c/d")}
-    assert all(map(asks_several, named))
     assert models_of(parse(CELL, ""), ()) == [None]
-    assert not asks_several(parse(CELL, "a/b --sample 2"))
-    assert asks_several(parse(CELL, "-n 1"))
     assert list(parse(CELL, "-n 3").sample) == [0, 1, 2]
     with pytest.raises(OptionError, match="Summarise is neither") as refused:
         models_of(parse(CELL, "fast Summarise this"), {"fast"})
