@@ -29,19 +29,21 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
-from or_cache_magic.core.media import PDF, Attached, MediaType, media_type, picture_size
+from or_cache_magic.core.media import (
+    MAX_BYTES,
+    MAX_PIXELS,
+    PDF,
+    Attached,
+    MediaType,
+    media_type,
+    picture_size,
+)
 from or_cache_magic.core.options import plain
 from or_cache_magic.core.tokens import text_tokens
 from or_cache_magic.core.units import format_size
 from or_cache_magic.core.value_text import MAX_TOKENS, Shown, Unwritable, frame_of, is_array, is_of
 from or_cache_magic.display.escape import fenced, one_line
 from or_cache_magic.errors import RequestError
-
-MAX_BYTES: Final = 20_000_000
-"""The most that one attachment may have."""
-
-MAX_PIXELS: Final = 40_000_000
-"""The most pixels of one picture: models see a few millions at most, and refuse more."""
 
 _MOST: Final = 100
 _NAME_WIDTH: Final = 120
@@ -312,11 +314,15 @@ def _check_pixels(raw: bytes, found: MediaType, name: str) -> None:
         raise _refused(name or f"this {found.name}", "it is damaged", "open it, and save it again")
     width, height = size
     if width * height > MAX_PIXELS:
-        raise _refused(
-            name or f"this {found.name}",
-            f"{width:,} x {height:,} pixels are over the limit of {MAX_PIXELS // 10**6} million",
-            "shrink it: image.thumbnail((2000, 2000))",
-        )
+        raise _too_many_pixels(name or f"this {found.name}", width, height)
+
+
+def _too_many_pixels(name: str, width: int, height: int) -> RequestError:
+    return _refused(
+        name,
+        f"{width:,} x {height:,} pixels are over the limit of {MAX_PIXELS // 10**6} million",
+        "shrink it: image.thumbnail((2000, 2000))",
+    )
 
 
 def _decoded(raw: bytes) -> str | None:
@@ -386,11 +392,7 @@ def _drawn(figure: Any) -> bytes:
 def _pil_png(image: Any, name: str) -> bytes:
     width, height = image.size
     if width * height > MAX_PIXELS:
-        raise _refused(
-            name or "this picture",
-            f"{width:,} x {height:,} pixels are over the limit of {MAX_PIXELS // 10**6} million",
-            "shrink it: image.thumbnail((2000, 2000))",
-        )
+        raise _too_many_pixels(name or "this picture", width, height)
     from PIL import ImageOps
 
     written = io.BytesIO()

@@ -64,6 +64,12 @@ def attached_from(form: Iterable[Iterable[str | int]]) -> tuple[Attached, ...]:
 
 _LONGEST: Final = 4096
 
+MAX_BYTES: Final = 20_000_000
+"""The most that one attachment may have."""
+
+MAX_PIXELS: Final = 40_000_000
+"""The most pixels of one picture: models see a few millions at most, and refuse more."""
+
 PDF: Final = MediaType("application/pdf", "pdf", "PDF")
 
 _MP3: Final = MediaType("audio/mpeg", "audio", "mp3")

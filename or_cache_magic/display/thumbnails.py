@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
-from or_cache_magic.core.media import media_type, picture_size
+from or_cache_magic.core.media import MAX_BYTES, MAX_PIXELS, media_type, picture_size
 from or_cache_magic.core.returned import image_urls
 from or_cache_magic.core.units import format_size
 from or_cache_magic.display.escape import escape_html, printable
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from or_cache_magic.core.media import Attached
 
 _WIDTH, _HEIGHT = 160, 120
-_LARGEST_BYTES: Final = 20_000_000
-_MOST_PIXELS: Final = 40_000_000
 _SHOWN_AS_IT_IS: Final = 100_000
 _MOST: Final = 8
 """Pictures of one message that are shown."""
@@ -78,14 +76,14 @@ def thumbnails_html(message: Mapping[str, Any]) -> str:
 def thumbnail(url: str) -> tuple[str, str] | None:
     """Return a picture of a ``data:`` URL as a small one, and what it is; None where it can't be shown."""
     head, comma, _ = url[:100].partition(",")
-    if not comma or not head.startswith("data:") or len(url) > _LARGEST_BYTES * 4 // 3 + 100:
+    if not comma or not head.startswith("data:") or len(url) > MAX_BYTES * 4 // 3 + 100:
         return None
     try:
         raw = base64.b64decode(url[len(head) + 1 :], validate=True)
     except (binascii.Error, ValueError):
         return None
     found, size = media_type(raw), picture_size(raw)
-    if found is None or found.kind != "image" or size is None or not 0 < size[0] * size[1] <= _MOST_PIXELS:
+    if found is None or found.kind != "image" or size is None or not 0 < size[0] * size[1] <= MAX_PIXELS:
         return None
     told = f"{found.name}, {size[0]:,} x {size[1]:,} pixels, {format_size(len(raw))}"
     mime, small = found.mime, _smaller(raw)

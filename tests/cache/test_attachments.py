@@ -19,9 +19,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from or_cache_magic.cache.attachments import MAX_BYTES, Source, read_attachments
+from or_cache_magic.cache.attachments import Source, read_attachments
 from or_cache_magic.cache.request import build_ask
-from or_cache_magic.core.media import attached_text, pdf_pages, picture_size
+from or_cache_magic.core.media import MAX_BYTES, attached_text, pdf_pages, picture_size
 from or_cache_magic.core.policy import volatility
 from or_cache_magic.core.settings import Settings
 from or_cache_magic.errors import RequestError, UpstreamError
