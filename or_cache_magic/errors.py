@@ -288,6 +288,8 @@ class UpstreamError(OrCacheError):
         retry_after_s: float | None = None,
         retryable: bool = False,
         refuses_all: bool = False,
+        refuses_model: bool = False,
+        rate_limit: int | None = None,
         generation_id: str | None = None,
         cost_usd: Decimal | None = None,
         body: Mapping[str, Any] | None = None,
@@ -304,6 +306,11 @@ class UpstreamError(OrCacheError):
         self.retryable = retryable
         #: Whether every further request would be refused too: the key, the credits, a budget.
         self.refuses_all = refuses_all
+        #: Whether every further request of its model would be refused for the rest of the day.
+        self.refuses_model = refuses_model
+        #: How many requests the server says that it takes in the time that ends after `retry_after_s`; None
+        #: when it did not say.
+        self.rate_limit = rate_limit
         #: Id for ``GET /generation``; None when no reply named one.
         self.generation_id = generation_id
         #: What the failed call cost as far as it was reported; None is unknown, not free.

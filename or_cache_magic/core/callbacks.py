@@ -73,6 +73,18 @@ OnWait = Callable[[str], None]
 """Takes one line that says what is being waited for."""
 
 
+class Pacing(NamedTuple):
+    """How many of a list are asked at a time.
+
+    Attributes:
+        start: So many at first.
+        most: Never more.
+    """
+
+    start: int
+    most: int
+
+
 class Callbacks(NamedTuple):
     """The caller's side of an ask.
 
@@ -84,6 +96,8 @@ class Callbacks(NamedTuple):
         cancel: Cancels the ask; None leaves that to an interrupt.
         on_send: Called when the request is sent.
         on_cost: Told what an ask cost that was interrupted; not called when that is not known.
+        pacing: Of an ask that is one of a list, and waits for its turn, and for a rate limit without end.
+            None is an ask by itself, sent at once and three times at most.
     """
 
     on_text: OnText | None = None
@@ -92,6 +106,7 @@ class Callbacks(NamedTuple):
     cancel: Cancel | None = None
     on_send: Callable[[], None] | None = None
     on_cost: Callable[[Cost], None] | None = None
+    pacing: Pacing | None = None
 
 
 def callbacks_of(on_text: Any = None, on_wait: Any = None) -> Callbacks:

@@ -287,6 +287,7 @@ class Engine:
                 cancel=callbacks.cancel,
                 on_send=callbacks.on_send,
                 on_wait=Show(callbacks.on_wait),
+                pacing=callbacks.pacing,
             )
         except UpstreamError as exc:
             recorder.account_failure(ask, exc)

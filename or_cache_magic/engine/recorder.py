@@ -140,7 +140,9 @@ class Recorder:
             self.ledger.remember(row)
 
     def account_failure(self, ask: Ask, failure: UpstreamError) -> None:
-        """Account for a call that brought no answer, at what it cost as far as is known."""
+        """Account for a call that brought no answer, at what it cost as far as is known; not for none."""
+        if not failure.attempts:
+            return
         cost = UNKNOWN_COST if failure.cost_usd is None else Cost(failure.cost_usd, "reported")
         self.account(ask, "failed", Answer((), cost=cost, generation_id=failure.generation_id))
 

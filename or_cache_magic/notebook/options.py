@@ -503,8 +503,7 @@ WARM: Final = Command(
         Option(
             ("--workers",),
             "workers",
-            "how many are asked at a time; 8 unless set",
-            default=8,
+            "the most that are asked at a time; unless set 8, then up to 32 while answers are as fast",
             **counts_from(1),
         ),
         _flag(("-q", "--quiet"), "quiet", "no progress bar"),

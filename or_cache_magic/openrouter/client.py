@@ -14,7 +14,7 @@ from contextlib import suppress
 from types import MappingProxyType
 from typing import Any, Final
 
-from or_cache_magic.core.callbacks import Cancel
+from or_cache_magic.core.callbacks import Cancel, Pacing
 from or_cache_magic.core.chat import as_mapping
 from or_cache_magic.core.records import UNKNOWN_COST, Answer, Cost, Request
 from or_cache_magic.core.secrets import Secret, redacted, redacted_text
@@ -22,6 +22,7 @@ from or_cache_magic.errors import MissingKeyError, RequestError, UpstreamError
 from or_cache_magic.openrouter.connections import ApiTarget, Connection, ConnectionPool, Refused
 from or_cache_magic.openrouter.failures import connection_lost, fetch_failed, redirected, upstream_error
 from or_cache_magic.openrouter.fragments import mended
+from or_cache_magic.openrouter.pace import Gates, Tries
 from or_cache_magic.openrouter.reply import ReplyReader, cost_reported, media_type
 from or_cache_magic.openrouter.wire import (
     MalformedReplyError,
@@ -34,16 +35,8 @@ from or_cache_magic.openrouter.wire import (
     tells_use,
 )
 
-ATTEMPTS: Final = 3
-LONGEST_WAIT_S: Final = 300.0
-"""A server that asks for more patience than this is not waited for. Credits that are held by calls under way
-come back after two minutes, and a limit per minute after one."""
-
 LARGEST_BYTES: Final = 1 << 27
 """A reply that is larger is not read on: no entry could keep it."""
-
-_NOT_SEEN_S: Final = 1.0
-"""Of a wait so short nothing is told."""
 
 FETCH_TIMEOUT_S: Final = 10.0
 """`Gateway.fetch` waits no longer than this: what it asks for is made without a model."""
@@ -51,16 +44,6 @@ FETCH_TIMEOUT_S: Final = 10.0
 _OPENROUTER_KEY: Final = r"sk-or-v1-[0-9a-f]{64}"
 _SHORT_KEY: Final = 20
 _KEY: Final = re.compile(r"[\x21-\x7e]+")
-
-
-_WAITS_FOR: Final[Mapping[int, str]] = {
-    402: "credits are held by calls under way",
-    429: "rate limited",
-    500: "the provider failed",
-    502: "the provider is down",
-    503: "the provider is overloaded",
-    529: "the provider is overloaded",
-}
 
 
 def _untold(_line: str) -> None:
@@ -91,6 +74,7 @@ class Gateway:
         self._timeout_s = timeout_s
         self._sleep = sleep
         self._pool = ConnectionPool()
+        self._gates = Gates(time.monotonic)
 
     def send(
         self,
@@ -101,6 +85,7 @@ class Gateway:
         cancel: Cancel | None = None,
         on_send: Callable[[], object] | None = None,
         on_wait: Callable[[str], None] = _untold,
+        pacing: Pacing | None = None,
     ) -> Answer:
         """Return the answer, which may be cut or hold an error (see `policy.why_not_stored`).
 
@@ -111,6 +96,7 @@ class Gateway:
             cancel: Cancels the request: the connection is closed at once. None leaves that to an interrupt.
             on_send: Called when an attempt is sent.
             on_wait: Told in one line what is waited for before another attempt.
+            pacing: Of a request that is one of a list; see `Callbacks.pacing`.
 
         Raises:
             MissingKeyError: There is no key; nothing was sent.
@@ -123,26 +109,26 @@ class Gateway:
         reader.restart()
         sleep = self._sleep if cancel is None else cancel.sleep
         cancel = cancel or Cancel()
-        for attempt in range(1, ATTEMPTS + 1):
+        tries = Tries(self._gates.of(request), pacing, cancel, sleep, on_wait)
+        while True:
             target = self._target(request.base_url)
             _refuse_key(request, target.api_key)
+            tries.begin()
             try:
                 with self._pool.use(target) as connection, cancel.waking(connection.shut):
                     if on_send is not None:
                         on_send()
-                    return _send_once(
-                        connection, request, reader, fresh=fresh, attempt=attempt, cancel=cancel
+                    answer = _send_once(
+                        connection, request, reader, fresh=fresh, attempt=tries.number, cancel=cancel
                     )
-            except UpstreamError as exc:
-                wait_s = exc.retry_after_s if exc.retry_after_s is not None else 0.5 * 2 ** (attempt - 1)
-                if not exc.retryable or reader.started or attempt == ATTEMPTS or wait_s > LONGEST_WAIT_S:
+            except BaseException as exc:
+                if not tries.goes_on_after(exc, answer_began=reader.started):
                     raise
                 reader.restart()  # it was free, and nothing is under way while we wait
-                why = _WAITS_FOR.get(exc.status or 0, "no answer")
-                if wait_s > _NOT_SEEN_S:
-                    on_wait(f"{why}, trying again in {wait_s:.3g} s ({attempt + 1} of {ATTEMPTS})")
-                sleep(wait_s)
-        raise AssertionError("unreachable")  # pragma: no cover - the last attempt returns or raises
+                tries.pause()
+            else:
+                tries.answered()
+                return answer
 
     def fetch(
         self,

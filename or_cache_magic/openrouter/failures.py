@@ -23,6 +23,11 @@ _MAYBE_BILLED: Final = frozenset({408, 499, 504, 524})
 _IN_FLIGHT: Final = "in_flight_budget_exhausted"
 """The reason of a 402 that passes: what calls under way may cost is held back until they have ended."""
 
+_NOT_SENT: Final = "not sent"
+
+_PER_DAY: Final = "per-day"
+"""In the reason of a 429 of ``:free`` models that lasts until midnight, UTC."""
+
 _SECONDS: Final = 1e9
 _MILLISECONDS: Final = 1e11
 """From here on a number can only be a moment, since 1970 in seconds or in milliseconds."""
@@ -84,9 +89,12 @@ def upstream_error(
         cost = cost_of_failure(code, body, accepted=status is None)
     retry_after_s = _wait_s(headers, metadata, availability, limited=code == 429)  # noqa: PLR2004
     in_flight = code == 402 and metadata.get("reason") == _IN_FLIGHT  # noqa: PLR2004
+    day_is_used_up = code == 429 and _PER_DAY in str(facts.get("message", ""))  # noqa: PLR2004
     return UpstreamError(
         f"OpenRouter answered {code or 'with an error'}: {_message(facts, error)} ({_paid(cost)})",
-        _hint(code, metadata, availability, retry_after_s),
+        _hint_for_tomorrow(retry_after_s)
+        if day_is_used_up
+        else _hint(code, metadata, availability, retry_after_s),
         status=code,
         error_type=_text(metadata.get("error_type")) or _text(facts.get("error_type")),
         retry_after_s=retry_after_s,
@@ -94,6 +102,8 @@ def upstream_error(
         retryable=(in_flight or _may_retry(code, facts, availability)) and cost.usd == 0,
         refuses_all=not in_flight
         and (code in (401, 402) or (code == 403 and str(metadata.get("limit_source")) in _BUDGETS)),  # noqa: PLR2004
+        refuses_model=day_is_used_up,
+        rate_limit=_rate_limit(headers, metadata) if code == 429 else None,  # noqa: PLR2004
         generation_id=generation_id,
         cost_usd=cost.usd,
         body=facts or None,
@@ -128,6 +138,21 @@ def redirected(status: int, target: str, *, base_url: str, attempts: int) -> Ups
         status=status,
         cost_usd=FREE.usd,
         attempts=attempts,
+    )
+
+
+def not_sent_after(refusal: UpstreamError) -> UpstreamError:
+    """Return the error for a request that is not sent, since another was refused for all."""
+    if refusal.args[0].startswith(_NOT_SENT):
+        return refusal
+    return UpstreamError(
+        f"{_NOT_SENT}, since one before was refused: {refusal.args[0]}",
+        refusal.hint,
+        status=refusal.status,
+        refuses_all=refusal.refuses_all,
+        refuses_model=refusal.refuses_model,
+        cost_usd=FREE.usd,
+        attempts=0,
     )
 
 
@@ -185,7 +210,7 @@ def _may_retry(code: int | None, facts: Mapping[str, Any], availability: Mapping
     if availability.get("retryable") is False or code not in _RETRYABLE:
         return False
     # A daily cap is a 429 that waiting a minute does not lift.
-    return "per-day" not in str(facts.get("message", ""))
+    return _PER_DAY not in str(facts.get("message", ""))
 
 
 def _hint(
@@ -206,6 +231,15 @@ def _hint(
     if code is not None and code in _HINTS:
         return _HINTS[code]
     return "run the cell again, or try another model or provider"
+
+
+def _hint_for_tomorrow(wait_s: float | None) -> str:
+    """Return when a limit of the day begins anew: as the server says, else at midnight, UTC."""
+    now_s = time.time()
+    at_s = now_s + wait_s if wait_s is not None else (now_s // _DAY_S + 1) * _DAY_S
+    at = time.strftime("%Y-%m-%d %H:%M", time.gmtime(at_s))
+    hours, minutes = divmod(math.ceil((at_s - now_s) / 60), 60)
+    return f"the day's free requests are used up: run it again after {at} UTC, in {hours} h {minutes} min"
 
 
 def _budget_facts(metadata: Mapping[str, Any]) -> Iterator[str]:
@@ -264,15 +298,27 @@ def _wait_s(
     servers count it in seconds, or from now; it counts where a limit was reached.
     """
     now_s = _moment_s(headers.get("date")) or time.time()  # by the server's own clock where it tells
-    listed = {str(name).lower(): value for name, value in as_mapping(metadata.get("headers")).items()}
-    seconds = _seconds(headers.get("retry-after"), availability.get("retry_after"), listed.get("retry-after"))
+    listed = _listed_headers(metadata)
+    seconds = _number(headers.get("retry-after"), availability.get("retry_after"), listed.get("retry-after"))
     if seconds is not None:
         return min(seconds, _LONGEST_WAIT_S)
     moment_s = _moment_s(headers.get("retry-after"))
-    reset = _seconds(headers.get("x-ratelimit-reset"), listed.get("x-ratelimit-reset"))
+    reset = _number(headers.get("x-ratelimit-reset"), listed.get("x-ratelimit-reset"))
     if moment_s is None and reset is not None and limited:
         moment_s = now_s + reset if reset < _SECONDS else reset if reset < _MILLISECONDS else reset / 1000
     return None if moment_s is None else min(max(0.0, moment_s - now_s), _LONGEST_WAIT_S)
+
+
+def _listed_headers(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the headers that an error repeats, by their names in small letters."""
+    return {str(name).lower(): value for name, value in as_mapping(metadata.get("headers")).items()}
+
+
+def _rate_limit(headers: Mapping[str, str], metadata: Mapping[str, Any]) -> int | None:
+    """Return how many requests a server says that it takes in a while; None when it doesn't."""
+    name = "x-ratelimit-limit"
+    limit = _number(headers.get(name), _listed_headers(metadata).get(name))
+    return int(limit) if limit is not None and 1 <= limit < _SECONDS else None
 
 
 def _moment_s(date: str | None) -> float | None:
@@ -282,7 +328,7 @@ def _moment_s(date: str | None) -> float | None:
         return None
 
 
-def _seconds(*values: Any) -> float | None:
+def _number(*values: Any) -> float | None:
     for value in values:
         try:
             seconds = math.nan if isinstance(value, bool) else float(value)

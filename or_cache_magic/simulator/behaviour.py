@@ -138,14 +138,16 @@ def availability(code: str, requested: str = "", *, retryable: bool = False, **r
     } | rest
 
 
-def platform_limit(limit: int, reset_ms: int, *, times: int | None = None) -> Refusal:
-    """The refusal of the request that is over the limit of free models per minute."""
+def platform_limit(
+    limit: int, reset_ms: int, *, name: str = "free-models-per-min", times: int | None = None
+) -> Refusal:
+    """The refusal of the request that is over a limit of OpenRouter's own."""
     headers = {
         "X-RateLimit-Limit": str(limit),
         "X-RateLimit-Remaining": "0",
         "X-RateLimit-Reset": str(reset_ms),
     }
     metadata = {"headers": headers, "provider_name": None}
-    message = "Rate limit exceeded: free-models-per-min. "
+    message = f"Rate limit exceeded: {name}. "
     error = error_object(429, message, "rate_limit_exceeded", metadata=metadata)
     return Refusal(429, error, headers, times=times)

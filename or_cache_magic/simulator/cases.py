@@ -127,12 +127,15 @@ def _platform_limited(
 
 
 @_named
-def _rate_limited(retry_after_s: float = 1, times: int | None = None) -> Scenario:
+def _rate_limited(retry_after_s: float | None = 1, times: int | None = None) -> Scenario:
     """429: no capacity upstream, with Retry-After; ``times`` refusals of a body, then its answer. Case 12."""
-    known = availability("capacity_exhausted", retryable=True, retry_after=retry_after_s)
+    known = availability("capacity_exhausted", retryable=True)
+    if retry_after_s is not None:
+        known["retry_after"] = retry_after_s
     message = "Provider returned error: capacity exhausted"
     error = error_object(429, message, "rate_limit_exceeded", availability=known)
-    return _refused("rate_limited", 429, error, headers=_retry_after(retry_after_s), times=times)
+    headers = {} if retry_after_s is None else _retry_after(retry_after_s)
+    return _refused("rate_limited", 429, error, headers=headers, times=times)
 
 
 @_named

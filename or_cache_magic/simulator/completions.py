@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
 from or_cache_magic.simulator.attachments import read_files
@@ -30,8 +31,9 @@ if TYPE_CHECKING:
 
     from or_cache_magic.simulator.catalog import Price
     from or_cache_magic.simulator.prompt_cache import CachedPrefix
-    from or_cache_magic.simulator.state import Received
+    from or_cache_magic.simulator.state import DayLimit, Received, TallyLimit
 
+_ONE: Final = Decimal(1)
 _FAILED: Final = frozenset({"error", "silent", "token_limit"})
 
 
@@ -55,8 +57,17 @@ def answer_completion(world: World, row: Received) -> Reply:
     way = route(call.body, call.scenario, sticky, seed)
     if isinstance(way, Refusal):
         return error_reply(way, generation_id)
-    refusal = _wrongly_marked(call, way) or _over_limit(call, way)
-    return _answered(call, way, seed) if refusal is None else error_reply(refusal, generation_id)
+    refusal = _wrongly_marked(call, way) or _over_limit(call, way) or _too_many(call, way)
+    if refusal is not None:
+        return error_reply(refusal, generation_id)
+    reply = _answered(call, way, seed)
+
+    def settle(produced: int, *, cancelled: bool) -> None:
+        reply.settle(produced, cancelled=cancelled)
+        world.capacity.leave(_ONE)
+        world.in_flight.leave(_held_usd(call, way))
+
+    return replace(reply, settle=settle)
 
 
 def _scripted_refusal(call: Call) -> Refusal | None:
@@ -88,10 +99,38 @@ def _over_limit(call: Call, way: Route) -> Refusal | None:
         )
         return Refusal(400, error_object(400, message, "context_length_exceeded"))
     poor = _too_poor(call, way)
-    if poor is not None or not way.model.is_free:
+    if poor is not None:
         return poor
-    until = call.world.free_limit.refuses_until(call.api_key, call.now_s)
-    return None if until is None else platform_limit(call.world.free_limit.per_minute, int(until * 1000))
+    world, key, now_s = call.world, call.api_key, call.now_s
+    limits: list[tuple[str, int, TallyLimit | DayLimit]]
+    limits = [("requests-per-min", world.limit.per_minute, world.limit)]
+    if way.model.is_free:
+        limits = [
+            ("free-models-per-day", world.free_days.per_day or 0, world.free_days),
+            ("free-models-per-min", world.free_limit.per_minute, world.free_limit),
+        ]
+    for name, most, limit in limits:
+        until = limit.refuses_until(key, now_s)
+        if until is not None:
+            return platform_limit(most, int(until * 1000), name=name)
+    return None
+
+
+def _too_many(call: Call, way: Route) -> Refusal | None:
+    """The refusal of a call for which too much is under way; None takes the room that it needs."""
+    world = call.world
+    if not world.in_flight.take(_held_usd(call, way)):
+        return scenario("credits_held", retry_after_s=world.retry_after_s or 120).refusal
+    if world.capacity.take(_ONE):
+        return None
+    world.in_flight.leave(_held_usd(call, way))
+    return scenario("rate_limited", retry_after_s=world.retry_after_s).refusal
+
+
+def _held_usd(call: Call, way: Route) -> Decimal:
+    """What is held of the credits while a call is under way: the price of the longest answer."""
+    wanted = call.body.get("max_tokens") or call.body.get("max_completion_tokens")
+    return (wanted or way.model.max_completion_tokens) * way.endpoint.price.completion
 
 
 def _too_poor(call: Call, way: Route) -> Refusal | None:

@@ -123,6 +123,10 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
         """Keep quiet."""
 
+    def date_time_string(self, timestamp: float | None = None) -> str:
+        """The ``Date`` header, by the simulator's clock."""
+        return super().date_time_string(self.server.world.now() if timestamp is None else timestamp)
+
     def version_string(self) -> str:
         """The ``Server`` header."""
         return "or-cache-simulator"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from or_cache_magic.simulator.billing import ZERO
 from or_cache_magic.simulator.listing import BASE_PATH
 from or_cache_magic.simulator.server import Server
-from or_cache_magic.simulator.state import TallyLimit
+from or_cache_magic.simulator.state import DayLimit, RoomLimit, TallyLimit
 from or_cache_magic.simulator.world import World
 
 if TYPE_CHECKING:
@@ -46,6 +46,16 @@ class Simulator:
         chunk_delay_s: Seconds before each chunk of a stream.
         credits_usd: What the account has to spend; None is without limit.
         free_requests_per_minute: The limit of ``:free`` models for each key; None is without limit.
+        free_requests_per_day: How many requests of ``:free`` models it takes of each key until midnight, UTC;
+            None is without limit.
+        rate_limit_per_minute: How many requests it takes of each key in a minute, told in the headers of the
+            429; None is without limit.
+        minute_s: How long its minutes are.
+        capacity: How many requests the providers answer at a time; 429 beyond. None is without limit.
+        in_flight_usd: What the requests under way may cost together at most; 402 beyond. None is without
+            limit.
+        retry_after_s: What ``Retry-After`` says then. None is nothing for `capacity`, and 120 for
+            `in_flight_usd`.
         presets: Presets by slug: request fields, and ``system``, ``cache_enabled``, ``cache_ttl_seconds``.
     """
 
@@ -59,6 +69,12 @@ class Simulator:
         chunk_delay_s: float = 0.0,
         credits_usd: Decimal | None = None,
         free_requests_per_minute: int | None = 20,
+        free_requests_per_day: int | None = None,
+        rate_limit_per_minute: int | None = None,
+        minute_s: float = 60.0,
+        capacity: int | None = None,
+        in_flight_usd: Decimal | None = None,
+        retry_after_s: float | None = None,
         presets: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         keys = None if api_keys is None else tuple(api_keys)
@@ -71,7 +87,12 @@ class Simulator:
             credits_usd=credits_usd,
             presets=presets or {},
             chunk_delay_s=chunk_delay_s,
-            free_limit=TallyLimit(free_requests_per_minute),
+            free_limit=TallyLimit(free_requests_per_minute, minute_s),
+            free_days=DayLimit(free_requests_per_day),
+            limit=TallyLimit(rate_limit_per_minute, minute_s),
+            capacity=RoomLimit(capacity),
+            in_flight=RoomLimit(in_flight_usd),
+            retry_after_s=retry_after_s,
         )
         self._server: Server | None = None
         self._thread: threading.Thread | None = None

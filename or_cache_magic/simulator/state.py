@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from or_cache_magic.simulator.behaviour import Scenario
 
+_DAY_S: Final = 86_400.0
 _ALPHABET: Final = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
@@ -227,10 +228,11 @@ class Generations:
 
 
 class TallyLimit:
-    """At most so many requests of one key within a minute."""
+    """At most so many requests of one key within a minute, or another time."""
 
-    def __init__(self, per_minute: int | None) -> None:
+    def __init__(self, per_minute: int | None, minute_s: float = 60.0) -> None:
         self._per_minute = per_minute
+        self._minute_s = minute_s
         self._times: dict[str, deque[float]] = {}
         self._lock = threading.Lock()
 
@@ -240,10 +242,10 @@ class TallyLimit:
             return None
         with self._lock:
             times = self._times.setdefault(api_key, deque())
-            while times and times[0] <= now_s - 60:
+            while times and times[0] <= now_s - self._minute_s:
                 times.popleft()
             if len(times) >= self._per_minute:
-                return times[0] + 60
+                return times[0] + self._minute_s
             times.append(now_s)
             return None
 
@@ -251,3 +253,44 @@ class TallyLimit:
     def per_minute(self) -> int:
         """The limit; 0 when there is none."""
         return self._per_minute or 0
+
+
+class DayLimit:
+    """At most so many requests of one key from midnight to midnight, UTC."""
+
+    def __init__(self, per_day: int | None) -> None:
+        #: The limit; None when there is none.
+        self.per_day = per_day
+        self._counts: Counter[tuple[str, int]] = Counter()
+        self._lock = threading.Lock()
+
+    def refuses_until(self, api_key: str, now_s: float) -> float | None:
+        """When the limit will let the next request pass; None when it passes now, and is counted."""
+        day = int(now_s // _DAY_S)
+        with self._lock:
+            if self.per_day is not None and self._counts[api_key, day] >= self.per_day:
+                return (day + 1) * _DAY_S
+            self._counts[api_key, day] += 1
+            return None
+
+
+class RoomLimit:
+    """At most so much under way at a time: requests, or the dollars that they may cost."""
+
+    def __init__(self, most: int | Decimal | None) -> None:
+        self._most = most
+        self._taken: Decimal = ZERO
+        self._lock = threading.Lock()
+
+    def take(self, much: Decimal) -> bool:
+        """Take room for a request; False when there is none."""
+        with self._lock:
+            if self._most is not None and self._taken + much > self._most:
+                return False
+            self._taken += much
+            return True
+
+    def leave(self, much: Decimal) -> None:
+        """Give room back."""
+        with self._lock:
+            self._taken -= much

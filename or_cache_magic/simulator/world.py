@@ -10,7 +10,7 @@ from or_cache_magic.simulator.behaviour import Refusal, error_object
 from or_cache_magic.simulator.caches import ResponseCache
 from or_cache_magic.simulator.prompt_cache import PromptCache
 from or_cache_magic.simulator.replies import dumps
-from or_cache_magic.simulator.state import Generations, Journal, Scripts, TallyLimit
+from or_cache_magic.simulator.state import DayLimit, Generations, Journal, RoomLimit, Scripts, TallyLimit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -39,6 +39,11 @@ class World:
     responses: ResponseCache = field(default_factory=ResponseCache)
     prompts: PromptCache = field(default_factory=PromptCache)
     free_limit: TallyLimit = field(default_factory=lambda: TallyLimit(20))
+    free_days: DayLimit = field(default_factory=lambda: DayLimit(None))
+    limit: TallyLimit = field(default_factory=lambda: TallyLimit(None))
+    capacity: RoomLimit = field(default_factory=lambda: RoomLimit(None))
+    in_flight: RoomLimit = field(default_factory=lambda: RoomLimit(None))
+    retry_after_s: float | None = None
 
 
 def _settle_nothing(produced: int, *, cancelled: bool) -> None:

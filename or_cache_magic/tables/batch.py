@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import os
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
@@ -17,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from or_cache_magic.cache.request import Usd, parse_limit
 from or_cache_magic.core.blocks import read_json
-from or_cache_magic.core.callbacks import Cancelled
+from or_cache_magic.core.callbacks import Cancelled, Pacing
 from or_cache_magic.core.options import checked, plain, shown
 from or_cache_magic.core.policy import why_no_lookup
 from or_cache_magic.core.project import file_text
@@ -28,6 +30,7 @@ from or_cache_magic.errors import (
     OptionError,
     OrCacheError,
     RequestError,
+    UpstreamError,
     explained,
 )
 from or_cache_magic.money.budget import BudgetTracker, Limit, cost_of_error
@@ -37,6 +40,7 @@ if TYPE_CHECKING:
     from decimal import Decimal
 
     import pandas as pd
+    from typing_extensions import Self
 
     from or_cache_magic.cache.cache import CompletionCache
 
@@ -208,6 +212,13 @@ COLUMNS: Final = tuple(_TYPES)
 
 _INTERRUPTED: Final = "interrupted"
 
+_START: Final = 8
+_MOST: Final = 32
+"""How many are asked at a time unless it is said: so many at first, and at most."""
+
+_EVERY_S: Final = 30.0
+"""How often a line says what is waited for, where there is no bar."""
+
 
 class Row(NamedTuple):
     """The result of one request of the list.
@@ -229,7 +240,7 @@ def warm(
     cache: CompletionCache,
     source: Any,
     *,
-    workers: int = 8,
+    workers: int | None = None,
     progress: bool = True,
     max_cost_usd: Usd | None = None,
     before_send: Callable[[Request], None] | None = None,
@@ -245,7 +256,9 @@ def warm(
         cache: What is filled.
         source: A list, Series or DataFrame, or a ``.txt``, ``.jsonl`` or ``.csv`` file; see
             `read_prompts`. The table has the index of a Series or DataFrame.
-        workers: How many are asked at a time.
+        workers: The most that are asked at a time. None begins with 8, and asks up to 32 while answers are as
+            fast. Where the server refuses for want of room fewer are asked, and all wait as long as it
+            says; see `openrouter.pace`.
         progress: Whether a bar is shown, where one can be, and the summary printed. With the setting
             ``receipt=stable`` there is no bar, and the summary is the same on every run.
         max_cost_usd: The most that the whole list may cost: a prompt that may go over it fails unsent.
@@ -259,30 +272,25 @@ def warm(
         OptionError: The source can't be read, or there can't be so many workers; nothing was sent.
         KeyboardInterrupt: As it came. The calls under way are ended at once; what was bought is kept.
     """
-    try:
-        given: Any = plain(workers, "workers")
-        workers = whole()(None if isinstance(given, str) else given)
-    except ValueError as exc:
-        raise OptionError(
-            f"workers = {shown(workers)}: {exc} (nothing was sent)", "8 is a good one"
-        ) from None
+    pacing = _pacing(workers)
     if asked.get("attach") is not None:
         from or_cache_magic.cache.attachments import read_attachments
 
         asked["attach"] = read_attachments(asked["attach"])  # once, not for each row
-    batch = _Batch(cache, asked, parse_limit(max_cost_usd), before_send, workers)
+    batch = _Batch(cache, asked, parse_limit(max_cost_usd), before_send, pacing)
     checked("", asked)  # what is wrong for all is an error, not one a row
     prompts = read_prompts(source)
     rows: list[Row] = []
     stable = cache.settings.receipt == "stable"
     try:
-        batch.run(prompts, rows, progress=progress and not stable)
+        batch.run(prompts, rows, progress=progress and not stable, tell=tell or print)
     except KeyboardInterrupt as exc:
         again = "run it again: what was bought is kept, and free"
         raise explained(exc, "the list was interrupted", again) from None
     finally:
         if tell is not None or progress:
-            (tell or print)(_summary(rows, len(prompts), stable=stable))
+            until = [] if batch.goes_on is None else [batch.goes_on]
+            (tell or print)(" · ".join([_summary(rows, len(prompts), stable=stable), *until]))
     return _frame(rows, source.index if hasattr(source, "iloc") else None)
 
 
@@ -295,19 +303,28 @@ class _Batch:
         asked: Mapping[str, Any],
         limit_usd: Decimal | None,
         before_send: Callable[[Request], None] | None,
-        workers: int,
+        pacing: Pacing,
     ) -> None:
         self._cache = cache
         self._asked = asked
         self._limits: list[Limit] = []
         if limit_usd is not None:
             self._limits.append(Limit("this list's max_cost_usd", limit_usd, BudgetTracker()))
-        self._pool: Pool[Row] = Pool(workers, before_send)
+        self._waits = ""
+        self._pool: Pool[Row] = Pool(pacing.most, before_send, pacing, self._wait)
+        #: When what a model's limit left over can be asked; None where there is no such limit.
+        self.goes_on: str | None = None
 
-    def run(self, prompts: Sequence[Prompt], rows: list[Row], *, progress: bool) -> None:
+    def run(
+        self, prompts: Sequence[Prompt], rows: list[Row], *, progress: bool, tell: Callable[[str], object]
+    ) -> None:
         """Ask for each prompt; put into `rows` what each came to, in their order."""
-        with _bar(len(prompts), shown=progress) as advance:
-            self._pool.run([partial(self._row, prompt) for prompt in prompts], rows, advance=advance)
+        calls = [partial(self._row, prompt) for prompt in prompts]
+        with _Bar(len(prompts), tell, shown=progress) as bar:
+            self._pool.run(calls, rows, advance=bar.advance, tick=lambda: bar.wait(self._waits))
+
+    def _wait(self, line: str) -> None:
+        self._waits = line
 
     def _row(self, prompt: Prompt) -> Row:
         ask, sent = None, threading.Event()
@@ -318,32 +335,80 @@ class _Batch:
             barred = why_no_lookup(ask.request, ask.policy)
             if barred is not None:
                 raise OptionError(f"its answer would not be stored: {barred} (nothing was sent)")
-            callbacks = self._pool.callbacks._replace(on_send=sent.set)
+            callbacks = self._pool.callbacks._replace(on_send=sent.set, on_cost=partial(_not_sent, sent))
             outcome = self._cache.run(ask, callbacks, limits=self._limits)
         except Cancelled:
             if not sent.is_set():
                 raise  # it has no row: it was not asked
             return Row(ask.key.digest if ask else "", "failed", UNKNOWN_COST, _INTERRUPTED)
         except OrCacheError as exc:
-            self._pool.failed(exc)
+            self._pool.failed(exc, ask.request if ask else None)
+            if isinstance(exc, UpstreamError) and exc.refuses_model:
+                self.goes_on = exc.hint
             return Row(ask.key.digest if ask else "", "failed", cost_of_error(exc), str(exc.args[0]))
+        self._waits = ""
         error = f"not stored: {outcome.not_stored}" if outcome.not_stored else ""
         return Row(outcome.key.digest, outcome.kind, outcome.answer.cost, error)
 
 
-@contextmanager
-def _bar(total: int, *, shown: bool) -> Iterator[Callable[[], object]]:
-    """A progress bar, moved on by what it gives; nothing where neither a notebook nor a terminal shows it."""
-    if not shown:
-        yield lambda: None
-        return
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of a notebook without ipywidgets
-        from tqdm.auto import tqdm
-    in_notebook = any(kind.__module__ == "tqdm.notebook" for kind in tqdm.__mro__)
-    # None is: only in a terminal. A notebook's output is none, and shows the bar all the same.
-    with tqdm(total=total, unit="prompt", disable=False if in_notebook else None) as bar:
-        yield bar.update
+def _pacing(workers: int | None) -> Pacing:
+    if workers is None:
+        return Pacing(_START, _MOST)
+    try:
+        given: Any = plain(workers, "workers")
+        most = whole()(None if isinstance(given, str) else given)
+    except ValueError as exc:
+        raise OptionError(
+            f"workers = {shown(workers)}: {exc} (nothing was sent)", f"{_START} is a good one"
+        ) from None
+    return Pacing(most, most)
+
+
+def _not_sent(sent: threading.Event, cost: Cost) -> None:
+    """Take back that something is under way, where it is known to have cost nothing."""
+    if cost.usd == ZERO_USD:
+        sent.clear()
+
+
+class _Bar:
+    """A progress bar, and what is waited for; where neither a notebook nor a terminal shows a bar, lines."""
+
+    def __init__(self, total: int, tell: Callable[[str], object], *, shown: bool) -> None:
+        self._tell = tell
+        self._shown = shown
+        self._told_s = -math.inf
+        self._waits = ""
+        self._bar: Any = None
+        if shown:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of a notebook without ipywidgets
+                from tqdm.auto import tqdm
+            in_notebook = any(kind.__module__ == "tqdm.notebook" for kind in tqdm.__mro__)
+            # None is: only in a terminal. A notebook's output is none, and shows the bar all the same.
+            self._bar = tqdm(total=total, unit="prompt", disable=False if in_notebook else None)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def advance(self) -> None:
+        """Move on by one."""
+        if self._bar is not None:
+            self._bar.update()
+
+    def wait(self, line: str) -> None:
+        """Say what is waited for; empty is nothing."""
+        if self._bar is None or line == self._waits:
+            return
+        self._waits = line
+        if not self._bar.disable:
+            self._bar.set_postfix_str(line)
+        elif line and time.monotonic() - self._told_s >= _EVERY_S:
+            self._told_s = time.monotonic()
+            self._tell(line)
 
 
 def _summary(rows: Sequence[Row], wanted: int, *, stable: bool = False) -> str:

@@ -137,7 +137,7 @@ def run_all(
         except Cancelled:
             return
         except OrCacheError as exc:
-            pool.failed(exc)
+            pool.failed(exc, ask.request)
             member.failure = exc
         done(at)
 

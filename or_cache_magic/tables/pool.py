@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final, Generic, TypeVar
 
-from or_cache_magic.core.callbacks import Callbacks, Cancel
+from or_cache_magic.core.callbacks import Callbacks, Cancel, OnWait, Pacing
 from or_cache_magic.core.options import plain
 from or_cache_magic.core.records import Request
-from or_cache_magic.core.units import ZERO_USD
 from or_cache_magic.errors import OrCacheError, UpstreamError
+from or_cache_magic.openrouter.failures import not_sent_after
 
 _T = TypeVar("_T")
 
@@ -30,15 +30,24 @@ class Pool(Generic[_T]):
         workers: How many are asked at a time.
         before_send: Called with each request that is about to be sent, from several threads; an
             `OrCacheError` that it raises is that ask's, and nothing is sent.
+        pacing: How many of them are sent at a time, where they wait for limits together.
+        on_wait: Takes a line that says what is waited for, from several threads.
     """
 
-    def __init__(self, workers: int, before_send: Callable[[Request], None] | None = None) -> None:
+    def __init__(
+        self,
+        workers: int,
+        before_send: Callable[[Request], None] | None = None,
+        pacing: Pacing | None = None,
+        on_wait: OnWait | None = None,
+    ) -> None:
         self._workers = workers
         self._before_send = before_send
         self._cancel = Cancel()
-        self._refusal: UpstreamError | None = None
+        #: What refuses every ask (None), or all of one model.
+        self._refusals: dict[tuple[str, str] | None, UpstreamError] = {}
         #: What each of them is asked with.
-        self.callbacks = Callbacks(before_send=self._allow, cancel=self._cancel)
+        self.callbacks = Callbacks(None, on_wait, self._allow, self._cancel, pacing=pacing)
 
     def run(
         self,
@@ -74,24 +83,25 @@ class Pool(Generic[_T]):
             pool.shutdown(cancel_futures=True)
             results += [f.result() for f in futures if not f.cancelled() and not f.exception()]
 
-    def failed(self, failure: OrCacheError) -> None:
-        """Send nothing more where what made one ask fail would refuse the others too."""
+    def failed(self, failure: OrCacheError, request: Request | None) -> None:
+        """Send nothing more where what made one ask fail would refuse the others, or those of its model."""
         if isinstance(failure, UpstreamError) and failure.refuses_all:
-            self._refusal = self._refusal or failure
+            self._refusals.setdefault(None, failure)
+        elif isinstance(failure, UpstreamError) and failure.refuses_model and request is not None:
+            self._refusals.setdefault(_model(request), failure)
 
     def _allow(self, request: Request) -> None:
         """Raise what forbids to send."""
-        if self._refusal is not None:
-            raise UpstreamError(
-                f"not sent, since one before was refused: {self._refusal.args[0]}",
-                self._refusal.hint,
-                status=self._refusal.status,
-                refuses_all=True,
-                cost_usd=ZERO_USD,
-            )
+        refusal = self._refusals.get(None) or self._refusals.get(_model(request))
+        if refusal is not None:
+            raise not_sent_after(refusal)
         if self._before_send is not None:
             # A copy: what is sent stays what the key was made of.
             self._before_send(request._replace(body=plain(request.body)))
+
+
+def _model(request: Request) -> tuple[str, str]:
+    return request.base_url, str(request.body["model"])
 
 
 def _next(done: queue.SimpleQueue[Future[_T]], tick: Callable[[], object]) -> Future[_T]:

@@ -118,7 +118,7 @@ def test_warm__has_help(nb):
     assert "--workers N" in out
     assert "--system" in out
     options = parse(WARM, "x --tag t -q")
-    assert (options.source, options.tags, options.quiet, options.workers) == ("x", ("t",), True, 8)
+    assert (options.source, options.tags, options.quiet, options.workers) == ("x", ("t",), True, None)
 
 
 def test_shell_command__fills_the_cache(nb):

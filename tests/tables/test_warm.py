@@ -20,6 +20,8 @@ from or_cache_magic.simulator import Simulator, scenario
 from or_cache_magic.tables import batch
 from or_cache_magic.tables.batch import COLUMNS
 
+MODEL = "openai/gpt-4o-mini"
+FREE = "meta-llama/llama-3.3-70b-instruct:free"
 PROMPTS = [f"What is {n}?" for n in range(12)]
 
 
@@ -385,3 +387,47 @@ def test_source__may_be_a_table_of_another_library(cache, sim):
     with pytest.raises(OptionError, match="lazy table"):
         batch.warm(cache, table.lazy(), progress=False)
     assert set(cache.entries(tag="t")["prompt"]) == {"a"}
+
+
+# -- limits that its workers share ------------------------------------------------------------
+
+
+def _limited(
+    open_cache, *, rows=60, slow_s=0.02, model=MODEL, tell=lambda _line: None, workers=None, **limits
+):
+    """Warm so many rows under limits of the server; return the table, the cache and what the server got."""
+    with Simulator(**limits) as sim:
+        sim.script(scenario("slow", delay_s=slow_s, chunk_delay_s=0), times=10 * rows)
+        cache = open_cache(sim)
+        prompts = [f"What is {n}?" for n in range(rows)]
+        frame = batch.warm(cache, prompts, max_tokens=20, model=model, workers=workers, tell=tell)
+        return frame, cache, [row.status for row in sim.requests if row.is_completion]
+
+
+@pytest.mark.parametrize(
+    ("limits", "refused"),
+    [
+        ({"capacity": 3}, 429),
+        ({"capacity": 3, "retry_after_s": 0.05}, 429),
+        ({"in_flight_usd": 3 * 20 * Decimal("0.0000006"), "retry_after_s": 0.1}, 402),
+        ({"rate_limit_per_minute": 30, "minute_s": 1.0}, 429),
+    ],
+    ids=["three at a time", "three at a time, told", "credits held", "thirty a minute, told"],
+)
+def test_warm__loses_no_row_to_a_limit(open_cache, limits, refused):
+    """Its workers give way together: every row is answered, once, and few requests are refused."""
+    frame, cache, statuses = _limited(open_cache, **limits)
+    assert list(frame["kind"]) == ["miss"] * 60
+    assert statuses.count(200) == cache.totals()[0].asks == 60
+    assert 0 < statuses.count(refused) == len(statuses) - 60 <= 20
+
+
+def test_warm__stops_where_the_days_free_requests_are_used_up(open_cache):
+    """What was answered is kept, nothing is waited for, and the summary says when it goes on."""
+    told = []
+    free = {"model": FREE, "free_requests_per_minute": None, "free_requests_per_day": 20}
+    frame, cache, statuses = _limited(open_cache, **free, workers=4, tell=told.append)
+    assert list(frame["kind"]).count("miss") == statuses.count(200) == 20
+    assert statuses.count(429) <= 4
+    assert cache.totals()[0].asks == len(statuses)
+    assert re.search(r"used up: run it again after 20\d\d-\d\d-\d\d 00:00 UTC, in \d+ h \d+ min$", told[-1])
