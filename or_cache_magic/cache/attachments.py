@@ -23,7 +23,7 @@ import io
 import os
 import re
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -130,11 +130,13 @@ def _read(value: Any, name: str) -> tuple[dict[str, Any], Attached]:
     if isinstance(value, (bytes, bytearray, memoryview)):
         return _of_bytes(bytes(value), name)
     if (figure := _figure(value)) is not None:
-        return _of_bytes(_drawn(figure), name)
+        return _of_bytes(_made(_drawn, figure, name or "a figure", _SAVE_IT), name)
     if is_of(value, "plotly", "BaseFigure"):
-        return _of_bytes(_plotly_png(value, name), name)
+        return _of_bytes(_made(_plotly_png, value, name or "a plotly figure", _NEEDS_KALEIDO), name)
     if is_of(value, "PIL", "Image"):
-        return _of_bytes(_pil_png(value, name), name)
+        width, height = value.size
+        _check_size(width, height, name or "this picture")
+        return _of_bytes(_made(_pil_png, value, name or "this picture", _SAVE_IT), name)
     try:
         if frame_of(value) is not None:
             text = Shown(value).text()
@@ -312,17 +314,16 @@ def _check_pixels(raw: bytes, found: MediaType, name: str) -> None:
     size = picture_size(raw)
     if size is None or 0 in size:
         raise _refused(name or f"this {found.name}", "it is damaged", "open it, and save it again")
-    width, height = size
+    _check_size(size[0], size[1], name or f"this {found.name}")
+
+
+def _check_size(width: int, height: int, name: str) -> None:
     if width * height > MAX_PIXELS:
-        raise _too_many_pixels(name or f"this {found.name}", width, height)
-
-
-def _too_many_pixels(name: str, width: int, height: int) -> RequestError:
-    return _refused(
-        name,
-        f"{width:,} x {height:,} pixels are over the limit of {MAX_PIXELS // 10**6} million",
-        "shrink it: image.thumbnail((2000, 2000))",
-    )
+        raise _refused(
+            name,
+            f"{width:,} x {height:,} pixels are over the limit of {MAX_PIXELS // 10**6} million",
+            "shrink it: image.thumbnail((2000, 2000))",
+        )
 
 
 def _decoded(raw: bytes) -> str | None:
@@ -359,6 +360,18 @@ def _text_part(text: str) -> dict[str, Any]:
 # Figures and pictures
 
 
+_SAVE_IT: Final = "save it as a picture in a cell above, and attach that"
+_NEEDS_KALEIDO: Final = f"pip install kaleido, which draws plotly's figures; or {_SAVE_IT}"
+
+
+def _made(make: Callable[[Any], bytes], value: Any, name: str, hint: str) -> bytes:
+    """Return the picture of a value; raises `RequestError` where another library fails to make it."""
+    try:
+        return make(value)
+    except Exception as problem:  # noqa: BLE001 - of any class
+        raise _refused(name, f"it can't be drawn: {one_line(str(problem), _NAME_WIDTH)}", hint) from None
+
+
 def _figure(value: Any) -> Any:
     """Return the whole figure of matplotlib that a value is, or is drawn in; None when it is none."""
     if is_array(value) and value.size and value.dtype == object:
@@ -373,7 +386,8 @@ def _figure(value: Any) -> Any:
 def _drawn(figure: Any) -> bytes:
     """Return a figure as PNG: the same bytes for the same figure, shown before or not, on any day."""
     written = io.BytesIO()
-    if type(figure.get_layout_engine()).__name__ == "TightLayoutEngine":
+    layout = getattr(figure, "get_layout_engine", str)()  # from matplotlib 3.6 on
+    if type(layout).__name__ == "TightLayoutEngine":
         figure.subplots_adjust(**_MARGINS)  # it goes on from where the last drawing left it
     figure.savefig(
         written,
@@ -389,10 +403,7 @@ def _drawn(figure: Any) -> bytes:
     return written.getvalue()
 
 
-def _pil_png(image: Any, name: str) -> bytes:
-    width, height = image.size
-    if width * height > MAX_PIXELS:
-        raise _too_many_pixels(name or "this picture", width, height)
+def _pil_png(image: Any) -> bytes:
     from PIL import ImageOps
 
     written = io.BytesIO()
@@ -403,13 +414,5 @@ def _pil_png(image: Any, name: str) -> bytes:
     return written.getvalue()
 
 
-def _plotly_png(figure: Any, name: str) -> bytes:
-    try:
-        return bytes(figure.to_image(format="png", scale=1))
-    except Exception as problem:  # noqa: BLE001 - kaleido's and its browser's, of any class
-        why = one_line(str(problem), _NAME_WIDTH)
-        raise _refused(
-            name or "a plotly figure",
-            f"it can't be drawn: {why}",
-            "pip install kaleido, which draws plotly's figures; or save it as a picture and attach that",
-        ) from None
+def _plotly_png(figure: Any) -> bytes:
+    return bytes(figure.to_image(format="png", scale=1))

@@ -278,6 +278,18 @@ def test_attach__plotly_needs_its_renderer():
     assert "pip install kaleido" in caught.value.hint
 
 
+def test_attach__says_what_can_not_be_drawn():
+    """Another library's error is ours, in two lines."""
+    wrong = figure()
+    wrong.axes[0].set_title(r"$\\no$")
+    closed = Image.new("RGB", (2, 2))
+    closed.close()
+    for value in (wrong, closed):
+        with pytest.raises(RequestError, match="it can't be drawn: ") as caught:
+            ask(Source(value, "fig"))
+        assert str(caught.value).count("\n") == 1
+
+
 # -- what is refused ------------------------------------------------------------------------------
 
 
