@@ -1,15 +1,16 @@
-"""Takes the pictures of the README anew: a real panel, in a real JupyterLab, over asks that were really made.
+"""Takes the pictures of the README anew: of a real JupyterLab, over asks that were really made.
 
     python scripts/screenshots.py        # in the environment that scripts/test.py makes, or one like it
 
 Three weeks of asks go to the simulator, by a clock that is moved on; the panel is then opened in JupyterLab,
-light and dark, and its picture written to ``docs/images``.
+light and dark, and its picture written to ``docs/images``. Another is of a cell that makes a photo a table.
 """
 
 from __future__ import annotations
 
 import csv
 import random
+import shutil
 import sys
 import tempfile
 import time
@@ -20,7 +21,7 @@ import nbformat
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests" / "browser"))
 
-from harness import Browser, Jupyter, chromium, expect  # noqa: E402 - the tests' own browser
+from harness import Browser, Jupyter, OpenNotebook, chromium, expect  # noqa: E402 - the tests' own browser
 from playwright.sync_api import sync_playwright  # noqa: E402
 
 from or_cache_magic.cache.cache import CompletionCache  # noqa: E402
@@ -81,6 +82,47 @@ def fill(folder: Path, sim: Simulator, clock: Moved) -> None:
         cache.close()
 
 
+def take_panel(browser: Browser, folder: Path, images: Path) -> None:
+    """The panel over three weeks, light and dark."""
+    opened = open_lab(browser, folder / "reviews.ipynb", "%openrouter_panel")
+    opened.page.set_viewport_size(SCREEN)
+    for theme, name in (("Dark", "panel-dark.png"), ("Light", "panel.png")):
+        opened.theme(theme)
+        opened.run_all()
+        panel = opened.output(1).locator(".orc").first
+        expect(panel.locator("svg").first).to_be_visible()
+        panel.screenshot(path=images / name)
+    browser.close(opened)
+
+
+def take_photo(browser: Browser, folder: Path, images: Path) -> None:
+    """A photo of a receipt, the cell that reads it, and the table that it gives."""
+    for name in ("asking.ipynb", "receipt.png", "kettle.pdf"):
+        shutil.copy(ROOT / "notebooks" / name, folder)
+    opened = browser.open(folder / "asking.ipynb")
+    opened.page.evaluate("() => window.jupyterapp.shell.collapseLeft()")
+    opened.page.set_viewport_size({"width": 1000, "height": 1100})
+    opened.run_all()
+    photo, asked, table = opened.cell(3), opened.cell(4), opened.cell(5)
+    expect(opened.output(5).locator("table").first).to_be_visible()
+    photo.scroll_into_view_if_needed()
+    expect(asked).to_be_visible()
+    first, last = photo.bounding_box(), table.bounding_box()
+    area = {"x": first["x"], "y": first["y"], "width": first["width"]}
+    area["height"] = last["y"] + last["height"] - first["y"]
+    opened.page.screenshot(path=images / "photo.png", clip=area)
+    browser.close(opened)
+
+
+def open_lab(browser: Browser, path: Path, *sources: str) -> OpenNotebook:
+    """A notebook of these cells below the one that loads the extension, without the list of files."""
+    cells = [nbformat.v4.new_code_cell(text) for text in ("%load_ext or_cache_magic", *sources)]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=KERNEL), path)
+    opened = browser.open(path)
+    opened.page.evaluate("() => window.jupyterapp.shell.collapseLeft()")
+    return opened
+
+
 def main() -> None:
     """Takes the pictures."""
     images = ROOT / "docs" / "images"
@@ -95,24 +137,12 @@ def main() -> None:
         folder = server.root / "reviews"
         folder.mkdir()
         fill(folder, sim, clock)
-        cells = [
-            nbformat.v4.new_code_cell(text) for text in ("%load_ext or_cache_magic", "%openrouter_panel")
-        ]
-        notebook = nbformat.v4.new_notebook(cells=cells, metadata=KERNEL)
-        nbformat.write(notebook, folder / "reviews.ipynb")
+        sim.clear()  # what was to go wrong, and nobody asked
         server.start()
         browser = Browser(server, playwright, chromium())
         try:
-            opened = browser.open(folder / "reviews.ipynb")
-            opened.page.set_viewport_size(SCREEN)
-            opened.page.evaluate("() => window.jupyterapp.commands.execute('application:toggle-left-area')")
-            for theme, name in (("Dark", "panel-dark.png"), ("Light", "panel.png")):
-                opened.theme(theme)
-                opened.run_all()
-                panel = opened.output(1).locator(".orc").first
-                expect(panel.locator("svg").first).to_be_visible()
-                panel.screenshot(path=images / name)
-            browser.close(opened)
+            take_panel(browser, folder, images)
+            take_photo(browser, folder, images)
         finally:
             browser.quit()
             server.stop()

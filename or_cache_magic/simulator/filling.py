@@ -178,9 +178,9 @@ class _Filler:
 
 
 def _names_a_property(label: str, schema: dict[str, Any]) -> bool:
-    """Whether a line is of the whole and not of its list: ``Total 6.70`` where ``total`` is a property."""
-    named = {key.lower() for key in schema.get("properties", {})}
-    return bool(named & set(re.findall(r"\w+", label.lower())))
+    """Whether a line is of the whole and not of its list: ``Total 6.70``, or what is called as a property."""
+    named = {"total", "sum", *map(str.lower, schema.get("properties", {}))}
+    return not named.isdisjoint(re.findall(r"\w+", label.lower()))
 
 
 def _fitted(text: str, schema: dict[str, Any]) -> str:

@@ -158,7 +158,7 @@ def shipped(folder, open_notebook):
 
     def start(name, *, app="lab"):
         source = Path(__file__).parents[2] / "notebooks"
-        for needed in (name, "reviews.csv"):
+        for needed in (name, "reviews.csv", "receipt.png", "kettle.pdf"):
             shutil.copy(source / needed, folder)
         return open_notebook(folder / name, app=app)
 

@@ -50,6 +50,24 @@ def test_quickstart__is_free_in_the_next_kernel(shipped, sim, shoot):
     notebook.watch.errors[:] = [e for e in notebook.watch.errors if "widget model not found" not in e]
 
 
+def test_asking__is_free_in_the_next_kernel(shipped, sim, shoot):
+    """Pictures, a PDF, data, a conversation, columns and a painting: after a restart the same, and nothing sent."""
+    notebook = shipped("asking.ipynb")
+    notebook.run_all()
+    sent, first = sim.completion_count, notebook.cells
+    assert sent == 11
+    for number, cell in enumerate(first):
+        if cell["source"].startswith("%%openrouter") and shown(cell, "answer"):
+            expect(notebook.output(number).locator(".jp-OutputArea-child").first).to_be_visible()
+            shoot(notebook, f"cell-{number}")
+    notebook.restart()
+    notebook.run_all()
+    assert sim.completion_count == sent
+    assert [cell.get("outputs") for cell in notebook.cells[:-1] if shown(cell, "answer")] == [
+        cell.get("outputs") for cell in first[:-1] if shown(cell, "answer")
+    ]
+
+
 @pytest.mark.parametrize("app", ["lab", "notebook"])
 def test_stream__is_seen_while_it_comes(app, notebook, sim):
     """Words are on the screen before the answer is whole; an interrupt keeps them; the rerun is a hit."""
