@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from datetime import datetime, timezone
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from or_cache_magic.core.records import Outcome, Request, Usage
 from or_cache_magic.errors import FormatError, OptionError, printable
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from or_cache_magic.display.media import Audio, Image
 
 __all__ = ["Completion"]
+
+_NOT_YET: Final = ...
+"""In the place of parsed data, which may be None: a value that is itself when it is pickled or copied."""
 
 
 class Completion(str):
@@ -43,7 +46,7 @@ class Completion(str):
         cls,
         outcome: Outcome,
         request: Request,
-        data: Any = None,
+        data: Any = _NOT_YET,
         ask: Callable[..., Completion] | None = None,
         schema: Schema | None = None,
     ) -> Self:
@@ -194,9 +197,9 @@ class Completion(str):
         Raises:
             FormatError: It does not fit its schema, or its class. It is kept, and is still this text.
         """
-        if self._data is None and self._schema is not None:
+        if self._data is _NOT_YET and self._schema is not None:
             self._data = self._value_of(self._schema)
-        if self._data is None:
+        if self._data is _NOT_YET:
             from or_cache_magic.core.blocks import parse_json
 
             try:
@@ -232,13 +235,18 @@ class Completion(str):
         The same as ``ask(prompt, reply_to=answer, **options)``.
 
         Raises:
-            OptionError: This is a copy, or was pickled: it knows no cache.
+            OptionError: This is a copy, or was pickled: it knows no cache; or `options` say what to reply to.
             OrCacheError: See `CompletionCache.ask`.
         """
         if self._ask is None:
             raise OptionError(
                 "this answer was pickled or copied, and knows no cache to ask by (nothing was sent)",
                 "name one: or_cache_magic.ask(prompt, reply_to=answer)",
+            )
+        if "reply_to" in options:
+            raise OptionError(
+                "a reply goes on from its own answer, and takes no reply_to (nothing was sent)",
+                "write answer.reply(prompt), or or_cache_magic.ask(prompt, reply_to=answer)",
             )
         return self._ask(prompt, reply_to=self, **options)
 

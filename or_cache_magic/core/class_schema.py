@@ -9,6 +9,7 @@ import dataclasses
 import enum
 import inspect
 import json
+import sys
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +17,7 @@ from datetime import date, datetime
 from functools import lru_cache
 from typing import Any, Final
 
-from or_cache_magic.core.json_schema import nullable, read_date, read_datetime, typed_enum
+from or_cache_magic.core.json_schema import nullable, problem, read_date, read_datetime, strict, typed_enum
 
 _SCALARS: Final[dict[Any, dict[str, Any]]] = {
     str: {"type": "string"},
@@ -31,6 +32,7 @@ _LISTS: Final = (list, Sequence)
 _KNOWN: Final = (
     "a dataclass, a pydantic class, a list of these, str, int, float, bool, date, an Enum, a Literal"
 )
+_BY_PYDANTIC: Final = "make it a class of pydantic's"
 _MOST_ERRORS: Final = 3
 
 
@@ -57,6 +59,11 @@ def schema_of(kind: Any) -> dict[str, Any]:
     Raises:
         ValueError: None can be made of it; says of which part.
     """
+    _forget()
+    return _schema_of(kind)
+
+
+def _schema_of(kind: Any) -> dict[str, Any]:
     if _is_pydantic(kind):
         return _pydantic_schema(kind)
     made = _Schemas()
@@ -85,7 +92,7 @@ class _Schemas:
         if is_plain and kind in _SCALARS:
             return dict(_SCALARS[kind])
         if origin is typing.Annotated:
-            return _described(self.node(args[0], place), args[1:])
+            return self._annotated(kind, args[0], args[1:], place)
         if origin is typing.Union or origin is types.UnionType:
             nodes = [self.node(arg, place) for arg in args if arg is not type(None)]
             node = nodes[0] if len(nodes) == 1 else {"anyOf": nodes}
@@ -98,11 +105,22 @@ class _Schemas:
             return {"type": "object", "additionalProperties": self.node(args[1], _below(place, "{}"))}
         if is_plain and issubclass(kind, enum.Enum):
             return _choices([member.value for member in kind], place)
-        if _is_pydantic(kind):
+        if _is_pydantic(kind) or _is_pydantic_dataclass(kind):
             return self._refer(kind, _pydantic_schema)
         if is_plain and dataclasses.is_dataclass(kind):
             return self._refer(kind, self._dataclass)
         raise ValueError(f"{_at(place)}{label(kind)} has no JSON Schema; it can be {_KNOWN}")
+
+    def _annotated(self, kind: Any, inner: Any, notes: Sequence[Any], place: str) -> dict[str, Any]:
+        node = self.node(inner, place)
+        rules = _rules(notes)
+        if any(getattr(rule, name, None) for rule in rules for name in ("alias", "validation_alias")):
+            raise ValueError(f"{_at(place)}an alias is no part of a dataclass's field: {_BY_PYDANTIC}")
+        if rules and '"$ref"' in json.dumps(node):
+            raise ValueError(f"{_at(place)}rules for what holds classes can't be kept: {_BY_PYDANTIC}")
+        if rules:
+            node = {name: value for name, value in _adapter_schema(kind, place).items() if name != "title"}
+        return _described(node, notes)
 
     def _refer(self, kind: Any, make: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
         name = kind.__name__
@@ -122,24 +140,66 @@ class _Schemas:
     def _dataclass(self, kind: Any) -> dict[str, Any]:
         hints = _hints(kind)
         properties = {
-            field.name: _described(
-                self.node(hints[field.name], f"{kind.__name__}.{field.name}"),
-                (field.metadata.get("description"),),
-            )
-            for field in dataclasses.fields(kind)
-            if field.init
+            name: _described(self.node(hint, f"{kind.__name__}.{name}"), (field.metadata.get("description"),))
+            for name, (field, hint) in hints.items()
         }
         doc = inspect.cleandoc(kind.__doc__ or "")
         says = {} if doc.startswith(f"{kind.__name__}(") or not doc else {"description": doc}
-        return {**says, "type": "object", "properties": properties, "required": list(properties)}
+        required = list(properties)
+        return {
+            **says,
+            "type": "object",
+            "properties": properties,
+            "required": required,
+            "additionalProperties": False,
+        }
 
 
 @lru_cache(maxsize=64)
-def _hints(kind: Any) -> dict[str, Any]:
+def _hints(kind: Any) -> dict[str, tuple[dataclasses.Field[Any], Any]]:
+    """Return the fields that a dataclass is made of, and their types, as the names in them are known now."""
     try:
-        return typing.get_type_hints(kind, include_extras=True)
+        hints = typing.get_type_hints(kind, include_extras=True)
     except Exception as exc:
         raise ValueError(f"a type in {kind.__name__} can't be found: {exc}") from exc
+    for name, hint in hints.items():
+        if hint is dataclasses.InitVar or isinstance(hint, dataclasses.InitVar):
+            raise ValueError(f"{kind.__name__}.{name} is an InitVar, which no answer has: {_BY_PYDANTIC}")
+    found = {}
+    for field in dataclasses.fields(kind):
+        hint = hints[field.name]
+        if type(field.default).__module__ == "pydantic.fields":  # its Field in the place of a default
+            hint = typing.Annotated[hint, field.default]
+        if field.init:
+            found[field.name] = field, hint
+    return found
+
+
+def _rules(notes: Sequence[Any]) -> list[Any]:
+    """Return those of a type's notes that pydantic reads: its own, and annotated_types'."""
+    return [note for note in notes if {"pydantic", "annotated_types"} & set(_packages(type(note)))]
+
+
+def _packages(kind: type) -> list[str]:
+    return [base.__module__.partition(".")[0] for base in kind.__mro__]
+
+
+@lru_cache(maxsize=64)
+def _adapter(kind: Any) -> Any:
+    """Return pydantic's reader of a type, of which a part is pydantic's own."""
+    if "pydantic" not in sys.modules:
+        raise ValueError(f"the rules of {label(kind)} are pydantic's to check: import pydantic")
+    try:
+        return sys.modules["pydantic"].TypeAdapter(kind)
+    except Exception as exc:
+        raise ValueError(f"pydantic can't read {label(kind)}: {exc}") from exc
+
+
+def _adapter_schema(kind: Any, place: str) -> dict[str, Any]:
+    try:
+        return dict(_adapter(kind).json_schema())
+    except Exception as exc:
+        raise ValueError(f"{_at(place)}{label(kind)} has no JSON Schema: {exc}") from exc
 
 
 def _described(node: dict[str, Any], notes: Sequence[Any]) -> dict[str, Any]:
@@ -164,25 +224,64 @@ def _is_pydantic(kind: Any) -> bool:
     )
 
 
+def _is_pydantic_dataclass(kind: Any) -> bool:
+    return (
+        isinstance(kind, type) and dataclasses.is_dataclass(kind) and hasattr(kind, "__pydantic_validator__")
+    )
+
+
 def _pydantic_schema(kind: Any) -> dict[str, Any]:
     try:
-        return dict(kind.model_json_schema())
+        made = dict(kind.model_json_schema()) if _is_pydantic(kind) else _adapter_schema(kind, "")
     except Exception as exc:
         raise ValueError(f"{kind.__name__} has no JSON Schema: {exc}") from exc
+    if _has_deep_alias(getattr(kind, "__pydantic_core_schema__", None)):
+        raise ValueError(
+            f"{kind.__name__}: a field has an alias that is a path, which its JSON Schema does not say"
+        )
+    return made
+
+
+def _has_deep_alias(core: Any) -> bool:
+    """Return whether pydantic's own schema has a field that is found only deeper down than it is sent."""
+    if isinstance(core, list):
+        return any(map(_has_deep_alias, core))
+    if not isinstance(core, dict):
+        return False
+    alias = core.get("validation_alias")
+    if isinstance(alias, list):
+        paths = alias if isinstance(alias[0], list) else [alias]
+        if all(len(path) > 1 for path in paths):
+            return True
+    return any(_has_deep_alias(core[name]) for name in core if name != "metadata")
 
 
 # -- to an instance ---------------------------------------------------------------------------------
 
 
-def instance(kind: Any, value: Any, place: str = "") -> Any:
+def instance(kind: Any, value: Any) -> Any:
     """Return the instance of a type that a JSON value stands for.
 
     Raises:
         ValueError: It stands for none; says where and why. Whatever a class's own checks raise comes as that.
     """
+    _forget()
+    return _instance(kind, value, "")
+
+
+def _forget() -> None:
+    """Forget what names meant: a cell may have defined a class anew."""
+    for remembered in (_hints, _adapter, _closed):
+        remembered.cache_clear()
+
+
+def _instance(kind: Any, value: Any, place: str) -> Any:
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if origin is typing.Annotated:
-        return instance(args[0], value, place)
+        ruled = bool(_rules(args[1:]))
+        return (
+            _read(_adapter(kind).validate_json, value, place) if ruled else _instance(args[0], value, place)
+        )
     if origin is typing.Union or origin is types.UnionType:
         return _one_of(args, value, place)
     if origin is typing.Literal:
@@ -192,18 +291,20 @@ def instance(kind: Any, value: Any, place: str = "") -> Any:
     if origin in _LISTS or origin is tuple:
         if not isinstance(value, list):
             raise _misfit(value, "a list", place)
-        items = [instance(args[0], item, f"{place}[{at}]") for at, item in enumerate(value)]
+        items = [_instance(args[0], item, f"{place}[{at}]") for at, item in enumerate(value)]
         return tuple(items) if origin is tuple else items
     if origin is dict:
         return {
-            key: instance(args[1], item, _below(place, key)) for key, item in _object(value, place).items()
+            key: _instance(args[1], item, _below(place, key)) for key, item in _object(value, place).items()
         }
     return _of_class(kind, value, place)
 
 
 def _of_class(kind: Any, value: Any, place: str) -> Any:
     if _is_pydantic(kind):
-        return _called(lambda: kind.model_validate_json(json.dumps(value)), place)
+        return _read(kind.model_validate_json, value, place)
+    if _is_pydantic_dataclass(kind):
+        return _read(_adapter(kind).validate_json, value, place)
     if dataclasses.is_dataclass(kind):
         return _dataclass_instance(kind, value, place)
     if issubclass(kind, enum.Enum):
@@ -214,27 +315,45 @@ def _of_class(kind: Any, value: Any, place: str) -> Any:
 def _one_of(kinds: Sequence[Any], value: Any, place: str) -> Any:
     if value is None and type(None) in kinds:
         return None
-    problems = []
+    kinds = [kind for kind in kinds if kind is not type(None)]
+    problems, partly = [], []
     for kind in kinds:
-        if kind is type(None):
-            continue
         try:
-            return instance(kind, value, place)
+            made = _instance(kind, value, place)
         except ValueError as exc:
             problems.append(exc)
+            continue
+        if len(kinds) == 1 or not _leaves_out(kind, value):
+            return made
+        partly.append(made)
+    if partly:
+        return partly[0]
     if len(problems) == 1:
         raise problems[0]
     raise _misfit(value, " or ".join(map(label, kinds)), place)
 
 
+def _leaves_out(kind: Any, value: Any) -> bool:
+    """Return whether a type takes less of a value than there is, as pydantic's classes may."""
+    return isinstance(value, (dict, list)) and problem(_closed(kind), value) is not None
+
+
+@lru_cache(maxsize=64)
+def _closed(kind: Any) -> dict[str, Any]:
+    """Return the schema of a type, its objects closed where they can be."""
+    schema = _schema_of(kind)
+    return strict(schema) or schema
+
+
 def _dataclass_instance(kind: Any, value: Any, place: str) -> Any:
     hints, given, taken = _hints(kind), _object(value, place), {}
-    for field in dataclasses.fields(kind):
-        if not field.init:
-            continue
-        if field.name not in given:
-            raise ValueError(f"{_at(place)}{field.name} is missing")
-        taken[field.name] = instance(hints[field.name], given[field.name], _below(place, field.name))
+    for name in given:
+        if name not in hints:
+            raise ValueError(f"{_at(_below(place, name))}{kind.__name__} has no such field")
+    for name, (_, hint) in hints.items():
+        if name not in given:
+            raise ValueError(f"{_at(place)}{name} is missing")
+        taken[name] = _instance(hint, given[name], _below(place, name))
     return _called(lambda: kind(**taken), place)
 
 
@@ -255,6 +374,11 @@ def _scalar(kind: Any, value: Any, place: str) -> Any:
     if kind in (str, bool, type(None)) and type(value) is kind:
         return value
     raise _misfit(value, label(kind), place)
+
+
+def _read(validate: Callable[[str], Any], value: Any, place: str) -> Any:
+    """Return what pydantic makes of a JSON value."""
+    return _called(lambda: validate(json.dumps(value)), place)
 
 
 def _called(make: Callable[[], Any], place: str) -> Any:

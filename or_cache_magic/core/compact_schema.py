@@ -87,11 +87,12 @@ class _Parser:
 
     def whole(self) -> dict[str, Any]:
         self._skip_lines()
-        first, second = self._next, self._tokens[min(self._at + 1, len(self._tokens) - 1)]
+        first, *others = self._tokens[self._at :]
         if first.kind == "end":
             raise ValueError("the schema is empty: write name str, year int?")
-        alone = first.text in TYPES and second.kind == "end"
-        if first.text in ("[", "{") or second.text == "(" or alone:
+        others = [token for token in others if token.kind != "line"]
+        alone = first.text in TYPES and others[others[0].text == "?"].kind == "end"
+        if first.text in ("[", "{") or others[0].text == "(" or alone:
             found = self._type("")
             self._skip_lines()
             if self._next.kind != "end":

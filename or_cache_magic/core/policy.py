@@ -128,24 +128,37 @@ def why_implausible(entry: Entry) -> str | None:
     return None
 
 
-def why_not_stored(request: Request, answer: Answer, schema: Schema | None = None) -> str | None:
+def why_not_stored(request: Request, answer: Answer) -> str | None:
     """Return why an answer may never be served to the same request again; None when it may.
 
     Served are answers that are whole and that the model meant to give: HTTP 200, no error at any
     level, a proven end, every choice finished by ``stop`` or ``tool_calls`` (or by a limit that the
-    request itself set), a message with something in it, and JSON where JSON was asked for, which the
-    `schema`'s class takes.
+    request itself set), a message with something in it, and JSON where JSON was asked for. Where a class
+    was given, `why_refused` is asked too.
     """
-    return _why_not_whole(request, answer) or _why_unfit(request, answer, schema)
+    return _why_not_whole(request, answer) or _why_unfit(request, answer)
 
 
 def why_unfit(request: Request, answer: Answer, schema: Schema | None = None) -> str | None:
     """Return what of a whole answer is not in the form that was asked for; None for any other."""
-    return None if _why_not_whole(request, answer) else _why_unfit(request, answer, schema)
+    if _why_not_whole(request, answer):
+        return None
+    return _why_unfit(request, answer) or why_refused(answer, schema)
 
 
-def _why_unfit(request: Request, answer: Answer, schema: Schema | None) -> str | None:
-    return next(filter(None, (_malformed(request, choice, schema) for choice in answer.choices)), None)
+def _why_unfit(request: Request, answer: Answer) -> str | None:
+    return next(filter(None, (_malformed(request, choice) for choice in answer.choices)), None)
+
+
+def why_refused(answer: Answer, schema: Schema | None) -> str | None:
+    """Return what the `schema`'s class has against an answer that fits its JSON schema; None for nothing.
+
+    This is the user's code, and may raise what it likes that is no `Exception`.
+    """
+    if schema is None:
+        return None
+    said = (c.message.get("content") for c in answer.choices if c.finish_reason != "tool_calls")
+    return next(filter(None, map(schema.why_not, map(str, said))), None)
 
 
 def _why_not_whole(request: Request, answer: Answer) -> str | None:
@@ -273,7 +286,7 @@ def _is_visible(text: Any) -> bool:
     return isinstance(text, str) and any(category(c)[0] not in "CZM" and c not in _BLANKS for c in text)
 
 
-def _malformed(request: Request, choice: Choice, schema: Schema | None) -> str | None:
+def _malformed(request: Request, choice: Choice) -> str | None:
     for call in as_list(choice.message.get("tool_calls")):
         arguments = as_mapping(as_mapping(call).get("function")).get("arguments")
         if isinstance(arguments, str) and arguments.strip() and not _is_json(arguments):
@@ -296,11 +309,6 @@ def _malformed(request: Request, choice: Choice, schema: Schema | None) -> str |
 
         if (misfit := problem(form, value)) is not None:
             return f"{NO_FIT} ({misfit})"
-    if schema is not None:
-        try:
-            schema.cast(value)
-        except ValueError as exc:
-            return schema.misfit(exc)
     return None
 
 

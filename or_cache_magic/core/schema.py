@@ -70,7 +70,12 @@ class Schema(NamedTuple):
             return value
         from or_cache_magic.core.class_schema import instance
 
-        return instance(self.kind, value)
+        try:
+            return instance(self.kind, value)
+        except ValueError:
+            raise
+        except Exception as exc:
+            raise ValueError(type(exc).__name__) from exc
 
 
 def read_schema(given: Any) -> Schema:

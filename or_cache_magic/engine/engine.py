@@ -23,7 +23,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from or_cache_magic.core.callbacks import Callbacks, Show
-from or_cache_magic.core.policy import notes_on, why_no_lookup, why_not_served, why_not_stored
+from or_cache_magic.core.policy import notes_on, why_no_lookup, why_not_served, why_not_stored, why_refused
 from or_cache_magic.core.records import (
     FREE,
     MADE_CALL,
@@ -273,14 +273,38 @@ class Engine:
 
     def _call(self, ask: Ask, miss: _Miss, callbacks: Callbacks, lock: CrossProcessLock | None) -> _Result:
         """Send the request; account for the reply, and store it if it may be served again."""
+        show = Show(callbacks.on_text)
+        answer = self._send(ask, miss, callbacks, show)
+        refusal, stopped = _judged(ask, answer)
+        recorder = self._recorder
+        if not _is_whole(answer):
+            recorder.give_up(ask, answer, refusal or "broken", keep=miss.keep)
+            raise _broken(answer, kept=miss.keep)
+        answer = recorder.priced(ask.request, answer)
+        not_stored, lifetime = miss.why if not miss.keep else refusal or "", ""
+        if not miss.keep:
+            recorder.account(ask, miss.kind, answer)
+        elif refusal is not None:
+            recorder.set_aside(ask, miss.kind, answer, refusal, lock)
+        else:
+            not_stored, lifetime = recorder.keep(ask, miss.kind, answer, lock)
+        if stopped is not None:
+            if callbacks.on_cost is not None:
+                callbacks.on_cost(paid_for(answer))
+            raise _checked(stopped, answer, kept=not not_stored)
+        notes = (*_notes_on_call(ask.request, answer), *filter(None, [lifetime]), *show.trouble)
+        return _Result(miss.kind, answer, miss.why, not not_stored, not_stored, notes)
+
+    def _send(self, ask: Ask, miss: _Miss, callbacks: Callbacks, show: Show) -> Answer:
+        """Return the reply to the request; account for one that failed, or was interrupted."""
         from or_cache_magic.openrouter.reply import ReplyReader  # here, since a hit needs none of it
 
-        recorder, show = self._recorder, Show(callbacks.on_text)
+        recorder = self._recorder
         reader = ReplyReader(show, clock=recorder.clock)
         try:
             # OpenRouter's response caching would repeat an answer where another is wanted.
             fresh = miss.alone or ask.request.sample > 0
-            answer = self._gateway().send(
+            return self._gateway().send(
                 ask.request,
                 reader,
                 fresh=fresh,
@@ -305,20 +329,6 @@ class Engine:
             if isinstance(exc, KeyboardInterrupt):
                 raise _interrupted(exc, answer, kept=miss.keep) from None
             raise
-        refusal = why_not_stored(ask.request, answer, ask.schema)
-        if not _is_whole(answer):
-            recorder.give_up(ask, answer, refusal or "broken", keep=miss.keep)
-            raise _broken(answer, kept=miss.keep)
-        answer = recorder.priced(ask.request, answer)
-        not_stored, lifetime = miss.why if not miss.keep else refusal or "", ""
-        if not miss.keep:
-            recorder.account(ask, miss.kind, answer)
-        elif refusal is not None:
-            recorder.set_aside(ask, miss.kind, answer, refusal, lock)
-        else:
-            not_stored, lifetime = recorder.keep(ask, miss.kind, answer, lock)
-        notes = (*_notes_on_call(ask.request, answer), *filter(None, [lifetime]), *show.trouble)
-        return _Result(miss.kind, answer, miss.why, not not_stored, not_stored, notes)
 
     def _finish(self, ask: Ask, result: _Result, leads: bool, began_s: float) -> Outcome:
         """Return the outcome for one of those whom a result answers, and count it if it made no call."""
@@ -349,6 +359,20 @@ class Engine:
 
                 self._async_flights = AsyncFlights(self.flights)
             return self._async_flights
+
+
+def _judged(ask: Ask, answer: Answer) -> tuple[str | None, BaseException | None]:
+    """Return why an answer is not stored, and what broke its check off: an interrupt, or the user's class.
+
+    Whatever that is, the answer is paid for, and goes into the books before it is raised. One that fits its
+    JSON schema is stored all the same: a class looks each time that it is served.
+    """
+    refusal: str | None = "its check was broken off"
+    try:
+        refusal = why_not_stored(ask.request, answer)
+        return refusal or why_refused(answer, ask.schema), None
+    except BaseException as exc:  # noqa: BLE001 - raised when the answer is accounted for
+        return refusal, exc
 
 
 def _is_whole(answer: Answer) -> bool:
@@ -391,6 +415,14 @@ def _interrupted(exc: KeyboardInterrupt, answer: Answer, *, kept: bool) -> Keybo
     come = format_count(len(answer.text), "character") if answer.text else "nothing"
     again = f"run the cell again to ask anew{_PARTIAL if kept and answer.text else ''}"
     return explained(exc, f"{come} of the answer had arrived ({_cost(answer)})", again, answer)
+
+
+def _checked(stopped: BaseException, answer: Answer, *, kept: bool) -> BaseException:
+    """Return what broke off the check of a whole answer; `kept` is whether it is served from now on."""
+    if not isinstance(stopped, KeyboardInterrupt):
+        return stopped
+    again = "it is kept: run the cell again, for nothing" if kept else "run the cell again to ask anew"
+    return explained(stopped, f"the whole answer had arrived ({_cost(answer)})", again, answer)
 
 
 _PARTIAL: Final = "; what had arrived is kept in the cache as a partial, and never served"

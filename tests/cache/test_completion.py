@@ -13,6 +13,7 @@ import pytest
 from or_cache_magic.cache.completion import Completion
 from or_cache_magic.core.records import FREE, Answer, Choice, Cost, Outcome, Request, RequestKey, Usage
 from or_cache_magic.core.returned import Citation
+from or_cache_magic.errors import OptionError
 
 REQUEST = Request({"model": "m/x", "messages": [{"role": "user", "content": "Hi"}]})
 KEY = RequestKey("ab" * 32, b"")
@@ -272,3 +273,10 @@ def test_save__names_files_by_what_they_are(tmp_path):
     value = completion(None, images=[data_url(b"<svg onload=alert(1)>", "../../x/svg+xml")])
     (path,) = value.save(tmp_path)
     assert path == tmp_path / f"{'ab' * 8}-0.bin"
+
+
+def test_reply__goes_on_from_its_own_answer(cache):
+    """What to reply to is said already: no second answer is taken, and nothing sent."""
+    answer = cache.ask("x")
+    with pytest.raises(OptionError, match=r"takes no reply_to \(nothing was sent\)"):
+        answer.reply("y", reply_to=answer)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import pickle
 from dataclasses import dataclass
+from typing import Literal
 
 import pydantic
 import pytest
 
+from or_cache_magic.core.callbacks import Callbacks
 from or_cache_magic.core.policy import NO_JSON
 from or_cache_magic.core.records import Answer
 from or_cache_magic.errors import BudgetError, CacheMissError, FormatError, OptionError, UpstreamError
-from or_cache_magic.simulator import scenario
+from or_cache_magic.simulator import Scenario, scenario
 
 PROMPT = "The novel Dune appeared in 1965."
 
@@ -182,6 +185,95 @@ def test_ask__survives_a_class_that_raises_anything(cache, sim):
     answer = cache.ask(PROMPT, schema=Wild)
     assert answer.outcome.not_stored == "the answer does not fit Wild (SystemError)"
     assert answer.paid_usd == sim.total_cost == cache.totals()[0].paid_usd > 0
+
+
+@pytest.mark.parametrize("raised", [KeyboardInterrupt, SystemExit, GeneratorExit, RuntimeError])
+@pytest.mark.parametrize("mode", ["normal", "refresh", "bypass"])
+def test_ask__keeps_an_answer_whose_check_was_broken_off(cache, sim, raised, mode):
+    """Ctrl-C in a slow validator: the answer is paid for, so it is accounted, and kept as far as it may be."""
+
+    class Slow(type):
+        """Its instances break off wherever they are asked what they are."""
+
+        def __instancecheck__(cls, other):
+            return False
+
+        def __call__(cls, **_):
+            raise raised
+
+    @dataclass
+    class Interrupted(metaclass=Slow):
+        title: str
+        year: int
+
+    Interrupted.__annotations__ = {"title": str, "year": int}
+    asked = {"schema": Interrupted, "mode": mode}
+    if raised is RuntimeError:
+        with pytest.raises(FormatError, match=r"does not fit Interrupted \(RuntimeError"):
+            cache.ask(PROMPT, **asked).data  # noqa: B018
+    else:
+        with pytest.raises(raised) as caught:
+            cache.ask(PROMPT, **asked)
+        if raised is KeyboardInterrupt:
+            assert "whole answer had arrived" in str(caught.value)
+    assert sim.completion_count == len(kinds(cache)) == 1
+    assert kinds(cache) == [{"normal": "miss"}.get(mode, mode)]
+    assert cache.totals()[0].paid_usd == sim.total_cost > 0
+    if mode != "bypass" and raised is not RuntimeError:
+        Interrupted.__class__.__call__ = type.__call__
+        again = cache.ask(PROMPT, schema=Interrupted)
+        assert (again.cached, again.data, sim.completion_count) == (True, Interrupted("Dune", 1965), 1)
+
+
+def test_ask__keeps_an_answer_whose_schema_could_not_be_checked(cache, sim, monkeypatch):
+    """Nobody knows whether it fits: it is history, and served to nobody."""
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("or_cache_magic.core.json_schema.problem", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            cache.ask(PROMPT, schema=SHORT)
+    ((key,),) = cache.database.select("SELECT key FROM or_unserved")
+    (kept,) = cache.store.unserved(key)
+    assert "Dune" in kept.answer.text
+    assert "broken off" in kept.reason
+    assert (kinds(cache), cache.totals()[0].paid_usd) == (["miss"], sim.total_cost)
+    assert not cache.ask(PROMPT, schema=SHORT).cached
+
+
+def test_ask__counts_a_broken_check_against_its_budget(cache, sim):
+    """What was charged before the interrupt counts."""
+
+    class Stops(pydantic.BaseModel):
+        title: str
+        year: int
+
+        @pydantic.field_validator("year")
+        @classmethod
+        def _stop(cls, _):
+            raise KeyboardInterrupt
+
+    paid = []
+    ask = cache.prepare(PROMPT, {"schema": Stops})
+    with pytest.raises(KeyboardInterrupt):
+        cache.run(ask, Callbacks(on_cost=paid.append))
+    assert [cost.usd for cost in paid] == [sim.total_cost]
+
+
+@pytest.mark.parametrize(
+    "schema", [int | None, "{name str, year int}?", "int?", "[str]?", Literal["a"] | None]
+)
+def test_ask__gives_null_as_none(cache, sim, schema):
+    """The value that was asked for, not the object around it; bought, cached and pickled."""
+    form = cache.prepare("x", {"schema": schema}).request.body["response_format"]["json_schema"]["schema"]
+    (name,) = form["properties"]
+    sim.script(Scenario("plain", text=json.dumps({name: None})))
+    answers = [cache.ask("x", schema=schema) for _ in range(2)]
+    answers.append(pickle.loads(pickle.dumps(answers[1])))
+    assert [answer.data for answer in answers * 2] == [None] * 6
+    assert answers[1].cached
 
 
 def test_ask__checks_the_value_of_what_is_not_stored(cache, sim):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import enum
 import json
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field, make_dataclass
 from datetime import date, datetime, timezone
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Union
 
 import jsonschema
 import pydantic
@@ -670,3 +670,186 @@ def test_build_ask__takes_a_number_of_repairs(repair):
     except InputError:
         return
     assert 0 <= ask.repair <= 10
+
+
+# -- classes of which nothing may get lost -----------------------------------------------------
+
+
+@dataclass
+class Money:
+    amount: float
+
+
+@dataclass
+class Priced:
+    amount: float
+    currency: str
+
+
+class LooseMoney(pydantic.BaseModel):
+    amount: float
+
+
+class LoosePriced(pydantic.BaseModel):
+    amount: float
+    currency: str
+
+
+@pytest.mark.parametrize(
+    ("short", "whole"), [(Money, Priced), (LooseMoney, LoosePriced), (Money, LoosePriced)]
+)
+def test_schema__takes_of_a_union_the_member_that_fits_whole(short, whole):
+    """A class that would leave fields out comes after one that has them, in a list and inside a list too."""
+    euros = {"amount": 3.5, "currency": "EUR"}
+    one, bare = whole(**euros), short(amount=1.0)
+    found = read_schema(list[Union[short, whole]]).cast({"items": [euros, {"amount": 1}]})  # noqa: UP007
+    assert found == [one, bare]
+    nested = read_schema(Union[list[short], list[whole]]).cast({"value": [euros]})  # noqa: UP007
+    assert nested == [one]
+
+
+def test_schema__a_dataclass_takes_no_field_that_it_does_not_have():
+    """Its schema is closed: what it would leave out is a misfit, not lost."""
+    with pytest.raises(ValueError, match=r"^currency: Money has no such field$"):
+        read_schema(Money).cast({"amount": 1.0, "currency": "EUR"})
+    assert sent(dict[str, Money])["$defs"]["Money"]["additionalProperties"] is False
+
+
+def test_schema__reads_pydantics_dataclasses_by_pydantic():
+    """What the model is told, what is checked, and by which name: all as the class says it."""
+
+    @pydantic.dataclasses.dataclass
+    class Price:
+        amount: int = pydantic.Field(description="in EUR", ge=5)
+        from_: str = pydantic.Field(alias="from")
+
+    for kind, wrap in (
+        (Price, None),
+        (list[Price], "items"),
+        (make_dataclass("Holder", [("price", Price)]), "price"),
+    ):
+        schema = read_schema(kind)
+        form = json.dumps(schema.response_format)
+        assert all(part in form for part in ('"in EUR"', '"minimum": 5', '"from"'))
+        assert "from_" not in form
+        fits, misfits = {"amount": 5, "from": "a"}, {"amount": 1, "from": "a"}
+        value, bad = fits, misfits
+        if wrap is not None:
+            value, bad = ({wrap: [one] if wrap == "items" else one} for one in (fits, misfits))
+        made = schema.cast(value)
+        made = made[0] if wrap == "items" else getattr(made, "price", made)
+        assert (type(made), made.amount, made.from_) == (Price, 5, "a")
+        with pytest.raises(ValueError, match="greater than or equal to 5"):
+            schema.cast(bad)
+
+
+def test_request_key__tells_apart_what_pydantics_dataclasses_tell():
+    """Two that differ in a description only are two requests."""
+
+    def priced(unit):
+        @pydantic.dataclasses.dataclass
+        class Price:
+            amount: int = pydantic.Field(description=unit)
+
+        return Price
+
+    keys = {build_ask("x", SETTINGS, {"schema": priced(unit)}, {}).key for unit in ("in EUR", "in USD")}
+    assert len(keys) == 2
+
+
+def test_schema__honours_rules_in_a_dataclass():
+    """Pydantic's are sent and checked wherever they stand in a plain dataclass: none is left out silently."""
+
+    @dataclass
+    class Rated:
+        stars: Annotated[int, "of five", pydantic.Field(ge=1, le=5)]
+        tags: Annotated[list[str], pydantic.Field(min_length=1, description="any")]
+        score: int = pydantic.Field(ge=3)
+
+    Rated.__annotations__["stars"] = Annotated[int, "of five", pydantic.Field(ge=1, le=5)]
+    Rated.__annotations__["tags"] = Annotated[list[str], pydantic.Field(min_length=1, description="any")]
+    properties = sent(Rated)["properties"]
+    assert properties["stars"] == {"type": "integer", "minimum": 1, "maximum": 5, "description": "of five"}
+    assert properties["tags"] == {
+        "type": "array",
+        "items": {"type": "string"},
+        "minItems": 1,
+        "description": "any",
+    }
+    assert properties["score"] == {"type": "integer", "minimum": 3}
+    good = {"stars": 5, "tags": ["a"], "score": 3}
+    assert read_schema(Rated).cast(good) == Rated(5, ["a"], 3)
+    for name, bad in (("stars", 6), ("tags", []), ("score", 2)):
+        with pytest.raises(ValueError, match=f"^{name}: "):
+            read_schema(Rated).cast({**good, name: bad})
+
+
+class Deep(pydantic.BaseModel):
+    path: str = pydantic.Field(validation_alias=pydantic.AliasPath("a", "b"))
+
+
+class Chosen(pydantic.BaseModel):
+    name: str = pydantic.Field(validation_alias=pydantic.AliasChoices(pydantic.AliasPath("a", "b"), "c"))
+
+
+class Holds(pydantic.BaseModel):
+    deep: list[Deep]
+
+
+@dataclass
+class Init:
+    a: int
+    b: InitVar[int]
+
+
+@dataclass
+class Renamed:
+    a: Annotated[int, pydantic.Field(alias="b")]
+
+
+@dataclass
+class RuledBooks:
+    books: Annotated[list[Book], pydantic.Field(min_length=1)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "why"),
+    [
+        (Deep, "Deep: a field has an alias that is a path"),
+        (Holds, "Holds: a field has an alias that is a path"),
+        (list[Holds], "Holds: a field has an alias that is a path"),
+        (Init, "Init.b is an InitVar"),
+        (Renamed, "Renamed.a: an alias"),
+        (RuledBooks, "RuledBooks.books: rules for"),
+    ],
+)
+def test_read_schema__refuses_what_no_answer_could_fit(kind, why):
+    """Before it is sent: an answer of that form would be paid for, and never be a value."""
+    with pytest.raises(ValueError, match=why):
+        read_schema(kind)
+
+
+def test_schema__takes_the_name_that_pydantic_sends_of_several():
+    """Where an alias is one of several, the one that is sent is among them."""
+    assert list(sent(Chosen)["properties"]) == ["c"]
+    assert read_schema(Chosen).cast({"c": "x"}).name == "x"
+
+
+def test_schema__finds_the_types_that_are_there_now(monkeypatch):
+    """A class that a cell defined again is the new one for those that name it, rerun or not."""
+    import sys
+    import types
+
+    module = types.ModuleType("notebook_like")
+    monkeypatch.setitem(sys.modules, "notebook_like", module)
+    heads = "from dataclasses import dataclass\nfrom typing import List, Optional\n"
+    one, two = "@dataclass\nclass Au:\n a: int\n", "@dataclass\nclass Au:\n a: int\n b: int\n"
+    refers = "@dataclass\nclass Bo:\n x: 'Au'\n y: List['Au']\n z: Optional['Au']\n"
+    exec(heads + one + refers, module.__dict__)
+    assert "'b'" not in str(sent(module.Bo))
+    for cell in (two, refers):
+        exec(cell, module.__dict__)
+        assert "'b'" in str(sent(module.Bo))
+        new = {"a": 1, "b": 2}
+        made = read_schema(module.Bo).cast({"x": new, "y": [new], "z": new})
+        assert made.x == made.y[0] == made.z == module.Au(1, 2)
