@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from or_cache_magic.core.callbacks import Cancel, Cancelled
 from or_cache_magic.core.records import Request
 from or_cache_magic.errors import ConnectionLostError, MissingKeyError, UpstreamError
 from or_cache_magic.openrouter.client import Gateway
@@ -267,6 +268,20 @@ def test_gateway__waits_as_long_as_the_server_asks(gateway, canned, reply, naps,
             send(gateway, server)
     assert naps == waited
     assert len(server.received) == 1 + len(waited)
+
+
+@pytest.mark.parametrize(("asked_s", "waits"), [(200, True), (1000, False)])
+def test_gateway__has_others_of_a_model_heed_what_one_was_told(gateway, canned, reply, naps, asked_s, waits):
+    """A limit that one ask met holds back the next one of its model, none of another; too long a one nobody."""
+    server = canned(reply(refusal(429), "application/json", "429 X", Retry_After=asked_s), reply(GOOD))
+    cancel, told = Cancel(), []
+    with pytest.raises((Cancelled, UpstreamError)):
+        gateway.send(request_to(server), ReplyReader(), cancel=cancel, on_wait=lambda _line: cancel.set())
+    gateway.send(request_to(server, model="a/b"), ReplyReader(), on_wait=told.append)
+    assert (told, naps) == ([], [])
+    assert gateway.send(request_to(server), ReplyReader(), on_wait=told.append).text == "Hi"
+    assert told == [f"rate limited, going on in {wait_s:.3g} s" for wait_s in naps]
+    assert [asked_s - 30 < wait_s <= asked_s for wait_s in naps] == [True] * waits
 
 
 @pytest.mark.parametrize(

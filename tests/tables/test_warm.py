@@ -431,3 +431,26 @@ def test_warm__stops_where_the_days_free_requests_are_used_up(open_cache):
     assert statuses.count(429) <= 4
     assert cache.totals()[0].asks == len(statuses)
     assert re.search(r"used up: run it again after 20\d\d-\d\d-\d\d 00:00 UTC, in \d+ h \d+ min$", told[-1])
+
+
+def test_warm__says_what_it_waits_for_and_ends_at_once(cache, sim):
+    """While a limit holds all back a line says so; an interrupt then is two lines, and what it cut cost nothing."""
+    sim.script(scenario("rate_limited", retry_after_s=3600), times=1)
+    told = []
+
+    def interrupt(line):
+        told.append(line)
+        if "waits" not in told:
+            told.append("waits")
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        batch.warm(cache, PROMPTS, workers=1, tell=interrupt)
+    assert re.fullmatch("rate limited, going on in 3[56][0-9][0-9] s", told[0])
+    assert told[-1] == "12 prompts · 0 cached · 0 bought · 12 not asked: run it again"
+    assert str(caught.value).splitlines() == [
+        "the list was interrupted",
+        "  run it again: what was bought is kept, and free",
+    ]
+    assert sim.completion_count == 1
+    assert batch.warm(cache, PROMPTS[:0], progress=False).empty
