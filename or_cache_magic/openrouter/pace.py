@@ -54,12 +54,23 @@ _REMEMBERED: Final = 10_000
 
 _FIRST_PAUSE_S: Final = 0.5
 _LONGEST_PAUSE_S: Final = 30.0
+_HEEDED: Final = 3
+"""So often in a row nothing but what the server asks is waited, though it refuses again at once."""
+
 _SLOWER: Final = 1.5
 """Answers that take so many times as long as the fastest round did are slow for there being too many."""
 _FORGETS: Final = 1.1
-_CALM: Final = 20
+
+_FEW: Final = 4
+_SOME: Final = 20
+"""Of so many answers, at least and at most, it is told how fast requests were taken of late."""
+_FASTER: Final = 1.1
+_MAYBE: Final = 1.25
 _MOST_CALM: Final = 640
-"""After so many answers one more at a time is tried than was taken before; in vain, after twice as many."""
+_ROUNDS: Final = 2
+_MOST_ROUNDS: Final = 64
+"""After a while without a refusal a little more is tried; in vain, after twice as long: at most so many
+answers for the time between two, and rounds of answers for how many there are at a time."""
 
 _TICK_S: Final = 0.2
 """How often to look again: a wait may change, and waiting alone can't be interrupted on Windows."""
@@ -75,10 +86,12 @@ class Sent:
     Attributes:
         number: Counts those of one pace.
         at_s: When it was sent.
+        evenly: Whether only the time between two held it back, and not how many were under way.
     """
 
     number: int
     at_s: float
+    evenly: bool = False
 
 
 class Turn(NamedTuple):
@@ -104,12 +117,16 @@ class Pace:
         self._limit = 0.0  # none yet
         self._ceiling = math.inf
         self._calm = 0
-        self._patience = _CALM
+        self._patience = _ROUNDS
+        self._tried_from = 0.0
         self._sent = 0
         self._cut_at = 0
         self._under_way = 0
         self._times: deque[float] = deque(maxlen=_REMEMBERED)
         self._gap_s = 0.0
+        self._is_told = False
+        self._even = 0
+        self._even_patience = _FEW
         self._next_s = -math.inf
         self._why = ""
         self._pauses = 0
@@ -144,7 +161,7 @@ class Pace:
         self._under_way += 1
         self._last_s = now_s
         self._next_s = max(self._next_s, now_s + self._gap_s)
-        return Sent(self._sent, now_s)
+        return Sent(self._sent, now_s, self._gap_s > 0 and self._under_way < max(2, int(self._limit)))
 
     def end(self) -> None:
         """Note that a request has ended otherwise than by an answer or for want of room."""
@@ -160,6 +177,7 @@ class Pace:
         self._time(now_s - sent.at_s)
         if full and self._limit and not self._is_slow:
             self._grow()
+        self._hurry()
 
     def refused(
         self, sent: Sent, now_s: float, why: str, wait_s: float | None = None, limit: int | None = None
@@ -175,18 +193,28 @@ class Pace:
         """
         self._under_way -= 1
         self._refused_s = now_s if self._refused_s is None else self._refused_s
-        self._cut(sent)
-        if wait_s is not None and limit and self._times:
-            # How long that time is nobody says: as many as it takes were sent within it.
-            since_s = self._times[-min(limit, len(self._times))]
-            self._gap_s = (now_s + wait_s - since_s) / limit * _SLACK
+        learns = len(self._times) >= _FEW and not self._is_told and (wait_s is None or sent.evenly)
+        if learns and sent.number > self._cut_at:
+            self._slow_down(sent, now_s)
+        if not sent.evenly:
+            self._cut(sent)
+        self._cut_at = self._sent
         if wait_s is not None:
+            if limit and self._times:
+                # How long that time is nobody says: as many as it takes were sent within it.
+                since_s = self._times[-min(limit, len(self._times))]
+                self._gap_s, self._is_told = (now_s + wait_s - since_s) / limit * _SLACK, True
             self.told_s = max(self.told_s, now_s + wait_s)
             self._pause(self.told_s, why)
-        elif not self._under_way:  # else one that ends is a better sign than a clock
-            pause_s = min(_FIRST_PAUSE_S * 2**self._pauses, _LONGEST_PAUSE_S)
-            self._pauses = min(self._pauses + 1, 10)
-            self._pause(now_s + pause_s, why)
+        if not self._under_way or learns:  # else one that ends is a better sign than a clock
+            told_in_vain = _HEEDED if wait_s is not None else 0
+            self._back_off(now_s, why, self._gap_s if learns else _FIRST_PAUSE_S, self._pauses - told_in_vain)
+
+    def _back_off(self, now_s: float, why: str, pause_s: float, times: int) -> None:
+        """Pause, twice as long each time until something is answered."""
+        self._pauses = min(self._pauses + 1, 10)
+        if times >= 0:
+            self._pause(now_s + min(pause_s * 2**times, max(pause_s, _LONGEST_PAUSE_S)), why)
 
     def is_vain(self, now_s: float) -> bool:
         """Return whether all was refused for so long that no more is hoped for, rate limits apart."""
@@ -194,10 +222,11 @@ class Pace:
 
     def _begin(self, pacing: Pacing) -> None:
         self._limit = float(min(pacing.start, pacing.most))
-        self._ceiling, self._calm, self._patience = math.inf, 0, _CALM
+        self._ceiling, self._calm, self._patience = math.inf, 0, _ROUNDS
         self._round_size = self._best_limit = int(self._limit)
         self._gap_s, self._pauses, self._best_s, self._is_slow = 0.0, 0, math.inf, False
         self._times.clear()
+        self._is_told, self._even, self._even_patience = False, 0, _FEW
         self._round.clear()
         self._refused_s = None
 
@@ -210,12 +239,32 @@ class Pace:
         carried = max(1, self._under_way)
         self._calm = 0
         if sent.number > self._cut_at:
-            self._cut_at = self._sent
-            if self._limit > self._ceiling:
-                self._patience = min(self._patience * 2, _MOST_CALM)
-            self._limit = max(1.0, self._limit // 2)
+            if self._tried_from:
+                self._patience = min(self._patience * 2, _MOST_ROUNDS)
+                self._limit, self._tried_from = self._tried_from, 0.0
+            else:
+                self._limit = max(1.0, self._limit // 2)
         self._limit = min(self._limit, float(carried))
         self._ceiling = min(max(self._limit, float(carried)), self._ceiling)
+
+    def _slow_down(self, sent: Sent, now_s: float) -> None:
+        """Send as fast as requests were taken of late."""
+        some = min(len(self._times), _SOME)
+        self._gap_s = (now_s - self._times[-some]) / some
+        if not sent.evenly:  # perhaps there were too many at a time, however fast
+            self._gap_s /= _MAYBE
+        self._even = 0
+        self._even_patience = min(self._even_patience * 2, _MOST_CALM)
+
+    def _hurry(self) -> None:
+        """Try a little faster after a while without a refusal."""
+        if not self._gap_s or self._is_told:
+            return
+        self._even += 1
+        if self._even >= self._even_patience:
+            self._even = 0
+            self._gap_s /= _FASTER
+            self._even_patience = max(self._even_patience // 2, _FEW)
 
     def _grow(self) -> None:
         if self._limit < self._ceiling:
@@ -226,8 +275,11 @@ class Pace:
             self._limit = min(self._limit + step, self._ceiling)
             return
         self._calm += 1
-        if self._calm >= self._patience:
-            self._calm, self._ceiling = 0, self._ceiling + 1
+        if self._calm >= self._patience * max(_FEW, int(self._limit)):
+            if self._tried_from:
+                self._patience = max(self._patience // 2, 1)
+            self._calm, self._tried_from = 0, self._limit
+            self._ceiling += max(1, self._ceiling // 4)
             self._limit = self._ceiling
 
     def _time(self, latency_s: float) -> None:

@@ -125,7 +125,7 @@ def test_pace__finds_how_many_are_carried(most):
     """Of a server that carries so many at a time: nearly all of them are used, and few requests are refused."""
     run = Run(Pace(), carries(most), rows=400).go()
     assert run.refused <= 30
-    assert run.now_s <= 1.35 * 400 * 0.2 / most
+    assert run.now_s <= 1.5 * 400 * 0.2 / most
 
 
 def test_pace__grows_while_answers_are_as_fast():
@@ -141,6 +141,23 @@ def test_pace__grows_while_answers_are_as_fast():
     assert statistics.mean(levels[200:]) <= 14
 
 
+@pytest.mark.parametrize("per_minute", [60, 600, 6000])
+@pytest.mark.parametrize(("burst", "latency_s", "uses"), [(10, 0.2, 0.75), (10, 0.01, 0.75), (1, 0.01, 0.4)])
+def test_pace__finds_a_rate_that_nobody_tells(per_minute, burst, latency_s, uses):
+    """Under a limit of so many a minute, without a word of it: most of it is used, and few requests are refused."""
+    stock, then_s = burst, 0.0
+
+    def server(now_s, _under_way):
+        nonlocal stock, then_s
+        stock, then_s = min(burst, stock + (now_s - then_s) * per_minute / 60), now_s
+        stock -= (taken := stock >= 1)
+        return None if taken else (None, None)
+
+    run = Run(Pace(), server, rows=400, latency_s=latency_s).go()
+    assert run.refused <= 50
+    assert uses * run.now_s <= 400 / (per_minute / 60)
+
+
 @pytest.mark.parametrize(("limit", "minute_s"), [(30, 60.0), (20, 60.0), (600, 60.0), (50, 3600.0)])
 def test_pace__spreads_over_a_time_that_is_told(limit, minute_s):
     """Refused once with the limit's headers, the rest is spread evenly: hardly anything is refused again."""
@@ -149,6 +166,16 @@ def test_pace__spreads_over_a_time_that_is_told(limit, minute_s):
     assert run.now_s <= 3.1 * minute_s
     late = [b - a for a, b in zip(run.sent_s, run.sent_s[1:], strict=False) if a > 1.1 * minute_s]
     assert max(late) <= 1.1 * minute_s / limit
+
+
+def test_pace__backs_off_from_a_server_that_asks_for_no_patience():
+    """ "Again at once" is believed a few times in a row; then it is asked less and less often."""
+    refusals = iter([(0.0, None)] * 9)
+    run = Run(Pace(), lambda _now_s, _under_way: next(refusals, None), rows=1).go()
+    gaps = [b - a for a, b in zip(run.sent_s, run.sent_s[1:], strict=False)]
+    assert max(gaps[:3]) < 0.1
+    assert gaps[3:] == sorted(gaps[3:])
+    assert sum(gaps) > 15
 
 
 def test_pace__is_vain_when_nothing_is_answered():

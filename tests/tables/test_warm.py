@@ -454,3 +454,23 @@ def test_warm__says_what_it_waits_for_and_ends_at_once(cache, sim):
     ]
     assert sim.completion_count == 1
     assert batch.warm(cache, PROMPTS[:0], progress=False).empty
+
+
+def test_pace__concerns_no_hit_and_no_child(cache, sim):
+    """While a limit holds back what is sent a stored answer is there at once; a child of a fork begins anew."""
+    cache.ask("stored")
+    sim.script(scenario("rate_limited", retry_after_s=290), times=1)
+
+    def interrupt(_line):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        cache.ask("a", on_wait=interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        cache.ask("b", on_wait=interrupt)
+    assert sim.completion_count == 2
+    assert cache.ask("stored", on_wait=interrupt).cached
+    assert list(batch.warm(cache, ["stored"], progress=False)["kind"]) == ["hit"]
+    cache.close()
+    cache.renew()  # as in the child of a fork
+    assert not cache.ask("a", on_wait=interrupt).cached
