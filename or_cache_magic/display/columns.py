@@ -174,7 +174,9 @@ class NotebookColumns:
         self._shown: object = None
 
     def tick(self) -> None:
-        """Show what has come, less often as it grows; nothing before the first piece."""
+        """Show what has come, less often as it grows; nothing before the first piece, and not what is whole."""
+        if self._is_whole():
+            return  # `finish` shows it
         came = [(len(column.pieces), column.note) for column in self._columns]
         if came == self._shown or self._form == "none" or not any(map(any, came)):
             return
@@ -204,10 +206,12 @@ class NotebookColumns:
             markdown = "  \n".join(f"*{escape_markdown(line)}*" for line in lines)
             self._publish(data={"text/plain": "\n".join(lines), "text/markdown": markdown}, metadata=RECEIPT)
 
+    def _is_whole(self) -> bool:
+        return all(column.text is not None for column in self._columns)
+
     def _show(self, bundle: Mapping[str, str]) -> None:
         # Strict nbval can't read updates: what was there at once is shown once.
-        whole = all(column.text is not None for column in self._columns)
-        if whole and not self._display_id:
+        if self._is_whole() and not self._display_id:
             self._publish(data=bundle, metadata=ANSWER)
             return
         update = bool(self._display_id)

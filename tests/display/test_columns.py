@@ -101,6 +101,18 @@ def test_notebook__shows_at_once_only_what_comes():
     assert len(sent) == 1
 
 
+def test_notebook__shows_once_what_was_whole_before_it_was_seen():
+    """When the last answer is done before the screen is looked at, the tick and the end show it once."""
+    sent = Published()
+    columns = [column("one"), column("two")]
+    screen = NotebookColumns(sent, columns, form="auto")
+    for filled in columns:
+        filled.pieces.append("x")
+    screen.tick()
+    screen.finish()
+    assert len(sent) == 1
+
+
 def test_notebook__without_updates_once():
     """Where updates aren't followed all is shown once, at the end."""
     sent, columns = Published(), [column(None, "x")]
