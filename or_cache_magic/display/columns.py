@@ -174,7 +174,7 @@ class NotebookColumns:
         self._shown: object = None
 
     def tick(self) -> None:
-        """Show what has come, less often as it grows; nothing before the first piece, and not what is whole."""
+        """Show what has come, less often as it grows; nothing before the first piece, and nothing whole."""
         if self._is_whole():
             return  # `finish` shows it
         came = [(len(column.pieces), column.note) for column in self._columns]
