@@ -345,14 +345,20 @@ class CompletionCache:
         return outcome if outcome.kind == "hit" else self._after(ask, outcome)
 
     def peek(self, ask: Ask) -> tuple[EntryRow | None, str]:
-        """Return the entry that would be served, and why a call would be made instead; sends nothing."""
+        """Return the entry that would be served, and why a call would be made instead; sends nothing.
+
+        Neither where an answer that does not fit would be given again, since its repairs are used up.
+        """
         from or_cache_magic.core.rows import EntryFilter
 
         self._server.settings = ask.settings
         if ask.repair:
             from or_cache_magic.cache.structured import Repairs
 
-            ask = Repairs(ask, self.store, self.clock()).start
+            repairs = Repairs(ask, self.store, self.clock())
+            if repairs.used_up is not None:
+                return None, ""
+            ask = repairs.start
         why = self.engine.why_asked(ask)
         rows = self.store.listing.find(EntryFilter(keys=(ask.key.digest,)), limit=1) if why is None else []
         return (rows[0] if rows else None), why or ""

@@ -219,10 +219,15 @@ class Completion(str):
                 return schema.value(self)
             except ValueError as exc:
                 why = schema.misfit(exc)
+        n = self.outcome.repair
         kept = "it is kept, and running again is free" if stored else "it is paid for, and not stored"
+        if n and not stored and self.outcome.kind != "bypass":
+            kept = f"--repair {n} is used up: it is paid for and kept, and running again asks nothing"
+        once = "asks once more" if n else "asks again"
         raise FormatError(
             f"{why} ({kept})",
-            "--repair 1 (repair=1) asks again and says what is wrong, --refresh asks again; the text is kept",
+            f"--repair {n + 1} (repair={n + 1}) {once} and says what is wrong, --refresh asks again;"
+            " the text is kept",
         )
 
     def attach(self, data: Any) -> None:

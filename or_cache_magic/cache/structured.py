@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from or_cache_magic.cache.conversation import assistant_turn
 from or_cache_magic.core.callbacks import Callbacks, OnWait, Show
@@ -73,10 +73,10 @@ def ask_until_it_fits(
 ) -> Outcome:
     """Return what an ask comes to with its repairs, which share its limits; see `CompletionCache.run`."""
     steps = Repairs(ask, cache.store, cache.clock()).steps(callbacks.on_wait)
-    step, limits = next(steps), _shared(max_cost_usd, limits)
+    limits, outcome = _shared(max_cost_usd, limits), None
     while True:
         try:
-            step = steps.send(cache.run(step, callbacks, limits=limits))
+            outcome = cache.run(steps.send(outcome), callbacks, limits=limits)
         except StopIteration as end:
             return end.value  # type: ignore[no-any-return]
 
@@ -86,10 +86,10 @@ async def aask_until_it_fits(
 ) -> Outcome:
     """`ask_until_it_fits` for a task of an event loop."""
     steps = Repairs(ask, cache.store, cache.clock()).steps(callbacks.on_wait)
-    step, limits = next(steps), _shared(max_cost_usd)
+    limits, outcome = _shared(max_cost_usd), None
     while True:
         try:
-            step = steps.send(await cache.arun(step, callbacks, limits=limits))
+            outcome = await cache.arun(steps.send(outcome), callbacks, limits=limits)
         except StopIteration as end:
             return end.value  # type: ignore[no-any-return]
 
@@ -114,20 +114,26 @@ class Repairs:
     def __init__(self, ask: Ask, store: DiskStore, now_s: float) -> None:
         self._most = self._left = ask.repair
         self._store, self._now_s = store, now_s
+        #: The last answer that did not fit, where no more may be asked for.
+        self.used_up: HistoryEntry | None = None
         #: What is to be asked first: in a rerun the last of what was asked before.
         self.start = self._found(ask._replace(repair=0))
 
-    def steps(self, on_wait: OnWait | None = None) -> Generator[Ask, Outcome, Outcome]:
+    def steps(self, on_wait: OnWait | None = None) -> Generator[Ask, Any, Outcome]:
         """Yield each ask, take its outcome, and return what all came to; `on_wait` is told of each again."""
-        tell, ask, outcomes = Show(on_wait), self.start, []
+        tell, ask = Show(on_wait), self.start
+        outcomes: list[Outcome] = []
         while True:
-            outcome = yield ask
+            if self.used_up is not None:
+                return self._whole(ask, [*outcomes, _kept(ask, self.used_up)])
+            outcome: Outcome = yield ask
             outcomes.append(outcome)
             why = misfit(ask.request, outcome, ask.schema) if self._left else None
             if why is None or not _can_be_told(outcome.answer):
                 return self._whole(ask, outcomes)
             ask = self._found(self._next(ask, outcome.answer, why))
-            tell(f"{why}: asking again ({self._most - self._left} of {self._most})")
+            if self.used_up is None:
+                tell(f"{why}: asking again ({self._most - self._left} of {self._most})")
 
     def _next(self, ask: Ask, answer: Answer, why: str) -> Ask:
         self._left -= 1
@@ -141,16 +147,23 @@ class Repairs:
         return ask._replace(key=request_key(request), request=request)
 
     def _found(self, ask: Ask) -> Ask:
-        """Return the last ask that earlier answers lead to, of those with an answer to serve if any has."""
+        """Return the last ask that earlier answers lead to, of those with an answer to serve if any has.
+
+        Where they lead to one that may not be told what is wrong with its answer, that is `used_up`.
+        """
         served = None
         if ask.policy.mode in ("refresh", "bypass") or why_no_lookup(ask.request, ask.policy) is not None:
             return ask
         while True:
-            entry, kept = self._entry(ask), self._unfit(ask) if self._left else None
+            entry, kept = self._entry(ask), self._unfit(ask)
             if entry is not None:
                 served = ask, self._left
             if kept is None or (entry is not None and entry.created_s >= kept.at_s):
                 ask, self._left = served or (ask, self._left)
+                return ask
+            if not self._left:
+                self.used_up = None if served else kept
+                ask, self._left = served or (ask, 0)
                 return ask
             ask = self._next(ask, kept.answer, kept.reason)
 
@@ -175,6 +188,7 @@ class Repairs:
     def _whole(self, ask: Ask, outcomes: list[Outcome]) -> Outcome:
         """Return the last outcome, with what all were charged, and what came before."""
         last, before = outcomes[-1], self._most - self._left
+        last = last._replace(repair=0 if self._left else self._most)
         if not before:
             return last
         seconds = sum(outcome.elapsed_s for outcome in outcomes)
@@ -182,6 +196,12 @@ class Repairs:
         return last._replace(
             notes=(*last.notes, note), paid=_sum(outcomes), elapsed_s=seconds, request=ask.request
         )
+
+
+def _kept(ask: Ask, kept: HistoryEntry) -> Outcome:
+    """Return what an ask comes to that asks nothing: the answer that is kept, and does not fit."""
+    why = f"kept, and not asked again: {kept.reason}"
+    return Outcome("kept", ask.key, kept.answer, not_stored=why, paid=FREE, saved_usd=ZERO_USD)
 
 
 def _is_unfit(ask: Ask, kept: HistoryEntry) -> bool:

@@ -53,6 +53,7 @@ __all__ = [
     "Entry",
     "NamedTuple",
     "Outcome",
+    "OutcomeKind",
     "Request",
     "RequestKey",
     "Usage",
@@ -81,6 +82,9 @@ without the cache · ``coalesced`` waited for another's identical call · ``repl
 where no call could have been made · ``stale`` an expired answer served because the call failed ·
 ``failed`` a call that gave no answer.
 """
+
+OutcomeKind = Literal[AskKind, "kept"]
+"""The same, and ``kept``: what does not fit is given again, where no more may be asked for. Not counted."""
 
 AVOIDED_CALL: Final[tuple[AskKind, ...]] = ("hit", "shared")
 """Served instead of a call that would have been made: what counts as a hit, and as saved."""
@@ -271,9 +275,10 @@ class Outcome(NamedTuple):
         saved_usd: What this ask would have cost and did not; None is unknown, 0 where nothing was avoided.
         request: What the answer was given to, where that was another request than the ask's: one that told
             what was wrong with the answer to it.
+        repair: How often it might be asked again, where that is used up; 0 where it is not.
     """
 
-    kind: AskKind
+    kind: OutcomeKind
     key: RequestKey
     answer: Answer
     why: str = ""
@@ -285,6 +290,7 @@ class Outcome(NamedTuple):
     paid: Cost = UNKNOWN_COST
     saved_usd: Decimal | None = None
     request: Request | None = None
+    repair: int = 0
 
     @property
     def served(self) -> bool:

@@ -69,6 +69,12 @@ def _frame_of(value: Any) -> pd.DataFrame:
         inner = next(iter(value.values()))
         if isinstance(inner, dict) or (isinstance(inner, list) and inner and isinstance(inner[0], dict)):
             value = inner
+        elif inner is None:
+            value = None
+    if value is None:
+        raise ValueError("it is null, and has no rows")
+    if isinstance(value, list) and not any(isinstance(row, (dict, list)) for row in value):
+        value = [{"value": row} for row in value]
     rows = isinstance(value, list) and all(isinstance(row, dict) for row in value)
     columns = isinstance(value, dict) and value and all(isinstance(cell, list) for cell in value.values())
     if not (rows or columns):

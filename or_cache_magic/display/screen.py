@@ -451,6 +451,8 @@ def _events(outcome: Outcome, now_s: float) -> list[str]:
             return [served]
         saved_usd = outcome.saved_usd
         return [served, "saving unknown" if saved_usd is None else f"saved {format_usd(saved_usd)}"]
+    if kind == "kept":
+        return ["kept, nothing was sent"]
     took = format_duration(outcome.elapsed_s)
     if kind == "coalesced":
         return ["waited for the same ask", took]

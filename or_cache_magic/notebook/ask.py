@@ -65,6 +65,10 @@ def ask(
         return None
     if cell is None:
         refuse_model(options, session.own_models)
+        if "@" in options.prompt:
+            from or_cache_magic.notebook.prompt_files import refuse_file  # few prompts have one
+
+            refuse_file(options.prompt, session.folder)
     prompt = _read_prompt(session, options, cell, variables)
     prepare = partial(
         session.cache().prepare,

@@ -169,7 +169,12 @@ class Command(_Row):
     @cached_property
     def defaults(self) -> dict[str, Any]:
         """By field, what an empty line gives."""
-        return {"words": (), "prompt": "", **{option.field: option.default for option in self.options}}
+        return {
+            "words": (),
+            "prompt": "",
+            "given": frozenset(),
+            **{option.field: option.default for option in self.options},
+        }
 
     @cached_property
     def by_name(self) -> dict[str, Option]:
@@ -186,8 +191,9 @@ def parse(command: Command, line: str) -> SimpleNamespace:
     option begins it, and neither ``--`` nor ``#`` means anything from there on. ``--help`` ends the reading.
 
     Returns:
-        The options' fields, given or not; ``words``, those that are no options; ``prompt``, the rest of the
-        line as written, for a command that takes one; and what the command's `check` adds.
+        The options' fields, and ``given``, those that the line sets; ``words``, those that are no options;
+        ``prompt``, the rest of the line as written, for a command that takes one; and what the command's
+        `check` adds.
 
     Raises:
         OptionError: An unknown or repeated option, a missing value, or one that it does not take.
@@ -213,7 +219,7 @@ def parse(command: Command, line: str) -> SimpleNamespace:
             words += [w.text for w in _until_comment(stream)]
             break
         words.append(_text(command, word))
-    options.words = tuple(words)
+    options.words, options.given = tuple(words), frozenset(given)
     command.check(command, options)
     return options
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -45,7 +46,7 @@ class PromptFile(NamedTuple):
     def complete(self, options: SimpleNamespace, command: Command) -> None:
         """Put the file's options where the cell has none of its own."""
         for field, value in self.options.items():
-            if getattr(options, field) == command.defaults[field]:
+            if field not in options.given and getattr(options, field) == command.defaults[field]:
                 setattr(options, field, value)
         extra = {**self.params.get("extra", {}), **options.params.get("extra", {})}
         options.params = {**self.params, **options.params, **({"extra": extra} if extra else {})}
@@ -91,6 +92,28 @@ def read_prompt_file(name: str, folder: Path, command: Command) -> PromptFile:
     prompt = "\n" * head + "\n".join(text.split("\n")[head:]).rstrip("\n")
     head = len(prompt) - len(prompt.lstrip("\n"))
     return PromptFile(shown, prompt, head, options, params)
+
+
+def refuse_file(prompt: str, folder: Path) -> None:
+    """Refuse a line's prompt that is ``@`` and a file, or what looks like one: it would be sent as it is.
+
+    Raises:
+        OptionError: It is; says how a cell reads it.
+    """
+    word = re.fullmatch(
+        r"""(?P<quote>["']?)@(?P<inner>["']?)(?P<name>[^\n"']+)(?P=inner)(?P=quote)""", prompt
+    )
+    if word is None:
+        return
+    name = word["name"]
+    if name.lower().endswith(_PROMPT_SUFFIXES) or (folder / Path(name).expanduser()).is_file():
+        raise OptionError(
+            f"this prompt names a file, {one_line(name, 80)}, which a line does not read; nothing was sent",
+            f"write %%openrouter @{name if ' ' not in name else repr(name)} in a cell of its own",
+        )
+
+
+_PROMPT_SUFFIXES: Final = (".md", ".txt", ".markdown", ".prompt", ".prompty")
 
 
 def _read(item: Item, command: Command, options: dict[str, Any], params: dict[str, Any]) -> None:

@@ -91,7 +91,9 @@ def preview_lines(cache: CompletionCache, asks: Sequence[Ask]) -> list[str]:
     for ask in asks:
         row, why = cache.peek(ask)
         where = f"{ask.request.body['model']}{_sample(ask)} · key {ask.key.digest[:_KEY_DIGITS]}"
-        if row is None:
+        if row is None and not why:
+            lines.append(f"would ask nothing {where} · --repair {ask.repair} is used up · nothing sent")
+        elif row is None:
             estimate = cache.money.estimate(ask.request, ask.settings)
             estimates.append(estimate)
             lines.append(f"would ask {where} · {why} · {estimate_text(estimate)} · nothing sent")

@@ -120,6 +120,8 @@ class Ledger:
 
     def count(self, ask: Ask, outcome: Outcome) -> None:
         """Count, in memory, an ask that made no call; calls are accounted for where they are made."""
+        if outcome.kind == "kept":
+            return
         answer, request = outcome.answer, ask.request
         usage = answer.usage or _NO_USAGE
         self.count_hit(

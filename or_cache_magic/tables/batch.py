@@ -23,7 +23,7 @@ from or_cache_magic.core.callbacks import Cancelled, Pacing
 from or_cache_magic.core.options import checked, plain, shown
 from or_cache_magic.core.policy import why_no_lookup
 from or_cache_magic.core.project import file_text
-from or_cache_magic.core.records import MADE_CALL, UNKNOWN_COST, AskKind, Cost, Request
+from or_cache_magic.core.records import MADE_CALL, UNKNOWN_COST, Cost, OutcomeKind, Request
 from or_cache_magic.core.settings import whole
 from or_cache_magic.core.units import ZERO_USD, format_count, format_sum
 from or_cache_magic.errors import (
@@ -225,13 +225,13 @@ class Row(NamedTuple):
 
     Attributes:
         key: 64 hex digits; empty where the request can't be made.
-        kind: See `records.AskKind`.
+        kind: See `records.OutcomeKind`.
         cost: What the answer cost when it was bought; of a failed call what is known of its cost.
         error: Why there is no answer, or why it is not kept; empty when all is well.
     """
 
     key: str
-    kind: AskKind
+    kind: OutcomeKind
     cost: Cost
     error: str = ""
 

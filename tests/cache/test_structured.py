@@ -328,10 +328,39 @@ def test_ask__goes_as_far_as_it_is_told(cache, sim):
     assert "does not fit" in answer.outcome.not_stored
     assert answer.outcome.notes == ("2 answers before did not fit",)
     assert answer.paid_usd == sim.total_cost
-    with pytest.raises(FormatError):
+    with pytest.raises(FormatError, match=r"--repair 2 is used up.*running again asks nothing") as caught:
         answer.data  # noqa: B018
-    cache.ask(PROMPT, schema=Book, repair=2)  # only the last is asked again: the others are kept
+    assert "--repair 3 (repair=3) asks once more" in caught.value.hint
+
+
+@pytest.mark.parametrize("first", [{}, {"schema": New}])
+def test_ask__asks_nothing_more_where_its_repairs_are_used_up(cache, sim, first):
+    """A rerun gives the kept answer, and its error; more repairs go on from it, and refresh begins anew."""
+    schema = Old if first else Book
+    if first:
+        cache.ask(PROMPT, **first)
+    else:
+        unfit(sim, times=9, stubborn=True)
+    bought = cache.ask(PROMPT, schema=schema, repair=2)
+    rows = len(kinds(cache))
+    for repair in (2, 1, 2):
+        again = cache.ask(PROMPT, schema=schema, repair=repair)
+        assert (again.outcome.kind, again.cached, again.paid_usd) == ("kept", False, 0)
+        assert f"{repair} answer" in str(again.outcome.notes)
+        with pytest.raises(FormatError, match=f"--repair {repair} is used up"):
+            again.data  # noqa: B018
+    assert (again, again.key) == (bought, bought.key)
+    assert asyncio.run(cache.aask(PROMPT, schema=schema, repair=2)) == bought
+    assert cache.ask(PROMPT, schema=schema, repair=2, mode="offline") == bought
+    assert sim.completion_count == 3
+    if not first:
+        assert cache.peek(cache.prepare(PROMPT, {"schema": schema, "repair": 2})) == (None, "")
+        assert len(kinds(cache)) == rows == 3
+    assert cache.totals()[0].paid_usd == sim.total_cost
+    cache.ask(PROMPT, schema=schema, repair=3)
     assert sim.completion_count == 4
+    cache.ask(PROMPT, schema=schema, repair=1, mode="refresh")
+    assert sim.completion_count == 6
 
 
 def test_ask__builds_on_what_did_not_fit_before(cache, sim):
@@ -402,11 +431,11 @@ def test_ask__repairs_for_a_class_that_refuses_what_is_stored(cache, sim):
 
 
 def test_ask__reruns_what_it_built_on_a_stored_answer(cache, sim):
-    """The chain is found behind an answer that is stored too, as far as it went; only its end is asked again."""
+    """The chain is found behind an answer that is stored too, as far as it went, and goes on from its end."""
     cache.ask(PROMPT, schema=New)
     cache.ask(PROMPT, schema=Old, repair=2)
     assert sim.completion_count == 3
-    cache.ask(PROMPT, schema=Old, repair=2)
+    cache.ask(PROMPT, schema=Old, repair=3)
     assert sim.completion_count == 4
 
 

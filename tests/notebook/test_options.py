@@ -30,7 +30,9 @@ from or_cache_magic.notebook.values import read_text_argument
 def set_by(command: Command, line: str) -> dict[str, Any]:
     """What a line sets: the fields that are not as with nothing on it."""
     unset = vars(parse(command, ""))
-    return {name: value for name, value in vars(parse(command, line)).items() if value != unset[name]}
+    given = vars(parse(command, line))
+    given["given"] = unset["given"]
+    return {name: value for name, value in given.items() if value != unset[name]}
 
 
 def refusal(command: Command, line: str) -> OptionError:

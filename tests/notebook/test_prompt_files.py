@@ -7,6 +7,10 @@ import json
 import pytest
 
 import or_cache_magic as orc
+from or_cache_magic.errors import OptionError
+from or_cache_magic.notebook.options import CELL
+from or_cache_magic.notebook.parser import parse
+from or_cache_magic.notebook.prompt_files import read_prompt_file
 from or_cache_magic.simulator import Scenario
 
 PERSON = {"properties": {"name": {"type": "string"}, "year": {"type": ["integer", "null"]}}}
@@ -216,3 +220,40 @@ def test_file__is_completed(nb, ask):
     assert offered("%%openrouter @p") == ["@preset/mine", "@prompt.md", "@prompts/"]
     assert offered("%%openrouter openai/gpt-4o @prompts/") == ["@prompts/a.md"]
     assert offered("%%openrouter @nowhere/") == []
+
+
+@pytest.mark.parametrize(
+    ("file", "line", "field", "value"),
+    [
+        ("prompt_cache: 5m", "--prompt-cache off", "prompt_cache", None),
+        ("repair: 2", "--repair 0", "repair", 0),
+        ("format: text", "-f auto", "format", "auto"),
+        ("sample: 2", "--sample 0", "sample", 0),
+        ("model: openai/gpt-4o", "openai/gpt-4o-mini", "model", "openai/gpt-4o-mini"),
+    ],
+)
+def test_file__an_option_of_the_cell_wins_that_says_what_none_says(nb, file, line, field, value):
+    """Which options a line has is known, not guessed from their values."""
+    (nb.folder / "q.md").write_text(f"---\n{file}\n---\nx", encoding="utf-8")
+    options = parse(CELL, f"@q.md {line}")
+    read_prompt_file("q.md", nb.folder, CELL).complete(options, CELL)
+    assert getattr(options, field) == getattr(parse(CELL, line), field)
+    assert value is None or getattr(options, field) == value
+
+
+@pytest.mark.parametrize(
+    "prompt", ["@prompt.md", "@other.md", "'@prompt.md'", "@'prompt.md'", "-m openai/gpt-4o @prompt.md"]
+)
+def test_line__does_not_send_the_name_of_a_file(nb, ask, prompt):
+    """It would be paid for, and is what a cell writes."""
+    with pytest.raises(OptionError, match=r"names a file.*nothing was sent") as caught:
+        nb.run(f"%openrouter {prompt}")
+    assert "%%openrouter @" in caught.value.hint
+    assert not nb.sent
+
+
+@pytest.mark.parametrize("prompt", ["@alice", "What does @prompt.md say?", "mail bob@prompt.md"])
+def test_line__sends_what_names_no_file(nb, ask, prompt):
+    """A text with an @ in it is a text."""
+    nb.run(f"%openrouter {prompt}")
+    assert nb.sent[0]["messages"][-1]["content"] == prompt

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from IPython.core.displaypub import CapturingDisplayPublisher
 
-from or_cache_magic.errors import OptionError
+from or_cache_magic.errors import FormatError, OptionError
 from or_cache_magic.notebook.values import read_schema_argument
-from or_cache_magic.simulator import scenario
+from or_cache_magic.simulator import Scenario, scenario
 
 ASK = "%%openrouter openai/gpt-4o-mini"
 PROMPT = "The novel Dune appeared in 1965."
@@ -159,6 +159,37 @@ def test_cell__gives_a_frame_where_one_is_asked_for(nb):
     nb.run(DEFINE)
     nb.run(f"{ASK} --schema Book -f json -o book\n{PROMPT}")
     assert nb["book"].data == nb["Book"]("Dune", 1965)
+
+
+@pytest.mark.parametrize(
+    ("schema", "answer", "columns"),
+    [
+        ("--schema '[str]'", {"items": ["a", "b"]}, ["items"]),
+        ("--schema '[{a int}]?'", {"value": [{"a": 1}, {"a": 2}]}, ["a"]),
+        ("", ["a", "b"], ["value"]),
+    ],
+)
+def test_cell__makes_a_frame_of_the_value(nb, schema, answer, columns):
+    """A row for each in a list, whatever it is a list of."""
+    nb.sim.script(Scenario("plain", text=json.dumps(answer)))
+    nb.run(f"{ASK} {schema} -f df -o rows\nx")
+    assert list(nb["rows"].data.columns) == columns
+    assert len(nb["rows"].data) == 2
+
+
+@pytest.mark.parametrize(
+    ("schema", "answer", "why"),
+    [
+        ("[{a int}]?", '{"value": null}', "it is null, and has no rows"),
+        ("int", '{"value": 5}', "the JSON is no table"),
+    ],
+)
+def test_cell__says_why_a_value_is_no_table(nb, schema, answer, why):
+    """The answer fits its schema, and is there all the same."""
+    nb.sim.script(Scenario("plain", text=answer))
+    with pytest.raises(FormatError, match=f"can't be read as df: {why}"):
+        nb.run(f"{ASK} --schema '{schema}' -f df -o rows\nx")
+    assert nb["rows"] == answer
 
 
 def test_cell__shows_and_binds_what_does_not_fit_and_fails(nb):
