@@ -124,6 +124,7 @@ class Pace:
         self._under_way = 0
         self._times: deque[float] = deque(maxlen=_REMEMBERED)
         self._gap_s = 0.0
+        self._least_gap_s = 0.0  # that was told
         self._is_told = False
         self._even = 0
         self._even_patience = _FEW
@@ -204,6 +205,7 @@ class Pace:
                 # How long that time is nobody says: as many as it takes were sent within it.
                 since_s = self._times[-min(limit, len(self._times))]
                 self._gap_s, self._is_told = (now_s + wait_s - since_s) / limit * _SLACK, True
+                self._least_gap_s = min(self._least_gap_s or self._gap_s, self._gap_s)
             self.told_s = max(self.told_s, now_s + wait_s)
             self._pause(self.told_s, why)
         if not self._under_way or learns:  # else one that ends is a better sign than a clock
@@ -226,6 +228,7 @@ class Pace:
         self._round_size = self._best_limit = int(self._limit)
         self._gap_s, self._pauses, self._best_s, self._is_slow = 0.0, 0, math.inf, False
         self._times.clear()
+        self._least_gap_s = 0.0
         self._is_told, self._even, self._even_patience = False, 0, _FEW
         self._round.clear()
         self._refused_s = None
@@ -258,12 +261,12 @@ class Pace:
 
     def _hurry(self) -> None:
         """Try a little faster after a while without a refusal."""
-        if not self._gap_s or self._is_told:
+        if not self._gap_s:
             return
         self._even += 1
         if self._even >= self._even_patience:
             self._even = 0
-            self._gap_s /= _FASTER
+            self._gap_s = max(self._gap_s / _FASTER, self._least_gap_s)
             self._even_patience = max(self._even_patience // 2, _FEW)
 
     def _grow(self) -> None:

@@ -168,6 +168,18 @@ def test_pace__spreads_over_a_time_that_is_told(limit, minute_s):
     assert max(late) <= 1.1 * minute_s / limit
 
 
+def test_pace__goes_back_to_the_rate_that_was_told():
+    """A server whose limit others use up too is asked less often for it, and then again as often as it takes."""
+    take = minutes(30)
+
+    def server(now_s, under_way):
+        return (50.0, 30) if 70 < now_s < 200 else take(now_s, under_way)
+
+    run = Run(Pace(), server, rows=300).go()
+    late = [b - a for a, b in zip(run.sent_s, run.sent_s[1:], strict=False)][-30:]
+    assert statistics.median(late) <= 2.2
+
+
 def test_pace__backs_off_from_a_server_that_asks_for_no_patience():
     """ "Again at once" is believed a few times in a row; then it is asked less and less often."""
     refusals = iter([(0.0, None)] * 9)
