@@ -219,15 +219,15 @@ class Completion(str):
                 return schema.value(self)
             except ValueError as exc:
                 why = schema.misfit(exc)
-        n = self.outcome.repair
+        n, bypass = self.outcome.repair, self.outcome.kind == "bypass"
         kept = "it is kept, and running again is free" if stored else "it is paid for, and not stored"
-        if n and not stored and self.outcome.kind != "bypass":
+        if n and not stored and not bypass:
             kept = f"--repair {n} is used up: it is paid for and kept, and running again asks nothing"
         once = "asks once more" if n else "asks again"
+        place = "the text is still there" if bypass else f"%openrouter_entries {self.key[:10]} shows it"
         raise FormatError(
             f"{why} ({kept})",
-            f"--repair {n + 1} (repair={n + 1}) {once} and says what is wrong, --refresh asks again;"
-            " the text is kept",
+            f"--repair {n + 1} (repair={n + 1}) {once} and says what is wrong, --refresh asks again; {place}",
         )
 
     def attach(self, data: Any) -> None:

@@ -7,7 +7,7 @@ import os
 import time
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from or_cache_magic.core.chat import messages_of
 from or_cache_magic.core.records import Answer
@@ -35,7 +35,7 @@ from or_cache_magic.display.thumbnails import attached_lines, shortened, thumbna
 from or_cache_magic.errors import OptionError, OrCacheError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import pandas as pd
 
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from or_cache_magic.money.budget import KeyLimits
     from or_cache_magic.money.estimate import Estimate
     from or_cache_magic.notebook.session import Session
+    from or_cache_magic.storage.entries import HistoryEntry
 
 _ROWS: Final = 20
 """Errors that are listed."""
@@ -167,11 +168,19 @@ def purge_line(purge: Purge, *, dry_run: bool) -> str:
 def entry_card(cache: CompletionCache, prefix: str) -> tuple[str, str]:
     """Return one entry whole, plain and as Markdown: request, answer and earlier answers.
 
+    Where there is none, the answers to a request of which none is served.
+
     Raises:
         OptionError: No entry begins so, or several do.
     """
     cache.ledger.flush()
     rows = cache.store.listing.find(EntryFilter(keys=(prefix,)), limit=2)
+    if not rows and len(keys := cache.store.unserved_keys(prefix.lower(), 2)) == 1:
+        kept = cache.store.unserved(keys[0])
+        model = next((str(u.request.get("model", "")) for u in kept if u.request), "unknown model")
+        facts = [f"{model} · no entry: none of its answers is served", f"key {keys[0]}"]
+        asked = next((u.request for u in kept if u.request), {})
+        return _card(facts, asked, Answer(()), kept)
     if len(rows) != 1:
         raise OptionError(
             f"no entry begins with {prefix}" if not rows else f"several entries begin with {prefix}",
@@ -180,8 +189,6 @@ def entry_card(cache: CompletionCache, prefix: str) -> tuple[str, str]:
     (row,) = rows
     entry, request = cache.store.entry(row.key), cache.store.request(row.key) or {}
     given = entry.answer if entry is not None else Answer(())
-    beside = "\n".join(part["text/plain"] for part in parts_of(given, request))
-    answer = "\n\n".join(filter(None, (given.text, beside, reasoning_of(message_of(given)))))
     facts = [
         f"{row.model} · {format_usd(row.cost.usd)} ({row.cost.source})",
         f"cached {format_age(time.time() - row.created_s)} · {format_count(row.hits, 'hit')}",
@@ -189,14 +196,21 @@ def entry_card(cache: CompletionCache, prefix: str) -> tuple[str, str]:
         _said_of(cache.store.asked(row.key)) + " · pinned" * cache.store.is_pinned(row.key),
     ]
     facts += [f"attached {line}" for line in attached_lines(entry.attached if entry is not None else ())]
+    tree = printable(conversation_text(cache, row.key))
+    return _card(facts, request, given, cache.store.unserved(row.key), tree)
+
+
+def _card(
+    facts: list[str], request: Mapping[str, Any], given: Answer, kept: list[HistoryEntry], tree: str = ""
+) -> tuple[str, str]:
+    beside = "\n".join(part["text/plain"] for part in parts_of(given, request))
+    answer = "\n\n".join(filter(None, (given.text, beside, reasoning_of(message_of(given)))))
     asked = printable(json.dumps(shortened(request), indent=2, ensure_ascii=False))
-    kept = cache.store.unserved(row.key)
     history = [
         f"{u.number}, {format_age(time.time() - u.at_s)}: {u.reason} · {format_usd(u.answer.cost.usd)}"
         f"\n{u.answer.text}"
         for u in kept
     ]
-    tree = printable(conversation_text(cache, row.key))
     plain = "\n\n".join(
         filter(None, ["\n".join(facts), tree, asked, answer, *(f"earlier answer {h}" for h in history)])
     )

@@ -31,6 +31,7 @@ _GET_UNSERVED: Final = """
 SELECT at, reason, answer, request, row_number() OVER (ORDER BY id)
 FROM or_unserved WHERE key = ? ORDER BY at DESC, id DESC
 """
+_UNSERVED_KEYS: Final = "SELECT DISTINCT key FROM or_unserved WHERE key >= ? AND key < ? ORDER BY key LIMIT ?"
 _REPLACED: Final = "replaced"
 _REPLACED_BY_PIN: Final = "replaced by a pinned answer"
 _PIN_REPLACED: Final = "replaced, though it was pinned"
@@ -223,6 +224,11 @@ class DiskStore:
                 answer = decode_entry(digest, value, self._read_media).answer
                 found.append(HistoryEntry(at_s, reason, answer, request, number))
         return found
+
+    def unserved_keys(self, prefix: str, limit: int) -> list[str]:
+        """Return the keys that begin so and have kept answers, whether or not they have an entry."""
+        rows = self._database.select(_UNSERVED_KEYS, (prefix, f"{prefix}g", limit))
+        return [str(key) for (key,) in rows]
 
     def is_pinned(self, digest: str) -> bool:
         """Return whether the entry of a key was pinned, and not replaced since."""

@@ -70,6 +70,29 @@ def test_entry_card__parts(nb):
     assert nb["x"].key in rendered
 
 
+def test_entry_card__shows_answers_of_which_none_is_served(nb):
+    """What did not fit is found by the key that its error names, with what was asked and why it is not served."""
+    for text in ('{"n": "<b>x</b>"}', "no JSON"):
+        nb.sim.script(Scenario("plain", text=text))
+    for _ in range(2):
+        said = nb.fails("%%openrouter --schema 'n int'\nGive n")
+    key = re.search("%openrouter_entries ([0-9a-f]{10})", said)[1]
+    shown = nb.run(f"%openrouter_entries {key}")
+    for part in (
+        key,
+        "no entry",
+        "Give n",
+        "earlier answer 1",
+        "<b>x</b>",
+        "earlier answer 2",
+        "no JSON",
+        "is not of type",
+    ):
+        assert part in shown
+    assert "<b>" not in html_of(entry_card(loaded().session().cache(), key)[1])
+    assert "no entry begins with ffffffff" in nb.fails("%openrouter_entries ffffffff")
+
+
 def test_entry_card__has_what_came_with_the_text(nb):
     """The pages that it cites, and its reasoning in full."""
     nb.sim.script(Scenario(search="exa", reasoning=True))
