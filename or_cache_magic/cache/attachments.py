@@ -34,6 +34,7 @@ from or_cache_magic.core.media import (
     PDF,
     Attached,
     MediaType,
+    is_whole,
     media_type,
     picture_size,
 )
@@ -46,6 +47,7 @@ from or_cache_magic.errors import RequestError
 
 _MOST: Final = 100
 _LONGEST_PATH: Final = 4096
+_COPY_IT: Final = "copy or download it again, or open it and save it"
 _PART: Final = "attach a part of it: df.head(100)"
 
 
@@ -88,14 +90,19 @@ def read_attachments(given: Any) -> Attachments:
     return Attachments(tuple(part for part, _ in read), tuple(told for _, told in read))
 
 
-def with_attachments(messages: Sequence[Any], attachments: Attachments) -> list[Any]:
+def with_attachments(messages: Sequence[Any], attachments: Attachments, own: int) -> list[Any]:
     """Return the messages with the attachments behind what the last one of the user says.
 
+    Args:
+        messages: All that are sent.
+        attachments: What has been read.
+        own: How many of them, from the end, are this ask's own: what stands before was said earlier.
+
     Raises:
-        RequestError: None is of the user.
+        RequestError: None of its own is of the user.
     """
     said = list(messages)
-    for at in reversed(range(len(said))):
+    for at in reversed(range(len(said) - own, len(said))):
         message = said[at]
         if isinstance(message, Mapping) and message.get("role") == "user":
             content = message.get("content")
@@ -111,10 +118,13 @@ def with_attachments(messages: Sequence[Any], attachments: Attachments) -> list[
 def _sources(given: Any, name: str = "") -> Iterator[Source]:
     if isinstance(given, Source):
         yield from _sources(given.value, given.name)
-    elif type(given) in (list, tuple):
+    elif type(given) in (list, tuple) and given:
         for item in given:
             yield from _sources(item, name)
-    elif given is not None:
+    elif given is None or type(given) in (list, tuple):
+        why = "it is None" if given is None else "it is an empty list"
+        raise refused(name or "nothing", why, "run the cell that makes it, or attach nothing: leave it out")
+    else:
         yield Source(given, name)
 
 
@@ -266,11 +276,14 @@ def _of_bytes(raw: bytes, name: str, *, is_file: bool = False) -> tuple[dict[str
         raise _too_large(name or "this", len(raw))
     if not raw:
         raise refused(name or "this", "it is empty", "check what was written there")
-    found = media_type(raw)
+    found, text = media_type(raw), _decoded(raw)
+    if text is not None and not (found is PDF and re.match(r"\s*%PDF-\d\.\d[ \t]*\n", text)):
+        found = None  # a text on media may begin as they do
     if found is not None:
         _check_pixels(raw, found, name)
+        if not is_whole(raw, found):
+            raise refused(name or f"this {found.name}", "its end is missing: it is damaged", _COPY_IT)
         return _media_part(raw, found), _told(name, found.name, raw)
-    text = _decoded(raw)
     if text is None:
         what, hint = next(
             ((what, hint) for at, magic, what, hint in _KNOWN if raw.startswith(magic, at)),

@@ -60,9 +60,8 @@ def build_ask(
     if option("attach") is not None:
         from or_cache_magic.cache.attachments import read_attachments, with_attachments
 
-        parts, attached = attachments = read_attachments(option("attach"))
-        if parts:
-            body["messages"] = with_attachments(body["messages"], attachments)
+        attachments, own = read_attachments(option("attach")), 1 if isinstance(prompt, str) else len(prompt)
+        body["messages"], attached = with_attachments(body["messages"], attachments, own), attachments.told
     if params or _may_hold_key(body):
         from or_cache_magic.core.slips import refuse_key
 

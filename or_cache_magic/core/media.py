@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import struct
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from or_cache_magic.core.records import NamedTuple
@@ -79,9 +79,7 @@ _MAGIC: Final = (
     (0, b"GIF87a", MediaType("image/gif", "image", "GIF")),
     (0, b"GIF89a", MediaType("image/gif", "image", "GIF")),
     (8, b"WEBP", MediaType("image/webp", "image", "WebP")),
-    (0, b"%PDF-", PDF),
     (8, b"WAVE", MediaType("audio/wav", "audio", "wav")),
-    (0, b"ID3", _MP3),
     (0, b"\xff\xfb", _MP3),
     (0, b"\xff\xf3", _MP3),
     (0, b"\xff\xf2", _MP3),
@@ -97,12 +95,70 @@ _MAGIC: Final = (
 _CONTAINERS: Final = {b"WEBP": b"RIFF", b"WAVE": b"RIFF", b"AIFF": b"FORM"}
 
 
+_ID3: Final = re.compile(rb"ID3[\x02-\x04][^\xff].[\0-\x7f]{4}", re.DOTALL)
+_PDF: Final = re.compile(rb"%PDF-\d")
+_WITHIN: Final = 1024
+"""In so many bytes readers look for a PDF's beginning, and at the other end for its end."""
+
+
 def media_type(raw: bytes) -> MediaType | None:
     """Return what these bytes are, by how they begin; None for what no model takes as it is."""
     for at, magic, found in _MAGIC:
         if raw.startswith(magic, at) and raw.startswith(_CONTAINERS.get(magic, b"")):
             return found
-    return None
+    if _ID3.match(raw):
+        return _MP3
+    return PDF if _PDF.search(raw, 0, _WITHIN) else None
+
+
+def is_whole(raw: bytes, found: MediaType) -> bool:
+    """Return whether a picture or a PDF has its end; sound is sound without it."""
+    ends = _ENDS.get(found.name)
+    try:
+        return ends is None or ends(raw)
+    except (struct.error, IndexError):
+        return False
+
+
+def _png_ends(raw: bytes) -> bool:
+    at = 8
+    while raw[at + 4 : at + 8] != b"IEND":
+        at += 12 + int.from_bytes(raw[at : at + 4], "big")
+        if at >= len(raw):
+            return False
+    return at + 12 <= len(raw)
+
+
+def _jpeg_ends(raw: bytes) -> bool:
+    """Return whether the end follows the picture itself: a small one in its metadata has an end too."""
+    return any(marker == _SCAN and raw.find(b"\xff\xd9", at) >= 0 for marker, at in _jpeg_segments(raw))
+
+
+def _gif_ends(raw: bytes) -> bool:
+    at = 13 + _gif_colours(raw[10])
+    while raw[at] != 0x3B:  # noqa: PLR2004 - the trailer
+        if raw[at] not in b",!":
+            at += 1  # filling
+            continue
+        at += 11 + _gif_colours(raw[at + 9]) if raw[at] == 0x2C else 2  # noqa: PLR2004 - an image
+        while raw[at]:
+            at += raw[at] + 1
+        at += 1
+    return True
+
+
+def _gif_colours(flags: int) -> int:
+    """Return the length of a table of colours."""
+    return 3 << (flags & 7) + 1 if flags & 0x80 else 0
+
+
+_ENDS: Final[dict[str, Callable[[bytes], bool]]] = {
+    "PNG": _png_ends,
+    "JPEG": _jpeg_ends,
+    "GIF": _gif_ends,
+    "WebP": lambda raw: int.from_bytes(raw[4:8], "little") + 8 <= len(raw),
+    "PDF": lambda raw: b"%%EOF" in raw.rstrip(b"\0\t\n\r ")[-_WITHIN:],
+}
 
 
 def picture_size(raw: bytes) -> tuple[int, int] | None:
@@ -114,7 +170,9 @@ def picture_size(raw: bytes) -> tuple[int, int] | None:
             return _pair("<HH", raw, 6)
         if raw.startswith(b"WEBP", 8):
             return _webp_size(raw)
-        return next(_jpeg_sizes(raw), None) if raw.startswith(b"\xff\xd8") else None
+        frames = (at for marker, at in _jpeg_segments(raw) if marker in _FRAMES)
+        at = next(frames, None) if raw.startswith(b"\xff\xd8") else None
+        return None if at is None else _pair(">HH", raw, at + 5)[::-1]
     except (struct.error, IndexError):
         return None
 
@@ -139,17 +197,17 @@ def _webp_size(raw: bytes) -> tuple[int, int] | None:
 
 
 _FRAMES: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_SCAN: Final = 0xDA
 _BARE: Final = frozenset({0x01, *range(0xD0, 0xD9)})
 """Markers of JPEG that no length follows."""
 
 
-def _jpeg_sizes(raw: bytes) -> Iterator[tuple[int, int]]:
+def _jpeg_segments(raw: bytes) -> Iterator[tuple[int, int]]:
+    """Yield the markers of a JPEG, and where they stand."""
     at = 2
     while raw[at] == 0xFF:  # noqa: PLR2004 - begins every marker
         marker = raw[at + 1]
-        if marker in _FRAMES:
-            height, width = _pair(">HH", raw, at + 5)
-            yield width, height
+        yield marker, at
         if marker == 0xFF or marker in _BARE:  # noqa: PLR2004 - filling
             at += 1 if marker == 0xFF else 2  # noqa: PLR2004
         else:

@@ -13,6 +13,7 @@ import re
 import types
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -229,8 +230,11 @@ def _located(value: Any, base_dir: Path) -> Any:
     if type(value) in (list, tuple):
         return [_located(item, base_dir) for item in value]
     is_path = isinstance(value, Path) or (isinstance(value, str) and not re.match(_URL, value))
-    # What has lines is no path: the reader says so.
-    return base_dir / Path(value).expanduser() if is_path and "\n" not in str(value) else value
+    if not is_path or "\n" in str(value):  # what has lines is no path: the reader says so
+        return value
+    with suppress(RuntimeError):  # whose home is not known: there is no such file
+        value = Path(value).expanduser()
+    return base_dir / value
 
 
 def read_schema_argument(value: str, namespace: Mapping[str, Any], base_dir: Path) -> Any:

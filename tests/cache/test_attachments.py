@@ -79,8 +79,11 @@ def parts(attach) -> list:
     ("raw", "mime"),
     [
         (png(), "image/png"),
-        (b"\xff\xd8\xff\xe0\0\x04\0\0\xff\xc0\0\x0b\x08\0\x02\0\x03\x01\x11\0\0", "image/jpeg"),
-        (b"GIF89a\x02\0\x03\0" + bytes(9), "image/gif"),
+        (
+            b"\xff\xd8\xff\xe0\0\x04\0\0\xff\xc0\0\x0b\x08\0\x02\0\x03\x01\x11\0\0\xff\xda\0\2\xff\xd9",
+            "image/jpeg",
+        ),
+        (b"GIF89a\x02\0\x03\0" + bytes(9) + b";", "image/gif"),
         (b"RIFF\0\0\0\0WEBPVP8X\x0a\0\0\0\0\0\0\0\x01\0\0\x02\0\0", "image/webp"),
     ],
 )
@@ -175,10 +178,33 @@ def test_attach__stands_behind_the_last_message_of_the_user():
         ask(png(), [{"role": "assistant", "content": "1"}])
 
 
-def test_attach__none_changes_nothing():
-    """An empty list and None are what is not given: the same request, with a text as content."""
+def test_attach__never_changes_an_earlier_turn(cache):
+    """A reply has its own message, or there is none to attach to."""
+    first = cache.ask("weather in Paris", tools=[TOOL])
+    results = [{"role": "tool", "tool_call_id": first.tool_calls[0]["id"], "content": "sunny"}]
+    with pytest.raises(RequestError, match="no message of the user to attach to") as caught:
+        first.reply(results, attach=png())
+    assert "end the messages with" in caught.value.hint
+    second = first.reply([*results, {"role": "user", "content": "And here?"}], attach=png())
+    sent = second.request.body["messages"]
+    assert sent[0] == {"role": "user", "content": "weather in Paris"}
+    assert [part["type"] for part in sent[-1]["content"]] == ["text", "image_url"]
+
+
+TOOL = {
+    "type": "function",
+    "function": {
+        "name": "weather",
+        "description": "weather of a city",
+        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}},
+    },
+}
+
+
+def test_attach__none_is_not_given():
+    """The same request, with a text as content."""
     plain = build_ask("What is this?", SETTINGS, {})
-    assert ask([]) == ask(None) == plain
+    assert ask(None) == plain
     assert plain.attached == ()
 
 
@@ -297,6 +323,11 @@ def test_attach__says_what_can_not_be_drawn():
     ("value", "message", "hint"),
     [
         (b"", "it is empty", "check what"),
+        ([], "nothing can't be attached: it is an empty list", "run the cell"),
+        ([b"a", None], "nothing can't be attached: it is None", "run the cell"),
+        (Source(None, "fig"), "fig can't be attached: it is None", "run the cell"),
+        (Source([[]], "figs"), "figs can't be attached: it is an empty list", "run the cell"),
+        ("~nobody-here/x.png", "x.png can't be attached", ""),
         (b"PK\x03\x04" + bytes(9), "an Office file or a ZIP", "save it as PDF"),
         (b"\0\0\0\x18ftypheic" + bytes(9), "a HEIC picture", "save it as JPEG"),
         (b"\0\0\0\x18ftypisom" + bytes(9), "a video", "pictures of it"),
@@ -320,7 +351,7 @@ def test_attach__says_what_can_not_be_drawn():
         ([png()] * 101, "more than 100 attachments", "fewer"),
         (bytes(MAX_BYTES + 1), "20 MB is over the limit of 20 MB", "shrink it"),
         (Image.new("1", (9000, 9000)), "9,000 x 9,000 pixels are over the limit of 40 million", "thumbnail"),
-        (b"GIF89a\xff\xff\xff\xff" + bytes(9), "65,535 x 65,535 pixels are over", "thumbnail"),
+        (b"GIF89a\xff\xff\xff\xff" + bytes(9) + b";", "65,535 x 65,535 pixels are over", "thumbnail"),
     ],
 )
 def test_attach__refuses_what_models_cannot_take(value, message, hint):
@@ -390,12 +421,71 @@ def test_law__one_changed_pixel_is_another_key(width, height, data):
     assert key(image) == key(written.getvalue())
 
 
-@given(st.lists(st.sampled_from([png(), png(5), pdf(1), WAV, b"text"]), max_size=4), st.data())
+@given(st.lists(st.sampled_from([png(), png(5), pdf(1), WAV, b"text"]), min_size=1, max_size=4), st.data())
 def test_law__order_and_number_are_in_the_key(given_, data):
     """Two lists of attachments are one request exactly when they are equal."""
     other = data.draw(st.permutations(given_))
     assert (key(given_) == key(other)) is (given_ == other)
     assert key(given_) != key([*given_, png(7)])
+
+
+def written(form: str, **options) -> bytes:
+    file = io.BytesIO()
+    Image.effect_noise((60, 50), 90).convert("RGB").save(file, form, **options)
+    return file.getvalue()
+
+
+thumbnail = Image.Exif()
+thumbnail[0x9286] = "\xff\xd9" * 9
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        written("PNG"),
+        written("JPEG", exif=thumbnail, comment=b"\xff\xd8\xff\xd9"),
+        written("JPEG", progressive=True),
+        written("GIF", save_all=True, append_images=[Image.new("RGB", (60, 50), (9, 9, 9))]),
+        written("WEBP"),
+        written("WEBP", lossless=True),
+        pdf(3),
+        pdf(3, b"\xff"),
+    ],
+    ids=["png", "jpeg", "progressive", "gif", "webp", "lossless", "text pdf", "pdf"],
+)
+def test_attach__what_is_cut_is_refused_and_what_follows_the_end_is_not(raw):
+    """A file that was not copied whole would be paid for, and not be seen."""
+    for more in (b"", b"\0\0", b"\n"):
+        assert parts(raw + more)[0]["type"] != "text"
+    for kept in (len(raw) - 8, len(raw) // 2, 30):
+        with pytest.raises(RequestError, match=r"damaged|of no kind"):
+            ask(raw[:kept])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ID3 tags are a container",
+        "%PDF- is how a PDF begins",
+        "%PDF-1.7 is how one begins",
+        "A PDF begins %PDF-1.7 and ends %%EOF",
+        "GIF89a was released in 1989;",
+        "OggS, fLaC and others",
+        "RIFF----WEBP is a container",
+        "RIFF----WAVE is another",
+    ],
+)
+def test_attach__a_text_that_begins_as_media_do_is_a_text(text):
+    """It has neither NULs nor what is no UTF-8, and all of these have."""
+    assert parts(text.encode()) == [{"type": "text", "text": f"\n\n```\n{text}\n```"}]
+
+
+@pytest.mark.parametrize("before", [b"\n\n", b"\xef\xbb\xbf", b"\xff junk " * 90])
+def test_attach__a_pdf_may_begin_late(before):
+    """As readers take it: within 1,024 bytes."""
+    assert parts(before + pdf(1))[0]["type"] == "file"
+    with pytest.raises(RequestError, match="of no kind"):
+        ask(b"\xff" * 1024 + pdf(1))
 
 
 # -- what a file says of itself -------------------------------------------------------------------

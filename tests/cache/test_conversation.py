@@ -290,7 +290,7 @@ def test_chain__by_aask_is_the_same(cache, sim):
 @pytest.mark.parametrize("stream", [True, False])
 def test_chain__about_a_pdf_has_it_read_once(open_cache, sim, stream):
     """What was read in it goes back with the answer; in a replay too, where nothing is sent at all."""
-    pdf = b"%PDF-1.4 /Type /Page /Type/Page /Type /Pages"
+    pdf = b"%PDF-1.4\n/Type /Page /Type/Page /Type /Pages\n%%EOF\n"
 
     def asked(cache):
         first = cache.ask("What is it about?", model="meta-llama/llama-3.3-70b-instruct", attach=[pdf])

@@ -88,6 +88,9 @@ def test_attach__takes_tables_and_lists_of_them(nb):
         ("figg", "figg is neither a variable nor a file; nothing was sent", "did you mean figs?"),
         ("zzzzz", "zzzzz is neither a variable nor a file; nothing was sent", "relative paths begin at"),
         ("plot1.png", "plot1.png can't be attached: there is no such file", "did you mean plot_1.png?"),
+        ("none", "none can't be attached: it is None", "run the cell that makes it"),
+        ("figs", "figs can't be attached: it is an empty list", "run the cell that makes it"),
+        ("~nouser/x.png", "x.png can't be attached: there is no such file", "either"),
         ("number", "number can't be attached: a int is nothing that can be", "attach a path, a URL"),
         ("text", "text can't be attached: a text is a path or a URL", "put it into the prompt"),
         ("/", "can't be attached: it is a folder", "one by one"),
@@ -96,7 +99,7 @@ def test_attach__takes_tables_and_lists_of_them(nb):
 def test_attach__says_what_is_wrong_in_two_lines(nb, picture, word, said, hint):
     """Nothing is sent, and the hint helps."""
     (nb.folder / "plot_1.png").write_bytes(picture)
-    nb["figs"], nb["number"], nb["text"] = [], 3, "two\nlines"
+    nb["none"], nb["figs"], nb["number"], nb["text"] = None, [], 3, "two\nlines"
     written = nb.fails(f"{ASK} -a {word}\nWhat is this?")
     assert said in written
     assert hint in written
@@ -121,7 +124,7 @@ def test_warm__attaches_to_each_prompt_what_the_line_names(nb, picture):
 def test_entries__show_what_was_attached(nb, picture):
     """One entry whole tells each attachment, and not its base64; the panel shows a small picture too."""
     (nb.folder / "plot.png").write_bytes(picture)
-    (nb.folder / "paper.bin").write_bytes(b"%PDF-1.4" + os.urandom(9000))
+    (nb.folder / "paper.bin").write_bytes(b"%PDF-1.4" + os.urandom(9000) + b"%%EOF")
     nb.run(f"{ASK} -a plot.png -a paper.bin -a https://example.com/cat.png\nWhat is this?")
     key = orc.entries()["key"][0]
     told = nb.run(f"%openrouter_entries {key}")
