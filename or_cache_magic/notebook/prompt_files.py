@@ -101,7 +101,7 @@ def refuse_file(prompt: str, folder: Path) -> None:
         OptionError: It is; says how a cell reads it.
     """
     word = re.fullmatch(
-        r"""(?P<quote>["']?)@(?P<inner>["']?)(?P<name>[^\n"']+)(?P=inner)(?P=quote)""", prompt
+        r"""(?P<quote>["']?)@(?!@)(?P<inner>["']?)(?P<name>[^\n"']+)(?P=inner)(?P=quote)""", prompt
     )
     if word is None:
         return

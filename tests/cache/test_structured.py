@@ -336,6 +336,8 @@ def test_ask__goes_as_far_as_it_is_told(cache, sim):
 @pytest.mark.parametrize("first", [{}, {"schema": New}])
 def test_ask__asks_nothing_more_where_its_repairs_are_used_up(cache, sim, first):
     """A rerun gives the kept answer, and its error; more repairs go on from it, and refresh begins anew."""
+    from or_cache_magic.tables.batch import warm  # imports pandas
+
     schema = Old if first else Book
     if first:
         cache.ask(PROMPT, **first)
@@ -357,6 +359,9 @@ def test_ask__asks_nothing_more_where_its_repairs_are_used_up(cache, sim, first)
         assert cache.peek(cache.prepare(PROMPT, {"schema": schema, "repair": 2})) == (None, "")
         assert len(kinds(cache)) == rows == 3
     assert cache.totals()[0].paid_usd == sim.total_cost
+    frame = warm(cache, [PROMPT], schema=schema, repair=2, progress=False)
+    assert list(frame["kind"]) == ["kept"]
+    assert "does not fit" in frame["error"].iloc[0]
     cache.ask(PROMPT, schema=schema, repair=3)
     assert sim.completion_count == 4
     cache.ask(PROMPT, schema=schema, repair=1, mode="refresh")

@@ -252,7 +252,9 @@ def test_line__does_not_send_the_name_of_a_file(nb, ask, prompt):
     assert not nb.sent
 
 
-@pytest.mark.parametrize("prompt", ["@alice", "What does @prompt.md say?", "mail bob@prompt.md"])
+@pytest.mark.parametrize(
+    "prompt", ["@alice", "@@prompt.md", "What does @prompt.md say?", "mail bob@prompt.md"]
+)
 def test_line__sends_what_names_no_file(nb, ask, prompt):
     """A text with an @ in it is a text."""
     nb.run(f"%openrouter {prompt}")
