@@ -217,7 +217,9 @@ def _show_cut(screen: Screen, ask: Ask, failure: BaseException) -> None:
     cut: Answer | None = getattr(failure, "answer", None)
     if cut is not None:
         why = f"interrupted after {format_count(len(cut.text), 'character')}"
-        came = Outcome("failed", ask.key, cut, not_stored=why, paid=cut.cost)
+        came = Outcome("miss", ask.key, cut, paid=cut.cost)  # whole: what broke off was its check
+        if not cut.complete:
+            came = Outcome("failed", ask.key, cut, not_stored=why, paid=cut.cost)
         screen.receipt(came._replace(elapsed_s=cut.elapsed_s), asked=str(ask.request.body["model"]))
 
 

@@ -161,6 +161,25 @@ def test_cell__gives_a_frame_where_one_is_asked_for(nb):
     assert nb["book"].data == nb["Book"]("Dune", 1965)
 
 
+def test_cell__says_what_came_where_its_check_is_broken_off(nb):
+    """The answer is whole, and kept: neither the receipt nor the error calls it cut."""
+    nb.run(DEFINE)
+    nb["stop"] = [KeyboardInterrupt]
+    nb.run("""class Slow(Book):
+    def __init__(self, title, year):
+        if stop:
+            raise stop.pop()
+        super().__init__(title, year)
+""")
+    said = nb.fails(f"{ASK} --schema Slow -o book\n{PROMPT}")
+    assert "it is kept: run the cell again, for nothing" in said
+    assert "$" in said
+    assert "failed" not in said
+    assert "interrupted after" not in said
+    nb.run(f"{ASK} --schema Slow -o book\n{PROMPT}")
+    assert (nb["book"].data.year, nb.sim.completion_count) == (1965, 1)
+
+
 @pytest.mark.parametrize(
     ("schema", "answer", "columns"),
     [
