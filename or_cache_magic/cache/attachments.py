@@ -271,13 +271,17 @@ _KNOWN: Final = (
 """What is often attached and no model takes, with what helps."""
 
 
+_PDF_TEXT: Final = re.compile(r"\s*%PDF-\d\.\d(?:[ \t]*\n|.*%%EOF\s*$)", re.DOTALL)
+"""How a PDF that is text throughout differs from a text on PDFs."""
+
+
 def _of_bytes(raw: bytes, name: str, *, is_file: bool = False) -> tuple[dict[str, Any], Attached]:
     if len(raw) > MAX_BYTES:
         raise _too_large(name or "this", len(raw))
     if not raw:
         raise refused(name or "this", "it is empty", "check what was written there")
     found, text = media_type(raw), _decoded(raw)
-    if text is not None and not (found is PDF and re.match(r"\s*%PDF-\d\.\d[ \t]*\n", text)):
+    if text is not None and not (found is PDF and _PDF_TEXT.match(text)):
         found = None  # a text on media may begin as they do
     if found is not None:
         _check_pixels(raw, found, name)

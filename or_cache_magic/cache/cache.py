@@ -689,8 +689,20 @@ class CompletionCache:
     def _routes(self, request: Request) -> bool:
         return self.money.prices.routes(request)
 
+    def check(self, ask: Ask) -> None:
+        """Raise what an ask is refused with before it is sent, as far as that is known; may fetch lists.
+
+        Raises:
+            RequestError: No model of it is there, or takes its pictures or sound.
+            OptionError: Its schema is none, or no model of it takes one.
+        """
+        self._check(ask)
+        if ask.schema is not None:
+            from or_cache_magic.cache.structured import check_schema
+
+            check_schema(ask.request, self.money.prices)
+
     def _check(self, ask: Ask) -> None:
-        """Raise `RequestError` where no model of an ask is there, or takes its pictures or sound."""
         prices = self.money.prices
         prices.check_models(ask.request, ask.settings.aliases)
         if inputs_of(ask.request.body):

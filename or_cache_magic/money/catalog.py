@@ -384,7 +384,9 @@ class PriceCatalog:
         return any(pricing.listing is not None and pricing.listing.routes for pricing in pricings)
 
     def check_inputs(self, request: Request) -> None:
-        """Do nothing where a model of a request takes what it holds, or none is known; fetches nothing.
+        """Do nothing where a model of a request takes what it holds, or none is known.
+
+        Fetches the list where it isn't known, as `why_no_schema` does.
 
         Raises:
             RequestError: None of its models is listed to take its pictures, sound or video.
@@ -392,11 +394,14 @@ class PriceCatalog:
         needed, models = inputs_of(request.body), asked_models(request.body)
         missing: set[str] = set()
         for model in models:
-            listing = self.known(request.base_url, model).listing
-            known = listing is not None and listing.inputs and not listing.routes
-            if listing is None or not known or needed <= set(listing.inputs):
-                return
-            missing |= needed - set(listing.inputs)
+            lacks: set[str] = set()
+            for fresh_s in (FRESH_S, _LATEST_S):  # since the kept list it may have learnt it
+                listing = self.pricing(request.base_url, model, fresh_s=fresh_s).listing
+                known = listing is not None and listing.inputs and not listing.routes
+                lacks = needed - set(listing.inputs) if listing is not None and known else set()
+                if not lacks:
+                    return
+            missing |= lacks
         if missing:
             what = " and ".join(_INPUTS[kind] for kind in sorted(missing))
             able = self._pages.models_taking(request.base_url, needed)

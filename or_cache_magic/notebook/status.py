@@ -32,7 +32,7 @@ from or_cache_magic.display.tables import facts_text, table_of
 from or_cache_magic.display.tables import markdown as table_markdown
 from or_cache_magic.display.tables import text as table_text
 from or_cache_magic.display.thumbnails import attached_lines, shortened, thumbnails_html
-from or_cache_magic.errors import OptionError, OrCacheError
+from or_cache_magic.errors import InputError, OptionError, OrCacheError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -87,6 +87,9 @@ def preview_lines(cache: CompletionCache, asks: Sequence[Ask]) -> list[str]:
     """Say of each ask whether it would hit, or what it may cost; of several, what all may cost.
 
     Sends no prompt; may look up prices.
+
+    Raises:
+        InputError: The only one would be refused.
     """
     lines, estimates = [], []
     for ask in asks:
@@ -94,6 +97,10 @@ def preview_lines(cache: CompletionCache, asks: Sequence[Ask]) -> list[str]:
         where = f"{ask.request.body['model']}{_sample(ask)} · key {ask.key.digest[:_KEY_DIGITS]}"
         if row is None and not why:
             lines.append(f"would ask nothing {where} · --repair {ask.repair} is used up · nothing sent")
+        elif row is None and (refusal := _refusal(cache, ask)) is not None:
+            if len(asks) == 1:
+                raise refusal
+            lines.append(f"would refuse {where} · {refusal.args[0]}")
         elif row is None:
             estimate = cache.money.estimate(ask.request, ask.settings)
             estimates.append(estimate)
@@ -104,6 +111,16 @@ def preview_lines(cache: CompletionCache, asks: Sequence[Ask]) -> list[str]:
                 f"would hit {where} · cached {age} · bought for {format_usd(row.cost.usd)} · nothing sent"
             )
     return lines if len(asks) == 1 else [*lines, _preview_sum(estimates, len(asks))]
+
+
+def _refusal(cache: CompletionCache, ask: Ask) -> InputError | None:
+    """Return what an ask would be refused with before it is sent; None where nothing is known."""
+    try:
+        if ask.settings.mode != "offline":
+            cache.check(ask)
+    except InputError as exc:
+        return exc
+    return None
 
 
 def _sample(ask: Ask) -> str:

@@ -164,3 +164,17 @@ def test_attach__goes_to_each_of_several_models(nb, picture):
     assert sorted(body["model"] for body in nb.sent) == ["openai/gpt-4o", "openai/gpt-4o-mini"]
     assert len({json.dumps(body["messages"]) for body in nb.sent}) == 1
     assert len(nb.sent) == 2
+
+
+def test_dry_run__says_what_would_be_refused(nb, picture):
+    """What a model can't take, and a schema that it can't be held to: no estimate of what is never sent."""
+    (nb.folder / "plot.png").write_bytes(picture)
+    cell = "%%openrouter {} -a plot.png --dry-run\nWhat is this?"
+    written = nb.fails(cell.format("meta-llama/llama-3.3-70b-instruct"))
+    assert "takes no pictures (nothing was sent)" in written
+    written = nb.fails("%%openrouter perplexity/sonar --schema 'a int' --dry-run\nHow many?")
+    assert "can't be held to a schema" in written
+    told = nb.run(cell.format("meta-llama/llama-3.3-70b-instruct,openai/gpt-4o-mini"))
+    assert "would refuse meta-llama/llama-3.3-70b-instruct · key" in told
+    assert "would ask openai/gpt-4o-mini · key" in told
+    assert nb.sent == []
