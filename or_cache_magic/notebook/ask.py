@@ -75,7 +75,7 @@ def ask(
         prompt,
         options.params,
         system=options.system,
-        attach=read_attached(options.attach, variables, session.folder),
+        attach=read_attached(options.attach, variables, session.folder) if options.attach else None,
         mode=options.mode,
         ttl=options.ttl_s,
         tag=options.tags or None,
