@@ -18,7 +18,7 @@ from or_cache_magic.core.policy import MODES
 from or_cache_magic.core.secrets import looks_like_key
 from or_cache_magic.core.settings import number, one_of, text, whole
 from or_cache_magic.core.slips import refuse_slips, refuse_wrong_messages, wrong_model
-from or_cache_magic.core.units import parse_lifetime
+from or_cache_magic.core.units import FOREVER_S, parse_lifetime
 from or_cache_magic.errors import OptionError, RequestError, near_name, printable, slip_of
 
 if TYPE_CHECKING:
@@ -332,7 +332,9 @@ def checked(prompt: Any, given: Mapping[str, Any]) -> tuple[Any, dict[str, Any],
 def _checked(name: str, value: Any, check: Callable[[Any], Any] | None) -> Any:
     if name == "ttl" and getattr(getattr(value, "dtype", None), "kind", "") == "m":
         value = float(value / value.dtype.type(1, "s"))  # a length of time of numpy's; NaT is not a number
-    elif name not in _AS_GIVEN and (name != "ttl" or not hasattr(value, "total_seconds")):
+    elif name not in _AS_GIVEN and not (
+        name == "ttl" and (hasattr(value, "total_seconds") or _is_forever(value))
+    ):
         value = plain(value, name)
     if value is None or check is None:
         return value
@@ -340,6 +342,11 @@ def _checked(name: str, value: Any, check: Callable[[Any], Any] | None) -> Any:
     if name in FIELDS:
         refuse_slips(found, name)
     return value if name in FIELDS and type(value) is int else found  # 1 stays 1, and is shown so
+
+
+def _is_forever(value: Any) -> bool:
+    """Return whether a lifetime is `FOREVER_S`, as ``--ttl never`` gives it, which JSON can't hold."""
+    return isinstance(value, float) and value == FOREVER_S
 
 
 def _with_extra(given: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -175,6 +175,13 @@ def test_option__offline(nb):
     assert nb.sim.completion_count == 1
 
 
+def test_option__ttl_never(nb):
+    """What would be kept for a day, since a link may change, is kept for ever."""
+    nb.run(f"{ASK} --ttl never -a https://example.com/a.png\nhi")
+    (row,) = orc.entries().to_dict("records")
+    assert not row["ttl_s"] > 0
+
+
 def test_option__ttl_and_tags(nb):
     """``--ttl`` is the entry's lifetime, ``--tag`` labels it; neither makes another request of it."""
     nb.run(f"{ASK} --ttl 24h --tag reader --tag chapter-1\nhi")
