@@ -47,6 +47,7 @@ __all__ = ["CompletionCache", "key_from_environment"]
 _GROUPS = ("", "model", "day", "notebook", "tag")
 _WIDTH = 200
 _NO_MODEL = "not a valid model|[Nn]o endpoints found for|[Mm]odel .*not found"
+_LARGE_BYTES = 1_000_000
 _NO_CALLBACKS = Callbacks()
 
 _P = ParamSpec("_P")
@@ -677,6 +678,8 @@ class CompletionCache:
             The outcome, with a note where it made the cache grow over its quota.
         """
         self.bought = True
+        if sum(one.size_bytes for one in ask.attached) >= _LARGE_BYTES:
+            self.database.checkpoint()  # or the log has it a second time until the cell's end
         if outcome is None or outcome.made_call:
             self.money.after_call(ask, outcome)
             if outcome is not None and outcome.stored and (warning := self.quota_warning(ask.settings)):

@@ -583,6 +583,13 @@ def test_ask__of_what_is_stored_asks_no_list(cache, sim):
     assert cache.ask("What is this?", attach=png()).cached
 
 
+def test_ask__leaves_no_large_attachment_in_the_log(cache):
+    """It would be on the disk twice for as long as a script or a cell runs."""
+    cache.ask("What is it about?", attach=pdf(1, b"\xff" * 2_000_000))
+    (log,) = Path(cache.directory).glob("cache.db-wal")
+    assert log.stat().st_size < 1_000_000
+
+
 async def asked_on_a_loop(cache):
     return await cache.aask("What is this?", model=LLAMA, attach=png())
 
