@@ -19,7 +19,7 @@ from types import FrameType, FunctionType, ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from or_cache_magic.core.secrets import is_secret_name, redacted_code, redacted_text, without
-from or_cache_magic.errors import OptionError, OrCacheError, one_line
+from or_cache_magic.errors import OptionError, one_line
 from or_cache_magic.notebook.ask import run_and_show
 from or_cache_magic.notebook.options import CELL
 from or_cache_magic.notebook.parser import parse
@@ -82,26 +82,21 @@ def fix(session: Session, options: SimpleNamespace) -> Completion | None:
     if options.dry_run:
         session.say("\n\n".join((prompt, *preview_lines(session.cache(), [ask]))))
         return None
-    session.unexplained = failure
-    completion = run_and_show(session, asked, ask, ())
-    session.unexplained = None
-    return completion
+    return run_and_show(session, asked, ask, ())
 
 
 def _last_failure(session: Session) -> BaseException:
     """Return the last exception of a cell, but for those of this package, which explain themselves."""
-    failure: BaseException | None = getattr(sys, "last_value", None)
-    if isinstance(failure, (OrCacheError, KeyboardInterrupt)):
-        failure = session.unexplained or failure  # when it was ours, perhaps that of the last time here
-    if failure is None:
+    session.note_failure()
+    if session.failure is not None:
+        return session.failure
+    last: BaseException | None = getattr(sys, "last_value", None)
+    if last is None:
         raise OptionError("nothing has failed in this session", "run the cell that fails, then this again")
-    if isinstance(failure, (OrCacheError, KeyboardInterrupt)):
-        said = one_line(str(failure).partition("\n")[0], _LONGEST_VALUE)
-        raise OptionError(
-            f"the last error explains itself: {type(failure).__name__}: {said}",
-            "do what its second line says",
-        )
-    return failure
+    said = one_line(str(last).partition("\n")[0], _LONGEST_VALUE)
+    raise OptionError(
+        f"the last error explains itself: {type(last).__name__}: {said}", "do what its second line says"
+    )
 
 
 def _described(failure: BaseException, cell_name: Callable[[str], object], *, values: bool) -> str:
@@ -134,15 +129,21 @@ def _messages(failure: BaseException) -> Iterator[str]:
     for number in range(_MOST_CAUSES):
         if exc is None:
             return
-        said = (
-            exc.msg if isinstance(exc, SyntaxError) else str(exc)
-        )  # else with a name that each run makes anew
+        said = _said(exc)
         said = _ADDRESS.sub("0x…", _QUOTE.sub(r"\1\g<kept>…\1", said))
         kind = (
             type(exc).__name__ if type(exc).__module__ in ("builtins", "__main__") else _full_name(type(exc))
         )
         yield f"{'raised from ' if number else ''}{kind}: {said[:_LONGEST_MESSAGE]}".rstrip(": ")
         exc = exc.__cause__ or (None if exc.__suppress_context__ else exc.__context__)
+
+
+def _said(exc: BaseException) -> str:
+    """Return the message of an exception; a syntax error's own text has a name that each run makes anew."""
+    try:
+        return str(exc.msg if isinstance(exc, SyntaxError) else exc)
+    except Exception as fault:  # noqa: BLE001 - any class may have any fault
+        return f"({type(fault).__name__} when it is shown)"
 
 
 def _full_name(kind: type) -> str:
@@ -215,13 +216,19 @@ def _variables(frame: _Frame, values: bool) -> Iterator[str]:
     known = {**frame.frame.f_globals, **frame.frame.f_locals}
     for name in dict.fromkeys(_NAME.findall(frame.text)):
         value = known.get(name)
-        if name not in known or isinstance(value, (ModuleType, FunctionType, type)) or callable(value):
+        kind = type(value)  # not its __class__, which it may make up
+        if name not in known or issubclass(kind, (ModuleType, FunctionType, type)) or callable(value):
             continue
-        kind = type(value).__name__
-        shape = getattr(value, "shape", None)
-        size = f" of shape {shape}" if isinstance(shape, tuple) else ""
         shown = f" = {_shown(value)}" if values and not is_secret_name(name) else ""
-        yield f"{name}: {kind}{size}{shown}"
+        yield f"{name}: {kind.__name__}{_shape(value)}{shown}"
+
+
+def _shape(value: Any) -> str:
+    try:
+        shape = value.shape
+        return f" of shape {tuple(map(int, shape))}" if type(shape) is tuple else ""
+    except Exception:  # noqa: BLE001 - any class may have any fault
+        return ""
 
 
 def _shown(value: Any) -> str:

@@ -45,14 +45,15 @@ class Session:
         self.last: Completion | pd.DataFrame | None = None
         #: The key given by ``%openrouter_key``; in memory only.
         self.key: str | None = None
-        #: The exception that ``%openrouter_fix`` could not have explained yet.
-        self.unexplained: BaseException | None = None
+        #: The last exception of the notebook that is none of this package's; for ``%openrouter_fix``.
+        self.failure: BaseException | None = None
         self._project = Project(self.folder)
         self._configured: dict[str, Any] | None = None
         self._settings: tuple[object, Settings] | None = None
         self._cache: CompletionCache | None = None
         self._flushed_s = time.monotonic()
         config.observe(self._changed, list(SETTINGS))
+        self.note_failure()
 
     @property
     def folder(self) -> Path:
@@ -191,6 +192,7 @@ class Session:
 
     def after_cell(self) -> None:
         """Write what the cells counted, at most once a second unless something was bought; tell panels."""
+        self.note_failure()
         if self._cache is None:
             return
         now_s = time.monotonic()
@@ -200,6 +202,12 @@ class Session:
         panels = sys.modules.get("or_cache_magic.panels")
         if panels is not None:
             panels.after_cell(self._cache)
+
+    def note_failure(self) -> None:
+        """Keep the last exception, unless it is of this package: those explain themselves."""
+        last = getattr(sys, "last_value", None)
+        if last is not None and not isinstance(last, (OrCacheError, KeyboardInterrupt)):
+            self.failure = last
 
     def close(self) -> None:
         """Flush and close the cache."""

@@ -172,3 +172,35 @@ def test_fix__leaves_errors_that_explain_themselves(nb, monkeypatch):
     monkeypatch.setenv("OPENROUTER_API_KEY", "sk-or-v1-again")
     nb.run("%openrouter_fix")
     assert messages(nb)[1].startswith("ZeroDivisionError")
+
+
+def test_fix__goes_on_after_errors_of_this_package(nb, shown):
+    """Its own and those of other magics and calls, one after the other: the notebook's is explained."""
+    nb.fails("1 / 0")
+    for line in ("%openrouter_fix --modle", "%openrouter_fix --quiet=3", "%openrouter_stats --nope"):
+        assert "OptionError" in nb.fails(line)
+        assert shown().startswith("ZeroDivisionError")
+    nb.fails("from or_cache_magic.errors import OptionError\nraise OptionError('a', 'b')")
+    assert shown().startswith("ZeroDivisionError")
+    nb.fails("[][1]")
+    assert shown().startswith("IndexError")
+
+
+def test_fix__survives_values_that_raise(nb, shown):
+    """Whatever a variable or the exception raises when it is looked at; the failure stays the one explained."""
+    nb.run(
+        "class Odd:\n    def __getattribute__(self, name): raise RuntimeError(name)\n"
+        "class Shape:\n    @property\n    def shape(self): raise KeyError('shape')\n"
+        "class Data:\n    shape = ('Ada', 3)\n"
+        "class Mute(Exception):\n    def __str__(self): raise RuntimeError('no')\n"
+        "odd, shape, data = Odd(), Shape(), Data()"
+    )
+    nb.fails("raise ValueError(id(odd) and None, shape, data)")
+    sys.last_value.__cause__ = nb["Mute"]()
+    for options in ("", "--values"):
+        out = shown(options)
+        assert "\nraised from Mute: (RuntimeError when it is shown)\n" in out
+        for line in ("odd: Odd", "shape: Shape", "data: Data"):
+            assert f"\n{line}" in out
+        assert "data: Data of shape" not in out
+    assert type(sys.last_value) is ValueError
