@@ -561,10 +561,10 @@ class CompletionCache:
 
         Args:
             key: How the entry's key begins, or that, a colon and the number.
-            number: Which of the earlier answers, as ``%openrouter_entries KEY`` numbers them.
+            number: Which of the answers, by the numbers of ``%openrouter_entries KEY``; pinning keeps them.
 
         Returns:
-            The whole key, and the number under which the answer before is kept.
+            The whole key, and the number of the answer before; the same where this one was given already.
 
         Raises:
             OptionError: There is no such answer, or it may not be served: a partial, a filtered one.

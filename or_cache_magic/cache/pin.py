@@ -24,7 +24,7 @@ def pin(cache: CompletionCache, named: str, number: int | None) -> tuple[str, in
     """Make an earlier answer the one that reruns give; see `CompletionCache.pin`.
 
     Returns:
-        The whole key, and the number that the answer before has now.
+        The whole key, and the number of the answer that was given before; the same where it is given already.
 
     Raises:
         OptionError: There is no such entry or answer, or it may not be served. Nothing was changed.
@@ -40,11 +40,28 @@ def pin(cache: CompletionCache, named: str, number: int | None) -> tuple[str, in
     (digest,) = digests
     with cache.database.transaction():  # nobody changes what is looked at
         history = cache.store.unserved(digest)
+        before = cache.store.served_number(digest)
+        if number is not None and _is_given(cache, digest, number, history):
+            return digest, number
         _check(cache, digest, number, history)
         cache.store.pin(digest, number or 0, cache.clock())
-        kept = max(kept.number for kept in cache.store.unserved(digest))
     cache.database.checkpoint()
-    return digest, kept
+    return digest, before
+
+
+def _is_given(cache: CompletionCache, digest: str, number: int, history: list[HistoryEntry]) -> bool:
+    """Whether reruns give this answer already; it does not expire from then on."""
+    entry, request = cache.store.entry(digest), cache.store.asked(digest)
+    if entry is None or request is None:
+        return False
+    same = [
+        kept.number for kept in history if kept.was_served and kept.answer.choices == entry.answer.choices
+    ]
+    if number not in (cache.store.served_number(digest), *same):
+        return False
+    if entry.expires_s is not None:
+        cache.store.put(entry._replace(expires_s=None), request)
+    return True
 
 
 def _check(cache: CompletionCache, digest: str, number: int | None, history: list[HistoryEntry]) -> None:
@@ -67,7 +84,7 @@ def _check(cache: CompletionCache, digest: str, number: int | None, history: lis
             f"%openrouter_entries {shown} numbers them; write one: "
             + ", ".join(f"{shown}:{number}" for number in may[-3:]),
         )
-    entry, request = cache.store.entry(digest), cache.store.asked(digest)
+    request = cache.store.asked(digest)
     why = chosen.reason if not chosen.was_served else None
     if why is None and request is not None:
         why = why_not_stored(request, chosen.answer)
@@ -76,5 +93,3 @@ def _check(cache: CompletionCache, digest: str, number: int | None, history: lis
             f"answer {number} of {shown} may not be served: {one_line(why, _REASON_WIDTH)}; {_UNCHANGED}",
             f"%openrouter_entries {shown} shows them all",
         )
-    if entry is not None and entry.answer.choices == chosen.answer.choices:
-        raise OptionError(f"reruns of {shown} give this answer already; {_UNCHANGED}", "choose another one")

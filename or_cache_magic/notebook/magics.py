@@ -134,8 +134,11 @@ def _pin(session: Session, options: SimpleNamespace) -> None:
         OptionError: There is none, or it may not be served. Nothing was changed.
     """
     key, before = session.cache().pin(options.key, options.number)
-    pinned = f"pinned: reruns give answer {options.number} of {key[:10]} now"
-    session.say(f"{pinned}; the one before is its answer {before}")
+    if before == options.number:
+        session.say(f"reruns give answer {before} of {key[:10]} already")
+    else:
+        pinned = f"pinned: reruns give answer {options.number} of {key[:10]} now"
+        session.say(f"{pinned}; the one before is its answer {before}")
 
 
 def _purge(session: Session, options: SimpleNamespace) -> pd.DataFrame | None:

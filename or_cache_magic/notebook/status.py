@@ -212,9 +212,12 @@ def entry_card(cache: CompletionCache, prefix: str) -> tuple[str, str]:
         f"key {row.key}",
         _said_of(cache.store.asked(row.key)) + " · pinned" * cache.store.is_pinned(row.key),
     ]
+    kept = cache.store.unserved(row.key)
+    if kept:
+        facts.append(f"answer {cache.store.served_number(row.key)} of {len(kept) + 1} is served")
     facts += [f"attached {line}" for line in attached_lines(entry.attached if entry is not None else ())]
     tree = printable(conversation_text(cache, row.key))
-    return _card(facts, request, given, cache.store.unserved(row.key), tree)
+    return _card(facts, request, given, kept, tree)
 
 
 def _card(

@@ -48,11 +48,14 @@ def detail_html(cache: CompletionCache, key: str) -> str:
     asked = cache.store.asked(key)
     if cache.store.is_pinned(key):
         served += ", pinned"
+    kept = cache.store.unserved(key)
+    if kept:
+        served += f", answer {cache.store.served_number(key)} of {len(kept) + 1}"
     parts = [f"<h3>{escape(key)}</h3>", _facts(row, entry, asked, served, cache.clock())]
     parts += _request(asked.body) if asked is not None else ["<h4>request</h4><p>It can't be read.</p>"]
     if answer is not None:
         parts += _answer(answer)
-    parts += [_earlier(kept) for kept in cache.store.unserved(key)]
+    parts += map(_earlier, kept)
     return "".join(parts)
 
 

@@ -6,6 +6,7 @@ import threading
 from collections import OrderedDict
 from contextlib import suppress
 from functools import cached_property
+from itertools import count
 from typing import TYPE_CHECKING, Any, Final
 
 from or_cache_magic.core.records import OPENROUTER_URL, Answer, Choice, Entry, NamedTuple, Request
@@ -28,7 +29,7 @@ _GET_ASKED = """
 SELECT sample, stream, base_url FROM or_request WHERE id = (SELECT rowid FROM Cache WHERE key = ? AND raw = 1)
 """
 _GET_UNSERVED: Final = """
-SELECT at, reason, answer, request, row_number() OVER (ORDER BY id)
+SELECT id, at, reason, answer, request
 FROM or_unserved WHERE key = ? ORDER BY at DESC, id DESC
 """
 _UNSERVED_KEYS: Final = "SELECT DISTINCT key FROM or_unserved WHERE key >= ? AND key < ? ORDER BY key LIMIT ?"
@@ -37,9 +38,8 @@ _REPLACED_BY_PIN: Final = "replaced by a pinned answer"
 _PIN_REPLACED: Final = "replaced, though it was pinned"
 _WERE_SERVED: Final = (_REPLACED, _REPLACED_BY_PIN, _PIN_REPLACED)
 _WERE_ENTRIES: Final = """
-SELECT u.key, (SELECT count(*) FROM or_unserved o WHERE o.key = u.key AND o.id <= u.id)
-FROM or_unserved u JOIN Cache c ON c.key = u.key AND c.raw = 1
-WHERE u.reason IN (?, ?, ?) ORDER BY u.id DESC LIMIT ?
+SELECT u.key FROM or_unserved u JOIN Cache c ON c.key = u.key AND c.raw = 1
+WHERE u.reason IN (?, ?, ?) GROUP BY u.key ORDER BY max(u.id) DESC LIMIT ?
 """
 _LAST_REPLACED: Final = """
 SELECT reason FROM or_unserved WHERE key = ? AND reason IN (?, ?, ?) ORDER BY id DESC LIMIT 1
@@ -57,8 +57,9 @@ class HistoryEntry(NamedTuple):
         reason: Why it is not served.
         answer: The answer, with its cost.
         request: The request's body; None when it could not be read.
-        number: Which one it is of its key's, from 1, the oldest first; when one is pinned, those behind it
-            move up.
+        number: Which answer to the request it is, from 1 by their own age, the served one counted among
+            them: which of them is served changes no number.
+        row_id: Of its row.
     """
 
     at_s: float
@@ -66,11 +67,17 @@ class HistoryEntry(NamedTuple):
     answer: Answer
     request: Mapping[str, Any] | None
     number: int = 0
+    row_id: int = 0
 
     @property
     def was_served(self) -> bool:
         """Whether it was an entry, and another answer has taken its place."""
         return self.reason in _WERE_SERVED
+
+
+def _age(answer: Answer) -> tuple[float, str]:
+    """Return what orders answers to one request by their own age, whichever is served."""
+    return answer.created_s, answer.generation_id or ""
 
 
 class DiskStore:
@@ -167,8 +174,19 @@ class DiskStore:
         from or_cache_magic.storage.entry_rows import put_entry
 
         if replaced_reason is None:
-            replaced_reason = _PIN_REPLACED if self.is_pinned(entry.key.digest) else _REPLACED
+            replaced_reason = _REPLACED
+            if self.is_pinned(entry.key.digest):
+                replaced_reason, entry = _PIN_REPLACED, self._as_pinned(entry)
         put_entry(self._database, entry, request, replaced_reason, parent)
+
+    def _as_pinned(self, entry: Entry) -> Entry:
+        """Return the entry; where it says what the pinned one does, with its age (its number), for good."""
+        with suppress(StoreCorruptError, UnsafeStoreError):
+            pinned = self.entry(entry.key.digest)
+            if pinned is not None and pinned.answer.choices == entry.answer.choices:
+                answer = entry.answer._replace(created_s=pinned.answer.created_s)
+                return entry._replace(answer=answer, expires_s=None)
+        return entry
 
     def keep_unserved(
         self, key: RequestKey, request: Request, answer: Answer, reason: str, at_s: float
@@ -218,12 +236,22 @@ class DiskStore:
     def unserved(self, digest: str) -> list[HistoryEntry]:
         """Return the kept answers to a request that are never served, newest first; damaged ones left out."""
         found = []
-        for at_s, reason, value, body, number in self._database.select(_GET_UNSERVED, (digest,)):
+        for row_id, at_s, reason, value, body in self._database.select(_GET_UNSERVED, (digest,)):
             with suppress(StoreCorruptError):
                 request = None if body is None else decode_request(digest, body, self._read_media)
                 answer = decode_entry(digest, value, self._read_media).answer
-                found.append(HistoryEntry(at_s, reason, answer, request, number))
-        return found
+                found.append(HistoryEntry(at_s, reason, answer, request, row_id=row_id))
+        ages = [_age(kept.answer) for kept in found]
+        with suppress(StoreCorruptError, UnsafeStoreError):
+            entry = self.entry(digest) if found else None
+            ages += [] if entry is None else [_age(entry.answer)]
+        ages.sort()
+        return [kept._replace(number=ages.index(_age(kept.answer)) + 1) for kept in found]
+
+    def served_number(self, digest: str) -> int:
+        """Return the number that the entry of a key has among all answers to its request."""
+        others = {kept.number for kept in self.unserved(digest)}
+        return next(number for number in count(1) if number not in others)
 
     def unserved_keys(self, prefix: str, limit: int) -> list[str]:
         """Return the keys that begin so and have kept answers, whether or not they have an entry."""
@@ -237,7 +265,9 @@ class DiskStore:
 
     def replaced(self, limit: int) -> list[tuple[str, int]]:
         """Return the key and the number of answers that others took the place of, the newest first."""
-        return self._database.select(_WERE_ENTRIES, (*_WERE_SERVED, limit))
+        keys = self._database.select(_WERE_ENTRIES, (*_WERE_SERVED, limit))
+        found = [(key, kept.number) for (key,) in keys for kept in self.unserved(key) if kept.was_served]
+        return found[:limit]
 
     def pin(self, digest: str, number: int, at_s: float) -> None:
         """Let one of the unserved answers and the entry change places, in one transaction.
@@ -259,7 +289,8 @@ class DiskStore:
             raise StoreCorruptError(
                 f"The request of the entry {digest[:10]} can't be read; nothing was changed."
             )
-        swap_answers(self._database, digest, number, request, _REPLACED_BY_PIN, at_s)
+        chosen = next((kept.row_id for kept in self.unserved(digest) if kept.number == number), None)
+        swap_answers(self._database, digest, chosen, request, _REPLACED_BY_PIN, at_s)
 
     def purge(self, wanted: EntryFilter, *, everything: bool = False) -> int:
         """Remove the entries that match, with their requests and unserved answers; return how many went.

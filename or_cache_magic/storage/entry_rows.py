@@ -57,7 +57,7 @@ FROM Cache c JOIN or_entry e ON e.id = c.rowid LEFT JOIN or_request r ON r.id = 
 WHERE c.key = ? AND c.raw = 1
 """
 
-_NTH_UNSERVED: Final = "SELECT id, answer FROM or_unserved WHERE key = ? ORDER BY id LIMIT 1 OFFSET ?"
+_AN_UNSERVED: Final = "SELECT answer FROM or_unserved WHERE key = ? AND id = ?"
 
 _UNPRICED_ENTRY: Final = """
 SELECT c.rowid, c.value FROM Cache c JOIN or_entry e ON e.id = c.rowid
@@ -110,17 +110,17 @@ def put_entry(
 
 
 def swap_answers(
-    database: Database, digest: str, number: int, request: Request, reason: str, at_s: float
+    database: Database, digest: str, unserved_id: int | None, request: Request, reason: str, at_s: float
 ) -> None:
     """See `DiskStore.pin`; `reason` is why the answer before isn't served any more."""
     with database.transaction() as connection:
-        rows = connection.execute(_NTH_UNSERVED, (digest, number - 1)).fetchall()
+        rows = connection.execute(_AN_UNSERVED, (digest, unserved_id)).fetchall()
         if not rows:
-            raise StoreCorruptError(f"The entry {digest[:10]} has no earlier answer {number} any more.")
-        ((row_id, value),) = rows
+            raise StoreCorruptError(f"The entry {digest[:10]} has no such other answer any more.")
+        ((value,),) = rows
         chosen = decode_entry(digest, value, reader_in(connection))
         put_entry(database, chosen._replace(created_s=at_s, expires_s=None), request, reason)
-        connection.execute("DELETE FROM or_unserved WHERE id = ?", (row_id,))
+        connection.execute("DELETE FROM or_unserved WHERE id = ?", (unserved_id,))
         forget_gone(connection)
 
 

@@ -544,10 +544,14 @@ def test_pin__chooses_what_reruns_give(nb):
     nb["key"] = key
 
     said = nb.run("%openrouter_pin {key}:1")
-    assert said == f"pinned: reruns give answer 1 of {key[:10]} now; the one before is its answer 1\n"
+    assert said == f"pinned: reruns give answer 1 of {key[:10]} now; the one before is its answer 2\n"
+    again = nb.run(f"%openrouter_pin {key}:1")
+    assert again == f"reruns give answer 1 of {key[:10]} already\n"
     assert nb.run(f"{ask}\nName a colour.").startswith("red\n")
-    assert "sample 1 · temperature 0.5 · pinned\n" in nb.run(f"%openrouter_entries {key}")
-    nb.run(f"%openrouter_pin {key[:10]} 1")
+    assert "sample 1 · temperature 0.5 · pinned\nanswer 1 of 2 is served\n" in nb.run(
+        f"%openrouter_entries {key}"
+    )
+    nb.run(f"%openrouter_pin {key[:10]} 2")
     assert nb.run(f"{ask}\nName a colour.").startswith("green\n")
     nb.sim.script(Scenario(text="blue"), times=1)
     assert "it replaces a pinned answer" in nb.run(f"{ask} --refresh\nName a colour.")
