@@ -28,12 +28,6 @@ _compiled = lru_cache(maxsize=None)(re.compile)
 _SECRET_FIELDS: Final = frozenset({"authorization", "proxy-authorization", "x-api-key", "api-key", "api_key"})
 
 
-_NAMED_SO: Final = r"\w*(?:api_?key|secret|token(?!s|iz)|passw|passphrase|pwd|credential)\w*"
-_ASSIGNED: Final = re.compile(
-    rf"""(?ix) (\b{_NAMED_SO} ["']? \]? \s* [=:] \s* [bru]{{0,2}}) (?P<quote>["']) [^"'\n]+ (?P=quote)"""
-)
-
-
 class Secret(str):
     """A text that no traceback shows (``%xmode Verbose`` shows the values in each frame)."""
 
@@ -68,24 +62,6 @@ def redacted_text(text: str, secret: str = "") -> str:
         rf"\1{_HIDDEN}",
         text,
     )
-
-
-def is_secret_name(name: str) -> bool:
-    """Return whether a variable of this name is one that holds a secret.
-
-    >>> is_secret_name("HF_TOKEN"), is_secret_name("db_password"), is_secret_name("keys")
-    (True, True, False)
-    """
-    return re.fullmatch(_NAMED_SO, name, re.IGNORECASE) is not None
-
-
-def redacted_code(text: str) -> str:
-    """Return code without the texts that are given to names of secrets.
-
-    >>> redacted_code("login(user='me', password='pw'); os.environ['HF_TOKEN'] = 'hf_0'; d['key'] = 'x'")
-    "login(user='me', password='…'); os.environ['HF_TOKEN'] = '…'; d['key'] = 'x'"
-    """
-    return _ASSIGNED.sub(rf"\1\g<quote>{_HIDDEN}\g<quote>", text)
 
 
 def redacted(value: Any, secret: str = "") -> Any:

@@ -18,7 +18,8 @@ from traceback import walk_tb
 from types import FrameType, FunctionType, ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from or_cache_magic.core.secrets import is_secret_name, redacted_code, redacted_text, without
+from or_cache_magic.core.code_secrets import hidden_in_code, hidden_in_message, names_secret
+from or_cache_magic.core.secrets import redacted_text, without
 from or_cache_magic.errors import OptionError, one_line
 from or_cache_magic.notebook.ask import run_and_show
 from or_cache_magic.notebook.options import CELL
@@ -130,6 +131,7 @@ def _messages(failure: BaseException) -> Iterator[str]:
         if exc is None:
             return
         said = _said(exc)
+        said = hidden_in_message(said)
         said = _ADDRESS.sub("0x…", _QUOTE.sub(r"\1\g<kept>…\1", said))
         kind = (
             type(exc).__name__ if type(exc).__module__ in ("builtins", "__main__") else _full_name(type(exc))
@@ -165,9 +167,17 @@ def _frames(failure: BaseException, cell_name: Callable[[str], object]) -> list[
             place = _short(file)
         if is_cell or numbers or not _is_ipythons(file):
             function = frame.f_code.co_name if frame is not None else "<module>"
-            found.append(_Frame(place, line, function, linecache.getlines(file), is_cell, frame))
+            found.append(_Frame(place, line, function, _source(file, place), is_cell, frame))
     begin = next((at for at, frame in enumerate(found) if frame.is_cell), 0)
     return found[begin:]
+
+
+def _source(file: str, place: str) -> Sequence[str]:
+    """Return the lines of a file without secrets; those of a library, of which few are shown, as they are."""
+    lines = linecache.getlines(file)
+    if "/" in place or not lines:
+        return lines
+    return hidden_in_code("".join(lines)).removesuffix("\n").split("\n")
 
 
 def _is_ipythons(file: str) -> bool:
@@ -219,7 +229,7 @@ def _variables(frame: _Frame, values: bool) -> Iterator[str]:
         kind = type(value)  # not its __class__, which it may make up
         if name not in known or issubclass(kind, (ModuleType, FunctionType, type)) or callable(value):
             continue
-        shown = f" = {_shown(value)}" if values and not is_secret_name(name) else ""
+        shown = f" = {_shown(value)}" if values and not names_secret(name) else ""
         yield f"{name}: {kind.__name__}{_shape(value)}{shown}"
 
 
@@ -231,21 +241,31 @@ def _shape(value: Any) -> str:
         return ""
 
 
+class _Short(reprlib.Repr):
+    """Short texts of values, whose secrets are hidden before they are cut."""
+
+    def repr_str(self, x: str, level: int) -> str:
+        return super().repr_str(hidden_in_message(x), level)
+
+    def repr_instance(self, x: Any, level: int) -> str:  # noqa: ARG002 - reprlib's signature
+        return hidden_in_message(repr(x))[: self.maxother]
+
+
 def _shown(value: Any) -> str:
-    short = reprlib.Repr()
+    short = _Short()
     short.maxstring = short.maxother = short.maxlong = _LONGEST_VALUE
     try:
         text = short.repr(value)
     except Exception as exc:  # noqa: BLE001 - any class may have any fault
         text = f"({type(exc).__name__} when it is shown)"
-    return _ADDRESS.sub("0x…", text)[: 3 * _LONGEST_VALUE]
+    return _ADDRESS.sub("0x…", hidden_in_message(text))[: 3 * _LONGEST_VALUE]
 
 
 def _without_secrets(text: str, key: str) -> str:
     """Return a text without secrets, by look, by name or of the environment, and without the home folder."""
-    text = redacted_code(redacted_text(text, key))
+    text = redacted_text(text, key)
     for name, value in os.environ.items():
-        if is_secret_name(name):
+        if names_secret(name):
             text = without(text, value)
     home = os.path.expanduser("~")
     return text.replace(home, "~") if len(home) > 1 else text

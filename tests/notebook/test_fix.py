@@ -204,3 +204,43 @@ def test_fix__survives_values_that_raise(nb, shown):
             assert f"\n{line}" in out
         assert "data: Data of shape" not in out
     assert type(sys.last_value) is ValueError
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        'password: str = "hunter2hunter2"',
+        'password = """hunter2\nhunter2"""',
+        'api_token = f"hunter2{1}"',
+        'AZURE_OPENAI_KEY = "hunter2"',
+        'd = {"pwd": "hunter2"}; d["auth"] = ["hunter2"]; user, password = "me", "hunter2"',
+        "f = lambda password='hunter2', *, passwd='hunter2': dict(credential=('me', 'hunter2'))",
+        'url, dsn = "http://h/?n=1&api_key=hunter2", "host=db password=hunter2"  # password: hunter2',
+        's = "{\\"password\\": \\"hunter2\\"}"; import os; os.environ.setdefault("X_TOKEN", "hunter2")',
+        "s = 'ghp_hunter2hunter2hunter2 hf_hunter2hunter2hunter2'",
+        "key = " + "'hunter2' " * 2000,
+    ],
+)
+def test_fix__hides_what_is_given_to_names_of_secrets(nb, shown, code):
+    """However it is written, in code that can be compiled and in code that can't, in as many lines."""
+    nb.fails(f"{code}\n1 / 0")
+    assert f"→ {code.count(chr(10)) + 2:>3} 1 / 0\n" in shown("--values")
+    assert "hunter2" not in shown("--values")
+    nb.fails(f"{code}\nif a = 1: 0")
+    assert "→" in shown()
+    assert "hunter2" not in shown()
+
+
+def test_fix__hides_secrets_in_messages_before_it_cuts(nb, shown):
+    """Also one whose end is cut off."""
+    for text in (
+        "at http://h/?api_key=hunter2hunter2",
+        "host=db password=hunter2 user=me",
+        "{'password': 'hunter2 hunter2'}",
+        "ghp_hunter2hunter2hunter2, hf_hunter2hunter2hunter2",
+        "x " * 490 + "password='" + "hunter2 " * 50 + "'",
+    ):
+        nb["text"] = text
+        nb.fails("raise RuntimeError(text)")
+        for options in ("", "--values"):
+            assert "hunter2" not in shown(options)
