@@ -111,7 +111,8 @@ def _ask_and_show(session: Session, options: SimpleNamespace, members: Sequence[
 def _finish(column: Column, member: Member) -> None:
     """Have it shown what an ask has come to."""
     if member.failure is not None:
-        column.fail(f"failed: {member.failure.args[0]}")
+        hint = member.failure.hint
+        column.fail(f"failed: {member.failure.args[0]}" + (f"; {hint}" if hint else ""))
     elif member.completion is not None:
         answer, request = member.completion.outcome.answer, member.completion.request
         column.finish(str(member.completion), parts_of(answer, request.body))
@@ -158,7 +159,9 @@ def _attached(ask: Ask) -> str:
 def _sum(members: Sequence[Member], *, stable: bool) -> str:
     """One line: ``6 answers · 4 cached, saved $0.0021 · 2 bought for $0.0011 · 1 failed · 2.4 s``."""
     there = [member.completion.outcome for member in members if member.completion is not None]
-    served = [outcome for outcome in there if not outcome.made_call]
+    waited = [outcome for outcome in there if outcome.kind == "coalesced"]
+    served = [outcome for outcome in there if not outcome.made_call and outcome not in waited]
+    saving = [outcome.saved_usd for outcome in served if outcome.kind not in ("replay", "stale")]
     called = [outcome for outcome in there if outcome.made_call]
     failed = sum(member.failure is not None for member in members)
     lost = [cost_of_error(member.failure).usd for member in members if member.failure is not None]
@@ -168,7 +171,8 @@ def _sum(members: Sequence[Member], *, stable: bool) -> str:
         parts.append(f"bought for {_total([outcome.answer.cost.usd for outcome in there])}")
     else:
         parts += [
-            f"{len(served):,} cached, saved {_total([o.saved_usd for o in served])}" if served else "",
+            f"{len(served):,} cached" + (f", saved {_total(saving)}" if saving else "") if served else "",
+            f"{len(waited):,} waited for" if waited else "",
             f"{len(called):,} bought for {_total([o.paid.usd for o in called])}" if called else "",
             f"{failed:,} failed" + (f", at {_total(lost)}" if any(usd != ZERO_USD for usd in lost) else "")
             if failed

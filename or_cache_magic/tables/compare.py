@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -11,7 +12,14 @@ from or_cache_magic.cache.completion import Completion
 from or_cache_magic.core.blocks import parse_json
 from or_cache_magic.core.callbacks import Cancelled
 from or_cache_magic.core.key import request_key
-from or_cache_magic.errors import OptionError, OrCacheError, SomeFailedError, explained
+from or_cache_magic.errors import (
+    InputError,
+    OptionError,
+    OrCacheError,
+    SomeFailedError,
+    UpstreamError,
+    explained,
+)
 from or_cache_magic.money.budget import BudgetTracker, Limit, cost_of_error
 from or_cache_magic.tables.pool import Pool
 
@@ -27,6 +35,8 @@ if TYPE_CHECKING:
 __all__ = ["COLUMNS", "Member", "answers_frame", "failure_of", "prepare_all", "run_all"]
 
 _WORKERS: Final = 8
+_REFUSALS: Final = (400, 401, 402, 403, 404)
+"""What OpenRouter answers to what it will refuse the next time too."""
 _NAMED: Final = 5
 """How many of those that failed an error names."""
 
@@ -155,21 +165,38 @@ def run_all(
 
 
 def failure_of(members: Sequence[Member]) -> OrCacheError | None:
-    """Return the error for those that failed: their own where all failed alike; None where none did."""
+    """Return the error for those that failed: of their own type where all failed so; None where none did."""
     failed = [(member, member.failure) for member in members if member.failure is not None]
     if not failed:
         return None
-    _, first = failed[0]
+    # What fails each time comes first: its hint says what to write instead.
+    refused = next((failure for _, failure in failed if _fails_again(failure)), None)
+    first = refused or failed[0][1]
     alike = {str(failure.args[0]) for _, failure in failed}
     if len(alike) == 1 and len(failed) == len(members):
         return first
     names = ", ".join(member.name for member, _ in failed[:_NAMED])
     more = f" and {len(failed) - _NAMED} more" if len(failed) > _NAMED else ""
+    message = f"{len(failed)} of {len(members)} answers failed: {names}{more}: {first.args[0]}"
+    hint = first.hint if refused else "run the cell again: only those are asked"
+    if len(failed) < len(members):
+        hint = f"the others are shown and bound; {hint}"
+    elif len({type(failure) for _, failure in failed}) == 1:
+        alone = copy(first)
+        OrCacheError.__init__(alone, message, first.hint)
+        return alone
+    else:
+        hint = f"the column error of the table says why, for each; {hint}"
     return SomeFailedError(
-        f"{len(failed)} of {len(members)} answers failed: {names}{more}: {first.args[0]}",
-        "the others are shown and bound; run the cell again: only those are asked",
+        message,
+        hint,
         failures=tuple((member.name, failure) for member, failure in failed),
     )
+
+
+def _fails_again(failure: OrCacheError) -> bool:
+    refused = isinstance(failure, UpstreamError) and failure.status in _REFUSALS
+    return bool(failure.hint) and (refused or isinstance(failure, InputError))
 
 
 def answers_frame(members: Sequence[Member]) -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import threading
 
@@ -9,8 +10,10 @@ import pytest
 
 import or_cache_magic as orc
 from or_cache_magic.cache.completion import Completion
+from or_cache_magic.notebook.compare import _sum
 from or_cache_magic.notebook.extension import loaded
 from or_cache_magic.simulator import Scenario, scenario
+from or_cache_magic.tables.compare import Member
 
 MODELS = ["openai/gpt-4o-mini", "openai/gpt-4o", "anthropic/claude-haiku-4.5"]
 CELL = f"%%openrouter {' '.join(MODELS)}"
@@ -111,6 +114,51 @@ def test_compare__all_fail_alike(nb, monkeypatch):
     """Without a key it is the error that one ask has."""
     restart(nb, monkeypatch)
     assert "MissingKeyError" in nb.fails(f"{CELL}\nhi")
+
+
+@pytest.mark.parametrize(
+    ("line", "error", "hint"),
+    [
+        (f"%%openrouter {MODELS[0]} {MODELS[1]} --offline", "CacheMissError", "offline"),
+        (f"%%openrouter {MODELS[0]} {MODELS[1]} --max-cost 0.000000001", "BudgetError", "--max-cost"),
+        ("%%openrouter openai/gpt-4o-mino openai/gpt-4p", "UpstreamError", "did you mean openai/gpt-4o"),
+    ],
+)
+def test_compare__all_fail_with_one_type(nb, line, error, hint):
+    """It is that type's error with its own hint, and names them; nothing says that others are shown."""
+    *_, message, said = nb.fails(f"{line}\nhi").splitlines()
+    assert message.startswith(f"{error}: 2 of 2 answers failed: openai/gpt-4")
+    assert hint in message + said
+    assert "others" not in said
+
+
+def test_compare__all_fail_in_several_ways(nb):
+    """One error for all, which does not speak of others that are shown."""
+    nb.sim.script(Scenario(text="no"), times=1, match=of(MODELS[1]))
+    *_, message, hint = nb.fails(f"%%openrouter {MODELS[1]} openai/gpt-4o-mino -f json\nhi").splitlines()
+    assert message.startswith("SomeFailedError: 2 of 2 answers failed")
+    assert hint.startswith("  the column error of the table says why")
+    assert "did you mean openai/gpt-4o-mini?" in hint
+
+
+def test_compare__says_what_an_unknown_model_was_meant_to_be(nb):
+    """Below its name and in the error, where the others came."""
+    *shown, _, hint = nb.fails(f"{CELL} openai/gpt-4o-mino\nhi").splitlines()
+    meant = "did you mean openai/gpt-4o-mini?"
+    assert any(line.startswith("failed: ") and meant in line for line in shown)
+    assert hint == f"  the others are shown and bound; {meant}"
+
+
+def test_compare__the_sum_tells_what_was_waited_for_apart(nb):
+    """What another asker bought meanwhile is no answer of the cache; offline nothing is said to be saved."""
+    answers = orc.ask("hi", model=MODELS[0]), orc.ask("hi", model=MODELS[1])
+    assert "2 cached, saved $" in nb.run(f"%%openrouter {MODELS[0]} {MODELS[1]}\nhi")
+    offline = nb.run(f"%%openrouter {MODELS[0]} {MODELS[1]} --offline\nhi").splitlines()[-1]
+    assert offline == "2 answers · 2 cached"
+    members = [Member(loaded().session().cache().prepare("hi", {}, model=m), m) for m in MODELS[:2]]
+    for member, answer, kind in zip(members, answers, ("coalesced", "hit"), strict=True):
+        member.completion = Completion(answer.outcome._replace(kind=kind), answer.request, ask=orc.ask)
+    assert re.fullmatch(r"2 answers · 1 cached, saved \$\S+ · 1 waited for", _sum(members, stable=False))
 
 
 def test_compare__a_budget_holds_over_all(nb):

@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 
-from or_cache_magic.errors import SomeFailedError
+from or_cache_magic.errors import UpstreamError
 from or_cache_magic.simulator import scenario
 from or_cache_magic.tables.compare import COLUMNS, answers_frame, failure_of, prepare_all, run_all
 
@@ -79,8 +79,8 @@ def test_run_all__a_refusal_of_all_stops_the_rest(members, run, sim, refusal):
     run(asked)
     assert sim.completion_count <= 8
     failure = failure_of(asked)
-    assert isinstance(failure, SomeFailedError)
-    assert len(failure.failures) == 30
+    assert {type(member.failure) for member in asked} == {type(failure)} == {UpstreamError}
+    assert str(failure).startswith("30 of 30 answers failed: ")
     assert "and 25 more" in str(failure)
 
 
