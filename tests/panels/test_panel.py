@@ -284,6 +284,9 @@ def test_detail__has_the_history(cache, open_panel, sim):
     row(panel, 1).open.click()
     detail = said(panel.face.detail)
     assert len(kept) == detail.count("not served, kept")
+    served = cache.store.served_number(first.key)
+    assert f"yes, answer {served} of 2" in detail
+    assert {served, kept[0].number} == {1, 2}
     for one in kept:
         assert one.reason in detail
 
