@@ -162,7 +162,7 @@ def _begin_anew(figure: Any) -> None:
 _LOSSLESS: Final = {
     **{mode: mode for mode in ("1", "L", "LA", "RGB", "RGBA", "I;16")},
     **dict.fromkeys(("P", "PA"), "RGBA"),
-    **dict.fromkeys(("I", "I;16B", "I;16L", "I;16N"), "I;16"),
+    **dict.fromkeys(("I", "I;16B", "I;16L"), "I;16"),
 }
 """Modes that PNG has, and those that one of these holds without loss."""
 

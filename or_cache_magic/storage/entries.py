@@ -10,7 +10,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, Final
 
 from or_cache_magic.core.records import OPENROUTER_URL, Answer, Choice, Entry, NamedTuple, Request
-from or_cache_magic.errors import OptionError, StoreCorruptError, UnsafeStoreError
+from or_cache_magic.errors import OptionError, StoreCorruptError, StoreError, UnsafeStoreError
 from or_cache_magic.storage.codec import decode_entry, decode_request, decode_sized
 
 if TYPE_CHECKING:
@@ -175,8 +175,9 @@ class DiskStore:
 
         if replaced_reason is None:
             replaced_reason = _REPLACED
-            if self.is_pinned(entry.key.digest):
-                replaced_reason, entry = _PIN_REPLACED, self._as_pinned(entry)
+            with suppress(StoreError):  # damage is met when it is written, and a new file begun
+                if self.is_pinned(entry.key.digest):
+                    replaced_reason, entry = _PIN_REPLACED, self._as_pinned(entry)
         put_entry(self._database, entry, request, replaced_reason, parent)
 
     def _as_pinned(self, entry: Entry) -> Entry:

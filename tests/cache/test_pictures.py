@@ -20,7 +20,7 @@ mpl.use("Agg")
 from matplotlib.figure import Figure
 
 PIL_MODES = sorted({*Image.MODES, "I;16L", "I;16B", "I;16N", "La", "RGBa", "RGBX", "LAB", "HSV"})
-TAKEN = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "I", "I;16", "I;16B", "I;16L", "I;16N"}
+TAKEN = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "I", "I;16", "I;16B", "I;16L"}
 
 
 def refusal(value) -> RequestError:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
+import random
 import sqlite3
 from contextlib import closing
 
 import pytest
+from PIL import Image
 
 from or_cache_magic.cache.replies import Asked, ask_again, conversation, outdated, replies_to
 from or_cache_magic.core.key import request_key
@@ -161,8 +164,9 @@ def test_conversation__says_what_goes_on_from_an_earlier_answer(cache, says):
 def test_ask_again__has_what_was_attached_to_the_conversation(open_cache, sim, says):
     """Large media is stored apart: it is in the request again that goes on from a new answer."""
     cache = open_cache(sim)
-    pixels = bytes(range(256)) * 64
-    picture = b"\x89PNG\r\n\x1a\n" + b"\0\0\0\rIHDR\0\0\0\x10\0\0\0\x10\x08\x02\0\0\0\x90\x91h6" + pixels
+    file = io.BytesIO()
+    Image.frombytes("RGB", (80, 80), random.Random(1).randbytes(3 * 80 * 80)).save(file, "png")
+    picture = file.getvalue()
     first = cache.ask("What is this?", attach=[picture])
     first.reply("And this?", attach=[picture])
     cache.close()

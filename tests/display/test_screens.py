@@ -190,7 +190,9 @@ def test_parse_table__reads_every_form(text):
     assert parse_table(text).to_dict("list") == {"a": [1, 2], "b": ["x", "y|z"]}
 
 
-@pytest.mark.parametrize("text", ["no table", "[1, 2]", "```csv\n```", '{"a": 1}', '{"a": [1], "b": [1, 2]}'])
+@pytest.mark.parametrize(
+    "text", ["no table", "[1, [2]]", "```csv\n```", '{"a": 1}', '{"a": [1], "b": [1, 2]}']
+)
 def test_parse_table__refuses(text):
     """What is no table is a ValueError."""
     with pytest.raises(ValueError):  # noqa: PT011 - pandas and json word some of them
