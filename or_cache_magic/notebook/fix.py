@@ -7,6 +7,7 @@ same failure gives the same text, whatever the cells' numbers: asked again it is
 
 from __future__ import annotations
 
+import builtins
 import linecache
 import os
 import re
@@ -41,6 +42,9 @@ _LONGEST_QUOTE: Final = 60
 _AROUND: Final = 40
 """Lines of a cell that are shown before and after the one that failed."""
 
+_LONGEST_PART: Final = 3000
+_LONGEST_LINE: Final = 200
+_LONGEST_NUMBER: Final = 3
 _OUTER, _INNER = 4, 8
 """Frames of the traceback that are shown, from either end."""
 
@@ -49,6 +53,16 @@ _MOST_NAMES: Final = 20
 _LONGEST_VALUE: Final = 200
 _QUOTE: Final = re.compile(rf"""(['"])(?P<kept>[^'"\n]{{{_LONGEST_QUOTE}}})[^'"\n]+\1""")
 _ADDRESS: Final = re.compile(r"\b0x[0-9a-fA-F]{6,}\b")
+_LITERAL: Final = re.compile(
+    r"""(?sx) (?<![^\W_]) [bru]{0,2} (?P<quote>["'])
+    (?P<text>(?:\\.|(?!(?P=quote)(?!\w)).)*) (?:(?P=quote)|\Z)"""
+)
+_BRACKET: Final = re.compile(r"(\[(?!Errno -?\d+\])|(?<!^\[Errno \d)(?<!^\[Errno \d\d)\]|[{}])")
+_NUMBER: Final = re.compile(r"(?<![\w.])\d(?:[\d_,.]*\d)?(?:[eE][+-]?\d+)?")
+_WORD: Final = re.compile(r"\w+")
+_OF_NAMES: Final = (KeyError, NameError, AttributeError, ImportError, TypeError)
+"""Exceptions whose messages quote names of the code."""
+
 _NAME: Final = re.compile(r"(?<![\w.'\"])[A-Za-z]\w*")
 
 
@@ -110,28 +124,35 @@ def _described(failure: BaseException, cell_name: Callable[[str], object], *, va
     """
     frames = _frames(failure, cell_name)
     cells = [frame for frame in frames if frame.is_cell]
-    parts = ["\n".join(_messages(failure))]
+    parts = []
     if cells:
-        parts.append(f"The cell that failed:\n{_code(cells[0])}")
-        parts += [f"{cell.place.capitalize()}:\n{_code(cell)}" for cell in _others(cells)]
+        others = _others(cells)
+        share = _LONGEST_PART // max(len(others), 1)
+        parts.append(f"The cell that failed:\n{_code(cells[0], _LONGEST_PART)}")
+        parts += [f"{cell.place.capitalize()}:\n{_code(cell, share)}" for cell in others]
     if frames:
         parts.append("Traceback, the innermost call last:\n" + "\n".join(_calls(frames)))
     names = list(
         dict.fromkeys(line for frame in (*cells, *frames[-1:]) for line in _variables(frame, values))
     )
     if names:
-        parts.append(f"{'Values' if values else 'Types'} of variables:\n" + "\n".join(names[:_MOST_NAMES]))
-    return "\n\n".join(parts)
+        parts.append(
+            f"{'Values' if values else 'Types'} of variables:\n"
+            + "\n".join(names[:_MOST_NAMES])[:_LONGEST_PART]
+        )
+    known = None if values else {*_WORD.findall("\n".join(parts)), *dir(builtins), "NoneType"}
+    return "\n\n".join(("\n".join(_messages(failure, known)), *parts))
 
 
-def _messages(failure: BaseException) -> Iterator[str]:
-    """Yield the exception and what it was raised from, a line each."""
+def _messages(failure: BaseException, known: set[str] | None) -> Iterator[str]:
+    """Yield the exception and what it was raised from, a line each; without data unless `known` is None."""
     exc: BaseException | None = failure
     for number in range(_MOST_CAUSES):
         if exc is None:
             return
-        said = _said(exc)
-        said = hidden_in_message(said)
+        said = hidden_in_message(_said(exc))
+        if known is not None and not (isinstance(exc, SyntaxError) and exc.filename):
+            said = _without_data(said, known if isinstance(exc, _OF_NAMES) else set())
         said = _ADDRESS.sub("0x…", _QUOTE.sub(r"\1\g<kept>…\1", said))
         kind = (
             type(exc).__name__ if type(exc).__module__ in ("builtins", "__main__") else _full_name(type(exc))
@@ -146,6 +167,34 @@ def _said(exc: BaseException) -> str:
         return str(exc.msg if isinstance(exc, SyntaxError) else exc)
     except Exception as fault:  # noqa: BLE001 - any class may have any fault
         return f"({type(fault).__name__} when it is shown)"
+
+
+def _without_data(said: str, known: set[str]) -> str:
+    """Return a message without what is quoted or in brackets, and without numbers of more than 3 digits.
+
+    Args:
+        said: The message.
+        known: Names that stay where they are quoted, with those of types before " object".
+    """
+
+    def quoted(found: re.Match[str]) -> str:
+        text = found["text"]
+        is_name = bool(known) and (text.isidentifier() and said.startswith(" object", found.end()))
+        if is_name or not _WORD.search(text) or known.issuperset(text.split(".")):
+            return found[0]
+        return f"{found['quote']}…{found['quote']}"
+
+    kept, depth = [], 0
+    for piece in _BRACKET.split(_LITERAL.sub(quoted, said)):
+        depth -= piece in ("]", "}") and depth > 0
+        if not depth:
+            kept.append(piece)
+        if piece in ("[", "{"):
+            kept += ["…"] if not depth else []
+            depth += 1
+    return _NUMBER.sub(
+        lambda found: "…" if sum(map(str.isdigit, found[0])) > _LONGEST_NUMBER else found[0], "".join(kept)
+    )
 
 
 def _full_name(kind: type) -> str:
@@ -200,14 +249,23 @@ def _others(cells: Sequence[_Frame]) -> list[_Frame]:
     return list(inner.values())
 
 
-def _code(cell: _Frame) -> str:
-    """Return the lines of a cell around the one that failed, which has a mark."""
-    first = max(cell.line - 1 - _AROUND, 0)
-    lines = [
-        f"{'→' if number == cell.line else ' '} {number:>3} {line}".rstrip()
-        for number, line in enumerate(cell.source[first : cell.line + _AROUND], first + 1)
-    ]
-    return "\n".join(lines)
+def _code(cell: _Frame, longest: int) -> str:
+    """Return the lines of a cell around the one that failed, which has a mark; fewer where they are long."""
+    around = _AROUND
+    while True:
+        first = max(cell.line - 1 - around, 0)
+        lines = [
+            f"{'→' if number == cell.line else ' '} {number:>3} {_cut(line)}".rstrip()
+            for number, line in enumerate(cell.source[first : cell.line + around], first + 1)
+        ]
+        text = "\n".join(lines)
+        if len(text) <= longest or not around:
+            return text
+        around //= 2
+
+
+def _cut(line: str) -> str:
+    return line if len(line) <= _LONGEST_LINE else f"{line[:_LONGEST_LINE]}…"
 
 
 def _calls(frames: Sequence[_Frame]) -> Iterator[str]:
@@ -216,7 +274,7 @@ def _calls(frames: Sequence[_Frame]) -> Iterator[str]:
         if left_out > 0 and at == _OUTER:
             yield f"… {left_out} more …"
         if left_out <= 0 or not _OUTER <= at < _OUTER + left_out:
-            yield f"{frame.place}, line {frame.line}, in {frame.function}: {frame.text}"
+            yield f"{frame.place}, line {frame.line}, in {frame.function}: {_cut(frame.text)}"
 
 
 def _variables(frame: _Frame, values: bool) -> Iterator[str]:

@@ -244,3 +244,43 @@ def test_fix__hides_secrets_in_messages_before_it_cuts(nb, shown):
         nb.fails("raise RuntimeError(text)")
         for options in ("", "--values"):
             assert "hunter2" not in shown(options)
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("assert 0, {'name': 'Ada', 'n': [1, {2: 'Bob'}]}", "AssertionError: {…}"),
+        ("raise ValueError('no Ada in', ['Ada', 'Bob'], 12)", "ValueError: ('…', […], 12)"),
+        ("float('Ada')", "ValueError: could not convert string to float: '…'"),
+        (
+            "raise ValueError(f'{1234567.5} of {123} rows, [{1}] and {{2')",
+            "ValueError: … of 123 rows, […] and {…",
+        ),
+        ("{}['nome']", "KeyError: 'nome'"),
+        ("{}[names[0]]", "KeyError: '…'"),
+        ("names.nope", "AttributeError: 'list' object has no attribute 'nope'"),
+        ("1 < ''", "TypeError: '<' not supported between instances of 'int' and 'str'"),
+        ("import nope.x", "ModuleNotFoundError: No module named 'nope'"),
+        ("open('no/Ada')", "FileNotFoundError: [Errno 2] No such file or directory: '…'"),
+        ("raise ValueError(\"it's one that can't be\")", "ValueError: it's one that can't be"),
+    ],
+)
+def test_fix__leaves_data_out_of_messages(nb, shown, code, said):
+    """What is quoted or in brackets, and long numbers; names that the code shows stay. All with `--values`."""
+    nb["names"] = ["Ada Byron"]
+    nb.fails(code)
+    assert shown().partition("\n\n")[0] == said
+    assert shown("--values").partition("\n\n")[0] == f"{type(sys.last_value).__name__}: {sys.last_value}"
+
+
+@pytest.mark.parametrize(
+    "literal", ["'" + "x" * 50_000 + "'", "'" * 3 + "long line of text\n" * 3000 + "'" * 3]
+)
+def test_fix__is_bounded_part_by_part(nb, shown, literal):
+    """A literal of 50 KB, in one line or many, leaves the calls and the variables where they are."""
+    nb.fails(f"a = 1\nb = {literal}; a / 0")
+    for options in ("", "--values"):
+        out = shown(options)
+        assert "in <module>: " in out
+        assert "of variables:" in out
+        assert len(out) < 8000
