@@ -42,8 +42,6 @@ if TYPE_CHECKING:
     from or_cache_magic.openrouter.client import Gateway
     from or_cache_magic.storage.leases import Leases
 
-__all__ = ["CompletionCache", "key_from_environment"]
-
 _GROUPS = ("", "model", "day", "notebook", "tag")
 _WIDTH = 200
 _NO_MODEL = "not a valid model|[Nn]o endpoints found for|[Mm]odel .*not found"

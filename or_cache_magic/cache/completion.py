@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from or_cache_magic.core.schema import Schema
     from or_cache_magic.display.media import Audio, Image
 
-__all__ = ["Completion"]
-
 _NOT_YET: Final = ...
 """In the place of parsed data, which may be None: a value that is itself when it is pickled or copied."""
 

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from or_cache_magic.cache.completion import Completion
     from or_cache_magic.core.media import Attached
 
-__all__ = ["Usd", "build_ask", "build_request", "chat_body", "parse_limit", "policy_for"]
-
 Usd = Decimal | float | str
 """An amount of US dollars as a user gives it."""
 

@@ -24,8 +24,6 @@ from or_cache_magic.errors import OptionError, RequestError, near_name, printabl
 if TYPE_CHECKING:
     from or_cache_magic.core.schema import Schema
 
-__all__ = ["FIELDS", "OPTIONS", "checked", "meant_argument", "plain", "shown"]
-
 _DEEPEST: Final = 200
 _MOST_BITS: Final = 1024
 

@@ -14,8 +14,6 @@ from typing import Any, Final
 
 from or_cache_magic.errors import OptionError, SettingError, slip_of
 
-__all__ = ["current_folder", "file_bytes", "file_text", "find_pyproject", "leads_out", "settings_table"]
-
 MOST_BYTES: Final = 50_000_000
 """The most that a file of prompts may have."""
 

@@ -14,8 +14,6 @@ from typing import Any, Final
 from or_cache_magic.core.secrets import looks_like_key
 from or_cache_magic.errors import OptionError, RequestError, slip_of
 
-__all__ = ["refuse_key", "refuse_slips", "refuse_wrong_messages", "wrong_model"]
-
 _ROLES: Final = ("system", "developer", "user", "assistant", "tool", "function")
 _SPEAKING: Final = ("system", "developer", "user", "tool")
 _CACHE_MARKS: Final = ("cache_control", "prompt_cache_key", "prompt_cache_retention")

@@ -14,8 +14,6 @@ from or_cache_magic.display.tables import Cell, Head, Table, html, markdown, tex
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["data_bundle", "parse_table"]
-
 # Compiled when they are first used: most answers are shown as they are.
 _TABLE: Final = (
     r"(?m)^[ \t]*(?P<head>\|?[^\n]*\|[^\n]*)\n"

@@ -23,8 +23,6 @@ from or_cache_magic.display.screen import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-__all__ = ["Column", "Columns", "NotebookColumns", "TerminalColumns", "columns_bundle", "open_columns"]
-
 _HEAD_WIDTH: Final = 120
 _REASON_WIDTH: Final = 300
 _MIN_GAP_S: Final = 0.15

@@ -11,8 +11,6 @@ from or_cache_magic.core.units import format_size
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["Audio", "Image", "media_bundle"]
-
 _LARGEST_BYTES: Final = 10_000_000
 _SHOWN: Final = {
     "image": ("image/png", "image/jpeg", "image/webp", "image/gif"),

@@ -24,22 +24,6 @@ if TYPE_CHECKING:
 
     from or_cache_magic.core.records import Answer, Outcome
 
-__all__ = [
-    "ANSWER",
-    "CHARS_PER_GAP_S",
-    "RECEIPT",
-    "Format",
-    "NotebookScreen",
-    "ReceiptSetting",
-    "ReceiptStyle",
-    "Screen",
-    "TerminalScreen",
-    "answer_bundle",
-    "open_screen",
-    "receipt_text",
-    "write_stdout",
-]
-
 Format = Literal["auto", "markdown", "text", "json", "code", "df", "none", "data"]
 """How an answer is shown; ``auto`` is Markdown in a notebook and text in a terminal, ``data`` what a schema
 asked for: a table, or JSON."""

@@ -55,8 +55,6 @@ if TYPE_CHECKING:
     from or_cache_magic.openrouter.client import Gateway
     from or_cache_magic.storage.leases import Leases
 
-__all__ = ["Engine"]
-
 
 class _Miss(NamedTuple):
     """Why nothing can be served, and what follows from it.

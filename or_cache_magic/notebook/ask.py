@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from or_cache_magic.money.budget import Limit
     from or_cache_magic.notebook.session import Session
 
-__all__ = ["ask"]
-
 _MORE = "it was cut: give it more with --max-tokens; "
 
 

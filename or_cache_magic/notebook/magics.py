@@ -36,8 +36,6 @@ if TYPE_CHECKING:
     from or_cache_magic.notebook.session import Session
     from or_cache_magic.panels import Shown
 
-__all__ = ["approved", "purge_filter", "read_arguments", "run", "warm_cache"]
-
 
 def run(session: Session, name: str, line: str, variables: Mapping[str, Any]) -> Any:
     """Return what a magic gives back.

@@ -24,24 +24,6 @@ from or_cache_magic.errors import OptionError, near_name, one_line
 if TYPE_CHECKING:
     from or_cache_magic.cache.attachments import Attachments
 
-__all__ = [
-    "choice",
-    "hex_key",
-    "json_param",
-    "length_s",
-    "name",
-    "number",
-    "prompt_cache",
-    "read_schema_argument",
-    "read_text_argument",
-    "samples",
-    "size_bytes",
-    "text",
-    "token_limit",
-    "ttl_s",
-    "whole",
-]
-
 # Compiled when they are first used: a hit uses none.
 _NUMBER = r"(?a)[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?"
 _WHOLE = r"(?a)[+-]?\d+"

@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from or_cache_magic.core.callbacks import OnText, OnWait
     from or_cache_magic.core.settings import Ask
 
-__all__ = ["COLUMNS", "Member", "answers_frame", "failure_of", "prepare_all", "run_all"]
-
 _WORKERS: Final = 8
 _REFUSALS: Final = (400, 401, 402, 403, 404)
 """What OpenRouter answers to what it will refuse the next time too."""
