@@ -197,7 +197,7 @@ def options(draw: Draw, number: int, folder: Path) -> Found:
 
 
 def _warm(cache: CompletionCache, item: dict[str, Any]) -> Any:
-    from or_cache_magic.tables.batch import warm
+    from or_cache_magic.tables.warm import warm
 
     return warm(cache, [item], workers=1, progress=False)
 

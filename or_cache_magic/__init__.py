@@ -190,8 +190,8 @@ def panel() -> Shown:
 
 
 def warm(source: Any, **options: Any) -> pd.DataFrame:
-    """Fill the completion cache from a list or a file of prompts; see `tables.batch.warm`."""
-    from or_cache_magic.tables.batch import warm as warm_cache
+    """Fill the completion cache from a list or a file of prompts; see `tables.warm.warm`."""
+    from or_cache_magic.tables.warm import warm as warm_cache
 
     return warm_cache(_cache(), source, **options)
 

@@ -272,7 +272,7 @@ def _set_key(session: Session, _options: SimpleNamespace) -> None:
 
 
 def _warm(session: Session, options: SimpleNamespace) -> pd.DataFrame | None:
-    """``%openrouter_warm``: ask for each prompt of a variable or a file; see `tables.batch.warm`.
+    """``%openrouter_warm``: ask for each prompt of a variable or a file; see `tables.warm.warm`.
 
     Returns:
         A row for each; None where it was shown.
@@ -294,7 +294,7 @@ def warm_cache(
     cache: CompletionCache, options: SimpleNamespace, say: Callable[[str], object]
 ) -> pd.DataFrame:
     """Ask for each prompt of the list or file that the options of ``%openrouter_warm`` name."""
-    from or_cache_magic.tables.batch import warm
+    from or_cache_magic.tables.warm import warm
 
     return warm(
         cache,

@@ -336,7 +336,7 @@ def test_ask__goes_as_far_as_it_is_told(cache, sim):
 @pytest.mark.parametrize("first", [{}, {"schema": New}])
 def test_ask__asks_nothing_more_where_its_repairs_are_used_up(cache, sim, first):
     """A rerun gives the kept answer, and its error; more repairs go on from it, and refresh begins anew."""
-    from or_cache_magic.tables.batch import warm  # imports pandas
+    from or_cache_magic.tables.warm import warm  # imports pandas
 
     schema = Old if first else Book
     if first:
@@ -535,7 +535,7 @@ def test_peek__knows_a_repaired_answer(cache, sim):
 
 def test_warm__repairs_and_is_free_again(cache, sim):
     """A row is what a cell with the same options would be."""
-    from or_cache_magic.tables.batch import warm
+    from or_cache_magic.tables.warm import warm
 
     unfit(sim)
     for kind in ("miss", "hit"):

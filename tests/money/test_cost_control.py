@@ -21,7 +21,7 @@ from or_cache_magic.money.budget import read_key_limits
 from or_cache_magic.money.catalog import PriceCatalog
 from or_cache_magic.money.listings import ModelListing, ModelPricing
 from or_cache_magic.simulator import scenario
-from or_cache_magic.tables.batch import warm
+from or_cache_magic.tables.warm import warm
 
 MINI_PROMPT, MINI_COMPLETION = Decimal("0.00000015"), Decimal("0.00000060")
 

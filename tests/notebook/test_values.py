@@ -9,7 +9,7 @@ import pytest
 
 from or_cache_magic.errors import OptionError
 from or_cache_magic.notebook.values import name, read_text_argument
-from or_cache_magic.tables.batch import read_prompts
+from or_cache_magic.tables.warm import read_prompts
 
 
 class Text(str):

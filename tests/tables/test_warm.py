@@ -18,7 +18,7 @@ from or_cache_magic.cache.cache import CompletionCache
 from or_cache_magic.errors import OptionError, OrCacheError
 from or_cache_magic.simulator import Simulator, scenario
 from or_cache_magic.tables import batch
-from or_cache_magic.tables.batch import COLUMNS
+from or_cache_magic.tables.warm import COLUMNS
 
 MODEL = "openai/gpt-4o-mini"
 FREE = "meta-llama/llama-3.3-70b-instruct:free"
