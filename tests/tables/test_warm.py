@@ -17,7 +17,7 @@ import pytest
 from or_cache_magic.cache.cache import CompletionCache
 from or_cache_magic.errors import OptionError, OrCacheError
 from or_cache_magic.simulator import Simulator, scenario
-from or_cache_magic.tables import batch
+from or_cache_magic.tables import warm as lists
 from or_cache_magic.tables.warm import COLUMNS
 
 MODEL = "openai/gpt-4o-mini"
@@ -31,7 +31,7 @@ def warm(cache):
 
     def run(source, **options):
         told = []
-        frame = batch.warm(cache, source, tell=told.append, **{"progress": False, **options})
+        frame = lists.warm(cache, source, tell=told.append, **{"progress": False, **options})
         (summary,) = told
         return frame, summary
 
@@ -77,7 +77,7 @@ def test_warm__asks_so_many_at_a_time(cache, sim):
     """No more than `workers` are under way together, and that many are."""
     with sim.hold():
         thread = threading.Thread(
-            target=batch.warm, args=(cache, PROMPTS), kwargs={"workers": 3, "progress": False}
+            target=lists.warm, args=(cache, PROMPTS), kwargs={"workers": 3, "progress": False}
         )
         thread.start()
         assert sim.wait_for(lambda rows: sum(row.held for row in rows) == 3)
@@ -235,7 +235,7 @@ def test_source__is_refused_before_anything_is_sent(cache, sim, tmp_path, monkey
     """What can't be read is an error that names the place, and costs nothing."""
     monkeypatch.chdir(tmp_path)
     with pytest.raises(error, match=says):
-        batch.warm(cache, source)
+        lists.warm(cache, source)
     assert sim.completion_count == 0
 
 
@@ -257,7 +257,7 @@ def test_source__is_refused_before_anything_is_sent(cache, sim, tmp_path, monkey
 )
 def test_warm__one_bad_item_fails_alone(cache, sim, bad, says):
     """Its row says why; nothing is sent for it, and the others are asked."""
-    frame = batch.warm(cache, ["fine", bad, "too"], progress=False)
+    frame = lists.warm(cache, ["fine", bad, "too"], progress=False)
     assert list(frame["kind"]) == ["miss", "failed", "miss"]
     assert re.search(says, frame["error"][1])
     assert "nothing was sent" in frame["error"][1]
@@ -268,7 +268,7 @@ def test_warm__one_bad_item_fails_alone(cache, sim, bad, says):
 def test_warm__a_bad_option_of_the_list_is_an_error(cache, sim):
     """Not one in each row."""
     with pytest.raises(OptionError, match="temprature"):
-        batch.warm(cache, ["a", "b"], temprature=1)
+        lists.warm(cache, ["a", "b"], temprature=1)
     assert sim.completion_count == 0
 
 
@@ -276,7 +276,7 @@ def test_warm__a_bad_option_of_the_list_is_an_error(cache, sim):
 def test_source__names_the_line(cache, tmp_path, text):
     """A line that is no prompt is named by its number, and fails alone."""
     (tmp_path / "p.jsonl").write_text(text, encoding="utf-8")
-    frame = batch.warm(cache, tmp_path / "p.jsonl", progress=False)
+    frame = lists.warm(cache, tmp_path / "p.jsonl", progress=False)
     assert list(frame["kind"]) == ["miss", "failed"]
     assert "line 2" in frame["error"][1]
 
@@ -285,7 +285,7 @@ def test_source__names_the_line(cache, tmp_path, text):
 def test_warm__refuses_wrong_workers(cache, workers):
     """It takes a whole number from 1 up."""
     with pytest.raises(OptionError, match="workers"):
-        batch.warm(cache, ["a"], workers=workers)
+        lists.warm(cache, ["a"], workers=workers)
 
 
 def test_warm__of_nothing_is_an_empty_table(warm):
@@ -299,11 +299,11 @@ def test_warm__of_nothing_is_an_empty_table(warm):
 
 def test_warm__is_quiet_where_no_bar_can_be_shown(cache, capsys):
     """Without a terminal there is no bar, only the summary; without `progress` nothing at all."""
-    batch.warm(cache, PROMPTS[:2])
+    lists.warm(cache, PROMPTS[:2])
     written = capsys.readouterr()
     assert written.err == ""
     assert written.out.startswith("2 prompts")
-    batch.warm(cache, PROMPTS[:2], progress=False)
+    lists.warm(cache, PROMPTS[:2], progress=False)
     assert "".join(capsys.readouterr()) == ""
 
 
@@ -358,7 +358,7 @@ def test_warm__stops_at_an_interrupt(tmp_path):
 
 def test_before_send__changes_nothing_of_what_is_sent(cache, sim):
     """It is told what is sent, and can only refuse it."""
-    batch.warm(
+    lists.warm(
         cache, ["one"], before_send=lambda r: r.body["messages"][0].update(content="HACK"), progress=False
     )
     assert sim.requests[-1].body["messages"][0]["content"] == "one"
@@ -374,7 +374,7 @@ def test_source__is_fixed_as_it_is_read(cache, sim):
             item["messages"][0]["content"] = text
             yield item
 
-    batch.warm(cache, items(), progress=False)
+    lists.warm(cache, items(), progress=False)
     assert {row.body["messages"][0]["content"] for row in sim.requests} == {"one", "two"}
 
 
@@ -382,10 +382,10 @@ def test_source__may_be_a_table_of_another_library(cache, sim):
     """Its column prompt, and model, system and tag; missing cells are not given."""
     pl = pytest.importorskip("polars")
     table = pl.DataFrame({"prompt": ["a", "b"], "tag": ["t", None], "other": [1, 2]})
-    assert list(batch.warm(cache, table, progress=False)["kind"]) == ["miss", "miss"]
-    assert list(batch.warm(cache, table["prompt"], progress=False)["kind"]) == ["hit", "hit"]
+    assert list(lists.warm(cache, table, progress=False)["kind"]) == ["miss", "miss"]
+    assert list(lists.warm(cache, table["prompt"], progress=False)["kind"]) == ["hit", "hit"]
     with pytest.raises(OptionError, match="lazy table"):
-        batch.warm(cache, table.lazy(), progress=False)
+        lists.warm(cache, table.lazy(), progress=False)
     assert set(cache.entries(tag="t")["prompt"]) == {"a"}
 
 
@@ -400,7 +400,7 @@ def _limited(
         sim.script(scenario("slow", delay_s=slow_s, chunk_delay_s=0), times=10 * rows)
         cache = open_cache(sim)
         prompts = [f"What is {n}?" for n in range(rows)]
-        frame = batch.warm(cache, prompts, max_tokens=20, model=model, workers=workers, tell=tell)
+        frame = lists.warm(cache, prompts, max_tokens=20, model=model, workers=workers, tell=tell)
         return frame, cache, [row.status for row in sim.requests if row.is_completion]
 
 
@@ -445,7 +445,7 @@ def test_warm__says_what_it_waits_for_and_ends_at_once(cache, sim):
             signal.raise_signal(signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt) as caught:
-        batch.warm(cache, PROMPTS, workers=1, tell=interrupt)
+        lists.warm(cache, PROMPTS, workers=1, tell=interrupt)
     assert re.fullmatch("rate limited, going on in 3[56][0-9][0-9] s", told[0])
     assert told[-1] == "12 prompts · 0 cached · 0 bought · 12 not asked: run it again"
     assert str(caught.value).splitlines() == [
@@ -453,7 +453,7 @@ def test_warm__says_what_it_waits_for_and_ends_at_once(cache, sim):
         "  run it again: what was bought is kept, and free",
     ]
     assert sim.completion_count == 1
-    assert batch.warm(cache, PROMPTS[:0], progress=False).empty
+    assert lists.warm(cache, PROMPTS[:0], progress=False).empty
 
 
 def test_pace__concerns_no_hit_and_no_child(cache, sim):
@@ -470,7 +470,7 @@ def test_pace__concerns_no_hit_and_no_child(cache, sim):
         cache.ask("b", on_wait=interrupt)
     assert sim.completion_count == 2
     assert cache.ask("stored", on_wait=interrupt).cached
-    assert list(batch.warm(cache, ["stored"], progress=False)["kind"]) == ["hit"]
+    assert list(lists.warm(cache, ["stored"], progress=False)["kind"]) == ["hit"]
     cache.close()
     cache.renew()  # as in the child of a fork
     assert not cache.ask("a", on_wait=interrupt).cached
