@@ -147,6 +147,15 @@ class Engine:
                 found, leads = self.flights.do(ask.key.digest, lead, callbacks.cancel)
         return self._finish(ask, found, leads, began_s)
 
+    def stored(self, ask: Ask) -> Outcome | None:
+        """Return the outcome of an ask that a stored answer serves at once, counted as by `ask`.
+
+        None where `ask` would send something or wait: for upstream, another's call, or the shared server.
+        """
+        began_s = time.perf_counter()
+        found = self._look_up(ask, local=True)
+        return None if isinstance(found, _Miss) else self._finish(ask, found, True, began_s)
+
     async def aask(self, ask: Ask, callbacks: Callbacks = _NO_CALLBACKS) -> Outcome:
         """`ask` for a task of an asyncio event loop, which is never blocked.
 

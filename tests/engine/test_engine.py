@@ -69,6 +69,35 @@ def test_ask__buys_once(cache, sim):
     assert sim.completion_count == 1
 
 
+def test_stored__serves_what_ask_would_and_counts_it_alike(cache, sim):
+    """A hit has the same outcome, and its row of the ledger is one with that of `run`."""
+    cache.ask(PROMPT)
+    ask = cache.prepare(PROMPT, {})
+    run, stored = cache.run(ask), cache.stored(ask)
+    assert stored._replace(elapsed_s=run.elapsed_s) == run
+    assert rows(cache) == [("hit", 2, 0), ("miss", 1, sim.total_cost)]
+
+
+def test_stored__leaves_alone_what_has_to_be_asked(open_cache, sim, clock):
+    """Nothing stored, expired, another sample, refresh and bypass, offline too: None, nothing sent or counted."""
+    cache = open_cache(sim)
+    cache.ask(PROMPT, ttl=60)
+    before, sent = rows(cache), sim.completion_count
+    for prompt, fields in (
+        ("something else", {}),
+        (PROMPT, {"sample": 1}),
+        (PROMPT, {"mode": "refresh"}),
+        (PROMPT, {"mode": "bypass"}),
+        ("something else", {"mode": "offline"}),
+        (PROMPT, {"schema": "median float", "repair": 1}),
+    ):
+        assert cache.stored(cache.prepare(prompt, fields)) is None
+    assert cache.stored(cache.prepare(PROMPT, {})) is not None
+    clock.now_s += 61
+    assert cache.stored(cache.prepare(PROMPT, {})) is None
+    assert (rows(cache)[1:], sim.completion_count) == (before, sent)
+
+
 def test_ask__remembers_across_caches(open_cache, sim):
     """Another kernel on the same folder is served, without a key."""
     first = open_cache(sim)
