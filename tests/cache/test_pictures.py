@@ -160,6 +160,8 @@ def test_figure__is_the_same_picture_however_it_was_drawn_before(draw, layout):
     def made() -> Figure:
         figure = Figure((4, 3), layout=layout)
         draw(figure)
+        for axes in figure.axes:
+            axes.locator_params(nbins=2)  # to draw the labels of ticks takes most of the time
         return figure
 
     def state() -> list:
