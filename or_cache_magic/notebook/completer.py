@@ -76,14 +76,14 @@ def _complete_line(
     if ended:
         return piece, []
     if option is not None:
-        return _value(option, piece, models)
+        return _value(option, piece, models, files)
     name, equals, value = piece.partition("=")
     if equals and (named := command.by_name.get(name)) is not None:
-        return _value(named, value, models)
+        return _value(named, value, models, files)
     if piece.startswith("-"):
         return _begin(piece, _left(command, used))
     if command.takes == "model" and piece.startswith("@"):
-        return _begin(piece, [*models(), *(f"@{path}" for path in files(piece[1:]) if " " not in path)])
+        return _begin(piece, [*models(), *_paths("@", piece, files)])
     if command.takes == "model" and (piece or not words) and "model" not in used:
         return _models(piece, models)
     if command.takes == "pin" and not words:
@@ -119,9 +119,19 @@ def _so_far(command: Command, words: Sequence[Word]) -> tuple[Option | None, set
     return waiting, used, others, False
 
 
-def _value(option: Option, piece: str, models: Names) -> tuple[str, list[str]]:
+def _value(option: Option, piece: str, models: Names, files: Files) -> tuple[str, list[str]]:
     """Complete the value of an option."""
-    return _models(piece, models) if option.models else _begin(piece, option.choices)
+    if option.models:
+        return _models(piece, models)
+    paths = [] if option.files is None else _paths(option.files, piece, files)
+    return _begin(piece, [*option.choices, *paths])
+
+
+def _paths(mark: str, piece: str, files: Files) -> list[str]:
+    """Return the files that a word with a mark before them names; a name with a space would be two words."""
+    if not piece.startswith(mark):
+        return []
+    return [mark + path for path in files(piece[len(mark) :]) if " " not in path]
 
 
 def _models(piece: str, models: Names) -> tuple[str, list[str]]:

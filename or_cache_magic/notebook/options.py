@@ -258,12 +258,19 @@ _LISTED: Final = (
         parse=v.text,
         models=True,
     ),
-    Option(("-s", "--system"), "system", "system prompt: a text, a file, or a variable", "TEXT|@FILE|NAME"),
+    Option(
+        ("-s", "--system"),
+        "system",
+        "system prompt: a text, a file, or a variable",
+        "TEXT|@FILE|NAME",
+        files="@",
+    ),
     Option(
         ("-a", "--attach"),
         "attach",
         "goes with the prompt: a picture, PDF, sound or text file, a link, or a variable",
         "PATH|URL|NAME",
+        files="",
         default=(),
         parse=v.text,
         repeatable=True,
@@ -320,6 +327,7 @@ _LISTED: Final = (
         "schema",
         "what the answer is to be: 'name str, year int?', JSON Schema, a file, a variable or class",
         "TEXT|@FILE|NAME",
+        files="@",
         parse=v.text,
     ),
     Option(

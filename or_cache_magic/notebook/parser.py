@@ -95,6 +95,7 @@ class Option(NamedTuple):
         expects: What the value may be, the hint of a wrong one.
         choices: The values there are, for completion; empty is not a list of values.
         models: Whether its values are model ids, for completion.
+        files: What stands before a file's path in its value, likewise; None is that no file is meant.
         repeatable: Whether it may stand more than once; the result is then a tuple of all values.
         alone: Its value when neither one of `choices` follows nor a word like them; None is that one must.
     """
@@ -109,6 +110,7 @@ class Option(NamedTuple):
     expects: str = ""
     choices: tuple[str, ...] = ()
     models: bool = False
+    files: str | None = None
     repeatable: bool = False
     alone: str | None = None
 

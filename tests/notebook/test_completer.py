@@ -121,6 +121,28 @@ def test_complete__the_last_of_several_models(text: str, piece: str, words: list
     assert at_end(text) == (piece, words)
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("%%openrouter fast -a ", ["bill.pdf", "pictures/"]),
+        ("%%openrouter fast -a pi", ["pictures/"]),
+        ("%%openrouter fast --attach=pictures/k", ["pictures/kettle.png"]),
+        ("%openrouter -s @bi", ["@bill.pdf"]),
+        ("%%openrouter fast --schema @", ["@bill.pdf", "@pictures/"]),
+        ("%%openrouter fast --schema bi", []),
+        ("%%openrouter @bi", ["@bill.pdf"]),
+    ],
+)
+def test_complete__files_where_a_file_is_meant(text: str, words: list[str]):
+    """Those of the folder; one with a space in its name would be two words."""
+    there = ["bill.pdf", "pictures/", "pictures/kettle.png", "my bill.pdf"]
+
+    def files(begin: str) -> list[str]:
+        return [name for name in there if name.startswith(begin) and ("/" in begin or name[-5:] != "e.png")]
+
+    assert complete(text, 0, len(text), models=list, settings=list, files=files)[1] == words
+
+
 def test_shell__offers_models_of_the_list_that_is_kept(bare):
     """Those set and asked first, then all that are listed; without the network."""
     bare.run("%load_ext or_cache_magic")
