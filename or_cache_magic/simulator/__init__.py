@@ -14,9 +14,20 @@ It stands alone: nothing else of this package is imported, only the standard lib
 
 from __future__ import annotations
 
+from or_cache_magic.simulator.batches import BatchPlan
 from or_cache_magic.simulator.behaviour import Interruption, Refusal, Scenario
 from or_cache_magic.simulator.scenarios import SCENARIOS, scenario
 from or_cache_magic.simulator.simulation import Simulator, serve
 from or_cache_magic.simulator.state import Received
 
-__all__ = ["SCENARIOS", "Interruption", "Received", "Refusal", "Scenario", "Simulator", "scenario", "serve"]
+__all__ = [
+    "SCENARIOS",
+    "BatchPlan",
+    "Interruption",
+    "Received",
+    "Refusal",
+    "Scenario",
+    "Simulator",
+    "scenario",
+    "serve",
+]

@@ -70,6 +70,19 @@ def answer_completion(world: World, row: Received) -> Reply:
     return replace(reply, settle=settle)
 
 
+def complete(world: World, row: Received, api_key: str) -> Completion | Refusal:
+    """The completion of one request of a batch, which no limit of simultaneous calls applies to."""
+    call = understand(world, row, api_key, world.generations.new_id(world.now()))
+    if isinstance(call, Refusal):
+        return call
+    refusal = _scripted_refusal(call)
+    seed = fingerprint(call.body)
+    way = refusal or route(call.body, call.scenario, None, seed)
+    if isinstance(way, Refusal):
+        return way
+    return _wrongly_marked(call, way) or _completed(call, way, seed)
+
+
 def _scripted_refusal(call: Call) -> Refusal | None:
     refusal = call.scenario.refusal
     if refusal is None or refusal.times is None:

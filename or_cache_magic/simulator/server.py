@@ -12,6 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from or_cache_magic.simulator.batches import answer_batches, submit_batch
 from or_cache_magic.simulator.behaviour import Refusal, error_object
 from or_cache_magic.simulator.completions import answer_completion
 from or_cache_magic.simulator.listing import BASE_PATH, answer_get, not_found
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from or_cache_magic.simulator.streaming import Frame
 
 _POLL_S = 0.25
+_BATCHES = f"{BASE_PATH}/batches"
 # What `struct linger` is made of, which differs on Windows.
 _LINGER = "hh" if sys.platform == "win32" else "ii"
 
@@ -94,10 +96,17 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         """Answer one of the read-only endpoints."""
         row = self._received(None)
-        self._send_whole(row, answer_get(self.server.world, row))
+        answer = answer_batches if row.path.startswith(_BATCHES) else answer_get
+        self._send_whole(row, answer(self.server.world, row))
+
+    def do_DELETE(self) -> None:
+        """Delete a batch."""
+        row = self._received(None)
+        found = row.path.startswith(f"{_BATCHES}/")
+        self._send_whole(row, answer_batches(self.server.world, row) if found else not_found())
 
     def do_POST(self) -> None:
-        """Answer a chat completion."""
+        """Answer a chat completion, or take a batch."""
         data = self._read_body()
         row = self._received(parse_body(data) if data is not None else None)
         if data is None:
@@ -105,10 +114,13 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             self._send_whole(row, error_reply(Refusal(400, error_object(400, message, "invalid_request"))))
             return
-        if row.path != f"{BASE_PATH}/chat/completions":
+        if row.path == f"{BASE_PATH}/chat/completions":
+            reply = answer_completion(self.server.world, row)
+        elif row.path == _BATCHES:
+            reply = submit_batch(self.server.world, row, len(data))
+        else:
             self._send_whole(row, not_found())
             return
-        reply = answer_completion(self.server.world, row)
         try:
             self._wait_for_gate(row)
             self._pause(reply.delay_s)

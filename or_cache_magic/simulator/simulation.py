@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+    from or_cache_magic.simulator.batches import BatchPlan
     from or_cache_magic.simulator.behaviour import Scenario
     from or_cache_magic.simulator.state import Received
 
@@ -56,6 +57,7 @@ class Simulator:
             limit.
         retry_after_s: What ``Retry-After`` says then. None is nothing for `capacity`, and 120 for
             `in_flight_usd`.
+        batch_s: How long a batch takes, by the clock; see `script_batch`.
         presets: Presets by slug: request fields, and ``system``, ``cache_enabled``, ``cache_ttl_seconds``.
     """
 
@@ -75,6 +77,7 @@ class Simulator:
         capacity: int | None = None,
         in_flight_usd: Decimal | None = None,
         retry_after_s: float | None = None,
+        batch_s: float = 0.0,
         presets: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         keys = None if api_keys is None else tuple(api_keys)
@@ -93,6 +96,7 @@ class Simulator:
             capacity=RoomLimit(capacity),
             in_flight=RoomLimit(in_flight_usd),
             retry_after_s=retry_after_s,
+            batch_s=batch_s,
         )
         self._server: Server | None = None
         self._thread: threading.Thread | None = None
@@ -167,6 +171,13 @@ class Simulator:
                 not take each other's scenarios.
         """
         self._world.scripts.add(scenario, times, match)
+
+    def script_batch(self, plan: BatchPlan, *, times: int = 1) -> None:
+        """Let the next batches go by ``plan``, after those planned before.
+
+        Their requests are completions: `script`, and models named ``simulator/<scenario>``, hold for each.
+        """
+        self._world.batches.plan(plan, times)
 
     def clear(self) -> None:
         """Forget requests, scripts, generations and costs; caches and running requests stay."""

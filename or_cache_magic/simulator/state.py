@@ -18,6 +18,7 @@ from or_cache_magic.simulator.billing import ZERO
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from or_cache_magic.simulator.batches import Batch, BatchPlan
     from or_cache_magic.simulator.behaviour import Scenario
 
 _DAY_S: Final = 86_400.0
@@ -31,7 +32,7 @@ class Received:
     Attributes:
         number: 1 for the first since the start or the last `Simulator.clear`.
         at_s: When, by the simulator's clock.
-        method: ``GET`` or ``POST``.
+        method: ``GET``, ``POST`` or ``DELETE``.
         path: Without the query.
         query: The query's parameters.
         headers: By lower-case name.
@@ -225,6 +226,53 @@ class Generations:
         """Forget all calls; ids are not given out again."""
         with self._lock:
             self._by_id.clear()
+
+
+class Batches:
+    """The batches, the newest last, and the plans of those to come."""
+
+    def __init__(self) -> None:
+        self._by_id: dict[str, Batch] = {}
+        self._plans: deque[BatchPlan] = deque()
+        self._submitted = 0
+        self._lock = threading.Lock()
+
+    def next_number(self) -> int:
+        """A number that no other batch has."""
+        with self._lock:
+            self._submitted += 1
+            return self._submitted
+
+    def plan(self, plan: BatchPlan, times: int) -> None:
+        """Let the next so many batches go like this."""
+        with self._lock:
+            self._plans.extend([plan] * times)
+
+    def take_plan(self) -> BatchPlan | None:
+        """The plan of the batch that comes now; None where none was made."""
+        with self._lock:
+            return self._plans.popleft() if self._plans else None
+
+    def add(self, batch: Batch) -> None:
+        """Keep a batch."""
+        with self._lock:
+            self._by_id[batch.id] = batch
+
+    def find(self, batch_id: str, api_key: str) -> Batch | None:
+        """The batch with this id; None when there is none, or it is another key's."""
+        with self._lock:
+            found = self._by_id.get(batch_id)
+            return found if found is not None and found.api_key == api_key else None
+
+    def newest_first(self) -> list[Batch]:
+        """All of them."""
+        with self._lock:
+            return list(self._by_id.values())[::-1]
+
+    def remove(self, batch_id: str) -> None:
+        """Forget one."""
+        with self._lock:
+            self._by_id.pop(batch_id, None)
 
 
 class TallyLimit:

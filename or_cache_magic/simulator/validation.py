@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any, Final
 
 from or_cache_magic.simulator.attachments import part_problem
@@ -28,6 +29,27 @@ def body_problem(body: Mapping[str, Any]) -> str:
         _numbers,
     )
     return next((problem for check in checks if (problem := check(body))), "")
+
+
+def not_batched(body: Mapping[str, Any]) -> str:
+    """What of a body no batch takes, in one line; empty when it takes it."""
+    if set(body.get("modalities") or ()) - {"text"}:
+        return "image and audio output are not supported in batches"
+    plugins = {plugin.get("id") for plugin in body.get("plugins") or ()}
+    tools = {str(tool.get("type")) for tool in body.get("tools") or ()}
+    if "web" in plugins or tools - {"function", "custom"} or ":online" in str(body.get("model")):
+        return "OpenRouter web search and server tools are not supported in batches"
+    if "data:" in json.dumps([_media(message) for message in body["messages"]]):
+        return "images and files must be public URLs: base64 and data: URIs are not supported in batches"
+    return ""
+
+
+def _media(message: Mapping[str, Any]) -> list[Any]:
+    content = message.get("content")
+    parts = content if isinstance(content, list) else []
+    return [
+        "data:" if part.get("type") == "input_audio" else part for part in parts if part.get("type") != "text"
+    ]
 
 
 def _messages(body: Mapping[str, Any]) -> str:

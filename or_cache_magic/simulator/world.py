@@ -10,7 +10,15 @@ from or_cache_magic.simulator.behaviour import Refusal, error_object
 from or_cache_magic.simulator.caches import ResponseCache
 from or_cache_magic.simulator.prompt_cache import PromptCache
 from or_cache_magic.simulator.replies import dumps
-from or_cache_magic.simulator.state import DayLimit, Generations, Journal, RoomLimit, Scripts, TallyLimit
+from or_cache_magic.simulator.state import (
+    Batches,
+    DayLimit,
+    Generations,
+    Journal,
+    RoomLimit,
+    Scripts,
+    TallyLimit,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -36,6 +44,8 @@ class World:
     journal: Journal = field(default_factory=Journal)
     scripts: Scripts = field(default_factory=Scripts)
     generations: Generations = field(default_factory=Generations)
+    batches: Batches = field(default_factory=Batches)
+    batch_s: float = 0.0
     responses: ResponseCache = field(default_factory=ResponseCache)
     prompts: PromptCache = field(default_factory=PromptCache)
     free_limit: TallyLimit = field(default_factory=lambda: TallyLimit(20))
