@@ -120,7 +120,7 @@ def _read_prompt(
         file.complete(options, CELL)
         above = file.prompt(variables, raw=options.raw)
     if "{{" in prompt and not options.raw:
-        from or_cache_magic.notebook.templates import render
+        from or_cache_magic.core.templates import render
 
         prompt = render(prompt, variables)
     return "\n\n".join(part for part in (above, prompt) if part and not part.isspace()) if above else prompt

@@ -57,7 +57,7 @@ class PromptFile(NamedTuple):
         Raises:
             TemplateError: Something in it can't be filled in; says in which line of the file.
         """
-        from or_cache_magic.notebook.templates import render
+        from or_cache_magic.core.templates import render
 
         try:
             return (self.text if raw else render(self.text, variables))[self.head :]

@@ -16,9 +16,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from or_cache_magic.core.templates import render
 from or_cache_magic.core.value_text import MAX_TOKENS
 from or_cache_magic.errors import TemplateError
-from or_cache_magic.notebook.templates import render
 
 
 class Answer(str):
@@ -380,7 +380,7 @@ def test_render__looking_up_does_not_make_items():
 def test_render__same_text_in_every_process():
     """Sets of texts read the same whatever the process's hash seed."""
     code = (
-        "from or_cache_magic.notebook.templates import render;"
+        "from or_cache_magic.core.templates import render;"
         "print(render('{{ s }}{{ d }}', {'s': set('abcdefgh'), 'd': {'k': frozenset('xyz')}}), end='')"
     )
     texts = {
@@ -399,7 +399,7 @@ def test_render__same_text_in_every_process():
 def test_render__imports_no_pandas():
     """Filling in plain values loads neither pandas nor numpy nor IPython."""
     code = (
-        "import sys; from or_cache_magic.notebook.templates import render;"
+        "import sys; from or_cache_magic.core.templates import render;"
         "render('{{ a }} {{ b | head 1 }}', {'a': 1, 'b': [1]});"
         "sys.exit(bool({'pandas', 'numpy', 'IPython'} & set(sys.modules)))"
     )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -66,16 +69,24 @@ def _as_csv(shown: Shown, count: int | None) -> Shown:
         raise Unwritable(f"a {type(shown.value).__name__} is no table", "csv takes a DataFrame or a Series")
     shown.check_size()
     if is_of(frame, "narwhals", "DataFrame"):
-        frame = _of_pandas(frame)
-    csv = frame.to_csv(index=not only_counts(frame.index), lineterminator="\n")
-    return shown._replace(value=str(csv).removesuffix("\n"))
+        text = _csv_of(frame)
+    else:
+        text = frame.to_csv(index=not only_counts(frame.index), lineterminator="\n")
+    return shown._replace(value=text.removesuffix("\n"))
 
 
-def _of_pandas(frame: Any) -> Any:
-    """Return another library's table as pandas has it, so that equal tables are equal CSV."""
-    import pandas as pd
+def _csv_of(frame: Any) -> str:
+    """Return another library's table as pandas would write it, so that equal tables are equal CSV."""
+    written = io.StringIO()
+    rows = csv.writer(written, lineterminator="\n")
+    rows.writerow(frame.columns)
+    rows.writerows([["" if _is_missing(value) else value for value in row] for row in rows_of(frame)])
+    return written.getvalue()
 
-    return pd.DataFrame(rows_of(frame), columns=frame.columns, dtype=object)
+
+def _is_missing(value: Any) -> bool:
+    is_nan = isinstance(value, float) and math.isnan(value)
+    return value is None or is_nan or is_of(value, "pandas", "NAType", "NaTType")
 
 
 def _as_lines(shown: Shown, count: int | None) -> Shown:

@@ -16,9 +16,9 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
+from or_cache_magic.core.template_values import apply
 from or_cache_magic.core.value_text import Shown, Unwritable
 from or_cache_magic.errors import TemplateError, near_name
-from or_cache_magic.notebook.template_values import apply
 
 _STRING = r"'[^'\n]*'|\"[^\"\n]*\""
 _STEP = re.compile(
