@@ -37,8 +37,10 @@ COVERAGE = ("--cov", "--cov-report=term:skip-covered")
 def run(*command: str | Path) -> None:
     """Run a command in the project's folder; a failure ends everything with its exit code."""
     print("+", *command, flush=True)
-    # Dozens of kernels are started: where they may not keep bytecode, each compiles all that it imports.
-    environ = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    # Dozens of kernels are started: where they may not keep bytecode, each compiles all that it imports. And
+    # of another environment, which this was started from, IPython warns.
+    left_out = ("PYTHONDONTWRITEBYTECODE", "VIRTUAL_ENV")
+    environ = {name: value for name, value in os.environ.items() if name not in left_out}
     done = subprocess.run([str(c) for c in command], cwd=ROOT, env=environ, check=False)
     if done.returncode:
         sys.exit(done.returncode)
