@@ -375,7 +375,9 @@ _ASK: Final = (
         ("-n",),
         "sample",
         "so many samples of this request, each cached on its own: --sample 0, 1, …",
-        **{**counts_from(1), "parse": v.samples},
+        metavar="N",
+        parse=v.samples,
+        expects=f"it takes a whole number from 1 to {v.MOST_SAMPLES}; --sample K asks for any other",
     ),
     _flag(
         ("--cascade",),
@@ -475,7 +477,7 @@ PURGE: Final = Command(
     ),
     (
         _MODEL,
-        Option(("--system",), "system", "with this whole system prompt", "TEXT|@FILE|NAME"),
+        Option(("--system",), "system", "with this whole system prompt", "TEXT|@FILE|NAME", files="@"),
         _TAG,
         Option(("--prefix",), "prefix", "whose prompt begins with P", "P", parse=v.text),
         Option(("--older",), "older_s", "stored longer ago than 30m, 24h, 30d", **_LENGTH),

@@ -30,6 +30,9 @@ _WHOLE = r"(?a)[+-]?\d+"
 _KEY = r"[0-9a-f]{4,64}"
 _URL = r"(?i)data:|[a-z][a-z0-9+.-]+://"
 
+MOST_SAMPLES = 128
+"""OpenRouter's bound of its own ``n``; each sample is a call, and a digit too many is a hundred more."""
+
 _OF_IPYTHON = ("In", "Out", "get_ipython", "exit", "quit", "display")
 
 
@@ -61,8 +64,11 @@ def whole(least: int | None = None) -> Callable[[str], int]:
 
 
 def samples(word: str) -> range:
-    """Return the indices of so many samples."""
-    return range(whole(1)(word))
+    """Return the indices of so many samples, of `MOST_SAMPLES` at most."""
+    count = whole(1)(word)
+    if count > MOST_SAMPLES:
+        raise ValueError(f"{word} samples are more than {MOST_SAMPLES}")
+    return range(count)
 
 
 def token_limit(word: str) -> int | Literal["none"]:
@@ -92,7 +98,8 @@ def name(word: str) -> str:
     bound = unicodedata.normalize("NFKC", word)
     if not bound.isidentifier() or keyword.iskeyword(bound):
         raise ValueError(f"{word!r} is not a name that a value can be bound to")
-    if bound != "_" and (hasattr(builtins, bound) or bound in _OF_IPYTHON):
+    is_special = len(bound) > len("____") and bound.startswith("__") and bound.endswith("__")
+    if bound != "_" and (is_special or hasattr(builtins, bound) or bound in _OF_IPYTHON):
         raise ValueError(f"{word} is Python's own name, which cells below may need")
     return bound
 

@@ -298,10 +298,16 @@ class ReplyReader:
             if value is not None and (value or field not in self._extra) and not apart:
                 self._extra[field] = value
         if isinstance(reply.get("usage"), dict):
-            self._usage = read_json(text, exact=True)["usage"]
+            self._read_usage(read_json(text, exact=True)["usage"])
         doubt = self._doubt_of(reply)
         if doubt:
             self.note(doubt)
+
+    def _read_usage(self, usage: Mapping[str, Any]) -> None:
+        """Take a reply's usage; of several, which count up, one that tells less is no later one."""
+        before_usd, usd = cost_reported(self._usage).usd, cost_reported(usage).usd
+        if before_usd is None or (usd is not None and usd >= before_usd):
+            self._usage = usage
 
     def _doubt_of(self, reply: Mapping[str, Any]) -> str:
         """Return what is wrong with a reply or chunk besides its form; empty when nothing is."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import datetime as dt
+import math
 import subprocess
 import sys
 from collections import defaultdict
+from decimal import Decimal
 from pathlib import Path
 from types import SimpleNamespace
 from typing import NamedTuple
@@ -188,6 +190,29 @@ def test_render__cut_frames_say_what_is_missing():
     large = pd.DataFrame({"n": range(MAX_TOKENS + 1)})
     for form in ("csv", "json", "lines"):
         assert "over the limit" in str(refusal(f"{{{{ s | {form} }}}}", s=large["n"]))
+
+
+def test_render__csv_of_another_library_is_that_of_pandas():
+    """To the last byte: the text is in the key, and pandas' own was sent before."""
+    import polars as pl
+
+    table = {
+        "text": ["a,b", 'say "so"', "two\nlines", "", " x ", None, "\r"],
+        "number": [1.5, math.nan, -0.0, 1e300, math.inf, None, 0.1],
+        "count": [1, 2**62, None, 0, -1, 3, 4],
+        "true": [True, False, None, True, True, True, False],
+        "when": [
+            dt.datetime(2026, 1, 2, 3, 4, 5, 6, dt.timezone.utc),
+            None,
+            *[dt.datetime.max.replace(tzinfo=dt.timezone.utc)] * 5,
+        ],
+        "price": [Decimal("1.50"), None, *[Decimal("-0.01")] * 5],
+    }
+    for names in (*([name] for name in table), list(table)):
+        frame = pl.DataFrame({name: table[name] for name in names})
+        as_pandas = pd.DataFrame(frame.rows(), columns=frame.columns, dtype=object)
+        expected = as_pandas.to_csv(index=False, lineterminator="\n").removesuffix("\n")
+        assert render("{{ df | csv }}", {"df": frame}) == expected
 
 
 def _others():

@@ -84,6 +84,7 @@ def test_compare__models_are_words_or_a_list(nb, line):
         ("openai/gpt-4o openai/gpt-4o", "openai/gpt-4o is named twice"),
         ("openai/gpt-4o Summarise this", "Summarise is neither the id of a model nor an alias"),
         ("-n 0", "0 is below 1"),
+        ("-n 129", "129 samples are more than 128"),
         ("-n 2 --sample 1", "-n"),
         ("-n 2 -t hot", "is not a number"),
     ],

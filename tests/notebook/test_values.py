@@ -89,7 +89,10 @@ def test_text_argument__endless_or_large_file(tmp_path: Path):
                 read_prompts(tmp_path / "prompts.txt")
 
 
-@pytest.mark.parametrize("word", ["print", "list", "__name__", "get_ipython", "In", "Out", "class", "None"])
+@pytest.mark.parametrize(
+    "word",
+    ["print", "list", "__name__", "__builtins__", "__mine__", "get_ipython", "In", "Out", "class", "None"],
+)
 def test_name__is_not_one_of_python_s(word: str):
     """An answer there would break the cells below."""
     with pytest.raises(ValueError, match=word):

@@ -292,6 +292,19 @@ def test_draft__never_proves_an_answer_by_the_usage_of_an_error():
     assert not answer.complete
 
 
+@pytest.mark.parametrize("later", [{"cost": 0}, {"cost": 0.00001}, {"cost": "x"}, {}])
+def test_draft__a_usage_that_tells_less_takes_no_cost_back(later):
+    """What was said to be paid is paid, whatever a later block says; one that says more is the later one."""
+    none = {"prompt_tokens": 0, "completion_tokens": 0}
+    first, more = {**USAGE, "cost": 0.0001}, {**USAGE, "cost": 0.0002}
+    answer = read(text("Paris", "stop"), text("", usage=first), text("", usage={**none, **later})).answer()
+    assert answer.cost == Cost(Decimal("0.0001"), "reported")
+    assert answer.usage.prompt_tokens == USAGE["prompt_tokens"]
+    assert answer.complete
+    counted = read(text("Paris", "stop", usage=first), text("", usage=more)).answer()
+    assert counted.cost == Cost(Decimal("0.0002"), "reported")
+
+
 @pytest.mark.parametrize(
     "data",
     ["{", "[]", "7", "null", '{"choices": 7}', '{"choices": ["x"]}', '{"choices": [{"delta": 7}]}', '{"id": ', "<html>",
