@@ -8,7 +8,7 @@
    wait for it;
 4. look again: another call may have been answered between 1 and 3;
 5. send, showing text as it comes;
-6. may it be stored: decided on the whole answer;
+6. may it be stored: decided on the whole answer, written down before a schema or a class looks at it;
 7. account, store and release the lease, in one transaction: what was paid is written before the answer is
    called kept;
 8. hit and miss alike come back through one tail, where asks that made no call are counted.
@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -88,6 +88,8 @@ class _Result(NamedTuple):
 
 _NO_CALLBACKS: Final = Callbacks()
 _INTERRUPTED: Final = "interrupted"
+UNCHECKED: Final = "its check was broken off"
+"""Why an answer is not served whose check has not ended: it is broken off, or still under way."""
 
 
 class Engine:
@@ -276,25 +278,28 @@ class Engine:
     def _peer_result(self, ask: Ask, since_s: float) -> _Result | None:
         """Return what another process's call that began then has brought; None when nothing yet."""
         found = self._look_again(ask, since_s)
-        return None if isinstance(found, _Miss) else found
+        # Their check goes on while they hold the lease.
+        return None if isinstance(found, _Miss) or found.not_stored == UNCHECKED else found
 
     def _call(self, ask: Ask, miss: _Miss, callbacks: Callbacks, lock: CrossProcessLock | None) -> _Result:
         """Send the request; account for the reply, and store it if it may be served again."""
         show = Show(callbacks.on_text)
         answer = self._send(ask, miss, callbacks, show)
-        refusal, stopped = _judged(ask, answer)
         recorder = self._recorder
         if not _is_whole(answer):
-            recorder.give_up(ask, answer, refusal or "broken", keep=miss.keep)
+            recorder.give_up(ask, answer, _judged(ask, answer)[0] or "broken", keep=miss.keep)
             raise _broken(answer, kept=miss.keep)
-        answer = recorder.priced(ask.request, answer)
-        not_stored, lifetime = miss.why if not miss.keep else refusal or "", ""
+        answer, draft = recorder.priced(ask.request, answer), None
         if not miss.keep:
             recorder.account(ask, miss.kind, answer)
-        elif refusal is not None:
-            recorder.set_aside(ask, miss.kind, answer, refusal, lock)
-        else:
-            not_stored, lifetime = recorder.keep(ask, miss.kind, answer, lock)
+        elif _is_checked(ask):
+            draft = recorder.draft(ask, miss.kind, answer, UNCHECKED)
+        refusal, stopped = _judged(ask, answer)
+        not_stored, lifetime = miss.why if not miss.keep else refusal or "", ""
+        if miss.keep and refusal is not None:
+            recorder.set_aside(ask, miss.kind, answer, refusal, lock, draft)
+        elif miss.keep:
+            not_stored, lifetime = recorder.keep(ask, miss.kind, answer, lock, draft)
         if stopped is not None:
             if callbacks.on_cost is not None:
                 callbacks.on_cost(paid_for(answer))
@@ -374,12 +379,18 @@ def _judged(ask: Ask, answer: Answer) -> tuple[str | None, BaseException | None]
     Whatever that is, the answer is paid for, and goes into the books before it is raised. One that fits its
     JSON schema is stored all the same: a class looks each time that it is served.
     """
-    refusal: str | None = "its check was broken off"
+    refusal: str | None = UNCHECKED
     try:
         refusal = why_not_stored(ask.request, answer)
         return refusal or why_refused(answer, ask.schema), None
     except BaseException as exc:  # noqa: BLE001 - raised when the answer is accounted for
         return refusal, exc
+
+
+def _is_checked(ask: Ask) -> bool:
+    """Return whether code or patterns of the user's look at the answer, which may take for ever."""
+    wanted = ask.request.body.get("response_format")
+    return ask.schema is not None or (isinstance(wanted, Mapping) and wanted.get("type") == "json_schema")
 
 
 def _is_whole(answer: Answer) -> bool:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from decimal import Decimal
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from or_cache_magic.core.policy import lifetime_s
 from or_cache_magic.core.records import (
@@ -16,6 +16,7 @@ from or_cache_magic.core.records import (
     AskKind,
     Cost,
     Entry,
+    NamedTuple,
     Request,
     RequestKey,
     Usage,
@@ -31,8 +32,22 @@ if TYPE_CHECKING:
     from or_cache_magic.engine.cross_process import CrossProcessLock
     from or_cache_magic.storage.tier import SharedTier
 
+T = TypeVar("T")
+
 _NO_USAGE: Final = Usage()
 _PIN_REPLACED: Final = "it replaces a pinned answer, which is kept (%openrouter_entries KEY)"
+
+
+class Draft(NamedTuple):
+    """An answer that is accounted for, and kept unserved while it is checked.
+
+    Attributes:
+        row_id: Of the kept answer; None where it could not be kept.
+        reason: Why it is not served.
+    """
+
+    row_id: int | None
+    reason: str
 
 
 def paid_for(answer: Answer) -> Cost:
@@ -81,10 +96,27 @@ class Recorder:
         self.transaction = transaction
         self.clock = clock
 
+    def draft(self, ask: Ask, kind: AskKind, answer: Answer, reason: str) -> Draft:
+        """Account for an answer and keep it, unserved, until `keep` or `set_aside` is told what it is."""
+        row = self._row(ask, kind, answer)
+        unserved = self._unserved(ask, answer, reason)
+        try:
+            return Draft(self._write(row, unserved), reason)
+        except StoreError:
+            self.ledger.remember(row)
+            return Draft(None, reason)
+
     def keep(
-        self, ask: Ask, kind: AskKind, answer: Answer, lock: CrossProcessLock | None = None
+        self,
+        ask: Ask,
+        kind: AskKind,
+        answer: Answer,
+        lock: CrossProcessLock | None = None,
+        draft: Draft | None = None,
     ) -> tuple[str, str]:
         """Store an answer that may be served again, account for it, and release the lease it was asked under.
+
+        One with a `draft` is accounted for already, and takes its place.
 
         Returns:
             Why it could not be stored (empty: it is), and what the receipt says of its lifetime and of a
@@ -95,15 +127,22 @@ class Recorder:
         expires_s = None if ttl_s is None else now_s + ttl_s
         tags, notebook = ask.policy.tags, self.ledger.notebook
         entry = Entry(ask.key, answer, now_s, expires_s, tags, notebook, attached=ask.attached)
-        row = self._row(ask, kind, answer)
+        row = self._row(ask, kind, answer) if draft is None else None
         not_stored = ""
+
+        def put() -> None:
+            self.store.put(entry, ask.request, parent=ask.parent)
+            if draft is not None:
+                self.store.drop_unserved(ask.key.digest, *draft)
+
         try:
             pinned = kind == "refresh" and self.store.is_pinned(ask.key.digest)
-            self._write(row, lambda: self.store.put(entry, ask.request, parent=ask.parent), lock)
+            self._write(row, put, lock)
             if pinned and not self.store.is_pinned(ask.key.digest):
                 note = "; ".join(filter(None, (note, _PIN_REPLACED)))
         except StoreError as exc:
-            self.ledger.remember(row)
+            if row is not None:
+                self.ledger.remember(row)
             not_stored, note = str(exc.args[0]), ""
         # Outside the transaction: no write waits for a server.
         if self.shared is not None:
@@ -111,17 +150,31 @@ class Recorder:
         return not_stored, note
 
     def set_aside(
-        self, ask: Ask, kind: AskKind, answer: Answer, reason: str, lock: CrossProcessLock | None = None
+        self,
+        ask: Ask,
+        kind: AskKind,
+        answer: Answer,
+        reason: str,
+        lock: CrossProcessLock | None = None,
+        draft: Draft | None = None,
     ) -> None:
-        """Keep what was paid for and can't be served, account for it, and release the lease."""
-        row = self._row(ask, kind, answer)
-        now_s = self.clock()
+        """Keep what was paid for and can't be served, account for it, and release the lease.
+
+        One with a `draft` is accounted for already, and takes its place.
+        """
+        row = self._row(ask, kind, answer) if draft is None else None
+        unserved = self._unserved(ask, answer, reason)
+
+        def put() -> None:
+            unserved()
+            if draft is not None:
+                self.store.drop_unserved(ask.key.digest, *draft)
+
         try:
-            self._write(
-                row, lambda: self.store.keep_unserved(ask.key, ask.request, answer, reason, now_s), lock
-            )
+            self._write(row, put, lock)
         except StoreError:
-            self.ledger.remember(row)
+            if row is not None:
+                self.ledger.remember(row)
 
     def set_aside_since(self, key: RequestKey, since_s: float) -> HistoryEntry | None:
         """Return the last answer that was set aside at or after this time; None if there is none."""
@@ -161,20 +214,26 @@ class Recorder:
         saved_usd = self._prompt_cache_saved(request, answer) if used else ZERO_USD
         return answer._replace(prompt_cost_usd=None, prompt_cache_saved_usd=saved_usd)
 
-    def _write(self, row: LedgerRow, keep: Callable[[], None], lock: CrossProcessLock | None) -> None:
-        """Write a row of the ledger and what belongs to it in one transaction."""
+    def _unserved(self, ask: Ask, answer: Answer, reason: str) -> Callable[[], int]:
+        now_s = self.clock()
+        return lambda: self.store.keep_unserved(ask.key, ask.request, answer, reason, now_s)
+
+    def _write(self, row: LedgerRow | None, keep: Callable[[], T], lock: CrossProcessLock | None = None) -> T:
+        """Write a row of the ledger, if there is one, and what belongs to it in one transaction."""
         try:
-            self._write_once(row, keep, lock)
+            return self._write_once(row, keep, lock)
         except StoreCorruptError:
             # Writing met damage: the file is set aside before the next transaction, which begins a new one.
-            self._write_once(row, keep, lock)
+            return self._write_once(row, keep, lock)
 
-    def _write_once(self, row: LedgerRow, keep: Callable[[], None], lock: CrossProcessLock | None) -> None:
+    def _write_once(self, row: LedgerRow | None, keep: Callable[[], T], lock: CrossProcessLock | None) -> T:
         with self.transaction():
-            self.ledger.record(row)
-            keep()
+            if row is not None:
+                self.ledger.record(row)
+            kept = keep()
             if lock is not None:
                 lock.release_in_transaction()
+        return kept
 
     def _row(self, ask: Ask, kind: AskKind, answer: Answer) -> LedgerRow:
         from or_cache_magic.core.rows import LedgerRow

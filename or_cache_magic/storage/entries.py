@@ -191,11 +191,17 @@ class DiskStore:
 
     def keep_unserved(
         self, key: RequestKey, request: Request, answer: Answer, reason: str, at_s: float
-    ) -> None:
-        """Keep an answer that was paid for and can't be served, with the reason."""
+    ) -> int:
+        """Keep an answer that was paid for and can't be served, with the reason; return its row's id."""
         from or_cache_magic.storage.entry_rows import put_unserved
 
-        put_unserved(self._database, key, request, answer, reason, at_s)
+        return put_unserved(self._database, key, request, answer, reason, at_s)
+
+    def drop_unserved(self, digest: str, row_id: int | None, reason: str) -> None:
+        """Remove a kept answer whose place another row takes; does nothing where it is another by now."""
+        from or_cache_magic.storage.entry_rows import delete_unserved
+
+        delete_unserved(self._database, digest, row_id, reason)
 
     def settle(self, digest: str, generation_id: str, cost: Cost) -> bool:
         """Give the answers to a request their cost, unknown when they came; return whether there were any.

@@ -23,6 +23,7 @@ from or_cache_magic.storage.media import (
     copy_media,
     delete_media,
     forget_gone,
+    forget_media,
     reader_in,
     set_media,
 )
@@ -50,6 +51,7 @@ _KEEP_UNSERVED: Final = f"""
 INSERT INTO or_unserved (key, at, reason, model, cost, cost_source, answer, request, {REQUEST_COLUMNS})
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """  # noqa: S608
+_DELETE_UNSERVED: Final = "DELETE FROM or_unserved WHERE id = ? AND key = ? AND reason = ?"
 _REPLACED: Final = """
 SELECT c.rowid, c.value, c.tag, e.cost, e.cost_source, r.body,
     coalesce(r.sample, 0), coalesce(r.stream, 1), r.base_url
@@ -126,7 +128,7 @@ def swap_answers(
 
 def put_unserved(
     database: Database, key: RequestKey, request: Request, answer: Answer, reason: str, at_s: float
-) -> None:
+) -> int:
     """See `DiskStore.keep_unserved`."""
     media: dict[bytes, bytes] = {}
     value = encode_entry(Entry(key, answer, at_s), media)
@@ -135,7 +137,16 @@ def put_unserved(
     row = (key.digest, at_s, reason, model, to_pico(answer.cost.usd), answer.cost.source, value, body)
     with database.transaction() as connection:
         kept = connection.execute(_KEEP_UNSERVED, (*as_columns(row), *request_columns(request)))
-        add_media(connection, kept.lastrowid or 0, media, unserved=True)
+        row_id = kept.lastrowid or 0
+        add_media(connection, row_id, media, unserved=True)
+    return row_id
+
+
+def delete_unserved(database: Database, digest: str, row_id: int | None, reason: str) -> None:
+    """See `DiskStore.drop_unserved`: the file may be another one by now, where the id is another's."""
+    with database.transaction() as connection:
+        if connection.execute(_DELETE_UNSERVED, (row_id, digest, reason)).rowcount:
+            forget_media(connection, row_id, unserved=True)
 
 
 def settle_answers(database: Database, digest: str, generation_id: str, cost: Cost) -> bool:

@@ -244,6 +244,14 @@ def forget_gone(connection: sqlite3.Connection) -> None:
             connection.execute(statement)
 
 
+def forget_media(connection: sqlite3.Connection, owner: int | None, *, unserved: bool) -> None:
+    """Note that one row holds no media any more, as `forget_gone` does for all that are gone."""
+    if _has_table(connection):
+        connection.execute(
+            "DELETE FROM or_media_use WHERE unserved = ? AND owner = ?", (int(unserved), owner)
+        )
+
+
 def delete_media(connection: sqlite3.Connection) -> None:
     """Remove all media, before all rows that hold it are removed."""
     if _has_table(connection):

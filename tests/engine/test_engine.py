@@ -11,6 +11,7 @@ import textwrap
 import threading
 import time
 from contextlib import closing
+from dataclasses import dataclass
 from decimal import Decimal
 
 import pytest
@@ -20,7 +21,7 @@ from or_cache_magic.core.records import Answer, Choice
 from or_cache_magic.core.tokens import TokenRange
 from or_cache_magic.engine import cross_process
 from or_cache_magic.engine.cross_process import CrossProcessLock
-from or_cache_magic.engine.engine import Engine
+from or_cache_magic.engine.engine import UNCHECKED, Engine
 from or_cache_magic.engine.recorder import Recorder
 from or_cache_magic.errors import (
     CacheMissError,
@@ -741,6 +742,85 @@ def test_ask__gives_what_another_kernel_set_aside_as_it_ended(
         outcome = Engine(recorder, lambda: gateway, Late).ask(ask)
     assert (outcome.kind, outcome.answer.text, outcome.not_stored) == ("coalesced", "I …", why)
     assert sim.completion_count == 0
+
+
+@pytest.mark.parametrize("options", [{}, {"temperature": 1}])
+def test_ask__writes_down_what_was_paid_before_it_is_checked(cache, sim, options):
+    """The user's class may take for ever, and be killed: answer and cost are in the books when it looks."""
+    seen = []
+
+    @dataclass
+    class Year:
+        year: int
+
+        def __post_init__(self):
+            seen.append((rows(cache), [kept.reason for kept in cache.store.unserved(key)], stored(cache)))
+
+    key = cache.prepare(PROMPT, {"schema": Year, **options}).key.digest
+    answer = cache.ask(PROMPT, schema=Year, **options)
+    kind, kept = ("bypass", []) if options else ("miss", [UNCHECKED])
+    assert seen[0] == ([(kind, 1, answer.cost_usd)], kept, 0)
+    assert (cache.store.unserved(key), stored(cache)) == ([], 0 if options else 1)
+    assert rows(cache) == [(kind, 1, answer.cost_usd)]
+
+
+KILLED = """
+    import os, sys
+    from dataclasses import dataclass
+    from or_cache_magic.cache.cache import CompletionCache
+    from or_cache_magic.core.settings import Settings
+
+    @dataclass
+    class Year:
+        year: int
+
+        def __post_init__(self):
+            os._exit(9)
+
+    folder, url = sys.argv[1:]
+    settings = Settings(model="openai/gpt-4o-mini", base_url=url)
+    cache = CompletionCache(folder, settings=lambda: settings, api_key=lambda: "sk-or-v1-test")
+    cache.ask("What is a median?", schema=Year)
+"""
+
+
+def test_ask__is_killed_in_its_check(cache, folder, sim):
+    """What was paid for before a check that never ended is kept, accounted for once, and not served."""
+    arguments = [sys.executable, "-c", textwrap.dedent(KILLED), str(folder), sim.base_url]
+    assert subprocess.run(arguments, check=False).returncode == 9
+    ((kind, asks, paid),) = rows(cache)
+    assert (kind, asks, paid is not None, stored(cache)) == ("miss", 1, True, 0)
+    (key,) = cache.store.unserved_keys("", 2)
+    (kept,) = cache.store.unserved(key)
+    assert (kept.reason, list(json.loads(kept.answer.text))) == (UNCHECKED, ["year"])
+
+
+def test_ask__waits_for_the_check_of_another_kernel(cache, open_cache, sim):
+    """An answer that another kernel still checks is no result yet; it is when that has ended."""
+    other, checking, go_on = open_cache(sim), threading.Event(), threading.Event()
+
+    @dataclass
+    class Year:
+        year: int
+
+        def __post_init__(self):
+            if threading.current_thread() is thread:
+                checking.set()
+                go_on.wait(20)
+
+    waits = []
+    thread = threading.Thread(target=lambda: other.ask(PROMPT, schema=Year))
+    thread.start()
+    assert checking.wait(20)
+
+    def waiting(line):
+        waits.append(line)
+        threading.Timer(0.3, go_on.set).start()
+
+    outcome = cache.engine.ask(cache.prepare(PROMPT, {"schema": Year}), Callbacks(on_wait=waiting))
+    join([thread])
+    assert (outcome.kind, outcome.stored, len(waits)) == ("coalesced", True, 1)
+    assert sim.completion_count == 1
 
 
 def test_ask__never_shares_samples(cache, sim):
