@@ -196,6 +196,32 @@ def _webp_size(raw: bytes) -> tuple[int, int] | None:
     return None
 
 
+_OTHER_PICTURES: Final = re.compile(
+    rb"BM.{4}\0{4}|II\*\0|MM\0\*|\0\0\x01\0|\xff\x0a|\0\0\0\x0c(?:JXL |jP  )"
+    rb"|.{4}ftyp(?:avi[fs]|hei[cfmsx]|hev[cx]|mif1|msf1)"
+    rb"|(?:\xef\xbb\xbf)?(?:\s|<\?xml[^>]*>|<!--.*?-->|<!DOCTYPE svg[^>]*>)*<svg[\s>]",
+    re.DOTALL,
+)
+"""How BMP, TIFF, ICO, JPEG XL, JPEG 2000, AVIF, HEIC, SVG begin: one may be drawn."""
+_LONGEST_HEAD: Final = 4096
+_SMALLEST_SOUND: Final = 45
+"""A WAV file's header is one byte shorter; as bare samples it is a millisecond."""
+
+
+def is_picture(raw: bytes) -> bool:
+    """Return whether these bytes are a picture, and not cut, as far as its format is read here."""
+    found = media_type(raw)
+    if found is None:
+        return _OTHER_PICTURES.match(raw[:_LONGEST_HEAD]) is not None
+    return found.kind == "image" and is_whole(raw, found)
+
+
+def is_sound(raw: bytes) -> bool:
+    """Return whether these bytes can be sound; bare samples begin like anything."""
+    found = media_type(raw)
+    return len(raw) >= _SMALLEST_SOUND and (found is None or found.kind == "audio")
+
+
 _FRAMES: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _SCAN: Final = 0xDA
 _BARE: Final = frozenset({0x01, *range(0xD0, 0xD9)})

@@ -221,7 +221,7 @@ def _hollow(choice: Choice) -> str | None:
         made = message.get(field)
         parts = (made,) if field == "audio" else as_list(made)
         if made and not (parts and all(map(is_real, parts))):
-            return f"{what} of the answer is empty"
+            return f"{what} of the answer is empty or broken"
     if any(message.get(field) for field, _, _ in _MADE):
         return None
     if choice.finish_reason == "tool_calls":
@@ -241,22 +241,35 @@ def _is_call(call: Any) -> bool:
 def _is_image(part: Any) -> bool:
     image, url = as_mapping(part), as_mapping(part).get("image_url")
     places = (url, as_mapping(url).get("url"), *map(image.get, ("url", "b64_json", "data")))
-    return any(map(_holds_data, places))
+    return any(map(_is_picture, places))
+
+
+def _is_picture(text: Any) -> bool:
+    """Return whether a text is a link to a file elsewhere, which nobody fetches, or holds a picture."""
+    from or_cache_magic.core.media import is_picture  # a hit needs none of it
+
+    linked = isinstance(text, str) and "://" in text[:_LONGEST_SCHEME] and not text.startswith("data:")
+    return linked or is_picture(_data_in(text))
 
 
 def _is_audio(audio: Any) -> bool:
-    return _holds_data(as_mapping(audio).get("data"))
+    from or_cache_magic.core.media import is_sound  # a hit needs none of it
+
+    return is_sound(_data_in(as_mapping(audio).get("data")))
 
 
-def _holds_data(text: Any) -> bool:
-    """Return whether a URL or base64 holds anything: one letter of base64 is less than a byte."""
+def _data_in(text: Any) -> bytes:
+    """Return the bytes of a data URL or of base64; none where there are none."""
+    from or_cache_magic.core.returned import decoded
+
     if not isinstance(text, str):
-        return False
-    start = text.find(",") + 1 or len(text) if text.startswith("data:") else 0
-    return re.compile(_TWO_LETTERS).search(text, start) is not None
+        return b""
+    head, _, data = text.partition(",") if text[:5].lower() == "data:" else ("base64", "", text)
+    if not head.lower().endswith("base64"):
+        from urllib.parse import unquote_to_bytes
 
-
-_TWO_LETTERS: Final = r"(?a)[\w+/-]\s*[\w+/-]"
+        return unquote_to_bytes(data)
+    return decoded(data) or b""
 
 
 _MADE: Final[tuple[tuple[str, str, Callable[[Any], bool]], ...]] = (
@@ -267,12 +280,11 @@ _MADE: Final[tuple[tuple[str, str, Callable[[Any], bool]], ...]] = (
 
 
 def _says(part: Any) -> bool:
+    """Return whether a part of the content is one that a reader sees: text, or an image."""
     fields = as_mapping(part)
-    if isinstance(part, str) or "text" in fields or "text" in str(fields.get("type")):
+    if isinstance(part, str) or "text" in fields:
         return _is_visible(fields.get("text", part))
-    return (
-        _is_image(part) if "image_url" in fields else any(map(fields.get, fields.keys() - {"type", "index"}))
-    )
+    return _is_image(part)
 
 
 _BLANKS: Final = "\u115f\u1160\u2800\u3164\uffa0"

@@ -288,7 +288,7 @@ class Engine:
         recorder = self._recorder
         if not _is_whole(answer):
             recorder.give_up(ask, answer, _judged(ask, answer)[0] or "broken", keep=miss.keep)
-            raise _broken(answer, kept=miss.keep)
+            raise _broken(ask.request, answer, kept=miss.keep)
         answer, draft = recorder.priced(ask.request, answer), None
         if not miss.keep:
             recorder.account(ask, miss.kind, answer)
@@ -451,9 +451,11 @@ def _cost(answer: Answer) -> str:
     return "its cost is not known yet" if usd is None else f"it cost ${usd:f}" if usd else "nothing was paid"
 
 
-def _broken(answer: Answer, *, kept: bool) -> StreamBrokenError:
+def _broken(request: Request, answer: Answer, *, kept: bool) -> StreamBrokenError:
     """Return the error for a reply that is no whole answer; `kept` is whether its part is in the cache."""
-    reason = str((answer.error or {}).get("message") or "the stream ended early")
+    lacks = "the stream ended early" if request.stream else "it does not say that it is whole"
+    lacks = lacks if answer.choices else "the reply holds no answer"
+    reason = str((answer.error or {}).get("message") or lacks)
     return StreamBrokenError(
         f"the answer broke off: {' '.join(reason.split())[:200]} ({_cost(answer)})",
         f"run the cell again{_PARTIAL if kept else ''}",

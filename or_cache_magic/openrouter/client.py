@@ -228,7 +228,7 @@ def _send_once(
             extra_headers={"X-OpenRouter-Cache": "false"} if fresh else None,
         ) as response:
             headers = response.headers
-            reader.read_headers(headers)
+            reader.read_headers(headers, response.status_code)
             _read(connection, reader, as_utf8(_bounded(response.iter_bytes(), cancel)), media_type(headers))
     except Exception as exc:  # noqa: BLE001 - of four libraries: whatever fails, what came is kept and accounted
         cancel.check()  # it failed because it was cancelled
@@ -251,10 +251,6 @@ def _read(connection: Connection, reader: ReplyReader, chunks: Iterator[bytes], 
         return
     with connection.ending(is_over=lambda: reader.is_over) as begin_anew:
         reader.read_stream(chunks, begin_anew)
-        if reader.is_over:
-            with suppress(Exception):
-                for _ in chunks:
-                    pass
 
 
 def _read_body(connection: Connection, reader: ReplyReader, chunks: Iterator[bytes]) -> None:

@@ -13,7 +13,7 @@ import json
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from decimal import Decimal
 from typing import Any, Final
 
@@ -42,6 +42,7 @@ from or_cache_magic.openrouter.wire import (
     tells_use,
 )
 
+_OK: Final = 200
 _DONE: Final = "[DONE]"
 _MESSAGES: Final = ("delta", "index", "message", "text")
 _GOOD_ENDS: Final = ("stop", "tool_calls")
@@ -151,9 +152,14 @@ class ReplyReader:
         """Keep the answer from being stored, and say why."""
         self._doubt = self._doubt or doubt
 
-    def read_headers(self, headers: Mapping[str, str]) -> None:
-        """Take the generation's id and what OpenRouter's response caching did."""
+    def read_headers(self, headers: Mapping[str, str], status: int = 200) -> None:
+        """Take the generation's id and what OpenRouter's response caching did.
+
+        Only HTTP 200 says that a whole completion follows; what comes by another status was paid for too.
+        """
         self.mark_sent()
+        if status != _OK:
+            self.note(f"the reply came as HTTP {status}, which is no whole answer's")
         self._names["id"] = headers.get("x-generation-id", "")
         self._cache_hit = headers.get("x-openrouter-cache-status", "").upper() == "HIT"
         self._source_id = _name(headers.get("x-openrouter-cache-source-id"), self.secret)
@@ -161,7 +167,9 @@ class ReplyReader:
         self._charset = declared[1] if declared else ""
 
     def read_stream(self, chunks: Iterable[bytes], on_news: Callable[[], object] = _nothing) -> None:
-        """Read a stream as far as its end marker; what is no chunk of a completion may have been a piece.
+        """Read a stream to its end; what is no chunk of a completion may have been a piece.
+
+        Of what follows the end marker it is only noted that it is there.
 
         Args:
             chunks: Its bytes.
@@ -171,7 +179,8 @@ class ReplyReader:
             MalformedReplyError: It brought nothing but events of another form.
         """
         known, odd = self.news, None
-        for event in events_of(chunks, self._charset):
+        events = events_of(chunks, self._charset)
+        for event in events:
             try:
                 if self.read_event(event):
                     break
@@ -184,6 +193,13 @@ class ReplyReader:
         on_news()
         if odd is not None and not (self.started or self.is_over or self.error):
             raise odd
+        later = ReplyReader()
+        with suppress(Exception):  # the answer is whole
+            for event in events:
+                with suppress(MalformedReplyError):
+                    later.read_event(event)
+        if later.error or later.started:
+            self.note(f"{'an error' if later.error else 'more'} came after the end of the answer")
 
     def read_event(self, data: str) -> bool:
         """Read the data of one event; True at the end marker.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from decimal import Decimal
 
 import pytest
@@ -42,6 +43,32 @@ def json_schema(schema):
     return {"response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": schema}}}
 
 
+def in_base64(raw):
+    return base64.b64encode(raw).decode()
+
+
+def picture(raw, kind="image/png"):
+    return {"type": "image_url", "image_url": {"url": f"data:{kind};base64,{in_base64(raw)}"}}
+
+
+PNG = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
+PICTURES = (
+    PNG,
+    b"<?xml version='1.0'?>\n<svg xmlns=''/>",
+    b"\0\0\0\x1cftypavif" + bytes(9),
+    b"II*\0" + bytes(9),
+)
+NO_PICTURES = (
+    bytes(3),
+    bytes(300),
+    PNG[:-12],
+    b"<html><svg></svg></html>",
+    b"%PDF-1.7\n%%EOF",
+    b"no image",
+    b"",
+)
 IMAGE = {"type": "image_url", "image_url": {"url": "https://example.org/a.png"}}
 NAME = {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}
 JSON_OBJECT = {"response_format": {"type": "json_object"}}
@@ -61,12 +88,21 @@ JSON_OBJECT = {"response_format": {"type": "json_object"}}
         ({}, said(None, message={"images": [{"type": "image_url", "image_url": "https://x/a.png"}]})),
         ({}, said([IMAGE])),
         ({}, said([None, {"type": "text", "text": "Hi"}])),
-        ({}, said([{"type": "video", "video": {"id": "v"}}])),
         ({}, said("\u200b.")),
         ({}, said(None, message={"tool_calls": [{"type": "custom", "custom": {"name": "f", "input": ""}}]})),
         ({"n": 1}, said()),
         ({"n": "2"}, said()),
-        ({}, said(None, message={"audio": {"data": "UklGRg=="}})),
+        ({}, said(None, message={"audio": {"data": in_base64(b"RIFF\x26\0\0\0WAVEfmt " + bytes(30))}})),
+        ({}, said(None, message={"audio": {"data": in_base64(bytes(480))}})),
+        *(({}, said(None, message={"images": [picture(raw)]})) for raw in PICTURES),
+        ({}, said(None, message={"images": [{"b64_json": in_base64(PNG)}]})),
+        (
+            {},
+            said(
+                None, message={"images": [{"image_url": {"url": "data:image/svg+xml,%3Csvg%3E%3C/svg%3E"}}]}
+            ),
+        ),
+        ({}, said([picture(PNG), {"type": "weird", "x": 1}])),
         ({"max_tokens": 10}, said(finish="length", used=10)),
         ({"max_completion_tokens": 10}, said(finish="length", used=11)),
         ({"max_completion_tokens": 10, "max_tokens": 20}, said(finish="length", used=10)),
@@ -108,18 +144,25 @@ def test_why_not_stored__accepts_what_was_meant(fields, answer):
         ({}, said([{"type": "text", "content": "Hi"}]), "is empty"),
         ({}, said([{"type": "text", "text": None}, None, " ", {}]), "is empty"),
         ({}, said([{"type": "image_url", "image_url": {"url": ""}}]), "is empty"),
+        ({}, said([{"type": "video", "video": {"id": "v"}}]), "is empty"),
+        ({}, said([{"type": "weird", "x": 1}, {"type": "thinking", "thinking": "Hm"}, {"x": "Hi"}]), "is empty"),
+        ({}, said([picture(bytes(3))]), "is empty"),
         ({}, said({"type": "text", "text": "Hi"}), "is empty"),
         ({}, said(7), "is empty"),
         *(({}, said(blank), "is empty") for blank in ("\u200b", "\ufeff", "\u2060\u200d\n", "\u3164", "\u2800", "\x00", "\u00ad")),
-        ({}, said("Hi", message={"tool_calls": [{}]}), "a tool call of the answer is empty"),
-        ({}, said("Hi", message={"tool_calls": "x"}), "a tool call of the answer is empty"),
-        ({}, said(None, "tool_calls", message={"tool_calls": [None]}), "a tool call of the answer is empty"),
+        ({}, said("Hi", message={"tool_calls": [{}]}), "a tool call of the answer is empty or broken"),
+        ({}, said("Hi", message={"tool_calls": "x"}), "a tool call of the answer is empty or broken"),
+        ({}, said(None, "tool_calls", message={"tool_calls": [None]}), "a tool call of the answer is empty or broken"),
         ({}, said(None, "tool_calls", message={"tool_calls": [{"function": {"name": " "}}]}), "a tool call"),
-        ({}, said("Hi", message={"images": [None]}), "an image of the answer is empty"),
-        ({}, said(None, message={"images": [IMAGE, {}]}), "an image of the answer is empty"),
+        ({}, said("Hi", message={"images": [None]}), "an image of the answer is empty or broken"),
+        ({}, said(None, message={"images": [IMAGE, {}]}), "an image of the answer is empty or broken"),
         ({}, said(None, message={"images": [{"image_url": {"url": "data:image/png;base64,"}}]}), "an image"),
-        ({}, said(None, message={"audio": {"id": "a", "transcript": "Hi"}}), "the audio of the answer is empty"),
-        ({}, said(None, message={"audio": "x"}), "the audio of the answer is empty"),
+        *(({}, said("Hi", message={"images": [picture(PNG), picture(raw)]}), "an image") for raw in NO_PICTURES),
+        ({}, said("Hi", message={"images": [{"b64_json": "AAAA"}]}), "an image"),
+        ({}, said("Hi", message={"audio": {"data": "AAAA"}}), "the audio"),
+        ({}, said("Hi", message={"audio": {"data": in_base64(PNG)}}), "the audio"),
+        ({}, said(None, message={"audio": {"id": "a", "transcript": "Hi"}}), "the audio of the answer is empty or broken"),
+        ({}, said(None, message={"audio": "x"}), "the audio of the answer is empty or broken"),
         ({"n": 2}, said(), "1 of the 2 answers"),
         ({}, said(None, message={"reasoning": "long thoughts"}), "is empty"),
         ({}, said("", message={"refusal": "I can't"}), "refused"),
@@ -175,7 +218,7 @@ def test_why_not_stored__fetches_nothing_for_a_schema(canned, reply):
 def test_why_not_stored__survives_tool_calls_of_no_form(calls):
     """A strange message is judged, not stumbled over."""
     refusal = why_not_stored(asked(), said(None, "tool_calls", message={"tool_calls": calls}))
-    assert refusal == "a tool call of the answer is empty"
+    assert refusal == "a tool call of the answer is empty or broken"
 
 
 texts = st.sampled_from([None, "", " ", "\n", "Hi", "{}", "{", "7"])

@@ -494,10 +494,10 @@ def test_ask__accounts_for_refusals(cache, sim, script, status, paid, stream):
     [
         ({"content": [{"type": "text", "text": ""}]}, "the answer is empty"),
         ({"content": "\u200b"}, "the answer is empty"),
-        ({"content": "Hi", "tool_calls": "x"}, "a tool call of the answer is empty"),
-        ({"content": None, "tool_calls": [{}]}, "a tool call of the answer is empty"),
-        ({"content": "Here:", "images": [None]}, "an image of the answer is empty"),
-        ({"content": "Hi", "audio": {"id": "a"}}, "the audio of the answer is empty"),
+        ({"content": "Hi", "tool_calls": "x"}, "a tool call of the answer is empty or broken"),
+        ({"content": None, "tool_calls": [{}]}, "a tool call of the answer is empty or broken"),
+        ({"content": "Here:", "images": [None]}, "an image of the answer is empty or broken"),
+        ({"content": "Hi", "audio": {"id": "a"}}, "the audio of the answer is empty or broken"),
     ],
     ids=str,
 )
@@ -514,6 +514,43 @@ def test_ask__gives_what_is_hollow_and_keeps_it_apart(open_cache, canned, reply,
         assert (outcome.kind, outcome.stored, outcome.not_stored) == ("miss", False, why)
     assert rows(cache) == [("miss", 1, Decimal("0.25"))] * 2
     assert (stored(cache), len(server.received)) == (0, 2)
+
+
+@pytest.mark.parametrize(
+    "status", ["201 Created", "203 Non-Authoritative Information", "206 Partial Content"]
+)
+@pytest.mark.parametrize("stream", [True, False])
+def test_ask__keeps_apart_what_is_no_200(open_cache, canned, reply, status, stream):
+    """Only HTTP 200 brings a completion: what comes otherwise is given, as it was paid for, and asked again."""
+    choice = {"message": {"content": "Hi"}, "finish_reason": "stop"}
+    body = json.dumps({"choices": [choice], "usage": {"cost": 0.25}})
+    sent = (
+        (f"data: {body}\n\ndata: [DONE]\n\n", "text/event-stream") if stream else (body, "application/json")
+    )
+    cache = open_cache(canned(reply(*sent, status)))
+    for _ in range(2):
+        answer = cache.ask(PROMPT, stream=stream)
+        assert (answer, answer.outcome.stored) == ("Hi", False)
+        assert answer.outcome.not_stored == f"the reply came as HTTP {status[:3]}, which is no whole answer's"
+    assert (rows(cache), stored(cache)) == ([("miss", 1, Decimal("0.25"))] * 2, 0)
+
+
+@pytest.mark.parametrize(
+    ("choices", "stream", "why"),
+    [
+        ([], False, "the reply holds no answer"),
+        ([], True, "the reply holds no answer"),
+        ([{"message": {"content": "Hi"}}], False, "it does not say that it is whole"),
+        ([{"message": {"content": "Hi"}}], True, "the stream ended early"),
+    ],
+)
+def test_ask__says_what_a_broken_reply_lacks(open_cache, canned, reply, choices, stream, why):
+    """What was no stream did not end early."""
+    body = json.dumps({"choices": choices, "usage": {"cost": 0.25}})
+    cache = open_cache(canned(reply(f"data: {body}\n\n") if stream else reply(body, "application/json")))
+    with pytest.raises(UpstreamError) as caught:
+        cache.ask(PROMPT, stream=stream)
+    assert str(caught.value).startswith(f"the answer broke off: {why} (it cost $0.25)")
 
 
 @pytest.mark.parametrize("padding", ["newlines", "comments"])

@@ -677,6 +677,27 @@ def test_draft__doubts_what_may_lack_a_piece(lines, why):
     assert why in refusal(answer)
 
 
+@pytest.mark.parametrize(
+    ("lines", "why"),
+    [
+        ([chunk(error={"code": 502, "message": "boom"})], "an error came after the end"),
+        (["event: error\ndata: boom"], "an error came after the end"),
+        ([text("", "error")], "an error came after the end"),
+        ([text(" more")], "more came after the end"),
+        ([DONE, text(" more")], "more came after the end"),
+        ([": bye", DONE, "data: x", "event: ping\ndata: {}", chunk(usage=USAGE), text("", "stop")], None),
+    ],
+    ids=str,
+)
+def test_read_stream__doubts_what_an_error_follows(lines, why):
+    """Behind the end marker too: the answer is given as it was, and not stored."""
+    reader = ReplyReader()
+    reader.read_stream(["\n\n".join([text("Hi", "stop", usage=USAGE), DONE, *lines, ""]).encode()])
+    answer = reader.answer()
+    assert (answer.text, answer.complete, answer.error) == ("Hi", True, None)
+    assert why in refusal(answer) if why else refusal(answer) is None
+
+
 def test_reader__doubts_choices_of_one_index():
     """Which is which can't be known."""
     choice = {"index": 0, "finish_reason": "stop"}
