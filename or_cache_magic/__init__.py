@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
     from IPython.core.interactiveshell import InteractiveShell
+    from openai import AsyncOpenAI, OpenAI
 
     from or_cache_magic.cache.cache import CompletionCache
     from or_cache_magic.cache.completion import Completion
@@ -36,6 +37,8 @@ __all__ = [
     "CompletionCache",
     "aask",
     "ask",
+    "async_client",
+    "client",
     "entries",
     "errors",
     "load_ipython_extension",
@@ -194,6 +197,27 @@ def warm(source: Any, **options: Any) -> pd.DataFrame:
     from or_cache_magic.tables.warm import warm as warm_cache
 
     return warm_cache(_cache(), source, **options)
+
+
+def client(*, cache: CompletionCache | None = None, **options: Any) -> OpenAI:
+    """Return an `openai.OpenAI` whose chat completions go through the completion cache, streams too.
+
+    What it asks is the same entry as that of `ask` with the same request. All else it sends to OpenRouter.
+
+    Args:
+        cache: Asked through; None is that of `ask`.
+        **options: Of `openai.OpenAI`: ``timeout``, ``max_retries``, ``default_headers``, ``default_query``.
+    """
+    from or_cache_magic.clients.drop_in import client as make_client
+
+    return make_client(_cache if cache is None else lambda: cache, **options)
+
+
+def async_client(*, cache: CompletionCache | None = None, **options: Any) -> AsyncOpenAI:
+    """Return an `openai.AsyncOpenAI` through the completion cache, for asyncio; see `client`."""
+    from or_cache_magic.clients.drop_in import async_client as make_client
+
+    return make_client(_cache if cache is None else lambda: cache, **options)
 
 
 def open_cache(directory: str | os.PathLike[str]) -> CompletionCache:

@@ -703,6 +703,14 @@ class CompletionCache:
     def _routes(self, request: Request) -> bool:
         return self.money.prices.routes(request)
 
+    def require_key(self) -> str:
+        """Return the OpenRouter key that the next request would be sent with.
+
+        Raises:
+            MissingKeyError: There is none, or it can't be one.
+        """
+        return self._open_gateway().require_key()
+
     def check(self, ask: Ask) -> None:
         """Raise what an ask is refused with before it is sent, as far as that is known; may fetch lists.
 

@@ -83,6 +83,40 @@ def build_ask(
     return Ask(request_key(request), request, policy, settings, parent, attached, schema, repair)
 
 
+def ask_of_body(
+    body: Mapping[str, Any], settings: Settings, options: Mapping[str, Any] = MappingProxyType({})
+) -> Ask:
+    """Return the ask that a whole body makes, as other clients send it; its key is that by `build_ask`.
+
+    No setting fills in what it leaves out, but for the model's name.
+
+    Args:
+        body: The JSON object of a request; not shared with the caller, who must not change it either.
+        settings: In force.
+        options: ``mode``, ``sample``, ``ttl`` and ``tag``, checked; None is not given.
+
+    Raises:
+        RequestError: It has no canonical form, or holds a key.
+    """
+    sent = {name: value for name, value in body.items() if name != "stream"}
+    name = sent.get("model") or settings.model
+    if isinstance(name, str):
+        sent["model"] = settings.aliases.get(name, name)
+    from or_cache_magic.core.slips import refuse_key
+
+    refuse_key(sent)
+    sample = options.get("sample")
+    request = build_request(sent, settings, sample=sample, stream=body.get("stream") is True)
+    policy = policy_for(
+        settings,
+        mode=options.get("mode"),
+        sample=sample,
+        ttl_s=options.get("ttl"),
+        tags=options.get("tag"),
+    )
+    return Ask(request_key(request), request, policy, settings)
+
+
 def _reply_body(
     answer: Completion,
     prompt: str | Sequence[Mapping[str, Any]],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -73,6 +73,10 @@ OnWait = Callable[[str], None]
 """Takes one line that says what is being waited for."""
 
 
+OnChunk = Callable[[Mapping[str, Any]], None]
+"""Takes each chunk of a stream as it comes from upstream, on the thread that asks."""
+
+
 class Pacing(NamedTuple):
     """How many of a list are asked at a time.
 
@@ -98,6 +102,8 @@ class Callbacks(NamedTuple):
         on_cost: Told what an ask cost that was interrupted; not called when that is not known.
         pacing: Of an ask that is one of a list, and waits for its turn, and for a rate limit without end.
             None is an ask by itself, sent at once and three times at most.
+        on_chunk: Passes a stream on as it comes: given its chunks, once one has brought a part of the answer;
+            none of an attempt that is made again. Not called for what isn't streamed.
     """
 
     on_text: OnText | None = None
@@ -107,6 +113,7 @@ class Callbacks(NamedTuple):
     on_send: Callable[[], None] | None = None
     on_cost: Callable[[Cost], None] | None = None
     pacing: Pacing | None = None
+    on_chunk: OnChunk | None = None
 
 
 def callbacks_of(on_text: Any = None, on_wait: Any = None) -> Callbacks:
@@ -125,13 +132,13 @@ def callbacks_of(on_text: Any = None, on_wait: Any = None) -> Callbacks:
 class Show:
     """Passes text on until the display fails, which must not lose a paid answer."""
 
-    def __init__(self, on_text: OnText | None) -> None:
+    def __init__(self, on_text: Callable[[Any], None] | None) -> None:
         self._on_text = on_text
         #: How the display failed, for the receipt; empty when it didn't.
         self.trouble: tuple[str, ...] = ()
 
-    def __call__(self, text: str) -> None:
-        """Pass one text on."""
+    def __call__(self, text: Any) -> None:
+        """Pass one text, or chunk, on."""
         if self._on_text is None:
             return
         try:

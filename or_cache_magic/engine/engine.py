@@ -312,7 +312,8 @@ class Engine:
         from or_cache_magic.openrouter.reply import ReplyReader  # here, since a hit needs none of it
 
         recorder = self._recorder
-        reader = ReplyReader(show, clock=recorder.clock)
+        on_chunk = None if callbacks.on_chunk is None else Show(callbacks.on_chunk)
+        reader = ReplyReader(show, clock=recorder.clock, on_chunk=on_chunk)
         try:
             # OpenRouter's response caching would repeat an answer where another is wanted.
             fresh = miss.alone or ask.request.sample > 0

@@ -71,13 +71,19 @@ class ReplyReader:
     Args:
         on_text: Called with each piece of the first choice's text as it arrives.
         clock: Returns UTC epoch seconds.
+        on_chunk: Called with each chunk of a stream; see `Callbacks.on_chunk`.
     """
 
     def __init__(
-        self, on_text: Callable[[str], None] = _discard, *, clock: Callable[[], float] = time.time
+        self,
+        on_text: Callable[[str], None] = _discard,
+        *,
+        clock: Callable[[], float] = time.time,
+        on_chunk: Callable[[Mapping[str, Any]], None] | None = None,
     ) -> None:
         self._on_text = on_text
         self._clock = clock
+        self._on_chunk = on_chunk
         self.restart()
 
     def restart(self, secret: str = "") -> None:
@@ -100,6 +106,7 @@ class ReplyReader:
         self._error: Mapping[str, Any] | None = None
         self._charset = ""
         self._ended = self._told_use = self._went_on = False
+        self._held_chunks: list[Mapping[str, Any]] = []
         #: Counts what comes that is waited for: pieces of an answer, and proofs that it is whole.
         self.news = 0
 
@@ -236,6 +243,8 @@ class ReplyReader:
                 # Documented as sent once, last, after the finish reason or with it.
                 self._proven = self._finished and self._error is None
                 self.news += self._proven
+            if self._on_chunk is not None:
+                self._pass_on(self._on_chunk, chunk)
         self._show()
         return False
 
@@ -367,6 +376,13 @@ class ReplyReader:
                 choice[name] = value
         if place == 0:
             self._held += _text_of(delta.get("content"))
+
+    def _pass_on(self, on_chunk: Callable[[Mapping[str, Any]], None], chunk: Mapping[str, Any]) -> None:
+        self._held_chunks.append(mended(chunk, self.secret))
+        if self.started:  # before, the attempt may yet be made again
+            held, self._held_chunks = self._held_chunks, []
+            for one in held:
+                on_chunk(one)
 
     def _place(self, choice: Mapping[str, Any]) -> int | str:
         index = index_of(choice)

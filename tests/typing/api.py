@@ -16,6 +16,7 @@ from or_cache_magic import Completion, CompletionCache, errors
 if TYPE_CHECKING:
     import pandas as pd
     from IPython.core.interactiveshell import InteractiveShell
+    from openai import AsyncOpenAI, OpenAI
     from typing_extensions import assert_type
 
 
@@ -53,6 +54,13 @@ async def asking_on_a_loop() -> None:
     """`aask` takes what `ask` does, and is awaited."""
     answer = await orc.aask("What is a mode?", model="openai/gpt-4o-mini", max_cost_usd=0.05, seed=1)
     assert_type(answer, Completion)
+
+
+def clients(cache: CompletionCache) -> None:
+    """The clients are the library's own."""
+    assert_type(orc.client(timeout=5), OpenAI)
+    assert_type(orc.async_client(cache=cache), AsyncOpenAI)
+    orc.client(cache="folder")  # type: ignore[arg-type]
 
 
 def completion(answer: Completion) -> None:
