@@ -10,6 +10,7 @@
     │   └── SettingError         an unknown or malformed setting
     ├── MissingKeyError          no OpenRouter key, and the answer is not in the cache
     ├── BudgetError              the call may cost more than is left to spend; nothing was sent
+    ├── BatchPendingError        a batch that is under way asks for it; nothing was sent
     ├── CacheMissError           offline, and the answer is not in the cache
     ├── FormatError              the answer is not in the form that was asked for
     ├── SomeFailedError          of several answers to one prompt, some failed
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from decimal import Decimal
 
 __all__ = [
+    "BatchPendingError",
     "BudgetError",
     "CacheMissError",
     "ConnectionLostError",
@@ -245,6 +247,10 @@ class BudgetError(OrCacheError):
         self.low_usd = low_usd
         #: The most that the call could cost; None is unknown.
         self.high_usd = high_usd
+
+
+class BatchPendingError(OrCacheError):
+    """It is asked for in a batch that is under way; asking besides would pay twice, so nothing was sent."""
 
 
 class CacheMissError(OrCacheError):

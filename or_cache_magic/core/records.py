@@ -68,8 +68,9 @@ OPENROUTER_URL: Final = "https://openrouter.ai/api/v1"
 ANSWER_SCHEMA: Final = 1
 """Number of the JSON form of an `Answer`; a reader refuses a higher one."""
 
-CostSource = Literal["reported", "generation", "estimated", "unknown"]
-"""Where an amount comes from: the reply's ``usage.cost``, ``GET /generation``, the price list, nowhere."""
+CostSource = Literal["reported", "generation", "apportioned", "estimated", "unknown"]
+"""Where an amount comes from: the reply's ``usage.cost``, ``GET /generation``, the cost of a whole batch, the
+price list, nowhere."""
 
 SOURCES: Final[frozenset[str]] = frozenset(get_args(CostSource))
 

@@ -139,7 +139,8 @@ class Totals(NamedTuple):
             none did.
         prompt_cache_unpriced: The calls that used prompt caching, of which it is not known.
         settled_usd: What of ``paid_usd`` was reconciled through ``GET /generation``.
-        estimated_usd: What of ``paid_usd`` is counted from tokens and the price list. The rest is reported.
+        estimated_usd: What of ``paid_usd`` is counted from tokens and the price list.
+        apportioned_usd: What of ``paid_usd`` are shares of what batches cost. The rest is reported.
     """
 
     group: str
@@ -167,6 +168,7 @@ class Totals(NamedTuple):
     prompt_cache_unpriced: int = 0
     settled_usd: Decimal = ZERO_USD
     estimated_usd: Decimal = ZERO_USD
+    apportioned_usd: Decimal = ZERO_USD
 
     @property
     def calls(self) -> int:
@@ -176,7 +178,7 @@ class Totals(NamedTuple):
     @property
     def reported_usd(self) -> Decimal:
         """What of ``paid_usd`` the replies themselves reported."""
-        return self.paid_usd - self.settled_usd - self.estimated_usd
+        return self.paid_usd - self.settled_usd - self.estimated_usd - self.apportioned_usd
 
     @property
     def net_saved_usd(self) -> Decimal:

@@ -14,7 +14,13 @@ from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from or_cache_magic.core.callbacks import OnWait
-from or_cache_magic.errors import ConnectionLostError, StoreError, StreamBrokenError, UpstreamError
+from or_cache_magic.errors import (
+    BatchPendingError,
+    ConnectionLostError,
+    StoreError,
+    StreamBrokenError,
+    UpstreamError,
+)
 from or_cache_magic.storage.leases import Held, Lease, Leases
 
 if TYPE_CHECKING:
@@ -197,6 +203,7 @@ def acquire_lock(
         ttl_s: How long the lease lasts without being renewed.
 
     Raises:
+        BatchPendingError: It is in a batch, which takes up to a day or more: that is not waited for.
         UpstreamError: The call that was waited for failed; the same facts as its owner got.
         KeyboardInterrupt: As it came; it concerns no other process.
     """
@@ -210,6 +217,11 @@ def acquire_lock(
         if isinstance(found, Lease):
             return CrossProcessLock(
                 leases, found, waited_since_s=None if held is None else held.since_s, ttl_s=ttl_s
+            )
+        if found.batch:
+            raise BatchPendingError(
+                f"this is asked for already, in the batch {found.batch} (nothing was sent)",
+                'see %openrouter_batches; --refresh (mode="refresh") asks now, and is paid besides the batch',
             )
         if found.failure is not None:
             failure = failure_from(found.failure)

@@ -155,7 +155,12 @@ def _hits(figures: Figures) -> Tile:
 
 def _paid(t: Totals) -> Tile:
     notes = [f"{t.unpriced:,} of {t.asks:,} unpriced"] if t.unpriced else []
-    sources = ((t.reported_usd, "reported"), (t.settled_usd, "settled"), (t.estimated_usd, "estimated"))
+    sources = (
+        (t.reported_usd, "reported"),
+        (t.settled_usd, "settled"),
+        (t.apportioned_usd, "of batches"),
+        (t.estimated_usd, "estimated"),
+    )
     notes += [f"{format_usd(usd)} {name}" for usd, name in sources if usd]
     return Tile("paid", format_sum(t.paid_usd, unpriced=t.unpriced), tuple(notes))
 

@@ -26,6 +26,7 @@ _COLUMNS: Final = (
 _SOURCES: Final = {
     "reported": "reported with the answer",
     "generation": "told later, by GET /generation",
+    "apportioned": "a share of what its batch cost",
     "estimated": "estimated from tokens and the price list",
     "unknown": "nobody told what it cost",
 }

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from or_cache_magic.errors import StoreBusyError, StoreError
+from or_cache_magic.storage.schema import HAS_BATCHES
 
 if TYPE_CHECKING:
     from or_cache_magic.storage.database import Database
@@ -37,12 +39,14 @@ class Held(NamedTuple):
         until_s: When it runs out unless it is renewed.
         failure: How the owner's call failed, as JSON; None while it is at it. Kept for a short while,
             so that those who waited get the failure instead of each asking anew.
+        batch: The batch that its owner waits for, and how far that is; empty where it is a call.
     """
 
     owner: str
     since_s: float
     until_s: float
     failure: Mapping[str, Any] | None = None
+    batch: str = ""
 
 
 class Leases(Protocol):
@@ -142,6 +146,11 @@ class DiskLeases:
                 if time.monotonic() >= give_up_s:
                     raise
 
+    def is_held(self, digest: str, ttl_s: float) -> bool:
+        """Return whether somebody asks for a key, or waits for a batch that does."""
+        select = self._database.select
+        return bool(self._held(select(_LOOK, (digest,)), ttl_s, None) or held_by_batch(digest, select))
+
     def renew(self, lease: Lease, ttl_s: float) -> bool:
         """See `Leases.renew`."""
         with self._database.transaction(wait_s=_PATIENCE_S) as connection:
@@ -169,6 +178,7 @@ class DiskLeases:
     def _take(self, digest: str, ttl_s: float, after: Held | None) -> Lease | Held:
         with self._database.transaction(wait_s=_LOOK_AGAIN_S) as connection:
             held = self._held(connection.execute(_LOOK, (digest,)).fetchall(), ttl_s, after)
+            held = held or held_by_batch(digest, connection.execute)
             if held is not None:
                 return held
             lease, now_s = Lease(digest, os.urandom(16).hex()), self._clock()
@@ -208,6 +218,20 @@ class DiskLeases:
             return None
         failure = _json_object(told)
         return None if failure is None else Held(owner, started_s, deadline_s, failure)
+
+
+def held_by_batch(digest: str, select: Callable[[str, Sequence[Any]], Iterable[Any]]) -> Held | None:
+    """Return the lease of a key that a batch asks for; None where none does. See `batches.batch_holding`."""
+    if not list(select(HAS_BATCHES, ())):
+        return None
+    from or_cache_magic.storage.batches import batch_holding  # few files have any
+
+    batch = batch_holding(digest, select)
+    if batch is None:
+        return None
+    name = batch.remote or "whose submission was not answered"
+    told = f"{name} ({batch.status}, {batch.done:,} of {batch.total:,} answered)"
+    return Held("a batch", batch.submitted_s, math.inf, batch=told)
 
 
 def _host() -> str:

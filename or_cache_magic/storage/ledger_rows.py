@@ -208,7 +208,7 @@ def _settlement_columns(row: LedgerRow) -> tuple[Any, ...] | None:
     """Return what is kept besides of a row with an unknown cost or a discount; None of all others."""
     named = bool(row.generation_id)
     unknown = row.paid.usd is None or row.value_usd is None
-    told_later = row.paid.source in ("generation", "estimated")  # which totals tell apart
+    told_later = row.paid.source in ("generation", "estimated", "apportioned")  # which totals tell apart
     if not ((unknown and named) or uses_prompt_cache(row) or told_later):
         return None
     discount = discount_of(row)

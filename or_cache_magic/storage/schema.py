@@ -147,6 +147,23 @@ MEDIA: Final = (
 )
 """Made when the first large media is stored, as `REPLIES`."""
 
+BATCHES: Final = (
+    # What was submitted to OpenRouter's Batch API; `remote` is its name there, NULL while it isn't known.
+    """CREATE TABLE or_batch (
+        id INTEGER PRIMARY KEY, marker TEXT NOT NULL, remote TEXT, base_url TEXT, model TEXT NOT NULL,
+        submitted REAL NOT NULL, status TEXT NOT NULL, ended INTEGER NOT NULL, checked REAL, error TEXT,
+        total INTEGER NOT NULL, done INTEGER NOT NULL, failed INTEGER NOT NULL, cost INTEGER)""",
+    # A row that waits holds the lease of its key, and has its request; see `BatchTable`.
+    """CREATE TABLE or_batch_row (
+        batch INTEGER NOT NULL, position INTEGER NOT NULL, key TEXT NOT NULL, custom_id TEXT NOT NULL,
+        state TEXT NOT NULL, error TEXT, cost INTEGER, policy TEXT, request BLOB, sample INTEGER NOT NULL,
+        stream INTEGER NOT NULL, base_url TEXT, PRIMARY KEY (batch, position)) WITHOUT ROWID""",
+    "CREATE INDEX or_batch_row_key ON or_batch_row (key, batch)",
+)
+"""Made when the first batch is submitted, as `REPLIES`."""
+
+HAS_BATCHES: Final = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'or_batch_row'"
+
 
 _KINDS: Final = (
     (stat.S_ISLNK, "a link to elsewhere"),
@@ -260,7 +277,7 @@ def _vet_objects(objects: list[tuple[str, str | None]]) -> None:
 @cache
 def _expected() -> list[frozenset[str]]:
     """Return the statements of every file of ours, then of what is made later: all of one, or none."""
-    made = ((*_DISKCACHE, *_TABLES), REPLIES, MEDIA)
+    made = ((*_DISKCACHE, *_TABLES), REPLIES, MEDIA, BATCHES)
     return [frozenset(" ".join(sql.split()) for sql in statements) for statements in made]
 
 

@@ -142,7 +142,7 @@ HOURS: Final = Grouping(
 _SUMS: Final = """
 SELECT {group}, kind, sum(asks), sum(paid), sum(value), sum(CASE WHEN paid IS NULL THEN asks END),
     sum(CASE WHEN value IS NULL THEN asks END), sum(prompt_tokens), sum(completion_tokens),
-    0, 0, 0, 0, 0, min(asks), min(paid), min(value), min(prompt_tokens), min(completion_tokens)
+    0, 0, 0, 0, 0, 0, min(asks), min(paid), min(value), min(prompt_tokens), min(completion_tokens)
 FROM {ledger} {where} GROUP BY 1, 2
 UNION ALL
 SELECT {group}, kind, 0,
@@ -152,6 +152,7 @@ SELECT {group}, kind, 0,
     -sum(CASE WHEN value IS NULL AND s.cost IS NOT NULL THEN asks END), 0, 0,
     sum(CASE WHEN {source} = 'generation' THEN coalesce(paid, s.cost) END),
     sum(CASE WHEN {source} = 'estimated' THEN coalesce(paid, s.cost) END),
+    sum(CASE WHEN {source} = 'apportioned' THEN paid END),
     sum(s.discount), sum(CASE WHEN s.discount IS NULL THEN asks END),
     sum(CASE WHEN s.discount <> 0 OR (s.discount = 0 AND (cached_tokens > 0 OR cache_write_tokens > 0))
         THEN asks END),
@@ -175,6 +176,7 @@ class Amounts(NamedTuple):
         completion_tokens: The same.
         settled: What of ``paid`` ``GET /generation`` told.
         estimated: What of ``paid`` is counted from tokens and prices.
+        apportioned: What of ``paid`` is a share of what a batch cost.
         discount: What prompt caching took off.
         undiscounted: Asks that used prompt caching, of which that is not known.
         discounted: Those of which it is.
@@ -189,6 +191,7 @@ class Amounts(NamedTuple):
     completion_tokens: int | None
     settled: int | None = None
     estimated: int | None = None
+    apportioned: int | None = None
     discount: int | None = None
     undiscounted: int = 0
     discounted: int = 0
@@ -273,6 +276,7 @@ class Sums:
             prompt_cache_unpriced=every.undiscounted,
             settled_usd=_usd(every.settled),
             estimated_usd=_usd(every.estimated),
+            apportioned_usd=_usd(every.apportioned),
         )
 
 
@@ -289,6 +293,7 @@ def amounts(row: LedgerRow) -> Amounts:
         completion_tokens=row.completion_tokens,
         settled=paid if row.paid.source == "generation" else None,
         estimated=paid if row.paid.source == "estimated" else None,
+        apportioned=paid if row.paid.source == "apportioned" else None,
         discount=discount,
         undiscounted=row.asks if discount is None else 0,
         discounted=row.asks if discount or (discount == 0 and uses_prompt_cache(row)) else 0,
