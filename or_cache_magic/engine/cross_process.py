@@ -6,14 +6,14 @@ Within a process `single_flight` sees to that; the thread that leads there comes
 from __future__ import annotations
 
 import re
-import threading
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from or_cache_magic.core.callbacks import OnWait
+from or_cache_magic.core.ticker import Ticker
 from or_cache_magic.errors import (
     BatchPendingError,
     ConnectionLostError,
@@ -128,6 +128,7 @@ class CrossProcessLock:
         lease: The lease.
         waited_since_s: When the other process's call began that was waited for; None is none was.
         ttl_s: How long the lease lasts.
+        ticker: What renews it, and others; None makes one for it.
     """
 
     def __init__(
@@ -137,22 +138,24 @@ class CrossProcessLock:
         *,
         waited_since_s: float | None = None,
         ttl_s: float = TTL_S,
+        ticker: Ticker | None = None,
     ) -> None:
         self.waited_since_s = waited_since_s
         self._leases = leases
         self._lease = lease
         self._ttl_s = ttl_s
-        self._over = threading.Event()
+        self._ticker = ticker
+        self._renewed = ExitStack()
 
     def __enter__(self) -> Self:
         if self._lease is not None:
-            threading.Thread(target=self._renew, name="or-cache-lease", daemon=True).start()
+            self._renewed.enter_context((self._ticker or renewing(self._ttl_s)).calling(self._renew))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
-        self._over.set()
+        self._renewed.close()
         if self._leases is not None and self._lease is not None:
             # If it can't be released now it runs out by itself.
             with suppress(StoreError):
@@ -172,10 +175,13 @@ class CrossProcessLock:
         """Renew the lease while the call lasts; shows nothing."""
         assert self._leases is not None  # noqa: S101 - checked by __enter__
         assert self._lease is not None  # noqa: S101
-        while not self._over.wait(self._ttl_s / 3):
-            with suppress(StoreError):
-                if not self._leases.renew(self._lease, self._ttl_s):
-                    return
+        with suppress(StoreError):
+            self._leases.renew(self._lease, self._ttl_s)
+
+
+def renewing(ttl_s: float = TTL_S) -> Ticker:
+    """Return what renews leases while their calls last."""
+    return Ticker(ttl_s / 3, "or-cache-leases")
 
 
 def acquire_lock(
@@ -187,6 +193,7 @@ def acquire_lock(
     clock: Callable[[], float] = time.time,
     sleep: Callable[[float], None] = time.sleep,
     ttl_s: float = TTL_S,
+    ticker: Ticker | None = None,
 ) -> CrossProcessLock | T:
     """Return the right to ask for a key once no other process asks for it; or the other's result.
 
@@ -201,6 +208,7 @@ def acquire_lock(
         clock: UTC epoch seconds.
         sleep: Waits between looks; what it raises ends the waiting.
         ttl_s: How long the lease lasts without being renewed.
+        ticker: What renews it; see `CrossProcessLock`.
 
     Raises:
         BatchPendingError: It is in a batch, which takes up to a day or more: that is not waited for.
@@ -215,9 +223,8 @@ def acquire_lock(
         except StoreError:
             break
         if isinstance(found, Lease):
-            return CrossProcessLock(
-                leases, found, waited_since_s=None if held is None else held.since_s, ttl_s=ttl_s
-            )
+            since_s = None if held is None else held.since_s
+            return CrossProcessLock(leases, found, waited_since_s=since_s, ttl_s=ttl_s, ticker=ticker)
         if found.batch:
             raise BatchPendingError(
                 f"this is asked for already, in the batch {found.batch} (nothing was sent)",

@@ -19,7 +19,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Final
 
 from or_cache_magic.core.callbacks import Callbacks, Show
@@ -50,6 +50,7 @@ from or_cache_magic.errors import (
 )
 
 if TYPE_CHECKING:
+    from or_cache_magic.core.ticker import Ticker
     from or_cache_magic.engine.aio import AsyncFlights
     from or_cache_magic.engine.cross_process import CrossProcessLock
     from or_cache_magic.openrouter.client import Gateway
@@ -254,6 +255,7 @@ class Engine:
                 Show(callbacks.on_wait),
                 clock=self._recorder.clock,
                 sleep=time.sleep if callbacks.cancel is None else callbacks.cancel.sleep,
+                ticker=self._renewing,
             )
         except KeyboardInterrupt as exc:
             raise _interrupted(exc, Answer((), cost=FREE), kept=False) from None
@@ -364,6 +366,13 @@ class Engine:
         if kind not in MADE_CALL:
             self._recorder.ledger.count(ask, outcome)
         return outcome
+
+    @cached_property
+    def _renewing(self) -> Ticker:
+        """What renews the leases of all calls under way."""
+        from or_cache_magic.engine.cross_process import renewing  # a hit needs none
+
+        return renewing()
 
     def _open_async_flights(self) -> AsyncFlights[_Result]:
         with self._lock:

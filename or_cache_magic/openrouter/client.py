@@ -41,6 +41,7 @@ LARGEST_BYTES: Final = 1 << 27
 FETCH_TIMEOUT_S: Final = 10.0
 """`Gateway.fetch` waits no longer than this: what it asks for is made without a model."""
 
+_FRESH: Final = {"X-OpenRouter-Cache": "false"}
 _OPENROUTER_KEY: Final = r"sk-or-v1-[0-9a-f]{64}"
 _SHORT_KEY: Final = 20
 _KEY: Final = re.compile(r"[\x21-\x7e]+")
@@ -119,7 +120,13 @@ class Gateway:
                     if on_send is not None:
                         on_send()
                     answer = _send_once(
-                        connection, request, reader, fresh=fresh, attempt=tries.number, cancel=cancel
+                        connection,
+                        request,
+                        reader,
+                        fresh=fresh,
+                        direct=pacing is not None,
+                        attempt=tries.number,
+                        cancel=cancel,
                     )
             except BaseException as exc:
                 if not tries.goes_on_after(exc, answer_began=reader.started):
@@ -210,6 +217,7 @@ def _send_once(
     reader: ReplyReader,
     *,
     fresh: bool,
+    direct: bool,
     attempt: int,
     cancel: Cancel,
 ) -> Answer:
@@ -218,15 +226,8 @@ def _send_once(
     connection.on_send = reader.mark_sent
     headers: Mapping[str, str] = {}
     try:
-        # The body is sent whole through `extra_body`, which overrides the client's own arguments,
-        # so that what was hashed is what is sent, field for field; marks for prompt caching apart.
-        with connection.client.chat.completions.with_streaming_response.create(
-            model=str(body.get("model", "")),
-            messages=body.get("messages", []),
-            stream=request.stream,
-            extra_body=body,
-            extra_headers={"X-OpenRouter-Cache": "false"} if fresh else None,
-        ) as response:
+        # What was hashed is what is sent, field for field; marks for prompt caching apart.
+        with connection.post_chat(body, _FRESH if fresh else {}, direct=direct) as response:
             headers = response.headers
             reader.read_headers(headers, response.status_code)
             _read(connection, reader, as_utf8(_bounded(response.iter_bytes(), cancel)), media_type(headers))

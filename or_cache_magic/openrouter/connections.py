@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import socket
@@ -10,11 +11,12 @@ import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from functools import cache
+from functools import cache, cached_property
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from or_cache_magic.core.secrets import Secret
+from or_cache_magic.core.ticker import Ticker
 from or_cache_magic.openrouter.failures import connection_lost
 
 if TYPE_CHECKING:
@@ -45,6 +47,9 @@ _NEW_STREAM: Final = ("connect_tcp.complete", "start_tls.complete")
 
 _REST_S: Final = 1.0
 """A reply that is whole, and does not end so soon after, isn't waited for."""
+
+_LOOK_S: Final = 0.1
+"""How often it is looked whether a reply is over."""
 
 _REFUSAL_S: Final = 2.0
 _LARGEST_REFUSAL: Final = 1 << 18
@@ -93,34 +98,98 @@ class Connection:
     Args:
         target: Where its requests go.
         tls: The certificates that are trusted; read once for all connections, which takes 25 ms.
+        ticker: What looks after the replies of all connections.
     """
 
-    def __init__(self, target: ApiTarget, tls: ssl.SSLContext) -> None:
+    def __init__(self, target: ApiTarget, tls: ssl.SSLContext, ticker: Ticker) -> None:
         import openai
 
         timeout = openai.Timeout(target.timeout_s, connect=min(target.timeout_s, _CONNECT_S))
         self.target = target
+        self._ticker = ticker
         #: Whether it was shut; it is then good for nothing more.
         self.is_shut = False
         #: Called when the request of the call under way begins to be sent.
         self.on_send: Callable[[], object] = _unheard
         self._stream: Any = None
+        self._http = openai.DefaultHttpxClient(
+            timeout=timeout,
+            verify=tls,
+            follow_redirects=False,
+            event_hooks={
+                "request": [_keep_ours if target.api_key else _keep_no_key, self._watch],
+                "response": [self._refuse],
+            },
+        )
         self.client = _our_client()(
             api_key=_NO_KEY,
             base_url=target.base_url,
             max_retries=0,
             timeout=timeout,
             default_headers=_headers(target),
-            http_client=openai.DefaultHttpxClient(
-                timeout=timeout,
-                verify=tls,
-                follow_redirects=False,
-                event_hooks={
-                    "request": [_keep_ours if target.api_key else _keep_no_key, self._watch],
-                    "response": [self._refuse],
-                },
-            ),
+            http_client=self._http,
         )
+
+    @contextmanager
+    def post_chat(
+        self, body: Mapping[str, Any], headers: Mapping[str, str], *, direct: bool = False
+    ) -> Iterator[Any]:
+        """Yield the reply to a request for a completion: its ``headers``, and ``iter_bytes()``.
+
+        Args:
+            body: Sent as it is.
+            headers: Sent beside those that all requests have.
+            direct: Sends it by the HTTP library that the client is built on, with the same fields. The client
+                walks through every message first, which takes as long as all the rest of a request: too long
+                for each row of a table.
+
+        Raises:
+            openai.APIConnectionError: It could not be sent, or there was no reply.
+            Refused: Its status says that it is no answer.
+        """
+        if not direct:
+            # Its own arguments are overridden by `extra_body`.
+            with self.client.chat.completions.with_streaming_response.create(
+                model=str(body.get("model", "")),
+                messages=body.get("messages", []),
+                stream=bool(body.get("stream")),
+                extra_body=body,
+                extra_headers=headers,
+            ) as response:
+                yield response
+            return
+        response = self._send(body, headers)
+        try:
+            yield response
+        finally:
+            response.close()
+
+    def _send(self, body: Mapping[str, Any], headers: Mapping[str, str]) -> Any:
+        import openai
+
+        try:
+            request = _library().Request(
+                "POST",
+                self._chat_url,
+                headers={**self._chat_headers, **headers},
+                content=json.dumps(body, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode(),
+                extensions={"timeout": self._http.timeout.as_dict()},
+            )
+            return self._http.send(request, stream=True)
+        except Refused:
+            raise
+        except Exception as exc:
+            raise openai.APIConnectionError(request=self._http.build_request("POST", self._chat_url)) from exc
+
+    @cached_property
+    def _chat_url(self) -> Any:
+        return self._http.build_request("POST", f"{self.client.base_url}chat/completions").url
+
+    @cached_property
+    def _chat_headers(self) -> Mapping[str, str]:
+        merged = self._http.headers.copy()
+        merged.update({name: str(value) for name, value in self.client.default_headers.items()})
+        return dict(merged)
 
     def shut(self) -> None:
         """End the call under way, from any thread, and wake the thread that is blocked in it."""
@@ -139,29 +208,21 @@ class Connection:
             rest_s: How long it may take.
             is_over: Returns whether nothing more is waited for; called from another thread.
         """
-        left, last_s = threading.Event(), time.monotonic()
+        last_s = time.monotonic()
 
         def begin_anew() -> None:
             nonlocal last_s
             last_s = time.monotonic()
 
-        def watch() -> None:
-            pause_s = rest_s
-            while not left.wait(pause_s):
-                pause_s = last_s + rest_s - time.monotonic()
-                if pause_s <= 0:
-                    if is_over():
-                        self.shut()
-                        return
-                    pause_s = rest_s
+        def look() -> None:
+            if not self.is_shut and time.monotonic() - last_s >= rest_s:
+                if is_over():
+                    self.shut()
+                else:
+                    begin_anew()
 
-        watcher = threading.Thread(target=watch, daemon=True)
-        watcher.start()
-        try:
+        with self._ticker.calling(look):
             yield begin_anew
-        finally:
-            left.set()
-            watcher.join()
 
     def close(self) -> None:
         """Close the connection."""
@@ -209,6 +270,7 @@ class ConnectionPool:
         self._target: ApiTarget | None = None
         self._free: list[Connection] = []
         self._tls: ssl.SSLContext | None = None
+        self._ticker = Ticker(_LOOK_S, "or-cache-replies")
 
     @contextmanager
     def use(self, target: ApiTarget) -> Iterator[Connection]:
@@ -238,7 +300,7 @@ class ConnectionPool:
             with self._lock:
                 if self._tls is None:
                     self._tls = _trusted()
-            return Connection(target, self._tls)
+            return Connection(target, self._tls, self._ticker)
         except Exception as exc:  # noqa: BLE001 - files, URLs, encodings, libraries that are not there
             names = ", ".join(sorted(filter(_ENVIRONMENT.fullmatch, os.environ)))
             hint = f"look at what the environment says: {names}" if names else ""
@@ -326,9 +388,13 @@ def _load_openai() -> None:
 
 def _trusted() -> ssl.SSLContext:
     _load_openai()
+    context: ssl.SSLContext = _library().create_ssl_context()
+    return context
+
+
+@cache
+def _library() -> Any:
+    """Return the HTTP library that the client is built on: httpx up to openai 2, httpx2 from openai 3 on."""
     import openai
 
-    # Of the library that the client is one of: httpx up to openai 2, httpx2 from openai 3 on.
-    library = import_module(openai.DefaultHttpxClient.__base__.__module__.partition(".")[0])
-    context: ssl.SSLContext = library.create_ssl_context()
-    return context
+    return import_module(openai.DefaultHttpxClient.__base__.__module__.partition(".")[0])

@@ -185,7 +185,7 @@ class DiskLeases:
             # What nobody came back for goes too, and a failure at once: it may repeat a prompt.
             connection.execute(_CLEAR, (digest, now_s, now_s - _FORGOTTEN_S))
             pid = os.getpid()
-            host = f"{_host()}\n{self._ticks()!r} {_born(pid)}"
+            host = f"{_host()}\n{self._ticks()!r} {_own_birth(pid)}"
             connection.execute(
                 "INSERT INTO or_lease VALUES (?, ?, ?, ?, ?, ?, NULL)",
                 (*lease, host, pid, now_s, now_s + ttl_s),
@@ -258,6 +258,12 @@ def _born(pid: int) -> str:
             return file.read().rpartition(b")")[2].split()[19].decode()  # see proc(5): the 22nd
     except (OSError, IndexError):
         return ""
+
+
+@cache
+def _own_birth(pid: int) -> str:
+    """When this process began; a lease is taken for each row of a table, and to read it takes 100 µs."""
+    return _born(pid)
 
 
 def _is_gone(host: str, pid: int) -> bool:

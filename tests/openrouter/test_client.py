@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from or_cache_magic.core.callbacks import Cancel, Cancelled
+from or_cache_magic.core.callbacks import Cancel, Cancelled, Pacing
 from or_cache_magic.core.records import Request
 from or_cache_magic.errors import ConnectionLostError, MissingKeyError, UpstreamError
 from or_cache_magic.openrouter.client import Gateway
@@ -179,6 +179,34 @@ def test_gateway__forbids_repeated_answers_only_where_told(gateway, sim, fresh):
     """OpenRouter's own response caching is forbidden for a fresh answer, and else left as it is."""
     gateway.send(request_to(sim), ReplyReader(), fresh=fresh)
     assert sim.requests[0].headers.get("x-openrouter-cache") == ("false" if fresh else None)
+
+
+@pytest.mark.parametrize("fresh", [True, False])
+def test_gateway__sends_a_row_of_a_list_as_it_sends_a_cell(gateway, sim, fresh):
+    """The way past the ``openai`` client sends the same body and headers, but for a note of the client's to itself."""
+    body = {
+        **BODY,
+        "messages": [{"role": "user", "content": 'Größe "µ" \u2028 𝄞'}],
+        "top_p": 0.1,
+        "seed": 2**53,
+    }
+    for pacing in (None, Pacing(1, 1)):
+        request = Request(body, base_url=sim.base_url)
+        gateway.send(request, ReplyReader(), fresh=fresh, pacing=pacing)
+    cell, row = (dict(request.headers) for request in sim.requests)
+    assert cell.pop("x-stainless-raw-response") == "stream"
+    assert row == cell
+    assert [request.body for request in sim.requests] == [{**body, "stream": True}] * 2
+
+
+def test_gateway__fails_alike_for_a_row_of_a_list(gateway):
+    """No connection is told alike, and costs nothing."""
+    told = []
+    for pacing in (None, Pacing(1, 1)):
+        with pytest.raises(ConnectionLostError) as caught:
+            gateway.send(Request(BODY, base_url="http://127.0.0.1:1/api/v1"), ReplyReader(), pacing=pacing)
+        told.append((str(caught.value), caught.value.hint, caught.value.cost_usd, caught.value.retryable))
+    assert told[0] == told[1]
 
 
 def test_gateway__follows_changes_of_key_and_address(sim, canned, reply):
