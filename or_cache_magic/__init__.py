@@ -7,7 +7,7 @@ In a notebook::
     %%openrouter openai/gpt-4o-mini
     What is a median?
 
-From Python, with the same cache and the same keys: `ask`, `aask`, `warm`, `stats`, `entries`,
+From Python, with the same cache and the same keys: `ask`, `aask`, `map`, `amap`, `warm`, `stats`, `entries`,
 `panel`, `purge`, `open_cache`. Importing this package imports nothing else of it.
 """
 
@@ -36,12 +36,14 @@ __all__ = [
     "Completion",
     "CompletionCache",
     "aask",
+    "amap",
     "ask",
     "async_client",
     "client",
     "entries",
     "errors",
     "load_ipython_extension",
+    "map",
     "open_cache",
     "panel",
     "purge",
@@ -164,6 +166,66 @@ def aask(prompt: str | Sequence[Mapping[str, Any]], **fields: Any) -> Coroutine[
     Cancelling the task closes the connection. See `CompletionCache.aask`.
     """
     return _cache().aask(prompt, **fields)
+
+
+def map(  # noqa: A001 - the design's name
+    data: Any,
+    template: str | Callable[[Any], Any],
+    *,
+    model: str | None = None,
+    out: str = "answer",
+    schema: Any = None,
+    workers: int | str | None = "auto",
+    max_cost_usd: Decimal | float | str | None = None,
+    on_error: str = "keep",
+    limit: int | None = None,
+    batch: bool = False,
+    progress: bool = True,
+    **asked: Any,
+) -> Any:
+    """Ask for each row of a table, and return the table with the answers; see `CompletionCache.map`.
+
+    In a notebook an interrupt leaves the table as far as it came in ``_``.
+    """
+    try:
+        return _cache().map(
+            data,
+            template,
+            model=model,
+            out=out,
+            schema=schema,
+            workers=workers,
+            max_cost_usd=max_cost_usd,
+            on_error=on_error,
+            limit=limit,
+            batch=batch,
+            progress=progress,
+            **asked,
+        )
+    except BaseException as exc:
+        _leave(exc)
+        raise
+
+
+@_with_arguments_of(map)
+async def amap(data: Any, template: str | Callable[[Any], Any], **options: Any) -> Any:
+    """`map` for asyncio, without blocking the event loop: ``await orc.amap(…)``.
+
+    Cancelling the task ends what is under way; what was bought is kept.
+    """
+    try:
+        return await _cache().amap(data, template, **options)
+    except BaseException as exc:
+        _leave(exc)
+        raise
+
+
+def _leave(stopped: BaseException) -> None:
+    """Make the table of what stopped, as far as it came, `_` and ``Out[n]`` where there is a shell."""
+    table, shell = getattr(stopped, "table", None), _shell()
+    if table is not None and shell is not None:
+        hook: Any = shell.displayhook
+        hook.update_user_ns(table)
 
 
 def stats(by: str = "", *, session: bool = False) -> pd.DataFrame:

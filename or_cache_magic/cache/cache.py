@@ -69,6 +69,13 @@ async def _raised(failure: OrCacheError) -> Completion:
     raise failure
 
 
+def _tables() -> Any:
+    """Return what asks for whole tables; it is of a higher floor, which imports this one."""
+    from importlib import import_module
+
+    return import_module("or_cache_magic.tables.map")
+
+
 class CompletionCache:
     """The completion cache in one folder, and the asks that go through it. Thread-safe.
 
@@ -265,6 +272,63 @@ class CompletionCache:
             callbacks = Callbacks(on_this_loop(on_text), on_this_loop(on_wait))
         outcome = await self.arun(ask, callbacks, max_cost_usd=limit)
         return Completion(outcome, ask.request, ask=self.ask, schema=ask.schema)
+
+    def map(
+        self,
+        data: Any,
+        template: str | Callable[[Any], Any],
+        *,
+        model: str | None = None,
+        out: str = "answer",
+        schema: Any = None,
+        workers: int | str | None = "auto",
+        max_cost_usd: Usd | None = None,
+        on_error: str = "keep",
+        limit: int | None = None,
+        batch: bool = False,
+        progress: bool = True,
+        **asked: Any,
+    ) -> Any:
+        """Ask for each row of a table, and return the table with the answers.
+
+        What is stored is free: after an interrupt, a failure or an edit only what is missing is asked, by
+        content. Equal requests are asked once. A row that fails fails alone, with its error beside it; where
+        the key or the credits are refused, or a budget is used up, nothing more is sent.
+
+        Args:
+            data: A DataFrame of pandas, or a table that narwhals knows (polars, Arrow); a Series; a list or
+                another iterable.
+            template: A text with ``{{ column }}``, ``{{ row.column }}`` or, of a list, ``{{ row }}``; or a
+                function of a row that returns a prompt or a list of messages.
+            model: A model id or an alias; None takes the setting.
+            out: The column of the answers.
+            schema: What each answer is to be; see `ask`. One column a field, where it has fields.
+            workers: The most that are asked at a time; ``auto`` begins with 8, and goes on as is allowed.
+            max_cost_usd: The most that all may cost. The settings' budgets hold besides.
+            on_error: ``keep``, or ``raise`` the first error, once what is under way has been kept.
+            limit: Only so many of the first rows, and what all would cost.
+            batch: Whether what is new goes to OpenRouter's Batch API.
+            progress: Whether the bill, a bar and the summary are shown.
+            **asked: The other arguments of `ask`, for all rows.
+
+        Returns:
+            Of a table the same kind, with the columns ``out`` (or one a field), ``out_cost_usd``,
+            ``out_cached`` and ``out_error`` besides; of a Series one of the answers; of anything else a list
+            of completions, None where there is none.
+
+        Raises:
+            InputError: It can't be asked so; nothing was sent.
+            KeyboardInterrupt: As it came; its ``table`` is the table as far as it came.
+            OrCacheError: With ``on_error="raise"``; likewise.
+        """
+        asked.update(model=model, schema=schema, out=out, workers=workers, max_cost_usd=max_cost_usd)
+        asked.update(on_error=on_error, limit=limit, batch=batch, progress=progress)
+        return _tables().map_rows(self, data, template, **asked)
+
+    @_with_arguments_of(map)  # noqa: A003 - the method, as is meant
+    async def amap(self, data: Any, template: str | Callable[[Any], Any], **options: Any) -> Any:
+        """`map` for asyncio: the same, on another thread, so that the event loop is never blocked."""
+        return await _tables().amap_rows(self, data, template, **options)
 
     def prepare(
         self, prompt: str | Sequence[Mapping[str, Any]], fields: Mapping[str, Any], **options: Any

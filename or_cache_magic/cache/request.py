@@ -28,6 +28,8 @@ def build_ask(
     settings: Settings,
     fields: Mapping[str, Any],
     options: Mapping[str, Any] = MappingProxyType({}),
+    *,
+    is_checked: bool = False,
 ) -> Ask:
     """Return the ask that a prompt makes. Nothing in it is shared with the caller.
 
@@ -37,13 +39,14 @@ def build_ask(
         fields: Fields of the request, ``extra``, and options too; see `core.options.checked`. A field that is
             None is left out, also one that a setting would fill in.
         options: Of `core.options.OPTIONS`; None is not given.
+        is_checked: Whether all of it is what `core.options.checked` gave, once for many prompts.
 
     Raises:
         OptionError: There is no such argument, it does not take this value, or no model was named.
         RequestError: The prompt is none, or the request has no canonical form.
     """
     params: Mapping[str, Any] = fields
-    if fields or not _is_simple(prompt, options):
+    if not is_checked and (fields or not _is_simple(prompt, options)):
         from or_cache_magic.core.options import checked  # a plain prompt has nothing to check
 
         prompt, options, params = checked(prompt, {**options, **fields})

@@ -80,11 +80,12 @@ def _csv_of(frame: Any) -> str:
     written = io.StringIO()
     rows = csv.writer(written, lineterminator="\n")
     rows.writerow(frame.columns)
-    rows.writerows([["" if _is_missing(value) else value for value in row] for row in rows_of(frame)])
+    rows.writerows([["" if is_missing(value) else value for value in row] for row in rows_of(frame)])
     return written.getvalue()
 
 
-def _is_missing(value: Any) -> bool:
+def is_missing(value: Any) -> bool:
+    """Return whether a value of a table is a missing one: None, NaN, or what pandas has for them."""
     is_nan = isinstance(value, float) and math.isnan(value)
     return value is None or is_nan or is_of(value, "pandas", "NAType", "NaTType")
 

@@ -13,10 +13,10 @@ text. Everything else in a prompt is text too, single braces above all: JSON, La
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
-from or_cache_magic.core.template_values import apply
+from or_cache_magic.core.template_values import apply, is_missing
 from or_cache_magic.core.value_text import Shown, Unwritable
 from or_cache_magic.errors import TemplateError, near_name
 
@@ -57,16 +57,44 @@ def render(template: str, namespace: Mapping[str, Any]) -> str:
         TemplateError: A name that isn't defined, something that isn't a name, or a value that has no text
             or is large and not cut. Nothing was sent.
     """
-    pieces: list[str] = []
-    end = 0
-    for expression in _expressions(template):
-        try:
-            pieces += template[end : expression.start], _fill(expression, namespace)
-        except TemplateError as exc:
-            exc.line = template.count("\n", 0, expression.start) + 1
-            raise
-        end = expression.end
-    return "".join(pieces) + template[end:]
+    return Template(template).render(namespace)
+
+
+class Template:
+    """A prompt with ``{{ … }}``, read once and filled in many times.
+
+    Raises:
+        TemplateError: Something in it isn't a name.
+    """
+
+    def __init__(self, template: str) -> None:
+        self._template = template
+        self._expressions = list(_expressions(template))
+
+    @property
+    def paths(self) -> list[tuple[str, str | int | None]]:
+        """What each ``{{ … }}`` names: where it begins, and the step from there; None is none."""
+        return [(one.root, one.steps[0][1] if one.steps else None) for one in self._expressions]
+
+    def render(self, namespace: Mapping[str, Any], cells: Collection[str] = ()) -> str:
+        """Return it filled in from `namespace`; see the function `render`.
+
+        Args:
+            namespace: The values.
+            cells: The names of those that come from a row of a table: a missing one (None, NaN) is refused
+                there, unless a filter says how it is written.
+        """
+        pieces: list[str] = []
+        end = 0
+        for expression in self._expressions:
+            try:
+                text = _fill(expression, namespace, expression.root in cells)
+            except TemplateError as exc:
+                exc.line = self._template.count("\n", 0, expression.start) + 1
+                raise
+            pieces += self._template[end : expression.start], text
+            end = expression.end
+        return "".join(pieces) + self._template[end:]
 
 
 def _expressions(template: str) -> Iterator[_Expression]:
@@ -116,8 +144,13 @@ def _malformed(template: str, start: int) -> TemplateError:
     return failure
 
 
-def _fill(expression: _Expression, namespace: Mapping[str, Any]) -> str:
-    shown = Shown(_look_up(expression, namespace))
+def _fill(expression: _Expression, namespace: Mapping[str, Any], is_cell: bool) -> str:
+    value = _look_up(expression, namespace)
+    if is_cell and not expression.filters and is_missing(value):
+        raise _failed(
+            expression, "the cell is empty", "fill it, as by data.fillna('none'); | json sends null"
+        )
+    shown = Shown(value)
     try:
         for name, count in expression.filters:
             shown = apply(name, count, shown)

@@ -8,19 +8,20 @@ from __future__ import annotations
 import math
 import shutil
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from decimal import Decimal
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from or_cache_magic.core.units import format_count, format_sum
+from or_cache_magic.core.units import format_count, format_exact, format_sum
+from or_cache_magic.core.value_text import only_counts
 from or_cache_magic.display.entries import ENTRY_TYPES, entries_table, entry_values
 from or_cache_magic.display.escape import printable
 from or_cache_magic.display.models import MODEL_TYPES, models_table
 from or_cache_magic.display.stats import STAT_TYPES, stat_notes, stat_values, stats_table, stats_text
-from or_cache_magic.display.tables import Table, html, markdown, text
+from or_cache_magic.display.tables import Table, html, markdown, table_of, text
 
 if TYPE_CHECKING:
     from or_cache_magic.core.rows import EntryRow, Totals
@@ -39,7 +40,7 @@ class ShownFrame(pd.DataFrame):
     """
 
     # Declared, since pandas takes an attribute that its class doesn't have for a column.
-    _types: Mapping[str, str] = {}
+    _types: Mapping[Any, Any] = {}
     _show: _Show | None = None
 
     @classmethod
@@ -47,6 +48,13 @@ class ShownFrame(pd.DataFrame):
         """Return the values of a frame in these types, shown by a function of such a frame."""
         made: ShownFrame = cls(frame.astype(dict(types)))
         made._types, made._show = types, show
+        return made
+
+    @classmethod
+    def on(cls, frame: pd.DataFrame, show: _Show) -> ShownFrame:
+        """Return a frame as it is, shown by a function of such a frame."""
+        made: ShownFrame = cls(frame)
+        made._types, made._show = frame.dtypes.to_dict(), show
         return made
 
     @property
@@ -115,6 +123,19 @@ def stats_frame(
     return ShownFrame.made_of(frame, types, partial(_show_stats, by=by, notes=notes))
 
 
+def answered_frame(frame: pd.DataFrame, summary: str, costs: Container[str]) -> pd.DataFrame:
+    """Return a table of the user's with answers, shown with a line below it; of a class of theirs as it is.
+
+    Args:
+        frame: The table.
+        summary: The line.
+        costs: Which of its columns are dollars.
+    """
+    if type(frame) is not pd.DataFrame:
+        return frame
+    return ShownFrame.on(frame, partial(_show_answers, summary=summary, costs=costs))
+
+
 def frame_text(frame: pd.DataFrame) -> str:
     """Return what a terminal shows of a DataFrame."""
     bundle = frame._repr_mimebundle_() if isinstance(frame, ShownFrame) else None
@@ -137,6 +158,42 @@ def _show_models(frame: pd.DataFrame, notes: Sequence[str]) -> dict[str, str]:
 def _show_stats(frame: pd.DataFrame, by: str, notes: Sequence[str]) -> dict[str, str]:
     table = _cut(frame, partial(stats_table, by=by), _limits(len(frame)), notes)
     return {"text/plain": stats_text(table), "text/html": html(table), "text/markdown": markdown(table)}
+
+
+def _show_answers(frame: pd.DataFrame, summary: str, costs: Container[str]) -> dict[str, str]:
+    most, width = pd.get_option("display.max_columns"), pd.get_option("display.max_colwidth")
+    names = list(frame.columns)
+    if most and len(names) > most:
+        names = [*names[: most // 2], *names[-(most - most // 2) :]]
+    show = partial(_answers_table, names=names, costs=costs, width=width)
+    index = not only_counts(frame.index)
+    shown = frame[names].astype(object)
+    if index:
+        shown.insert(0, "", [*map(str, frame.index)], allow_duplicates=True)
+    table = _cut(shown, partial(show, index=index), _limits(len(frame)), [summary])
+    plain = f"{printable(repr(pd.DataFrame(frame)))}\n\n{summary}"
+    return {"text/plain": plain, "text/html": html(table), "text/markdown": markdown(table)}
+
+
+def _answers_table(
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    names: Sequence[Any],
+    costs: Container[str],
+    width: int | None,
+    index: bool,
+) -> Table:
+    columns = [*([""] if index else []), *names]
+    cells = [
+        [format_exact(row[name]) if name in costs else _cell_text(row[name], width) for name in columns]
+        for row in rows
+    ]
+    return table_of([str(name) for name in columns], cells, left=len(columns))
+
+
+def _cell_text(value: Any, width: int | None) -> str:
+    text = "" if value is None else printable(str(value))
+    return text if width is None or len(text) <= width else f"{text[: width - 1]}…"
 
 
 def _entry_notes(frame: pd.DataFrame) -> list[str]:

@@ -9,7 +9,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from or_cache_magic.cache.completion import Completion
-from or_cache_magic.core.blocks import parse_json
 from or_cache_magic.core.callbacks import Cancelled
 from or_cache_magic.core.key import request_key
 from or_cache_magic.errors import (
@@ -21,6 +20,7 @@ from or_cache_magic.errors import (
     explained,
 )
 from or_cache_magic.money.budget import BudgetTracker, Limit, cost_of_error
+from or_cache_magic.tables.frames import field_values, fields_of
 from or_cache_magic.tables.pool import Pool
 
 if TYPE_CHECKING:
@@ -150,7 +150,8 @@ def run_all(
         done(at)
 
     try:
-        pool.run([partial(run, at) for at in range(len(members))], [], tick=tick)
+        for _ in pool.run((partial(run, at) for at in range(len(members))), tick=tick):
+            pass
     except KeyboardInterrupt as exc:
         there = sum(member.completion is not None for member in members)
         cut = [m for m in members if m.completion is None and m.failure is None and m.sent.is_set()]
@@ -205,7 +206,7 @@ def answers_frame(members: Sequence[Member]) -> pd.DataFrame:
     """
     import pandas as pd
 
-    fields = _fields(members[0].ask)
+    fields = fields_of(members[0].ask.schema, COLUMNS)
     kinds = dict(COLUMNS)
     if fields:
         answer = kinds.pop("answer")
@@ -218,19 +219,10 @@ def answers_frame(members: Sequence[Member]) -> pd.DataFrame:
     return frame
 
 
-def _fields(ask: Ask) -> dict[str, str]:
-    """Return the fields that a schema's object has, by the column that each gets; none without one."""
-    if ask.schema is None or ask.schema.key:
-        return {}
-    properties = ask.schema.response_format["json_schema"]["schema"].get("properties", {})
-    return {f"answer_{name}" if name in COLUMNS else name: name for name in properties}
-
-
 def _values(member: Member, fields: Mapping[str, str]) -> dict[str, Any]:
     if not fields or member.completion is None or member.failure is not None:
         return {}
-    value = parse_json(member.completion)
-    return {column: value.get(name) for column, name in fields.items()} if isinstance(value, dict) else {}
+    return dict(zip(fields, field_values(member.completion, fields.values()), strict=True))
 
 
 def _row(member: Member) -> dict[str, Any]:

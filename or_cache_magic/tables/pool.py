@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import queue
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final, Generic, TypeVar
 
@@ -32,6 +33,7 @@ class Pool(Generic[_T]):
             `OrCacheError` that it raises is that ask's, and nothing is sent.
         pacing: How many of them are sent at a time, where they wait for limits together.
         on_wait: Takes a line that says what is waited for, from several threads.
+        cancel: Ends them all, from another thread; `run` then raises `Cancelled`.
     """
 
     def __init__(
@@ -40,48 +42,81 @@ class Pool(Generic[_T]):
         before_send: Callable[[Request], None] | None = None,
         pacing: Pacing | None = None,
         on_wait: OnWait | None = None,
+        cancel: Cancel | None = None,
     ) -> None:
         self._workers = workers
         self._before_send = before_send
-        self._cancel = Cancel()
+        self._cancel = cancel or Cancel()
         #: What refuses every ask (None), or all of one model.
         self._refusals: dict[tuple[str, str] | None, UpstreamError] = {}
+        self._alone: deque[Callable[[], _T]] = deque()
+        self._again: deque[Callable[[], _T]] = deque()
+        self._is_stopped = False
+        #: How many are under way.
+        self.under_way = 0
+        #: What those gave that were under way when `run` was left.
+        self.rest: list[_T] = []
         #: What each of them is asked with.
         self.callbacks = Callbacks(None, on_wait, self._allow, self._cancel, pacing=pacing)
 
     def run(
-        self,
-        calls: Iterable[Callable[[], _T]],
-        results: list[_T],
-        *,
-        advance: Callable[[], object] = _nothing,
-        tick: Callable[[], object] = _nothing,
-    ) -> None:
-        """Make the calls, and put into `results` what each gave, in their order.
+        self, calls: Iterable[Callable[[], _T]], *, tick: Callable[[], object] = _nothing
+    ) -> Generator[_T, None, None]:
+        """Make the calls, no more at a time than there are workers, and yield what each gave as it comes.
 
-        An interrupt ends those under way at once; they are done when it is raised.
+        An interrupt ends those under way at once; they are done when it is raised, and what they gave is in
+        `rest`. So it is where no more is taken: close the iterator then.
 
         Args:
-            calls: Each asks with `callbacks`; it raises `Cancelled` where that ended it without a result.
-            results: What they gave, also when this is interrupted.
-            advance: Called, on this thread, when one is done.
-            tick: Called likewise, and five times a second.
+            calls: Each asks with `callbacks`; it raises `Cancelled` where that ended it without a result. The
+                next is taken when there is room for it.
+            tick: Called, on this thread, when one is done, and five times a second.
         """
         done: queue.SimpleQueue[Future[_T]] = queue.SimpleQueue()
-        futures: list[Future[_T]] = []
-        pool = ThreadPoolExecutor(self._workers, thread_name_prefix="or-cache-pool")
+        executor = ThreadPoolExecutor(self._workers, thread_name_prefix="or-cache-pool")
+        under_way: set[Future[_T]] = set()
+        calls = iter(calls)
         try:
-            for call in calls:
-                future = pool.submit(call)
-                futures.append(future)
-                future.add_done_callback(done.put)
-            for _ in futures:
-                _next(done, tick).result()
-                advance()
+            while True:
+                for call in self._next_calls(calls, len(under_way)):
+                    future = executor.submit(call)
+                    under_way.add(future)
+                    future.add_done_callback(done.put)
+                if not under_way:
+                    return
+                future = _next(done, tick)
+                under_way.discard(future)
+                self.under_way = len(under_way)
+                yield future.result()
         finally:
             self._cancel.set()
-            pool.shutdown(cancel_futures=True)
-            results += [f.result() for f in futures if not f.cancelled() and not f.exception()]
+            executor.shutdown(cancel_futures=True)
+            self.rest = [f.result() for f in under_way if not f.cancelled() and not f.exception()]
+
+    def _next_calls(self, calls: Iterator[Callable[[], _T]], under_way: int) -> Iterator[Callable[[], _T]]:
+        """Yield what can be begun now."""
+        if self._is_stopped:
+            return
+        if self._alone:
+            if not under_way:
+                yield self._alone.popleft()
+                self._again.extend(self._alone)
+                self._alone.clear()
+            return
+        while under_way < self._workers:
+            call = self._again.popleft() if self._again else next(calls, None)
+            if call is None:
+                return
+            yield call
+            under_way += 1
+
+    def stop(self) -> None:
+        """Begin no more; those under way go on to their end."""
+        self._is_stopped = True
+
+    def make_alone(self, call: Callable[[], _T]) -> None:
+        """Have a call made again when nothing else is under way: one that lacked room in a budget."""
+        self._alone.append(call)
 
     def failed(self, failure: OrCacheError, request: Request | None) -> None:
         """Send nothing more where what made one ask fail would refuse the others, or those of its model."""

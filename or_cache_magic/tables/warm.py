@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 import os
-import threading
-import time
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from copy import deepcopy
@@ -19,28 +15,19 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from or_cache_magic.cache.request import Usd, parse_limit
 from or_cache_magic.core.blocks import read_json
-from or_cache_magic.core.callbacks import Cancelled, Pacing
-from or_cache_magic.core.options import checked, plain, shown
+from or_cache_magic.core.options import checked, shown
 from or_cache_magic.core.policy import why_no_lookup
 from or_cache_magic.core.project import file_text
-from or_cache_magic.core.records import MADE_CALL, UNKNOWN_COST, Cost, OutcomeKind, Request
-from or_cache_magic.core.settings import whole
+from or_cache_magic.core.records import MADE_CALL, Outcome, Request
+from or_cache_magic.core.settings import Ask
 from or_cache_magic.core.units import ZERO_USD, format_count, format_sum
-from or_cache_magic.errors import (
-    OptionError,
-    OrCacheError,
-    RequestError,
-    UpstreamError,
-    explained,
-)
-from or_cache_magic.money.budget import BudgetTracker, Limit, cost_of_error
-from or_cache_magic.tables.pool import Pool
+from or_cache_magic.errors import OptionError, RequestError, explained
+from or_cache_magic.money.budget import BudgetTracker, Limit
+from or_cache_magic.tables.progress import Progress
+from or_cache_magic.tables.requests import INTERRUPTED, Listed, Requests, Results, pacing_of
 
 if TYPE_CHECKING:
-    from decimal import Decimal
-
     import pandas as pd
-    from typing_extensions import Self
 
     from or_cache_magic.cache.cache import CompletionCache
 
@@ -210,31 +197,6 @@ _TYPES: Final = {"key": "str", "kind": "str", "cost_usd": "float64", "error": "s
 COLUMNS: Final = tuple(_TYPES)
 """The columns of what `orc.warm` answers with."""
 
-_INTERRUPTED: Final = "interrupted"
-
-_START: Final = 8
-_MOST: Final = 32
-"""How many are asked at a time unless it is said: so many at first, and at most."""
-
-_EVERY_S: Final = 30.0
-"""How often a line says what is waited for, where there is no bar."""
-
-
-class Row(NamedTuple):
-    """The result of one request of the list.
-
-    Attributes:
-        key: 64 hex digits; empty where the request can't be made.
-        kind: See `records.OutcomeKind`.
-        cost: What the answer cost when it was bought; of a failed call what is known of its cost.
-        error: Why there is no answer, or why it is not kept; empty when all is well.
-    """
-
-    key: str
-    kind: OutcomeKind
-    cost: Cost
-    error: str = ""
-
 
 def warm(
     cache: CompletionCache,
@@ -272,150 +234,57 @@ def warm(
         OptionError: The source can't be read, or there can't be so many workers; nothing was sent.
         KeyboardInterrupt: As it came. The calls under way are ended at once; what was bought is kept.
     """
-    pacing = _pacing(workers)
     if asked.get("attach") is not None:
         from or_cache_magic.cache.attachments import read_attachments
 
         asked["attach"] = read_attachments(asked["attach"])  # once, not for each row
-    batch = _Batch(cache, asked, parse_limit(max_cost_usd), before_send, pacing)
+    usd, tell = parse_limit(max_cost_usd), tell or (print if progress else None)
+    requests = Requests(
+        cache,
+        partial(_ask, cache, asked),
+        _take,
+        pacing=pacing_of(workers),
+        limits=[] if usd is None else [Limit("this list's max_cost_usd", usd, BudgetTracker())],
+        before_send=before_send,
+    )
     checked("", asked)  # what is wrong for all is an error, not one a row
-    prompts = read_prompts(source)
-    rows: list[Row] = []
+    prompts = Listed(read_prompts(source))
     stable = cache.settings.receipt == "stable"
     try:
-        batch.run(prompts, rows, progress=progress and not stable, tell=tell or print)
+        shown = progress and not stable
+        with Progress(requests, len(prompts), tell or print, shown=shown, unit="prompt") as bar:
+            requests.run(prompts, bar)
     except KeyboardInterrupt as exc:
         again = "run it again: what was bought is kept, and free"
         raise explained(exc, "the list was interrupted", again) from None
     finally:
-        if tell is not None or progress:
-            until = [] if batch.goes_on is None else [batch.goes_on]
-            (tell or print)(" · ".join([_summary(rows, len(prompts), stable=stable), *until]))
-    return _frame(rows, source.index if hasattr(source, "iloc") else None)
+        if tell is not None:
+            until = [] if requests.goes_on is None else [requests.goes_on]
+            tell(" · ".join([_summary(requests.results, len(prompts), stable=stable), *until]))
+    return _frame(requests.results, source.index if hasattr(source, "iloc") else None)
 
 
-class _Batch:
-    """The asks of one list; made of the arguments of `warm`. Thread-safe."""
-
-    def __init__(
-        self,
-        cache: CompletionCache,
-        asked: Mapping[str, Any],
-        limit_usd: Decimal | None,
-        before_send: Callable[[Request], None] | None,
-        pacing: Pacing,
-    ) -> None:
-        self._cache = cache
-        self._asked = asked
-        self._limits: list[Limit] = []
-        if limit_usd is not None:
-            self._limits.append(Limit("this list's max_cost_usd", limit_usd, BudgetTracker()))
-        self._waits = ""
-        self._pool: Pool[Row] = Pool(pacing.most, before_send, pacing, self._wait)
-        #: When what a model's limit left over can be asked; None where there is no such limit.
-        self.goes_on: str | None = None
-
-    def run(
-        self, prompts: Sequence[Prompt], rows: list[Row], *, progress: bool, tell: Callable[[str], object]
-    ) -> None:
-        """Ask for each prompt; put into `rows` what each came to, in their order."""
-        calls = [partial(self._row, prompt) for prompt in prompts]
-        with _Bar(len(prompts), tell, shown=progress) as bar:
-            self._pool.run(calls, rows, advance=bar.advance, tick=lambda: bar.wait(self._waits))
-
-    def _wait(self, line: str) -> None:
-        self._waits = line
-
-    def _row(self, prompt: Prompt) -> Row:
-        ask, sent = None, threading.Event()
-        try:
-            if prompt.problem:
-                raise RequestError(prompt.problem)
-            ask = self._cache.prepare(prompt.prompt, {**self._asked, **prompt.fields})
-            barred = why_no_lookup(ask.request, ask.policy)
-            if barred is not None:
-                raise OptionError(f"its answer would not be stored: {barred} (nothing was sent)")
-            callbacks = self._pool.callbacks._replace(on_send=sent.set, on_cost=partial(_not_sent, sent))
-            outcome = self._cache.run(ask, callbacks, limits=self._limits)
-        except Cancelled:
-            if not sent.is_set():
-                raise  # it has no row: it was not asked
-            return Row(ask.key.digest if ask else "", "failed", UNKNOWN_COST, _INTERRUPTED)
-        except OrCacheError as exc:
-            self._pool.failed(exc, ask.request if ask else None)
-            if isinstance(exc, UpstreamError) and exc.refuses_model:
-                self.goes_on = exc.hint
-            return Row(ask.key.digest if ask else "", "failed", cost_of_error(exc), str(exc.args[0]))
-        self._waits = ""
-        error = f"not stored: {outcome.not_stored}" if outcome.not_stored else ""
-        return Row(outcome.key.digest, outcome.kind, outcome.answer.cost, error)
+def _ask(cache: CompletionCache, asked: Mapping[str, Any], prompt: Prompt) -> Ask:
+    if prompt.problem:
+        raise RequestError(prompt.problem)
+    ask = cache.prepare(prompt.prompt, {**asked, **prompt.fields})
+    barred = why_no_lookup(ask.request, ask.policy)
+    if barred is not None:
+        raise OptionError(f"its answer would not be stored: {barred} (nothing was sent)")
+    return ask
 
 
-def _pacing(workers: int | None) -> Pacing:
-    if workers is None:
-        return Pacing(_START, _MOST)
-    try:
-        given: Any = plain(workers, "workers")
-        most = whole()(None if isinstance(given, str) else given)
-    except ValueError as exc:
-        raise OptionError(
-            f"workers = {shown(workers)}: {exc} (nothing was sent)", f"{_START} is a good one"
-        ) from None
-    return Pacing(most, most)
+def _take(_ask: Ask, outcome: Outcome) -> tuple[None, str]:
+    """Return that nothing is taken of an answer, and why it is not kept; empty where it is."""
+    return None, f"not stored: {outcome.not_stored}" if outcome.not_stored else ""
 
 
-def _not_sent(sent: threading.Event, cost: Cost) -> None:
-    """Take back that something is under way, where it is known to have cost nothing."""
-    if cost.usd == ZERO_USD:
-        sent.clear()
-
-
-class _Bar:
-    """A progress bar, and what is waited for; where neither a notebook nor a terminal shows a bar, lines."""
-
-    def __init__(self, total: int, tell: Callable[[str], object], *, shown: bool) -> None:
-        self._tell = tell
-        self._shown = shown
-        self._told_s = -math.inf
-        self._waits = ""
-        self._bar: Any = None
-        if shown:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of a notebook without ipywidgets
-                from tqdm.auto import tqdm
-            in_notebook = any(kind.__module__ == "tqdm.notebook" for kind in tqdm.__mro__)
-            # None is: only in a terminal. A notebook's output is none, and shows the bar all the same.
-            self._bar = tqdm(total=total, unit="prompt", disable=False if in_notebook else None)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_exc: object) -> None:
-        if self._bar is not None:
-            self._bar.close()
-
-    def advance(self) -> None:
-        """Move on by one."""
-        if self._bar is not None:
-            self._bar.update()
-
-    def wait(self, line: str) -> None:
-        """Say what is waited for; empty is nothing."""
-        if self._bar is None or line == self._waits:
-            return
-        self._waits = line
-        if not self._bar.disable:
-            self._bar.set_postfix_str(line)
-        elif line and time.monotonic() - self._told_s >= _EVERY_S:
-            self._told_s = time.monotonic()
-            self._tell(line)
-
-
-def _summary(rows: Sequence[Row], wanted: int, *, stable: bool = False) -> str:
+def _summary(results: Results, wanted: int, *, stable: bool = False) -> str:
     """One line: ``1,000 prompts · 940 cached · 58 bought for $0.31 · 2 failed``."""
-    stopped = sum(row.error == _INTERRUPTED for row in rows)
+    rows = list(results.each_row())
+    stopped = sum(row.error == INTERRUPTED for row in rows)
     failed = sum(row.kind == "failed" for row in rows)
-    bought = [row.cost.usd for row in rows if row.kind != "failed" and (stable or row.kind in MADE_CALL)]
+    bought = [row.usd for row in rows if row.kind != "failed" and (stable or row.kind in MADE_CALL)]
     known = [usd for usd in bought if usd is not None]
     paid = format_sum(sum(known, ZERO_USD), unpriced=len(bought) - len(known))
     lost, left = sum(bool(row.error) for row in rows) - failed, wanted - len(rows)
@@ -432,10 +301,10 @@ def _summary(rows: Sequence[Row], wanted: int, *, stable: bool = False) -> str:
     return " · ".join(filter(None, parts))
 
 
-def _frame(rows: Sequence[Row], index: Any) -> pd.DataFrame:
+def _frame(results: Results, index: Any) -> pd.DataFrame:
     """One row a request, with `COLUMNS`; ``cost_usd`` is NaN where it is unknown."""
     import pandas as pd
 
-    values = [(row.key, row.kind, row.cost.usd, row.error) for row in rows]
+    values = [(row.key, row.kind, row.usd, row.error) for row in results.each_row()]
     frame: pd.DataFrame = pd.DataFrame(values, index=index, columns=list(_TYPES)).astype(_TYPES)
     return frame

@@ -446,7 +446,7 @@ def test_warm__says_what_it_waits_for_and_ends_at_once(cache, sim):
 
     with pytest.raises(KeyboardInterrupt) as caught:
         lists.warm(cache, PROMPTS, workers=1, tell=interrupt)
-    assert re.fullmatch("rate limited, going on in 3[56][0-9][0-9] s", told[0])
+    assert re.fullmatch(r"0 of 12 prompts · paid \$0 · rate limited, going on in 3[56][0-9][0-9] s", told[0])
     assert told[-1] == "12 prompts · 0 cached · 0 bought · 12 not asked: run it again"
     assert str(caught.value).splitlines() == [
         "the list was interrupted",

@@ -63,6 +63,15 @@ def clients(cache: CompletionCache) -> None:
     orc.client(cache="folder")  # type: ignore[arg-type]
 
 
+async def mapping(frame: pd.DataFrame) -> None:
+    """`map` takes data of any kind, a template or a function, and what `ask` takes."""
+    orc.map(frame, "Spam? {{ body }}", out="label", schema="spam bool", workers=16, max_cost_usd="1", seed=1)
+    orc.map(["a"], lambda row: f"Say {row}", limit=5, on_error="raise", batch=False, progress=False)
+    orc.map(frame, 1)  # type: ignore[arg-type]
+    await orc.amap(frame, "Spam? {{ body }}", model="openai/gpt-4o-mini")
+    CompletionCache(".or_cache").map(frame, "Spam? {{ body }}", workers="auto")
+
+
 def completion(answer: Completion) -> None:
     """A completion is a text, and what isn't known is None."""
     text: str = answer

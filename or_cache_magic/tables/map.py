@@ -1,0 +1,512 @@
+"""`map_rows`: a prompt for each row of a table, and the answers as columns of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from or_cache_magic.cache.completion import Completion
+from or_cache_magic.cache.request import Usd, build_ask, parse_limit
+from or_cache_magic.core.blocks import parse_json
+from or_cache_magic.core.callbacks import Cancel, Cancelled
+from or_cache_magic.core.options import checked, plain, shown
+from or_cache_magic.core.policy import why_no_lookup, why_not_stored
+from or_cache_magic.core.records import MADE_CALL, Outcome
+from or_cache_magic.core.settings import Ask, whole
+from or_cache_magic.core.template_values import is_missing
+from or_cache_magic.core.templates import Template
+from or_cache_magic.core.units import ZERO_USD, format_count, format_sum, format_usd
+from or_cache_magic.errors import (
+    FormatError,
+    OptionError,
+    OrCacheError,
+    RequestError,
+    TemplateError,
+    explained,
+    near_name,
+)
+from or_cache_magic.money.budget import BudgetTracker, Limit
+from or_cache_magic.tables.frames import ROW, Columns, Row, Rows, field_values, fields_of, read_rows
+from or_cache_magic.tables.progress import Bill, Progress
+from or_cache_magic.tables.requests import Prompts, Requests, pacing_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from or_cache_magic.cache.cache import CompletionCache
+
+_NOT_ASKED: Final = "not asked"
+_LOOKED_AT: Final = 2_000
+"""Of so many rows at most it is looked up what all would cost."""
+
+
+def map_rows(
+    cache: CompletionCache,
+    data: Any,
+    template: Any,
+    *,
+    out: str = "answer",
+    workers: int | str | None = "auto",
+    max_cost_usd: Usd | None = None,
+    on_error: str = "keep",
+    limit: int | None = None,
+    batch: bool = False,
+    progress: bool = True,
+    variables: Mapping[str, Any] | None = None,
+    tell: Callable[[str], object] | None = None,
+    cancel: Cancel | None = None,
+    **asked: Any,
+) -> Any:
+    """Ask for each row, and return data of the same kind with the answers; see `CompletionCache.map`.
+
+    Args:
+        cache: What is asked through.
+        data: The rows.
+        template: What each asks.
+        out: See there, as for all that is not here.
+        workers: The most that are asked at a time.
+        max_cost_usd: The most that all may cost.
+        on_error: ``keep`` or ``raise``.
+        limit: Only so many of the first rows.
+        batch: Whether what is new goes to OpenRouter's Batch API.
+        progress: Whether the bill, a bar and the summary are shown.
+        variables: What a template may name besides the columns.
+        tell: Takes the bill and the summary instead of printing them.
+        cancel: Ends all, from another thread, with `Cancelled`.
+        **asked: The arguments of `ask`.
+    """
+    if on_error not in ("keep", "raise"):
+        raise OptionError(f"on_error = {shown(on_error)}: takes keep or raise (nothing was sent)", "")
+    if batch:
+        raise OptionError("batch=True is not available yet (nothing was sent)", "leave it out")
+    usd, rows = parse_limit(max_cost_usd), read_rows(data)
+    first = rows if limit is None else rows.head(_count(limit, "limit"))
+    make, schema = _maker(cache, asked)
+    answers = (_Completions if rows.is_list else _Columns)(cache, rows, out, schema)
+    prompts = _prompts(first, template, variables or {})
+    requests = Requests(
+        cache,
+        make,
+        answers.take,
+        pacing=pacing_of(workers),
+        limits=[] if usd is None else [Limit("this table's max_cost_usd", usd, BudgetTracker())],
+        stops=on_error == "raise",
+        cancel=cancel,
+    )
+    run = _Run(cache, requests, prompts, tell or print, progress=progress)
+    try:
+        run.run()
+    except (KeyboardInterrupt, Cancelled) as exc:
+        stopped: Any = explained(exc, *run.interrupted()) if isinstance(exc, KeyboardInterrupt) else exc
+        stopped.table = answers.made(first, requests, run.summary())
+        raise stopped from None
+    summary = run.summary()
+    if first.total < rows.total:
+        run.say(_projected(cache, requests, _prompts(rows, template, variables or {}), make, first.total))
+    run.say(summary)
+    table = answers.made(first, requests, summary)
+    if on_error == "raise" and requests.results.errors:
+        failure: Any = _failure(requests)
+        failure.table = table
+        raise failure
+    return table
+
+
+async def amap_rows(cache: CompletionCache, data: Any, template: Any, **options: Any) -> Any:
+    """Do `map_rows` on another thread; cancelling the task ends it, and what was bought is kept."""
+    import asyncio
+
+    cancel = Cancel()
+
+    def work() -> Any:
+        try:
+            return map_rows(cache, data, template, cancel=cancel, **options)
+        except Cancelled as exc:
+            return exc.table  # type: ignore[attr-defined]
+
+    running = asyncio.ensure_future(asyncio.to_thread(work))
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError as exc:
+        cancel.set()
+        await asyncio.wait((running,))
+        if not running.cancelled() and running.exception() is None:
+            exc.table = running.result()  # type: ignore[attr-defined]
+        raise
+
+
+def _count(value: Any, name: str) -> int:
+    try:
+        return whole()(plain(value, name))
+    except ValueError as exc:
+        raise OptionError(f"{name} = {shown(value)}: {exc} (nothing was sent)", "write limit=5") from None
+
+
+def _maker(cache: CompletionCache, asked: dict[str, Any]) -> tuple[Callable[[Any], Ask], Any]:
+    """Return what makes the ask of a prompt, and the schema; the arguments are checked once for all rows."""
+    if asked.get("attach") is not None:
+        from or_cache_magic.cache.attachments import read_attachments
+
+        asked["attach"] = read_attachments(asked["attach"])
+    settings = cache.settings
+    _, options, fields = checked("", asked)
+
+    def make(prompt: Any) -> Ask:
+        if isinstance(prompt, OrCacheError):
+            raise prompt
+        if type(prompt) is not str:
+            prompt, _, _ = checked(prompt, {})
+        return build_ask(prompt, settings, fields, options, is_checked=True)
+
+    make("…")  # what is wrong for all is an error, not one a row
+    return make, options.get("schema")
+
+
+# What the rows ask
+
+
+class _Filled:
+    """The prompts that a template makes of rows: the same each time."""
+
+    repeats = True
+
+    def __init__(self, rows: Rows, template: str, variables: Mapping[str, Any]) -> None:
+        self._rows = rows
+        self._template = Template(template)
+        self._variables = dict(variables)
+        paths = self._template.paths
+        _check_names(template, paths, rows, variables)
+        wanted = {step if root == ROW else root for root, step in paths}
+        # None is all columns: the whole row is wanted, or the items have what names they have.
+        self._names: list[Any] | None = [name for name in rows.names if name in wanted]
+        if not rows.is_table or (ROW, None) in paths:
+            self._names = None
+        self._cells = {ROW, *rows.names}
+
+    def __len__(self) -> int:
+        return self._rows.total
+
+    def __iter__(self) -> Iterator[Any]:
+        return map(self._fill, self._rows.items(self._names))
+
+    def at(self, places: Iterable[int]) -> Iterator[Any]:
+        """Yield those of these rows."""
+        items, before = self._rows.items(self._names), -1
+        for place in places:
+            for _ in range(place - before - 1):
+                next(items)
+            before = place
+            yield self._fill(next(items))
+
+    def _fill(self, item: Any) -> Any:
+        cells = item if isinstance(item, Row) else {}
+        try:
+            return self._template.render({**self._variables, **cells, ROW: item}, self._cells)
+        except OrCacheError as exc:
+            return exc
+
+
+def _check_names(
+    template: str, paths: Sequence[tuple[str, Any]], rows: Rows, variables: Mapping[str, Any]
+) -> None:
+    """Raise what is wrong with a template for each row alike: a column that isn't there, or none at all."""
+    names = [str(name) for name in rows.names]
+    for root, step in paths if rows.is_table else ():
+        name = step if root == ROW else root
+        if name is not None and name not in rows.names and (root == ROW or root not in variables):
+            near, path = near_name(str(name), names), f"{ROW}.{name}" if root == ROW else root
+            raise TemplateError(
+                f"{{{{ {path} }}}}: there is no column {name!r}; nothing was sent",
+                f"did you mean {near}?" if near else f"the columns are {', '.join(names)}",
+            )
+    if not any(root == ROW or root in rows.names for root, _ in paths) and rows.total:
+        single = next((name for name in names if f"{{{name}}}" in template), "")
+        raise OptionError(
+            "the template names no column, so that every row would ask the same (nothing was sent)",
+            f"write {{{{ {single or next(iter(names), ROW)} }}}}{' with two braces' if single else ''},"
+            " or give a function of a row",
+        )
+
+
+class _Called:
+    """The prompts that a function makes of rows; called once for each, whatever it does."""
+
+    repeats = False
+
+    def __init__(self, rows: Rows, function: Callable[[Any], Any]) -> None:
+        self._rows = rows
+        self._function = function
+
+    def __len__(self) -> int:
+        return self._rows.total
+
+    def __iter__(self) -> Iterator[Any]:
+        return map(self._call, self._rows.items(None))
+
+    def at(self, places: Iterable[int]) -> Iterator[Any]:
+        """Yield those of these rows."""
+        wanted = set(places)
+        return (self._call(item) for place, item in enumerate(self._rows.items(None)) if place in wanted)
+
+    def _call(self, item: Any) -> Any:
+        try:
+            prompt = self._function(item)
+        except OrCacheError as exc:
+            return exc
+        except Exception as exc:  # noqa: BLE001 - the user's code; the row says it
+            return RequestError(f"the function failed: {type(exc).__name__}: {exc} (nothing was sent)")
+        if is_missing(prompt):
+            return RequestError("the function gave no prompt (nothing was sent)")
+        return prompt
+
+
+def _prompts(rows: Rows, template: Any, variables: Mapping[str, Any]) -> Prompts:
+    if isinstance(template, str):
+        return _Filled(rows, template, variables)
+    if callable(template):
+        return _Called(rows, template)
+    raise OptionError(
+        f"the template is a {type(template).__name__} (nothing was sent)",
+        "give a text with {{ column }}, or a function of a row",
+    )
+
+
+# What the answers become
+
+
+class _Columns:
+    """Answers as columns.
+
+    Args:
+        rows: What they are put beside.
+        out: The name of the column.
+        schema: What the answers are.
+    """
+
+    def __init__(self, _cache: CompletionCache, rows: Rows, out: str, schema: Any) -> None:
+        if not isinstance(out, str) or not out:
+            raise OptionError(f"out = {shown(out)}: takes the name of a column (nothing was sent)", "")
+        self._out = out
+        self._schema = schema
+        self._own = [f"{out}_cost_usd", f"{out}_cached", f"{out}_error"]
+        self._fields = self._fields_of(list(rows.names)) if rows.is_table else {}
+
+    def _fields_of(self, names: Sequence[Any]) -> dict[str, str]:
+        """Return the fields of the schema, by their columns; what an earlier run made is replaced."""
+        again = all(name in names for name in self._own)
+        fields = fields_of(self._schema, () if again else [*names, *self._own], self._out)
+        if again and fields:
+            at = names.index(self._own[0])
+            before = names[max(at - len(fields), 0) : at]
+            if [name.removeprefix(f"{self._out}_") for name in map(str, before)] == list(fields):
+                return dict(zip(before, fields, strict=True))
+            return fields_of(self._schema, [*names, *self._own], self._out)
+        taken = [] if again else [name for name in (*self._own, *(fields or [self._out])) if name in names]
+        if taken:
+            raise OptionError(
+                f"the table has a column {taken[0]} already (nothing was sent)",
+                f"name another: out='{self._out}_2'",
+            )
+        return fields
+
+    def take(self, ask: Ask, outcome: Outcome) -> tuple[Any, str]:
+        """Return what is kept of an answer, and what is wrong with it."""
+        if why := _why_wrong(ask, outcome):
+            return None, why
+        text = outcome.answer.text
+        if self._fields:
+            return field_values(text, self._fields.values()), ""
+        if self._schema is None:
+            return text, ""
+        value = parse_json(text)
+        return (value.get(self._schema.key) if self._schema.key and isinstance(value, dict) else value), ""
+
+    def made(self, rows: Rows, requests: Requests, summary: str) -> Any:
+        """Return the data with the columns."""
+        columns = self._columns(rows.total, requests)
+        found = rows.with_columns(columns, self._out)
+        if type(found).__module__.partition(".")[0] == "pandas" and rows.is_table:
+            from or_cache_magic.display.frames import answered_frame
+
+            return answered_frame(found, summary, costs=[self._own[0]])
+        return found
+
+    def _columns(self, count: int, requests: Requests) -> Columns:
+        results, own = requests.results, self._own
+        of_row = [*results.rows, *[-1] * (count - len(results.rows))]
+        made: dict[str, tuple[str, list[Any]]] = {}
+        values = results.values
+        if self._fields:
+            for at, column in enumerate(self._fields):
+                cells = [None if n < 0 or values[n] is None else values[n][at] for n in of_row]
+                made[column] = "any", cells
+        else:
+            kind = "text" if self._schema is None else "any"
+            made[self._out] = kind, [None if n < 0 else values[n] for n in of_row]
+        usd, cached, errors = [], [], []
+        seen = bytearray(len(values))
+        for n in of_row:
+            error = _NOT_ASKED if n < 0 or not results.kinds[n] else results.errors.get(n)
+            again = n >= 0 and seen[n]
+            if n >= 0:
+                seen[n] = 1
+            cost = None if n < 0 else results.usd[n]
+            if again and error is not None:
+                cost = ZERO_USD  # it was asked once
+            usd.append(None if cost is None else float(cost))
+            cached.append(error is None and (bool(again) or results.kinds[n] not in MADE_CALL))
+            errors.append(error)
+        return {**made, own[0]: ("number", usd), own[1]: ("truth", cached), own[2]: ("text", errors)}
+
+
+class _Completions:
+    """Answers as a list of completions; None where there is none."""
+
+    def __init__(self, cache: CompletionCache, _rows: Rows, _out: str, _schema: Any) -> None:
+        self._ask = cache.ask
+
+    def take(self, ask: Ask, outcome: Outcome) -> tuple[Any, str]:
+        """Return the completion, and what is wrong with it."""
+        if why := _why_wrong(ask, outcome):
+            return None, why
+        return Completion(outcome, ask.request, ask=self._ask, schema=ask.schema), ""
+
+    def made(self, rows: Rows, requests: Requests, _summary: str) -> list[Any]:
+        """Return the list."""
+        results = requests.results
+        values = [results.values[number] for number in results.rows]
+        return [*values, *[None] * (rows.total - len(values))]
+
+
+def _why_wrong(ask: Ask, outcome: Outcome) -> str:
+    """Return what of an answer is not as it should be, in a line; empty where all is well."""
+    request = outcome.request or ask.request
+    why = None if outcome.stored else why_not_stored(request, outcome.answer)
+    if ask.schema is not None and why is None and not (outcome.stored and ask.schema.kind is None):
+        from or_cache_magic.cache.structured import misfit
+
+        why = misfit(request, outcome, ask.schema)
+    return (why or "").partition("\n")[0]
+
+
+# How it goes, and what is said of it
+
+
+class _Run:
+    """One table being asked."""
+
+    def __init__(
+        self,
+        cache: CompletionCache,
+        requests: Requests,
+        prompts: Prompts,
+        tell: Callable[[str], object],
+        *,
+        progress: bool,
+    ) -> None:
+        self._cache = cache
+        self._requests = requests
+        self._prompts = prompts
+        self._tell = tell
+        self._progress = progress
+        self._stable = cache.settings.receipt == "stable"
+
+    def run(self) -> None:
+        """Look up all, say what the new ones may cost, and ask for them."""
+        shown = self._progress and not self._stable
+        bill = self._bill if shown else None
+        with Progress(self._requests, len(self._prompts), self._tell, shown=shown, unit="row") as bar:
+            self._requests.run(self._prompts, bar, bill)
+
+    def say(self, line: str) -> None:
+        """Tell a line, where anything is told."""
+        if self._progress:
+            self._tell(line)
+
+    def _bill(self) -> str:
+        requests, first = self._requests, self._requests.sample[0]
+        counts = f"{format_count(len(self._prompts), 'row')}, {requests.new:,} to ask"
+        bill = Bill(self._cache, requests.sample, requests.new)
+        barred = why_no_lookup(first.request, first.policy)
+        lost = f"the answers are not kept: {barred}" if barred else ""
+        return " · ".join(filter(None, (counts, bill.text(), lost)))
+
+    def summary(self) -> str:
+        """Return one line: ``997 answered, 400 cached, 3 failed, paid $0.31, saved $0.12``."""
+        results = self._requests.results
+        left = len(self._prompts) - results.answered - results.failed
+        parts = [f"{results.answered:,} answered"]
+        if self._stable:
+            usd = results.paid_usd + results.saved_usd
+            parts += [
+                f"{results.failed:,} failed",
+                f"bought for {format_sum(usd, unpriced=results.unpriced)}",
+            ]
+        else:
+            parts += [
+                f"{results.cached:,} cached",
+                f"{results.failed:,} failed",
+                f"paid {format_sum(results.paid_usd, unpriced=results.unpriced)}",
+                f"saved {format_usd(results.saved_usd)}",
+            ]
+        if left:
+            parts.append(f"{left:,} not asked")
+        goes_on = self._requests.goes_on
+        error = next(iter(results.errors.values()), "")
+        return " · ".join(
+            filter(None, (", ".join(parts), error and f"the first that failed: {error}", goes_on))
+        )
+
+    def interrupted(self) -> tuple[str, str]:
+        """Return what an interrupt says."""
+        results = self._requests.results
+        paid = format_sum(results.paid_usd, unpriced=results.unpriced)
+        return (
+            f"{results.answered:,} of {format_count(len(self._prompts), 'row')} were answered, paid {paid}",
+            "they are in _; run it again: what was bought is kept, and only the rest is asked",
+        )
+
+
+def _projected(
+    cache: CompletionCache, requests: Requests, prompts: Prompts, make: Callable[[Any], Ask], asked: int
+) -> str:
+    """Return what all the rows would cost, by some of them."""
+    count = len(prompts)
+    every = max(1, (count - asked) // _LOOKED_AT)
+    new: dict[str, Ask] = {}
+    known = set(requests.results.keys)
+    looked_at = 0
+    for prompt in prompts.at(range(asked, count, every)):
+        looked_at += 1
+        try:
+            ask = make(prompt)
+        except OrCacheError:
+            continue
+        digest = ask.key.digest
+        if digest not in known and digest not in new and cache.engine.why_asked(ask) is not None:
+            new[digest] = ask
+    left = round(len(new) / looked_at * (count - asked))
+    head = f"the first {asked:,} of {format_count(count, 'row')}"
+    if not left:
+        return f"{head} · the others are cached"
+    bill = Bill(cache, [*new.values()][:: max(1, len(new) // 256)], left)
+    results = requests.results
+    priced = results.bought - results.unpriced
+    by_these = ""
+    if priced and results.paid_usd:
+        by_these = f"about {format_usd(results.paid_usd / priced * left)} as these went, "
+    about = "about " if every > 1 else ""
+    return f"{head} · all would ask {about}{left:,} more: {by_these}{bill.text()}"
+
+
+def _failure(requests: Requests) -> OrCacheError:
+    """Return the error for rows that failed: the first, in its own type where it has one."""
+    results = requests.results
+    number, error = next(iter(results.errors.items()))
+    row = results.rows.index(number) if number in results.rows else 0
+    first = results.failure
+    message = f"row {row}: {error} ({results.answered:,} rows were answered, and are kept)"
+    if first is None:
+        return FormatError(message, "--refresh asks again; on_error='keep' goes on with the others")
+    first.args = (message, *first.args[1:])
+    return first
