@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from or_cache_magic.cache.purge import entry_filter
 from or_cache_magic.core.settings import number, whole
+from or_cache_magic.core.units import parse_usd
 from or_cache_magic.display.entries import entries_table, entry_values
 from or_cache_magic.display.stats import stat_notes, stat_values, stats_table, stats_text
 from or_cache_magic.display.tables import text
@@ -143,6 +144,22 @@ def _parser() -> argparse.ArgumentParser:
         metavar="S",
         help="seconds before each chunk (default: 0.02)",
     )
+    serve = add("serve", _serve, "serve the cache to any OpenAI-compatible client on this machine")
+    serve.add_argument(
+        "--port", type=_typed(whole(0, 65535)), default=0, help="where to listen (default: any free)"
+    )
+    serve.add_argument(
+        "--token-file",
+        metavar="FILE",
+        help="has the clients' token; made if it isn't there (default: a new one)",
+    )
+    serve.add_argument(
+        "--max-cost", type=_typed(parse_usd), metavar="USD", help="the most that is spent while it serves"
+    )
+    serve.add_argument(
+        "--offline", action="store_const", const="offline", help="serve what is stored; send nothing"
+    )
+    _add_folder(serve)
     demo = add("demo", _demo, "run the quickstart notebook twice, simulated: bought once, then free")
     demo.add_argument("--keep", metavar="FOLDER", help="run in FOLDER and leave everything there")
     return parser
@@ -154,6 +171,10 @@ def _add_options(parser: argparse.ArgumentParser, command: Command, without: Con
     for option in command.options:
         if option is not HELP and option.field not in without:
             _add_option(parser, option)
+    _add_folder(parser)
+
+
+def _add_folder(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dir", metavar="FOLDER", help="the cache's folder (default: found from here, as a notebook would)"
     )
@@ -259,6 +280,17 @@ def _simulate(options: SimpleNamespace) -> None:
         ) from None
 
 
+def _serve(options: SimpleNamespace) -> None:
+    from or_cache_magic.cli.serve import serve_cache
+    from or_cache_magic.core.project import current_folder
+    from or_cache_magic.core.settings import Project, load_settings
+
+    config = {"mode": options.offline, "max_cost_usd": options.max_cost}
+    settings = load_settings(os.environ, Project(current_folder()), config)
+    token_file = None if options.token_file is None else Path(options.token_file)
+    serve_cache(_folder(options), settings, _say, port=options.port, token_file=token_file)
+
+
 def _demo(options: SimpleNamespace) -> None:
     from or_cache_magic.cli.demo import run_demo
 
@@ -277,12 +309,22 @@ def _open(options: SimpleNamespace) -> Iterator[CompletionCache]:
     """Open the cache that ``--dir`` names, or that a notebook in this folder has; say what it notices."""
     from or_cache_magic.cache.cache import CompletionCache
     from or_cache_magic.core.project import current_folder
+
+    options.command.check(options.command, options)
+    read_arguments(options, {}, current_folder())
+    with CompletionCache(_folder(options)) as cache:
+        yield cache
+        for notice in cache.database.pop_notices():
+            print(notice, file=sys.stderr)
+
+
+def _folder(options: SimpleNamespace) -> Path:
+    """Return the folder of the cache that ``--dir`` names, or that a notebook in this folder has."""
+    from or_cache_magic.core.project import current_folder
     from or_cache_magic.core.settings import MEMORY, Project, load_settings
     from or_cache_magic.notebook.location import cache_directory
 
-    options.command.check(options.command, options)
     here = current_folder()
-    read_arguments(options, {}, here)
     option = options.dir or load_settings(os.environ, Project(here), {}).cache_dir
     location = cache_directory(starting_dir=here, option=option, environ=os.environ)
     if os.fspath(location.path) == MEMORY:
@@ -290,7 +332,4 @@ def _open(options: SimpleNamespace) -> Iterator[CompletionCache]:
             f"{MEMORY} is a cache in the memory of another process, which a shell can't look into",
             "name a folder with --dir",
         )
-    with CompletionCache(location.path) as cache:
-        yield cache
-        for notice in cache.database.pop_notices():
-            print(notice, file=sys.stderr)
+    return location.path

@@ -11,7 +11,7 @@ import asyncio
 import queue
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
@@ -196,7 +196,7 @@ class AsyncDelivery:
         self.task = loop.create_task(cache.arun(wanted.ask, callbacks, max_cost_usd=wanted.max_cost_usd))
         self.task.add_done_callback(lambda task: loop.call_soon(self._news.put_nowait, task))
 
-    async def begin(self, timeout_s: float | None = None) -> tuple[Head, AsyncIterator[bytes]]:
+    async def begin(self, timeout_s: float | None = None) -> tuple[Head, AsyncGenerator[bytes, None]]:
         """Return the head of the reply, and its body; see `Delivery.begin`."""
         first = await self._next(timeout_s)
         return self._told.head(first), self._pieces(first, timeout_s)
@@ -215,7 +215,7 @@ class AsyncDelivery:
             self.task.cancel()
             await asyncio.wait((self.task,), timeout=_END_S)
 
-    async def _pieces(self, news: Any, timeout_s: float | None) -> AsyncIterator[bytes]:
+    async def _pieces(self, news: Any, timeout_s: float | None) -> AsyncGenerator[bytes, None]:
         try:
             while not isinstance(news, Outcome):
                 yield self._told.chunk(news)

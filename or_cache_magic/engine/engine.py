@@ -121,6 +121,8 @@ class Engine:
         self.flights: SingleFlight[_Result] = SingleFlight()
         self._lock = threading.Lock()
         self._async_flights: AsyncFlights[_Result] | None = None
+        #: How many asks of event loops are under way at a time, set before the first; None is `aio.SIZE`.
+        self.async_size: int | None = None
 
     def ask(self, ask: Ask, callbacks: Callbacks = _NO_CALLBACKS) -> Outcome:
         """Return the outcome of an ask.
@@ -377,9 +379,9 @@ class Engine:
     def _open_async_flights(self) -> AsyncFlights[_Result]:
         with self._lock:
             if self._async_flights is None:
-                from or_cache_magic.engine.aio import AsyncFlights  # here, since asyncio takes a script 30 ms
+                from or_cache_magic.engine.aio import SIZE, AsyncFlights  # here: asyncio takes a script 30 ms
 
-                self._async_flights = AsyncFlights(self.flights)
+                self._async_flights = AsyncFlights(self.flights, self.async_size or SIZE)
             return self._async_flights
 
 
