@@ -22,7 +22,7 @@ from or_cache_magic.errors import MissingKeyError, RequestError, UpstreamError
 from or_cache_magic.openrouter.connections import ApiTarget, Connection, ConnectionPool, Refused
 from or_cache_magic.openrouter.failures import connection_lost, fetch_failed, redirected, upstream_error
 from or_cache_magic.openrouter.fragments import mended
-from or_cache_magic.openrouter.pace import Gates, Tries
+from or_cache_magic.openrouter.gate import Gates, Tries
 from or_cache_magic.openrouter.reply import ReplyReader, cost_reported, media_type
 from or_cache_magic.openrouter.wire import (
     MalformedReplyError,

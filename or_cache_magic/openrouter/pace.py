@@ -1,58 +1,20 @@
-"""How fast requests may follow each other: `Pace` decides, `Gate` has those who ask wait for it.
-
-What a server refuses for a while (a rate limit, an overloaded provider, credits that calls under way hold) it
-refuses to all who ask the same model with the same key, so they share one gate, and wait together.
-"""
+"""How fast the requests of one model may follow each other; `openrouter.gate` has them wait for it."""
 
 from __future__ import annotations
 
 import math
-import threading
 from collections import deque
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
-from or_cache_magic.core.callbacks import Cancel, Pacing
-from or_cache_magic.core.records import Request
-from or_cache_magic.errors import UpstreamError
-from or_cache_magic.openrouter.failures import not_sent_after
-
-if TYPE_CHECKING:
-    from typing import TypeGuard
-
-ATTEMPTS: Final = 3
-"""So often is sent what failed by itself, and what a single ask was refused."""
+from or_cache_magic.core.callbacks import Pacing
 
 PATIENCE_S: Final = 600.0
 """So long a list goes on asking while nothing is answered for want of room: credits are held, a provider is
 overloaded. A rate limit is waited for without end."""
 
-BUSY_TRIES: Final = 10
-"""So often one request of a list is sent to a provider that is overloaded, while others are answered."""
-
-LONGEST_WAIT_S: Final = 300.0
-"""A server that asks for more patience than this is waited for by no single ask. Credits that are held by
-calls under way come back after two minutes, and a limit per minute after one."""
-
-_WAITS_FOR: Final[Mapping[int, str]] = {
-    402: "credits are held by calls under way",
-    429: "rate limited",
-    500: "the provider failed",
-    502: "the provider is down",
-    503: "the provider is overloaded",
-    529: "the provider is overloaded",
-}
-
-_LIMITED: Final = 429
-_HELD: Final = 402
-_BUSY: Final = frozenset({503, 529})
-
-_SLACK: Final = 1.02
-"""Requests travel for different times: spread over a minute they are that much further apart."""
-_REMEMBERED: Final = 10_000
-
-_FIRST_PAUSE_S: Final = 0.5
+FIRST_PAUSE_S: Final = 0.5
+_SHORT_PAUSE_S: Final = 0.05
 _LONGEST_PAUSE_S: Final = 30.0
 _HEEDED: Final = 3
 """So often in a row nothing but what the server asks is waited, though it refuses again at once."""
@@ -61,22 +23,37 @@ _SLOWER: Final = 1.5
 """Answers that take so many times as long as the fastest round did are slow for there being too many."""
 _FORGETS: Final = 1.1
 
-_FEW: Final = 4
-_SOME: Final = 20
-"""Of so many answers, at least and at most, it is told how fast requests were taken of late."""
-_FASTER: Final = 1.1
-_MAYBE: Final = 1.25
-_MOST_CALM: Final = 640
 _ROUNDS: Final = 2
 _MOST_ROUNDS: Final = 64
-"""After a while without a refusal a little more is tried; in vain, after twice as long: at most so many
-answers for the time between two, and rounds of answers for how many there are at a time."""
+"""After so many rounds of answers without a refusal more at a time are tried; in vain, after twice as many,
+at most."""
 
-_TICK_S: Final = 0.2
-"""How often to look again: a wait may change, and waiting alone can't be interrupted on Windows."""
+_SUSPICIOUS: Final = 3
+"""So often more than were ever carried must be refused until it is put down to their number."""
 
-_NOT_SEEN_S: Final = 1.0
-"""Of a wait so short nothing is told."""
+_REMEMBERED: Final = 10_000
+_SLACK: Final = 1.02
+"""Requests travel for different times: spread over a minute that is told they are that much further apart."""
+
+_FEW: Final = 4
+"""So many answers, sent evenly, tell that requests are taken as fast."""
+_FASTER: Final = 1.3
+_NEAR: Final = 1.03
+_SLIGHTLY: Final = 1.02
+"""Below any time between two that was refused it is divided by the first; above one, until it is as near as
+the second; when one is refused it is longer by the third at least, and by `_MOST_SLOWER` at most."""
+_MOST_SLOWER: Final = 50.0
+
+_STEP: Final = 0.03
+_MOST_CALM: Final = 96
+_CALM_S: Final = 30.0
+"""Near it, so much less is tried after so many answers at most, or seconds; in vain, after twice as many."""
+
+_SOONEST: Final = 0.8
+"""Of the time between two: so soon after a late one comes the next."""
+_SHORTLY: Final = 0.5
+_LONGER: Final = 2.5
+"""Of the time between two: so long is the pause after a refusal, and so many times longer after another."""
 
 
 @dataclass(slots=True)
@@ -86,12 +63,30 @@ class Sent:
     Attributes:
         number: Counts those of one pace.
         at_s: When it was sent.
-        evenly: Whether only the time between two held it back, and not how many were under way.
+        others: How many others were under way.
+        evenly: Whether the time since the one before it held it back, not how many were under way.
     """
 
     number: int
     at_s: float
+    others: int = 0
     evenly: bool = False
+
+
+class Refusal(NamedTuple):
+    """Why a request was refused for want of room.
+
+    Attributes:
+        why: In a word or two, for who waits.
+        wait_s: Seconds that the server asks to wait; None where it says nothing.
+        limit: How many requests it says that it takes in the time that ends then; None likewise.
+        is_crowded: Whether there were too many at a time, and not too many in a while.
+    """
+
+    why: str = ""
+    wait_s: float | None = None
+    limit: int | None = None
+    is_crowded: bool = False
 
 
 class Turn(NamedTuple):
@@ -109,34 +104,22 @@ class Turn(NamedTuple):
 class Pace:
     """How fast the requests of one model may follow each other. Pure: it is told what happens, and when.
 
-    As many are under way as the server is seen to carry: more while that makes none slower, half as many when
-    one is refused for want of room, and none before the moment that a refusal names.
+    Two things are found out by what is refused: how many the server carries at a time, and how fast it takes
+    them. Nothing is sent before the moment that a refusal names.
     """
 
     def __init__(self) -> None:
-        self._limit = 0.0  # none yet
-        self._ceiling = math.inf
-        self._calm = 0
-        self._patience = _ROUNDS
-        self._tried_from = 0.0
+        self._room = _Room(0)
+        self._haste = _Haste(0.0)
         self._sent = 0
         self._cut_at = 0
         self._under_way = 0
-        self._times: deque[float] = deque(maxlen=_REMEMBERED)
-        self._gap_s = 0.0
-        self._least_gap_s = 0.0  # that was told
-        self._is_told = False
-        self._even = 0
-        self._even_patience = _FEW
+        self._last_s = -math.inf
         self._next_s = -math.inf
         self._why = ""
+        self._is_held = False
         self._pauses = 0
-        self._round: list[float] = []
-        self._round_size = 1
-        self._best_s = math.inf
-        self._best_limit = 1
-        self._is_slow = False
-        self._last_s = -math.inf
+        self._pause_s = 0.0
         self._refused_s: float | None = None
         #: The moment before which the server said that it refuses everything.
         self.told_s = -math.inf
@@ -144,25 +127,33 @@ class Pace:
     @property
     def limit(self) -> int:
         """How many of a list may be under way; 0 before the first."""
-        return int(self._limit)
+        return int(self._room.limit)
 
     def turn(self, now_s: float, pacing: Pacing) -> Turn:
         """Return how long a request of a list is to wait, if none is sent before it."""
-        if not self._limit or (not self._under_way and now_s - self._last_s > PATIENCE_S):
-            self._begin(pacing)
+        if not self.limit or (not self._under_way and now_s - self._last_s > PATIENCE_S):
+            self._room = _Room(min(pacing.start, pacing.most))
+            self._haste = _Haste(now_s)
+            self._pauses, self._pause_s, self._refused_s = 0, 0.0, None
         if now_s < self._next_s:
+            self._is_held = True
             return Turn(self._next_s - now_s, self._why)
-        if self._under_way >= min(int(self._limit), pacing.most):
+        if self._under_way >= min(self.limit, pacing.most):
+            self._is_held = False
             return Turn(math.inf)
-        return Turn(0.0)
+        return Turn(max(0.0, self._last_s + self._room.apart_s(self._under_way) - now_s))
 
     def begin(self, now_s: float) -> Sent:
         """Note that a request is sent."""
         self._sent += 1
+        sent = Sent(self._sent, now_s, self._under_way, self._is_held)
+        self._is_held = False
         self._under_way += 1
         self._last_s = now_s
-        self._next_s = max(self._next_s, now_s + self._gap_s)
-        return Sent(self._sent, now_s, self._gap_s > 0 and self._under_way < max(2, int(self._limit)))
+        # The one after a late one comes sooner, or every delay would make all of them slower.
+        gap_s = max(self._haste.gap_s, self._pause_s)
+        self._next_s = max(self._next_s + gap_s, now_s + gap_s * _SOONEST)
+        return sent
 
     def end(self) -> None:
         """Note that a request has ended otherwise than by an answer or for want of room."""
@@ -170,120 +161,142 @@ class Pace:
 
     def answered(self, sent: Sent, now_s: float) -> None:
         """Note that a request was answered."""
-        full = self._under_way >= int(self._limit)
+        is_full = self._under_way >= self.limit
         self._under_way -= 1
-        self._refused_s = None
-        self._pauses = 0
-        self._times.append(sent.at_s)
-        self._time(now_s - sent.at_s)
-        if full and self._limit and not self._is_slow:
-            self._grow()
-        self._hurry()
+        self._refused_s, self._pauses, self._pause_s = None, 0, 0.0
+        self._room.answered(sent, now_s, is_full=is_full)
+        self._haste.answered(sent, self._sent)
 
-    def refused(
-        self, sent: Sent, now_s: float, why: str, wait_s: float | None = None, limit: int | None = None
-    ) -> None:
-        """Note that a request was refused for want of room.
-
-        Args:
-            sent: Which.
-            now_s: When.
-            why: In a word or two, for who waits.
-            wait_s: Seconds that the server asks to wait; None where it says nothing.
-            limit: How many requests it says that it takes in the time that ends then; None likewise.
-        """
+    def refused(self, sent: Sent, now_s: float, refusal: Refusal) -> None:
+        """Note that a request was refused for want of room."""
         self._under_way -= 1
         self._refused_s = now_s if self._refused_s is None else self._refused_s
-        learns = len(self._times) >= _FEW and not self._is_told and (wait_s is None or sent.evenly)
-        if learns and sent.number > self._cut_at:
-            self._slow_down(sent, now_s)
-        if not sent.evenly:
-            self._cut(sent)
-        self._cut_at = self._sent
-        if wait_s is not None:
-            if limit and self._times:
-                # How long that time is nobody says: as many as it takes were sent within it.
-                since_s = self._times[-min(limit, len(self._times))]
-                self._gap_s, self._is_told = (now_s + wait_s - since_s) / limit * _SLACK, True
-                self._least_gap_s = min(self._least_gap_s or self._gap_s, self._gap_s)
-            self.told_s = max(self.told_s, now_s + wait_s)
-            self._pause(self.told_s, why)
-        if not self._under_way or learns:  # else one that ends is a better sign than a clock
-            told_in_vain = _HEEDED if wait_s is not None else 0
-            self._back_off(now_s, why, self._gap_s if learns else _FIRST_PAUSE_S, self._pauses - told_in_vain)
-
-    def _back_off(self, now_s: float, why: str, pause_s: float, times: int) -> None:
-        """Pause, twice as long each time until something is answered."""
-        self._pauses = min(self._pauses + 1, 10)
-        if times >= 0:
-            self._pause(now_s + min(pause_s * 2**times, max(pause_s, _LONGEST_PAUSE_S)), why)
+        is_news = sent.number > self._cut_at  # one volley's refusals are one piece of news
+        if is_news:
+            self._cut_at = self._sent
+        if self._room.refused(sent, self._under_way, is_news=is_news, is_crowded=refusal.is_crowded):
+            self._haste.acquit()
+        else:
+            self._haste.refused(sent, self._sent, is_news=is_news)
+        if refusal.wait_s is not None:
+            if refusal.limit:
+                self._haste.told(now_s, refusal.wait_s, refusal.limit)
+            self.told_s = max(self.told_s, now_s + refusal.wait_s)
+            self._pause(self.told_s, refusal.why)
+        if is_news or not self._under_way:
+            self._back_off(sent, now_s, refusal)
 
     def is_vain(self, now_s: float) -> bool:
         """Return whether all was refused for so long that no more is hoped for, rate limits apart."""
         return self._refused_s is not None and now_s - self._refused_s > PATIENCE_S
 
-    def _begin(self, pacing: Pacing) -> None:
-        self._limit = float(min(pacing.start, pacing.most))
-        self._ceiling, self._calm, self._patience = math.inf, 0, _ROUNDS
-        self._round_size = self._best_limit = int(self._limit)
-        self._gap_s, self._pauses, self._best_s, self._is_slow = 0.0, 0, math.inf, False
-        self._times.clear()
-        self._least_gap_s = 0.0
-        self._is_told, self._even, self._even_patience = False, 0, _FEW
-        self._round.clear()
-        self._refused_s = None
+    def _back_off(self, sent: Sent, now_s: float, refusal: Refusal) -> None:
+        """Pause, and longer each time until something is answered."""
+        if refusal.is_crowded and self._under_way:
+            return  # one that ends is a better sign than a clock
+        first_s = self._haste.gap_s * _SHORTLY
+        is_hasty = refusal.wait_s is None and not refusal.is_crowded
+        first_s = FIRST_PAUSE_S if not is_hasty else max(first_s or _SHORT_PAUSE_S, now_s - sent.at_s)
+        times = self._pauses - (_HEEDED if refusal.wait_s is not None else 0)
+        self._pauses = min(self._pauses + 1, 12)
+        if times >= 0:
+            pause_s = min(first_s * _LONGER**times, max(first_s, _LONGEST_PAUSE_S))
+            self._pause_s = pause_s if times else 0.0
+            self._pause(now_s + pause_s, refusal.why)
 
     def _pause(self, until_s: float, why: str) -> None:
         if until_s > self._next_s:
             self._next_s, self._why = until_s, why
 
-    def _cut(self, sent: Sent) -> None:
-        """Have half as many under way, once for all that were sent by now, and no more than are taken."""
-        carried = max(1, self._under_way)
+
+class _Room:
+    """How many requests a server carries at a time: more while that makes none slower.
+
+    Args:
+        start: So many at first.
+    """
+
+    def __init__(self, start: int) -> None:
+        self.limit = float(start)
+        self._ceiling = math.inf
         self._calm = 0
-        if sent.number > self._cut_at:
+        self._patience = _ROUNDS
+        self._tried_from = 0.0
+        self._carried = -1
+        self._suspected = math.inf
+        self._suspicions = 0
+        self._before = 0.0
+        self._round: list[float] = []
+        self._round_size = self._best_limit = max(1, start)
+        self._best_s = math.inf
+        self._mean_s = 0.0
+        self._is_slow = False
+
+    def apart_s(self, others: int) -> float:
+        """Return the time since the last request, that one more than before is tried and not their haste."""
+        return self._mean_s / self.limit if 0 < int(self._tried_from) <= others else 0.0
+
+    def answered(self, sent: Sent, now_s: float, *, is_full: bool) -> None:
+        """Note an answer; grow after one that came while there were as many as there may be."""
+        self._carried = max(self._carried, sent.others)
+        if sent.others >= self._suspected:
+            self.limit = max(self.limit, self._before)
+            self._forget_suspicions()
+        self._time(now_s - sent.at_s)
+        if is_full and self.limit and not self._is_slow:
+            self._grow()
+
+    def refused(self, sent: Sent, under_way: int, *, is_news: bool, is_crowded: bool) -> bool:
+        """Note a refusal, and how many others are under way; return whether they were too many."""
+        if not (is_crowded or self._is_guilty(sent, is_news=is_news)):
+            return False
+        self._forget_suspicions()
+        self._cut(max(1, under_way), is_news=is_news)
+        return True
+
+    def _is_guilty(self, sent: Sent, *, is_news: bool) -> bool:
+        """Return whether a refusal that doesn't say so is one for their number, and not for their haste."""
+        if not is_news or sent.others <= self._carried:
+            return False
+        if self._tried_from and sent.others >= int(self._tried_from):
+            return True
+        self._suspected = min(self._suspected, sent.others)
+        self._suspicions += 1
+        if self._suspicions == 1:
+            self._before, self.limit = self.limit, max(1.0, self.limit // 2)
+        return self._suspicions >= _SUSPICIOUS
+
+    def _forget_suspicions(self) -> None:
+        self._suspicions, self._suspected, self._before = 0, math.inf, 0.0
+
+    def _cut(self, carried: int, *, is_news: bool) -> None:
+        """Have half as many under way, and no more than are carried."""
+        self._calm = 0
+        self._carried = min(self._carried, carried - 1)
+        if is_news:
             if self._tried_from:
                 self._patience = min(self._patience * 2, _MOST_ROUNDS)
-                self._limit, self._tried_from = self._tried_from, 0.0
+                self.limit, self._tried_from = self._tried_from, 0.0
             else:
-                self._limit = max(1.0, self._limit // 2)
-        self._limit = min(self._limit, float(carried))
-        self._ceiling = min(max(self._limit, float(carried)), self._ceiling)
-
-    def _slow_down(self, sent: Sent, now_s: float) -> None:
-        """Send as fast as requests were taken of late."""
-        some = min(len(self._times), _SOME)
-        self._gap_s = (now_s - self._times[-some]) / some
-        if not sent.evenly:  # perhaps there were too many at a time, however fast
-            self._gap_s /= _MAYBE
-        self._even = 0
-        self._even_patience = min(self._even_patience * 2, _MOST_CALM)
-
-    def _hurry(self) -> None:
-        """Try a little faster after a while without a refusal."""
-        if not self._gap_s:
-            return
-        self._even += 1
-        if self._even >= self._even_patience:
-            self._even = 0
-            self._gap_s = max(self._gap_s / _FASTER, self._least_gap_s)
-            self._even_patience = max(self._even_patience // 2, _FEW)
+                self.limit = max(1.0, self.limit // 2)
+        self.limit = min(self.limit, float(carried))
+        self._ceiling = min(max(self.limit, float(carried)), self._ceiling)
 
     def _grow(self) -> None:
-        if self._limit < self._ceiling:
+        if self.limit < self._ceiling:
             # At first half as many again a round; after a refusal half of what is missing.
             step = 0.5
             if self._ceiling < math.inf:
-                step = max(1.0, (self._ceiling - self._limit) / 2) / self._limit
-            self._limit = min(self._limit + step, self._ceiling)
+                step = max(1.0, (self._ceiling - self.limit) / 2) / self.limit
+            self.limit = min(self.limit + step, self._ceiling)
             return
         self._calm += 1
-        if self._calm >= self._patience * max(_FEW, int(self._limit)):
+        if self._calm >= self._patience * max(_FEW, int(self.limit)):
             if self._tried_from:
                 self._patience = max(self._patience // 2, 1)
-            self._calm, self._tried_from = 0, self._limit
+            self._calm, self._tried_from = 0, self.limit
             self._ceiling += max(1, self._ceiling // 4)
-            self._limit = self._ceiling
+            self.limit = self._ceiling
 
     def _time(self, latency_s: float) -> None:
         """Note how long an answer took; after a round of them go back where they got slow for being more."""
@@ -291,231 +304,103 @@ class Pace:
         if len(self._round) < self._round_size:
             return
         mean_s = sum(self._round) / len(self._round)
+        self._mean_s = mean_s
         self._is_slow = mean_s > _SLOWER * self._best_s
         if self._is_slow:
-            self._ceiling = min(self._ceiling, max(self._best_limit, self._limit * 2 // 3))
-            self._limit = min(self._limit, max(self._best_limit, self._limit // 2))
+            self._ceiling = min(self._ceiling, max(self._best_limit, self.limit * 2 // 3))
+            self.limit = min(self.limit, max(self._best_limit, self.limit // 2))
             self._best_s *= _FORGETS  # the prompts may have become longer
         elif mean_s <= self._best_s:
             self._best_s, self._best_limit = mean_s, self._round_size
         self._round.clear()
-        self._round_size = max(1, int(self._limit))
+        self._round_size = max(1, int(self.limit))
 
 
-class _Waiter:
-    """One who waits for a turn, and the refusal of another that made it vain."""
+class _Haste:
+    """How fast a server takes requests: the time between two, 0 until one was refused.
 
-    def __init__(self) -> None:
-        self.woken = threading.Event()
-        self.refusal: UpstreamError | None = None
-
-
-class Gate:
-    """Has those who ask the same model wait for its `Pace`, first come first served. Thread-safe.
+    Between two refusals it took just as many as it does in that time. Then the time between two is halved, so
+    to speak, between what was taken and what was refused, and now and then a little less is tried.
 
     Args:
-        clock: Returns seconds that never go back.
+        now_s: When the first may be sent.
     """
 
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        self._lock = threading.Lock()
-        self._pace = Pace()
-        self._queue: deque[_Waiter] = deque()
+    def __init__(self, now_s: float) -> None:
+        self.gap_s = 0.0
+        self._least_gap_s = 0.0
+        self._is_told = False
+        self._taken_s = math.inf
+        self._refused_s = 0.0
+        self._since = Sent(0, now_s)
+        self._refusals = 0
+        self._in_a_row = 0
+        self._calm = 0
+        self._changed_at = 0
+        self._patience = 4 * _FEW
+        self._times: deque[float] = deque(maxlen=_REMEMBERED)
 
-    def wait(self, pacing: Pacing, cancel: Cancel, tell: Callable[[str], object]) -> Sent:
-        """Wait until a request of a list may be sent, and note that it is.
-
-        Raises:
-            Cancelled: It was cancelled.
-            UpstreamError: Meanwhile another was refused for all.
-        """
-        me = _Waiter()
-        with cancel.waking(me.woken.set):
-            with self._lock:
-                self._queue.append(me)
-            try:
-                while True:
-                    cancel.check()
-                    with self._lock:
-                        if me.refusal is not None:
-                            raise not_sent_after(me.refusal)
-                        now_s = self._clock()
-                        turn = self._pace.turn(now_s, pacing) if self._queue[0] is me else Turn(math.inf)
-                        if turn.wait_s <= 0:
-                            return self._pace.begin(now_s)
-                        me.woken.clear()
-                    if turn.why and turn.wait_s > _NOT_SEEN_S:
-                        tell(f"{turn.why}, going on in {math.ceil(turn.wait_s)} s")
-                    cancel.check()  # set before it was cleared
-                    me.woken.wait(min(turn.wait_s, _TICK_S))
-            finally:
-                with self._lock:
-                    self._queue.remove(me)
-                    self._wake()
-
-    def begin(self) -> Sent:
-        """Note that a request is sent that is no list's."""
-        with self._lock:
-            return self._pace.begin(self._clock())
-
-    @property
-    def told_s(self) -> float:
-        """The moment before which the server said that it refuses everything, by the clock."""
-        with self._lock:
-            return self._pace.told_s
-
-    def left_s(self, moment_s: float) -> float:
-        """Return the seconds until a moment, 0 where it has passed."""
-        return max(0.0, moment_s - self._clock())
-
-    def answered(self, sent: Sent) -> None:
-        """Note that a request was answered."""
-        with self._lock:
-            self._pace.answered(sent, self._clock())
-            self._wake()
-
-    def failed(self, sent: Sent, failure: BaseException) -> None:
-        """Note that a request has ended without an answer."""
-        with self._lock:
-            if _lacks_room(failure) and _is_short_enough(failure):
-                wait_s, limit = failure.retry_after_s, failure.rate_limit
-                self._pace.refused(sent, self._clock(), _why(failure), wait_s, limit)
-            else:
-                self._pace.end()
-            if isinstance(failure, UpstreamError) and (failure.refuses_all or failure.refuses_model):
-                for waiter in self._queue:
-                    waiter.refusal = failure
-                    waiter.woken.set()
-            self._wake()
-
-    @property
-    def is_vain(self) -> bool:
-        """Whether nothing was answered for `PATIENCE_S`."""
-        with self._lock:
-            return self._pace.is_vain(self._clock())
-
-    def _wake(self) -> None:
-        if self._queue:
-            self._queue[0].woken.set()
-
-
-class Gates:
-    """The gates of one key, made as they are needed. Thread-safe."""
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        self._lock = threading.Lock()
-        self._gates: dict[tuple[str, str], Gate] = {}
-
-    def of(self, request: Request) -> Gate:
-        """Return the gate of a request's model; free variants have one together, as their limit is one."""
-        model = str(request.body.get("model", ""))
-        place = (request.base_url, ":free" if model.endswith(":free") else model)
-        with self._lock:
-            if place not in self._gates:
-                self._gates[place] = Gate(self._clock)
-            return self._gates[place]
-
-
-class Tries:
-    """The attempts of one request.
-
-    Args:
-        gate: Of its model.
-        pacing: See `Callbacks.pacing`.
-        cancel: Ends it.
-        sleep: Waits before another attempt of a single ask.
-        tell: Told in one line what is waited for.
-    """
-
-    def __init__(
-        self,
-        gate: Gate,
-        pacing: Pacing | None,
-        cancel: Cancel,
-        sleep: Callable[[float], None],
-        tell: Callable[[str], object],
-    ) -> None:
-        self._gate = gate
-        self._pacing = pacing
-        self._cancel = cancel
-        self._sleep = sleep
-        self._tell = tell
-        self._sent = Sent(0, 0.0)
-        self._own = 0  # those that count
-        self._busy = 0
-        self._wait: tuple[float, str] = (0.0, "")
-        self._heeded_s = -math.inf
-        #: How many there were.
-        self.number = 0
-
-    def begin(self) -> None:
-        """Wait until it may be sent, and note that it is.
-
-        Raises:
-            Cancelled: It was cancelled.
-        """
-        if self._pacing is not None:
-            self._sent = self._gate.wait(self._pacing, self._cancel, self._tell)
+    def answered(self, sent: Sent, last: int) -> None:
+        """Note an answer, and the number of the last sent; hurry a little after several that went evenly."""
+        self._times.append(sent.at_s)
+        if not self.gap_s or not sent.evenly or sent.number <= self._changed_at:
+            return
+        self._calm += 1
+        is_near = self.gap_s <= self._refused_s * _NEAR
+        patience = max(_FEW, min(self._patience, _CALM_S / self.gap_s)) if is_near else _FEW
+        if self._calm < patience:
+            return
+        self._calm, self._changed_at = 0, last
+        if self._is_told:
+            self.gap_s = max(self.gap_s / _SLIGHTLY, self._least_gap_s)
+            return
+        self._taken_s = min(self._taken_s, self.gap_s)
+        if is_near:
+            self._in_a_row += 1
+            if self._in_a_row > 1:
+                self._patience = max(self._patience // 2, _FEW)
+            self.gap_s /= 1 + min(_STEP * 2 ** (self._in_a_row - 1), 1.0)
+            self._refused_s = min(self._refused_s, self.gap_s / _SLIGHTLY)
+        elif self._refused_s:
+            self.gap_s = max(math.sqrt(self.gap_s * self._refused_s), self._refused_s * _SLIGHTLY)
         else:
-            while (told_s := self._gate.told_s) > self._heeded_s:
-                self._heeded_s = told_s
-                wait_s = self._gate.left_s(told_s)
-                if wait_s <= LONGEST_WAIT_S:  # else the server may have thought better of it
-                    self._pause(wait_s, f"{_WAITS_FOR[_LIMITED]}, going on in {wait_s:.3g} s")
-            self._sent = self._gate.begin()
-        self.number += 1
+            self.gap_s /= _FASTER
 
-    def answered(self) -> None:
-        """Note that it was answered."""
-        self._gate.answered(self._sent)
+    def refused(self, sent: Sent, last: int, *, is_news: bool) -> None:
+        """Note a refusal; send as fast as requests were taken since the one before it."""
+        self._refusals += not is_news
+        if not is_news or self._is_told:
+            return
+        taken = sent.number - 1 - self._since.number - self._refusals
+        rate_gap_s = (sent.at_s - self._since.at_s) / taken if taken > 0 else 0.0
+        self._since, self._refusals = sent, 0
+        if taken <= 0:
+            return  # a pause tells more
+        if self.gap_s:
+            rate_gap_s = self._within(rate_gap_s)
+        self._refused_s, self.gap_s = self.gap_s, rate_gap_s
+        self._calm = self._in_a_row = 0
+        self._changed_at = last
 
-    def goes_on_after(self, failure: BaseException, *, answer_began: bool) -> bool:
-        """Note how an attempt failed; return whether there is to be another."""
-        self._gate.failed(self._sent, failure)
-        if answer_began or not isinstance(failure, UpstreamError) or not failure.retryable:
-            return False
-        if self._pacing is not None and _lacks_room(failure):
-            self._wait = (0.0, "")  # it waits with the others
-            return self._is_worth_waiting(failure)
-        self._own += 1
-        told_s = failure.retry_after_s
-        wait_s = told_s if told_s is not None else _FIRST_PAUSE_S * 2 ** (self._own - 1)
-        self._wait = (
-            wait_s,
-            f"{_why(failure)}, trying again in {wait_s:.3g} s ({self._own + 1} of {ATTEMPTS})",
-        )
-        self._heeded_s = self._gate.told_s
-        return self._own < ATTEMPTS and wait_s <= LONGEST_WAIT_S
+    def _within(self, gap_s: float) -> float:
+        """Return a time between two that is longer than the refused one, by what is known of the rate."""
+        is_at_edge = self._taken_s > self.gap_s * _SLIGHTLY
+        if not is_at_edge:
+            self._taken_s = math.inf
+        else:
+            self._patience = min(self._patience * 2, _MOST_CALM)
+        return max(self.gap_s * _SLIGHTLY, min(gap_s, self.gap_s * _MOST_SLOWER, self._taken_s))
 
-    def pause(self) -> None:
-        """Wait as what failed wants it."""
-        self._pause(*self._wait)
+    def acquit(self) -> None:
+        """Note that a refusal was for the number of requests under way."""
+        if not self._is_told:
+            self.gap_s, self._refused_s, self._taken_s = self.gap_s / 2, 0.0, math.inf
 
-    def _pause(self, wait_s: float, line: str) -> None:
-        if wait_s > _NOT_SEEN_S:
-            self._tell(line)
-        if line:
-            self._sleep(wait_s)
-
-    def _is_worth_waiting(self, failure: UpstreamError) -> bool:
-        if failure.status == _LIMITED:
-            return True
-        self._busy += failure.status in _BUSY
-        return _is_short_enough(failure) and self._busy < BUSY_TRIES and not self._gate.is_vain
-
-
-def _lacks_room(failure: BaseException) -> TypeGuard[UpstreamError]:
-    """Return whether a request was refused only because there were too many, or was too much under way."""
-    lacking = (_LIMITED, _HELD, *_BUSY)
-    return isinstance(failure, UpstreamError) and failure.retryable and failure.status in lacking
-
-
-def _is_short_enough(failure: UpstreamError) -> bool:
-    """Return whether a wait that a refusal asks for is one for all; that of a rate limit always is."""
-    return failure.status == _LIMITED or (failure.retry_after_s or 0.0) <= LONGEST_WAIT_S
-
-
-def _why(failure: UpstreamError) -> str:
-    return _WAITS_FOR.get(failure.status or 0, "no answer")
+    def told(self, now_s: float, wait_s: float, limit: int) -> None:
+        """Note that a server takes so many in the time that ends in `wait_s`."""
+        if not self._times:
+            return
+        # How long that time is nobody says: as many as it takes were sent within it.
+        since_s = self._times[-min(limit, len(self._times))]
+        self.gap_s, self._is_told = (now_s + wait_s - since_s) / limit * _SLACK, True
+        self._least_gap_s = min(self._least_gap_s or self.gap_s, self.gap_s)

@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from or_cache_magic.core.callbacks import Pacing
-from or_cache_magic.openrouter.pace import PATIENCE_S, Pace
+from or_cache_magic.openrouter.pace import PATIENCE_S, Pace, Refusal
 
 MORE = Pacing(8, 32)
+BUSY = Refusal("the provider is overloaded", is_crowded=True)
 
 
 class Run:
@@ -66,7 +67,7 @@ class Run:
             self.pace.answered(sent, self.now_s)
             self.answered += 1
         else:
-            self.pace.refused(sent, self.now_s, "rate limited", *said)
+            self.pace.refused(sent, self.now_s, Refusal("rate limited", *said))
             self.refused += 1
             self.left += 1
 
@@ -110,10 +111,10 @@ def test_pace__keeps_its_laws(start, most, capacity, latency_s, refusals, seed):
         return said.pop() if said else None
 
     class Pacer(Pace):
-        def refused(self, sent, now_s, why, wait_s=None, limit=None):
+        def refused(self, sent, now_s, refusal):
             nonlocal told_s
-            super().refused(sent, now_s, why, wait_s, limit)
-            told_s = max(told_s, now_s + (wait_s or 0.0))
+            super().refused(sent, now_s, refusal)
+            told_s = max(told_s, now_s + (refusal.wait_s or 0.0))
 
     run = Run(Pacer(), server, rows=40, pacing=Pacing(start, most), latency_s=latency_s, seed=seed)
     run.go(until_s=100_000)
@@ -125,7 +126,7 @@ def test_pace__finds_how_many_are_carried(most):
     """Of a server that carries so many at a time: nearly all of them are used, and few requests are refused."""
     run = Run(Pace(), carries(most), rows=400).go()
     assert run.refused <= 30
-    assert run.now_s <= 1.5 * 400 * 0.2 / most
+    assert run.now_s <= 1.4 * 400 * 0.2 / most
 
 
 def test_pace__grows_while_answers_are_as_fast():
@@ -141,21 +142,56 @@ def test_pace__grows_while_answers_are_as_fast():
     assert statistics.mean(levels[200:]) <= 14
 
 
-@pytest.mark.parametrize("per_minute", [60, 600, 6000])
-@pytest.mark.parametrize(("burst", "latency_s", "uses"), [(10, 0.2, 0.75), (10, 0.01, 0.75), (1, 0.01, 0.4)])
-def test_pace__finds_a_rate_that_nobody_tells(per_minute, burst, latency_s, uses):
-    """Under a limit of so many a minute, without a word of it: most of it is used, and few requests are refused."""
+def bucket(per_minute, burst, *, tells=False, later=None):
+    """A server that takes so many a minute, `burst` of them at once; `later` is when that changes, and to what."""
     stock, then_s = burst, 0.0
 
     def server(now_s, _under_way):
         nonlocal stock, then_s
-        stock, then_s = min(burst, stock + (now_s - then_s) * per_minute / 60), now_s
-        stock -= (taken := stock >= 1)
-        return None if taken else (None, None)
+        rate = (later[1] if later and now_s >= later[0] else per_minute) / 60
+        stock, then_s = min(burst, stock + (now_s - then_s) * rate), now_s
+        if stock >= 1 - 1e-9:
+            stock -= 1
+            return None
+        return ((1 - stock) / rate if tells else None, None)
 
-    run = Run(Pace(), server, rows=400, latency_s=latency_s).go()
-    assert run.refused <= 50
-    assert uses * run.now_s <= 400 / (per_minute / 60)
+    return server
+
+
+@pytest.mark.parametrize("tells", [False, True])
+@pytest.mark.parametrize("burst", [1, 2, 10])
+@pytest.mark.parametrize(("per_minute", "rows"), [(60, 400), (600, 400), (6000, 4000)])
+def test_pace__uses_up_a_rate_that_nobody_tells(per_minute, rows, burst, tells):
+    """Of a limit of so many a minute at least 93 % are used, and few requests refused: with a burst and without.
+
+    Without a burst and at 100 a second twenty more are under way before the first tells how it went: 75 %.
+    """
+    uses = 0.75 if (per_minute, burst) == (6000, 1) else 0.93
+    run = Run(Pace(), bucket(per_minute, burst, tells=tells), rows=rows).go()
+    assert run.refused <= 40 * rows / 400
+    assert (rows - burst) / (per_minute / 60) >= uses * (run.now_s - 0.2)
+
+
+@pytest.mark.parametrize("latency_s", [0.01, 2.0])
+@pytest.mark.parametrize("burst", [1, 20])
+@pytest.mark.parametrize(("per_minute", "uses"), [(60, 0.8), (600, 0.5)])
+def test_pace__finds_a_rate_whatever_an_answer_takes(per_minute, uses, burst, latency_s):
+    """Fast answers and slow ones, which only many at a time make up for."""
+    run = Run(Pace(), bucket(per_minute, burst), rows=400, latency_s=latency_s).go()
+    assert run.refused <= 60
+    assert (400 - burst) / (per_minute / 60) >= uses * (run.now_s - latency_s)
+
+
+@pytest.mark.parametrize("burst", [1, 10])
+@pytest.mark.parametrize(
+    ("before", "after", "uses"), [(600, 300, 0.9), (600, 60, 0.9), (600, 1200, 0.8), (60, 600, 0.45)]
+)
+def test_pace__follows_a_limit_that_changes(before, after, uses, burst):
+    """A limit that is lowered is kept at once; one that is raised is found out, step by step."""
+    run = Run(Pace(), bucket(before, burst, later=(20.0, after)), rows=800).go()
+    ideal_s = 20 + (800 - burst - before / 3) / (after / 60)
+    assert run.refused <= 80
+    assert ideal_s >= uses * run.now_s
 
 
 @pytest.mark.parametrize(("limit", "minute_s"), [(30, 60.0), (20, 60.0), (600, 60.0), (50, 3600.0)])
@@ -194,7 +230,7 @@ def test_pace__is_vain_when_nothing_is_answered():
     """Ten minutes of refusals without an answer between them; an answer begins them anew."""
     pace = Pace()
     pace.turn(0.0, MORE)
-    pace.refused(pace.begin(0.0), 1.0, "busy")
+    pace.refused(pace.begin(0.0), 1.0, BUSY)
     assert not pace.is_vain(PATIENCE_S)
     assert pace.is_vain(PATIENCE_S + 2)
     pace.answered(pace.begin(2.0), 3.0)
@@ -206,9 +242,9 @@ def test_pace__halves_once_for_what_was_sent_together():
     pace = Pace()
     pace.turn(0.0, MORE)
     sent = [pace.begin(0.0) for _ in range(8)]
-    pace.refused(sent[0], 0.1, "busy")
+    pace.refused(sent[0], 0.1, BUSY)
     assert pace.limit == 4
-    pace.refused(sent[1], 0.1, "busy")
+    pace.refused(sent[1], 0.1, BUSY)
     assert pace.limit == 4
 
 
@@ -216,7 +252,7 @@ def test_pace__begins_anew_after_a_pause():
     """What was learned ten minutes ago may be true no more."""
     pace = Pace()
     pace.turn(0.0, MORE)
-    pace.refused(pace.begin(0.0), 0.1, "busy")
+    pace.refused(pace.begin(0.0), 0.1, BUSY)
     assert pace.limit == 1
     pace.turn(PATIENCE_S + 10, MORE)
     assert pace.limit == 8
