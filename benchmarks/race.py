@@ -144,4 +144,4 @@ def run(
 
 
 def _requests(sim: Simulator, key: str) -> int:
-    return sum(row.headers.get("authorization") == f"Bearer {key}" for row in sim.requests)
+    return sum(row.headers.get("authorization") == f"Bearer {key}" for row in sim.completions)

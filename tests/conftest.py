@@ -126,13 +126,17 @@ class Clock:
 
 
 class Canned(socketserver.ThreadingTCPServer):
-    """Answers each connection with the next of its replies, byte for byte, and closes; the last one repeats."""
+    """Answers each connection with the next of its replies, byte for byte, and closes; the last one repeats.
+
+    With `models` it says besides that every model is there which it is asked for before a call.
+    """
 
     daemon_threads = True
     allow_reuse_address = True
 
-    def __init__(self, *replies: bytes) -> None:
+    def __init__(self, *replies: bytes, models: bool = True) -> None:
         super().__init__(("127.0.0.1", 0), _CannedHandler)
+        self.models = models
         self.replies = list(replies)
         self.received: list[bytes] = []
 
@@ -151,6 +155,11 @@ class _CannedHandler(socketserver.StreamRequestHandler):
             head += line
             if line.lower().startswith(b"content-length:"):
                 length = int(line.split(b":")[1])
+        name = head.partition(b" /api/v1/model/")[2].partition(b" ")[0]
+        if self.server.models and name and b"/" not in name.partition(b"/")[2]:
+            listed = f'{{"data": {{"id": "{name.decode()}"}}}}'
+            self.wfile.write(_reply(listed, "application/json"))
+            return
         self.server.received.append(head + self.rfile.read(length))
         place = min(len(self.server.received), len(self.server.replies)) - 1
         self.wfile.write(self.server.replies[place])
@@ -203,11 +212,11 @@ def reply():
 
 @pytest.fixture
 def canned():
-    """``canned(reply, …)`` is a running server of these replies, with ``base_url`` and ``received``."""
+    """``canned(reply, …, models=True)`` is a running `Canned`, with ``base_url`` and ``received``."""
     running = []
 
-    def start(*replies):
-        server = Canned(*replies)
+    def start(*replies, **options):
+        server = Canned(*replies, **options)
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
         thread.start()
         running.append((server, thread))

@@ -138,9 +138,7 @@ class CompletionCache:
             shared=self.shared,
         )
         #: What asks go through.
-        self.engine = Engine(
-            recorder, self._open_gateway, self._open_leases, self._check, self._suggest_model
-        )
+        self.engine = Engine(recorder, self._open_gateway, self._open_leases, self.check, self._suggest_model)
 
     def __repr__(self) -> str:
         return f"CompletionCache({str(self.directory)!r})"
@@ -376,8 +374,6 @@ class CompletionCache:
 
             return ask_until_it_fits(self, ask, callbacks, max_cost_usd, limits)
         self._server.settings = ask.settings
-        if ask.schema is not None:
-            callbacks = self._checking_schema(callbacks)
         guard = self._guard(ask, max_cost_usd, limits)
         try:
             if guard is None:
@@ -405,8 +401,6 @@ class CompletionCache:
 
             return await aask_until_it_fits(self, ask, callbacks, max_cost_usd)
         self._server.settings = ask.settings
-        if ask.schema is not None:
-            callbacks = self._checking_schema(callbacks)
         guard = self._guard(ask, max_cost_usd, limits)
         try:
             if guard is None:
@@ -721,18 +715,6 @@ class CompletionCache:
 
     # -- within -------------------------------------------------------------------------------
 
-    def _checking_schema(self, callbacks: Callbacks) -> Callbacks:
-        """Return the callbacks of an ask with a schema: it is looked at before it is sent."""
-
-        def before_send(request: Request) -> None:
-            from or_cache_magic.cache.structured import check_schema  # a hit needs none of it
-
-            check_schema(request, self.money.prices)
-            if callbacks.before_send is not None:
-                callbacks.before_send(request)
-
-        return callbacks._replace(before_send=before_send)
-
     def _guard(
         self, ask: Ask, max_cost_usd: Decimal | None, limits: Sequence[Limit] = ()
     ) -> BudgetGuard | None:
@@ -775,24 +757,26 @@ class CompletionCache:
         """
         return self._open_gateway().require_key()
 
-    def check(self, ask: Ask) -> None:
-        """Raise what an ask is refused with before it is sent, as far as that is known; may fetch lists.
+    def check(self, ask: Ask, may_fetch: bool = True) -> None:
+        """Raise what an ask is refused with before it is sent, as far as that is known.
+
+        Args:
+            ask: What is to be sent.
+            may_fetch: Whether OpenRouter is asked for what it lists.
 
         Raises:
             RequestError: No model of it is there, or takes its pictures or sound.
             OptionError: Its schema is none, or no model of it takes one.
         """
-        self._check(ask)
+        prices = self.money.prices
+        if may_fetch:
+            prices.check_models(ask.request, ask.settings.aliases)
+        if inputs_of(ask.request.body):
+            prices.check_inputs(ask.request, may_fetch=may_fetch)
         if ask.schema is not None:
             from or_cache_magic.cache.structured import check_schema
 
-            check_schema(ask.request, self.money.prices)
-
-    def _check(self, ask: Ask) -> None:
-        prices = self.money.prices
-        prices.check_models(ask.request, ask.settings.aliases)
-        if inputs_of(ask.request.body):
-            prices.check_inputs(ask.request)
+            check_schema(ask.request, prices, may_fetch=may_fetch)
 
     def _suggest_model(self, ask: Ask, failure: UpstreamError) -> None:
         """Put into the error of a model that isn't there the one that is nearly called so."""

@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 _TELLING: Final = CORRECTION + "{}. Answer again, all of it, with nothing but the JSON."
 
 
-def check_schema(request: Request, prices: PriceCatalog) -> None:
-    """Do nothing where a request with a schema may be sent.
+def check_schema(request: Request, prices: PriceCatalog, *, may_fetch: bool = True) -> None:
+    """Do nothing where a request with a schema may be sent, as far as is known, or may be fetched.
 
     Raises:
         OptionError: The schema is none, or the model is known to take none; nothing was sent.
@@ -47,7 +47,7 @@ def check_schema(request: Request, prices: PriceCatalog) -> None:
             f"the schema is no JSON Schema ({wrong}; nothing was sent)",
             "mend it, or write the short form: 'name str, year int?'",
         )
-    if (why := prices.why_no_schema(request)) is not None:
+    if (why := prices.why_no_schema(request, may_fetch=may_fetch)) is not None:
         raise OptionError(
             f"{why} (nothing was sent)",
             "name a model that has them, or ask for JSON in the prompt (-f json)",

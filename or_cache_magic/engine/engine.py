@@ -100,7 +100,8 @@ class Engine:
         recorder: Keeps the answers and the accounts.
         gateway: Opens what sends, when something must be sent.
         leases: Opens those of single flight across processes; None asks without regard to others.
-        check: Raises a `RequestError` for an ask that is known to be refused; called before it is sent.
+        check: Raises an `InputError` for an ask that is known to be refused; called before it is sent, with
+            whether it may fetch lists.
         explain: May put a better hint into the error of an ask that was refused; may fetch, must not raise.
     """
 
@@ -109,7 +110,7 @@ class Engine:
         recorder: Recorder,
         gateway: Callable[[], Gateway],
         leases: Callable[[], Leases] | None = None,
-        check: Callable[[Ask], None] | None = None,
+        check: Callable[[Ask, bool], None] | None = None,
         explain: Callable[[Ask, UpstreamError], None] | None = None,
     ) -> None:
         self._recorder = recorder
@@ -231,10 +232,8 @@ class Engine:
 
     def _lead(self, ask: Ask, miss: _Miss, callbacks: Callbacks) -> _Result:
         """Make the call for all who wait; serve what is expired when it fails and the policy allows."""
-        self._gateway().require_key()  # who can't ask takes no lease, and makes no folder
         try:
-            if self._check is not None:
-                self._check(ask)
+            self._look_before_sending(ask)
             if miss.alone:
                 return self._call(ask, miss, callbacks, None)
             return self._call_with_lease(ask, callbacks)
@@ -244,6 +243,16 @@ class Engine:
             if miss.expired is not None and ask.policy.stale_if_error:
                 return _stale(ask.request, miss.expired, exc)
             raise
+
+    def _look_before_sending(self, ask: Ask) -> None:
+        """Raise what is known to speak against an ask; who can't ask takes no lease, and makes no folder."""
+        gateway = self._gateway()
+        try:
+            if self._check is not None:
+                self._check(ask, gateway.has_key)
+        except KeyboardInterrupt as exc:
+            raise _interrupted(exc, Answer((), cost=FREE), kept=False) from None
+        gateway.require_key()
 
     def _call_with_lease(self, ask: Ask, callbacks: Callbacks) -> _Result:
         """Make the call when no other process makes it; else wait for theirs."""

@@ -14,7 +14,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl
 
@@ -99,6 +99,8 @@ class Pages:
         self._pages: dict[tuple[str, str], Page] = {}
         self._failed: dict[tuple[str, str], float] = {}
         self._looked_up: set[tuple[str, str]] = set()
+        #: What was fetched before there was a file.
+        self._not_kept: set[tuple[str, str]] = set()
         self._locks: dict[object, threading.Lock] = {}
 
     def is_fresh(self, page: Page | None, fresh_s: float) -> bool:
@@ -224,11 +226,19 @@ class Pages:
             return None
         return Page(fetched_s, trimmed(data))
 
+    def keep_early_ones(self) -> None:
+        """Put into the file what was fetched before there was one."""
+        for place in [*self._not_kept]:
+            self._keep(place, self._pages[place])
+
     def _keep(self, place: tuple[str, str], page: Page) -> None:
         """Put a list in the file, if there is one: a folder is made for answers, not for prices."""
         body = zlib.compress(json.dumps(page.data, separators=(",", ":")).encode())
         with suppress(StoreError):
-            if self._database.exists():
+            if not self._database.exists():
+                self._not_kept.add(place)
+            else:
+                self._not_kept.discard(place)
                 with self._database.transaction(wait_s=_WAIT_S) as connection:
                     connection.execute(_KEEP, (*place, page.fetched_s, body))
 
@@ -237,7 +247,7 @@ FRESH_S: Final = 86_400.0
 """How long a list is taken as it is."""
 
 _KNOWS_S: Final = 7 * FRESH_S
-"""What a list younger than this lacks is asked for before it is sent."""
+"""What a list younger than this lacks, and OpenRouter when asked for it, is not there."""
 
 _LATEST_S: Final = 60.0
 """A list younger than this can't be bettered by fetching it again."""
@@ -258,6 +268,10 @@ class PriceCatalog:
         self._clock = clock
         self._pages = Pages(database, fetch, clock)
 
+    def keep(self) -> None:
+        """Put into the file, if there is one by now, what was fetched before there was one."""
+        self._pages.keep_early_ones()
+
     def models(self, base_url: str, *, fresh_s: float = FRESH_S, may_fetch: bool = True) -> ModelList | None:
         """Return all models that are listed, of every kind; None when they can't be known.
 
@@ -274,8 +288,8 @@ class PriceCatalog:
     def check_models(self, request: Request, aliases: Iterable[str] = ()) -> None:
         """Do nothing where a model of a request may be there.
 
-        Nothing is fetched where a list that is kept has one of them. Where a list that is not old has none,
-        OpenRouter is asked for each, since it may be newer.
+        Nothing is fetched for what was ever listed here. For another OpenRouter is asked, which is one small
+        request on the connection that the call then takes; where it has none, its list tells what was meant.
 
         Args:
             request: What is to be sent.
@@ -285,9 +299,9 @@ class PriceCatalog:
             RequestError: None of them is there.
         """
         base_url, names = request.base_url, asked_models(request.body)
-        if not all(self._is_unlisted(base_url, name) for name in names):
+        if not names or any(self._may_be_there(base_url, name) for name in names):
             return
-        if names and all(self._is_gone(base_url, name) for name in names):
+        if all(self._is_gone(base_url, name) for name in names):
             raise RequestError(*no_such_model(names, self.meant(base_url, names[0], aliases)))
 
     def meant(self, base_url: str, name: str, aliases: Iterable[str] = ()) -> str:
@@ -295,21 +309,36 @@ class PriceCatalog:
         every = self.models(base_url)
         return every.nearest(name, aliases) if every is not None else ""
 
-    def _is_unlisted(self, base_url: str, name: str) -> bool:
-        """Return whether a list that is kept and would have a model has none of this name."""
-        base = Name.base_of(name)
-        every = self.models(base_url, may_fetch=False) if base else None
+    def _may_be_there(self, base_url: str, name: str) -> bool:
+        """Return whether nothing that is kept leaves a doubt that a model is there; fetches nothing."""
+        base, kept = Name.base_of(name), self.models(base_url, may_fetch=False)
+        if not base or (kept is not None and (not kept.is_openrouters or kept.has(base))):
+            return True
+        get = partial(self._pages.get, base_url, fresh_s=math.inf, may_fetch=False)
+        return any(map(get, _paths(name)))
+
+    def _is_gone(self, base_url: str, name: str) -> bool:
+        """Return whether OpenRouter, when asked, has no model of this name, and its list has none either."""
+        for path in _paths(name):
+            if self._pages.get(base_url, path, FRESH_S, may_fetch=True) is not None:
+                return False
+            if not self._pages.is_gone(base_url, path):
+                return False
+        base, every = Name.base_of(name), self.models(base_url)
         if every is None or not every.is_openrouters or every.has(base):
             return False
         is_known = Name.of(base).is_id or every.nearest(base)
         return bool(is_known) and self._clock() - every.listed_s <= _KNOWS_S
 
-    def _is_gone(self, base_url: str, name: str) -> bool:
-        """Return whether OpenRouter, when asked, has no model of this name."""
-        names = dict.fromkeys((Name.base_of(name), Name.of(name).base))
-        paths = [f"/model/{name}" for name in names if Name.of(name).is_id]
-        found = [self._pages.get(base_url, path, FRESH_S, may_fetch=True) for path in paths]
-        return not any(found) and all(self._pages.is_gone(base_url, path) for path in paths)
+    def _listing(self, base_url: str, model: str, fresh_s: float, *, may_fetch: bool) -> ModelListing | None:
+        """Return what is listed of a model, by itself or in the list of all; None where it isn't known."""
+        name = Name.of(model)
+        path = f"/model/{name.base}"
+        page = self._pages.get(base_url, path, fresh_s, may_fetch=may_fetch) if name.is_id else None
+        if page is not None and page.listing is not None:
+            return page.listing
+        every = self.models(base_url, fresh_s=fresh_s, may_fetch=may_fetch) if name.is_id else None
+        return every.find(name.base, Name.base_of(model)) if every is not None else None
 
     def pricing(
         self, base_url: str, model: str, *, fresh_s: float = FRESH_S, may_fetch: bool = True
@@ -361,29 +390,36 @@ class PriceCatalog:
             pricings.append(pricing)
         return estimate(request.body, tokens, pricings, at_s, prompt_cache=request.prompt_cache)
 
-    def why_no_schema(self, request: Request) -> str | None:
+    def why_no_schema(self, request: Request, *, may_fetch: bool = True) -> str | None:
         """Return that no provider of a request's models lists structured outputs; None where one may.
 
-        Fetches the list where it isn't known. What is not listed speaks against nothing.
+        Fetches the list where it isn't known, if it may. What is not listed speaks against nothing.
         """
         models = asked_models(request.body)
         for model in models:
-            if _may_take_schema(self.pricing(request.base_url, model)):
-                return None
-            if _may_take_schema(self.pricing(request.base_url, model, fresh_s=_LATEST_S)):
-                return None  # since its provider has learnt it
+            for fresh_s in (FRESH_S, _LATEST_S):  # since the kept list its provider may have learnt it
+                if self._may_take_schema(request.base_url, model, fresh_s, may_fetch=may_fetch):
+                    return None
         return (
             f"{' and '.join(models)} can't be held to a schema: no provider lists structured_outputs"
             if models
             else None
         )
 
+    def _may_take_schema(self, base_url: str, model: str, fresh_s: float, *, may_fetch: bool) -> bool:
+        pricing = self.pricing(base_url, model, fresh_s=fresh_s, may_fetch=may_fetch)
+        listed = [endpoint.supported_parameters for endpoint in pricing.endpoints]
+        listing = None if listed else self._listing(base_url, model, fresh_s, may_fetch=may_fetch)
+        if listing is not None:
+            listed = [] if listing.routes else [listing.parameters]
+        return not listed or any(not names or "structured_outputs" in names for names in listed)
+
     def routes(self, request: Request) -> bool:
         """Return whether a model of a request is known to pick another at each call; fetches nothing."""
         pricings = (self.known(request.base_url, model) for model in asked_models(request.body))
         return any(pricing.listing is not None and pricing.listing.routes for pricing in pricings)
 
-    def check_inputs(self, request: Request) -> None:
+    def check_inputs(self, request: Request, *, may_fetch: bool = True) -> None:
         """Do nothing where a model of a request takes what it holds, or none is known.
 
         Fetches the list where it isn't known, as `why_no_schema` does.
@@ -396,7 +432,7 @@ class PriceCatalog:
         for model in models:
             lacks: set[str] = set()
             for fresh_s in (FRESH_S, _LATEST_S):  # since the kept list it may have learnt it
-                listing = self.pricing(request.base_url, model, fresh_s=fresh_s).listing
+                listing = self._listing(request.base_url, model, fresh_s, may_fetch=may_fetch)
                 known = listing is not None and listing.inputs and not listing.routes
                 lacks = needed - set(listing.inputs) if listing is not None and known else set()
                 if not lacks:
@@ -405,6 +441,8 @@ class PriceCatalog:
         if missing:
             what = " and ".join(_INPUTS[kind] for kind in sorted(missing))
             able = self._pages.models_taking(request.base_url, needed)
+            if not able and (every := self.models(request.base_url, may_fetch=False)) is not None:
+                able = [one.id for one in every.listed if needed <= set(one.inputs)][:_MOST_NAMED]
             raise RequestError(
                 f"{' and '.join(models)} {'takes' if len(models) == 1 else 'take'} no {what}"
                 " (nothing was sent)",
@@ -447,6 +485,7 @@ class PriceCatalog:
         return None
 
 
-def _may_take_schema(pricing: ModelPricing) -> bool:
-    listed = [endpoint.supported_parameters for endpoint in pricing.endpoints]
-    return not listed or any(not names or "structured_outputs" in names for names in listed)
+def _paths(name: str) -> list[str]:
+    """Return where OpenRouter tells of a model, itself and without its variants; none for what is no id."""
+    names = dict.fromkeys((Name.of(name).base, Name.base_of(name)))
+    return [f"/model/{one}" for one in names if Name.of(one).is_id]

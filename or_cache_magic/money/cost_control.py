@@ -133,6 +133,7 @@ class CostControl:
         """Reconcile what is due, fetch prices that a reply lacks and a list that is old; never blocks."""
         if ask.settings.mode == "offline" or (self._round is not None and self._round.is_alive()):
             return
+        self.prices.keep()
         # A call is priced by the list of its day, so that is fetched now, not when all else has failed. By it
         # is known what prompt caching took off, so that OpenRouter need not be asked about each call.
         wanting = outcome is not None and _wants_prices(outcome)

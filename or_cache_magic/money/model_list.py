@@ -33,7 +33,7 @@ class ModelList:
         #: What requests may name.
         self.ids: tuple[str, ...] = tuple(name for name, _ in names)
         #: Whether it is of the kind that OpenRouter gives: other servers' lists need not be whole.
-        self.is_openrouters = any(slug for _, slug in names)
+        self.is_openrouters = any(slug for _, slug in names) or any(map(_is_offered, data.get("models", ())))
         self._bases = {name.partition(":")[0] for pair in names for name in pair}
 
     @cached_property
@@ -44,6 +44,14 @@ class ModelList:
     def has(self, base: str) -> bool:
         """Return whether an id without variants is a model's, with or without one, or its canonical slug."""
         return base in self._bases
+
+    def find(self, *names: str) -> ModelListing | None:
+        """Return the model that has the first of these names (id or canonical slug); None where none has."""
+        for name in names:
+            for one in self.listed:
+                if name in (one.id, one.canonical_slug):
+                    return one
+        return None
 
     def nearest(self, name: str, others: Iterable[str] = ()) -> str:
         """Return the model, or one of the `others`, that a name was likely meant to be; empty when none.
@@ -81,6 +89,11 @@ class ModelList:
                 and (not schema or takes_schema(model))
             ):
                 yield model
+
+
+def _is_offered(item: Mapping[str, Any]) -> bool:
+    """Return whether a model is listed with what it takes and costs, as only OpenRouter does."""
+    return "prompt" in item.get("pricing", {}) and "input_modalities" in item.get("architecture", {})
 
 
 def usd_per_m(model: ModelListing) -> tuple[Decimal | None, Decimal | None]:

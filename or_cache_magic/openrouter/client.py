@@ -38,7 +38,7 @@ from or_cache_magic.openrouter.wire import (
 LARGEST_BYTES: Final = 1 << 27
 """A reply that is larger is not read on: no entry could keep it."""
 
-FETCH_TIMEOUT_S: Final = 10.0
+FETCH_TIMEOUT_S: Final = 5.0
 """`Gateway.fetch` waits no longer than this: what it asks for is made without a model."""
 
 _FRESH: Final = {"X-OpenRouter-Cache": "false"}
@@ -176,6 +176,11 @@ class Gateway:
     def close(self) -> None:
         """Close idle connections."""
         self._pool.close()
+
+    @property
+    def has_key(self) -> bool:
+        """Whether there is a key, or what is taken for one."""
+        return bool((self._api_key() or "").strip())
 
     def require_key(self) -> Secret:
         """Return the key that the next request would be sent with.

@@ -146,9 +146,14 @@ class Simulator:
         return self._world.journal.rows()
 
     @property
+    def completions(self) -> tuple[Received, ...]:
+        """Those of `requests` that asked for a chat completion, whatever came of them."""
+        return tuple(row for row in self.requests if row.is_completion)
+
+    @property
     def completion_count(self) -> int:
-        """How many of `requests` asked for a chat completion, whatever came of them."""
-        return sum(row.is_completion for row in self.requests)
+        """How many `completions` there are."""
+        return len(self.completions)
 
     @property
     def total_cost(self) -> Decimal:

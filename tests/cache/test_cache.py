@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import datetime as dt
+import json
 import math
 from decimal import Decimal
 
@@ -12,7 +14,7 @@ from or_cache_magic.cache.cache import key_from_environment
 from or_cache_magic.core.rows import EntryFilter
 from or_cache_magic.display.entries import ENTRY_TYPES
 from or_cache_magic.display.stats import STAT_TYPES
-from or_cache_magic.errors import InputError, MissingKeyError, OptionError, UpstreamError
+from or_cache_magic.errors import InputError, MissingKeyError, OptionError, RequestError, UpstreamError
 from or_cache_magic.simulator import scenario
 
 PROMPT = "What is a median?"
@@ -22,11 +24,17 @@ DAY_S = 86400.0
 # -- OpenRouter's ways ------------------------------------------------------------------------
 
 
-def test_ask__of_an_unknown_model_says_so(cache, sim):
-    """A model that isn't there is refused by name, at no cost."""
-    with pytest.raises(UpstreamError, match=r"400: nope/nope .* \(nothing was paid\)"):
-        cache.ask(PROMPT, model="nope/nope")
-    assert cache.totals()[0].failed == 1
+def test_ask__of_an_unknown_model_that_nobody_lists_says_so(open_cache, canned, reply, tmp_path):
+    """A model that isn't there is refused by name, at no cost; that its list can't be had stops no ask."""
+    wrong = '{"error": {"code": 400, "message": "nope/nope is not a valid model ID"}}'
+    for status in ("500 No", "404 Not Found"):
+        lists = [reply("{}", "application/json", status)] * (1 if status[:3] == "500" else 2)
+        server = canned(*lists, reply(wrong, "application/json", "400 No"), models=False)
+        cache = open_cache(server, directory=tmp_path / status[:3])
+        with pytest.raises(UpstreamError, match=r"400: nope/nope .* \(nothing was paid\)"):
+            cache.ask(PROMPT, model="nope/nope")
+        assert [line.split()[0] for line in server.received] == [*[b"GET"] * len(lists), b"POST"]
+        assert cache.totals()[0].failed == 1
 
 
 @pytest.mark.parametrize(
@@ -34,14 +42,60 @@ def test_ask__of_an_unknown_model_says_so(cache, sim):
     [
         ("openai/gpt4o-mini", "did you mean openai/gpt-4o-mini?"),
         ("gpt-4o-mini", "did you mean openai/gpt-4o-mini?"),
-        ("nope/nope", "check the model id and the parameters"),
+        ("nope/nope", "%openrouter_models lists what there is"),
     ],
 )
-def test_ask__of_an_unknown_model_says_which_was_meant(cache, model, hint):
-    """By OpenRouter's list of models, which costs nothing to ask for."""
-    with pytest.raises(UpstreamError, match="not a valid model") as caught:
-        cache.ask(PROMPT, model=model)
-    assert caught.value.hint.startswith(hint)
+def test_ask__of_an_unknown_model_says_which_was_meant(cache, sim, model, hint):
+    """The first ask of a fresh folder too, before anything is sent: OpenRouter's lists cost nothing to ask for."""
+    for _ in range(2):
+        with pytest.raises(RequestError, match=f"{model} is no model .* .nothing was sent.") as caught:
+            cache.ask(PROMPT, model=model)
+        assert caught.value.hint == hint
+    assert sim.completions == ()
+    assert len(sim.requests) == (2 if "/" in model else 1)
+    assert not cache.directory.exists()
+
+
+def test_ask__asks_whether_its_model_is_there_once(open_cache, sim):
+    """One small request before the first call in a folder; none before a hit, nor for the next sessions' misses."""
+    cache = open_cache(sim)
+    cache.ask("one")
+    assert cache.ask("one").cached
+    cache.close()
+    open_cache(sim).ask("two")
+    assert [one.method for one in sim.requests] == ["GET", "POST", "POST"]
+
+
+@pytest.mark.parametrize("lists", [True, False], ids=["a list of all alone", "one of each"])
+def test_ask__refuses_what_a_list_says_it_cannot_do(open_cache, canned, reply, tmp_path, lists):
+    """Where OpenRouter tells nothing of one model its list of all tells it: inputs, schemas, what is there."""
+
+    def listed(name, inputs, able):
+        return {
+            "id": name,
+            "architecture": {"input_modalities": inputs},
+            "pricing": {"prompt": "0.1", "completion": "0.2"},
+            "supported_parameters": able,
+        }
+
+    text, able = (
+        listed("x/text", ["text"], ["temperature"]),
+        listed("x/able", ["text", "image"], ["structured_outputs"]),
+    )
+    gone = reply("{}", "application/json", "404 Not Found")
+    every = reply(json.dumps({"data": [text, able]}), "application/json")
+    png = base64.b64decode(
+        "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4z8AAAAMBAQDJ/pLvAAAAAElFTkSuQmCC"
+    )
+    for options, said in (
+        ({"attach": png}, "x/text takes no pictures"),
+        ({"schema": "a str"}, "x/text can't be held to a schema"),
+    ):
+        one = reply(json.dumps({"data": text}), "application/json")
+        server = canned(*((gone, every) if lists else (one,)), gone, models=False)
+        with pytest.raises(InputError, match=said):
+            open_cache(server, directory=tmp_path / said[:12]).ask(PROMPT, model="x/text", **options)
+        assert {line.split()[0] for line in server.received} == {b"GET"}
 
 
 def test_ask__of_unknown_models_asks_for_the_list_once(open_cache, canned, reply):

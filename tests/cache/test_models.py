@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from or_cache_magic.display.models import MODEL_TYPES
-from or_cache_magic.errors import OptionError, RequestError, UpstreamError
+from or_cache_magic.errors import OptionError, RequestError
 from or_cache_magic.panels.figures import complete, gather, tiles
 from or_cache_magic.panels.static import plain, snapshot
 from or_cache_magic.simulator.catalog import MODELS
@@ -85,11 +85,11 @@ def test_ask__of_a_model_that_is_not_there_sends_nothing(cache, sim):
 
 
 def test_aask__of_a_model_that_is_not_there_says_which_was_meant(cache, sim):
-    """Without a list it is sent, refused for nothing, and explained as `ask` does."""
-    with pytest.raises(UpstreamError, match="not a valid model") as caught:
+    """In a fresh folder too; nothing is sent."""
+    with pytest.raises(RequestError, match="is no model") as caught:
         asyncio.run(cache.aask(PROMPT, model=WRONG))
     assert caught.value.hint == MEANT
-    assert sim.completion_count == 1
+    assert sim.completion_count == 0
 
 
 @pytest.mark.parametrize("expired", [False, True])

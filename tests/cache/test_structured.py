@@ -564,10 +564,14 @@ def test_ask__takes_one_of_several_models_that_can(cache, sim):
     assert answer.data == Book("Dune", 1965)
 
 
-def test_ask__sends_what_nobody_lists(cache, sim):
-    """A list that is not there speaks against nothing: OpenRouter says what it can't do."""
+def test_ask__sends_what_nobody_lists(open_cache, canned, reply):
+    """A list that can't be had speaks against nothing: OpenRouter says what it can't do."""
+    wrong = '{"error": {"code": 400, "message": "nope/nope is not a valid model ID"}}'
+    replies = [reply("{}", "application/json", "500 No"), reply(wrong, "application/json", "400 No")]
+    server = canned(*replies, models=False)
     with pytest.raises(UpstreamError, match="not a valid model ID"):
-        cache.ask(PROMPT, schema=Book, model="nope/nope")
+        open_cache(server).ask(PROMPT, schema=Book, model="nope/nope")
+    assert [line.split()[0] for line in server.received] == [b"GET", b"POST"]
 
 
 def test_ask__sends_a_response_format_whatever_is_listed(cache):

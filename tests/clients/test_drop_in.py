@@ -184,7 +184,7 @@ def test_client__that_goes_away_from_what_is_not_kept_cancels_it(cache, client, 
     sim.script(scenario("stalled", after_pieces=2))
     with client.chat.completions.create(**{**ASK, "temperature": 1}, stream=True) as stream:
         next(stream)
-    until(lambda: sim.requests[0].cancelled)
+    until(lambda: sim.completions[0].cancelled)
     until(lambda: totals(cache).asks == 1)
     assert (totals(cache).unpriced, len(cache.entries())) == (1, 0)
 
@@ -247,7 +247,7 @@ def test_client__has_its_timeouts(cache, sim):
         pytest.raises(openai.APITimeoutError),
     ):
         client.chat.completions.create(**ASK)
-    until(lambda: sim.requests[0].cancelled)
+    until(lambda: sim.completions[0].cancelled)
     assert (sim.completion_count, totals(cache).asks) == (1, 1)
 
 
@@ -376,7 +376,7 @@ def test_async_client__streams_as_it_comes_and_can_be_left(cache, sim):
         first = await anext(aiter(stream))
         await stream.close()
         task = asyncio.ensure_future(client.chat.completions.create(**ASK, seed=1))
-        while len(sim.requests) < 2:
+        while len(sim.completions) < 2:
             await asyncio.sleep(0.002)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -384,7 +384,7 @@ def test_async_client__streams_as_it_comes_and_can_be_left(cache, sim):
         return first
 
     assert run(work, cache).choices[0].delta.content
-    until(lambda: all(sent.cancelled for sent in sim.requests))
+    until(lambda: all(sent.cancelled for sent in sim.completions))
     assert (cache.engine.flights.running(), totals(cache).asks, totals(cache).unpriced) == ([], 2, 2)
 
 

@@ -115,7 +115,7 @@ def test_aask__leaves_the_loop_free(cache, sim):
             thread.start()
             await until(lambda: running(cache) == 1)
             waiting = [asyncio.create_task(cache.aask(PROMPT)), asyncio.create_task(cache.aask("other"))]
-            await until(lambda: sum(row.held for row in sim.requests) == 2)
+            await until(lambda: sum(row.held for row in sim.completions) == 2)
             before = ticks
             await until(lambda: ticks > before + 100)
         answers = await asyncio.gather(*waiting)
@@ -210,7 +210,7 @@ def test_aask__stands_in_line(cache, sim):
             for _ in range(5):
                 await asyncio.sleep(0)
             ended = sum(task.cancelled() for task in tasks[100:])
-            held = sum(row.held for row in sim.requests)
+            held = sum(row.held for row in sim.completions)
         return held, ended, await asyncio.gather(*tasks[:100])
 
     held, ended, answers = asyncio.run(main())
@@ -258,7 +258,7 @@ def test_aask__is_cancelled_before_the_reply_begins(patient, cache, sim, warm, s
     async def main():
         with sim.hold():
             task = asyncio.create_task(cache.aask(PROMPT, stream=stream))
-            await until(lambda: any(row.held for row in sim.requests))
+            await until(lambda: any(row.held for row in sim.completions))
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
@@ -274,7 +274,7 @@ def test_aask__is_cancelled_between_attempts(cache, sim):
 
     async def main():
         task = asyncio.create_task(cache.aask(PROMPT))
-        await until(lambda: any(row.status for row in sim.requests))
+        await until(lambda: any(row.status for row in sim.completions))
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -398,7 +398,7 @@ def test_aask__outlives_its_loop(cache, sim):
     with sim.hold():
         loop = asyncio.new_event_loop()
         task = loop.create_task(cache.aask(PROMPT))
-        loop.run_until_complete(until(lambda: any(row.held for row in sim.requests)))
+        loop.run_until_complete(until(lambda: any(row.held for row in sim.completions)))
         task._log_destroy_pending = False
         loop.close()
     deadline = time.monotonic() + 60
@@ -424,7 +424,7 @@ def test_aask__asks_what_was_given_when_it_was_called(cache, sim):
     *answers, refused = asyncio.run(ask_all())
     assert [answer.messages[0]["content"] for answer in answers] == ["Describe red.", "Describe green."]
     assert isinstance(refused, OptionError)
-    assert {row.body["messages"][0]["content"] for row in sim.requests} == {
+    assert {row.body["messages"][0]["content"] for row in sim.completions} == {
         "Describe red.",
         "Describe green.",
     }

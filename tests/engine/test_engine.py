@@ -253,7 +253,7 @@ def test_ask__keeps_samples_only_by_their_index(cache, sim):
         cache.ask(PROMPT, temperature=1, sample=sample)
         assert cache.ask(PROMPT, temperature=1, sample=sample).cached
     assert (sim.completion_count, stored(cache)) == (4, 2)
-    assert all("sample" not in row.body for row in sim.requests)
+    assert all("sample" not in row.body for row in sim.completions)
 
 
 def test_ask__keeps_samples_when_set_to(open_cache, sim):
@@ -426,7 +426,7 @@ def test_ask__keeps_a_broken_stream_as_a_partial(cache, sim, script):
     assert row.kind == "failed"
     assert row.paid == aside.answer.cost
     assert row.paid.usd == failure.cost_usd == (0 if script.name == "token_limit" else None)
-    assert row.generation_id == failure.generation_id == sim.requests[0].generation_id
+    assert row.generation_id == failure.generation_id == sim.completions[0].generation_id
     assert aside.request["messages"][-1]["content"] == PROMPT
     assert stored(cache) == 0
     assert not cache.ask(PROMPT).cached
@@ -566,7 +566,7 @@ def test_ask__accounts_for_a_reply_of_blanks(cache, sim):
     with pytest.raises(UpstreamError):
         cache.ask(PROMPT, stream=False)
     (row,) = cache.ledger.rows()
-    assert (row.kind, row.paid.usd, row.generation_id) == ("failed", None, sim.requests[0].generation_id)
+    assert (row.kind, row.paid.usd, row.generation_id) == ("failed", None, sim.completions[0].generation_id)
 
 
 # -- interrupts -------------------------------------------------------------------------------
@@ -604,7 +604,7 @@ def test_ask__lets_an_interrupt_through(open_cache, sim, folder):
     assert sim.wait_for(lambda received: received[-1].cancelled)
     cache = open_cache(sim)
     (row,) = cache.ledger.rows()
-    assert (row.kind, row.paid.usd, row.generation_id) == ("failed", None, sim.requests[0].generation_id)
+    assert (row.kind, row.paid.usd, row.generation_id) == ("failed", None, sim.completions[0].generation_id)
     (aside,) = cache.store.unserved(row.key)
     assert (aside.reason, bool(aside.answer.text)) == ("interrupted", True)
     assert not cache.ask(PROMPT).cached

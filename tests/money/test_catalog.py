@@ -66,7 +66,8 @@ def test_why_no_schema__goes_by_what_is_listed_now(book, canned, reply, clock):
         return reply(json.dumps({"data": listed}), "application/json")
 
     model = reply(json.dumps({"data": {"id": "a/b"}}), "application/json")
-    server = canned(model, offers("max_tokens"), model, offers("structured_outputs"), model, offers())
+    answers = [model, offers("max_tokens"), model, offers("structured_outputs"), model, offers()]
+    server = canned(*answers, models=False)
     request = Request({"model": "a/b"}, base_url=server.base_url)
     assert "a/b can't be held to a schema" in book.why_no_schema(request)
     assert len(server.received) == 2

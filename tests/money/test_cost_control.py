@@ -46,7 +46,7 @@ def test_prices__tell_of_a_router_that_is_listed(cache, sim, monkeypatch):
     monkeypatch.setattr(PriceCatalog, "known", lambda *_args: listed)
     assert first.outcome.notes == ()
     assert cache.ask("What is a mean?").outcome.notes == ("kept 24 h: its model picks another at each call",)
-    assert fetched(sim) == []
+    assert fetched(sim) == ["/model/openai/gpt-4o-mini"]  # before the first
 
 
 # -- one ask's limit --------------------------------------------------------------------------

@@ -46,7 +46,7 @@ class Server:
         self.hidden: list[str] = []
         self.page_size = 1000
         self.asked: list[str] = []
-        self.is_reached = True
+        self.is_reached = self.is_listing = True
 
     def __call__(self, path, *, base_url, params, needs_key):
         self.asked.append(path)
@@ -54,6 +54,8 @@ class Server:
         if not self.is_reached:
             raise ConnectionLostError("no connection")
         if path == "/models":
+            if not self.is_listing:
+                raise ConnectionLostError("no connection")
             assert params["output_modalities"] == "all"
             start = int(params.get("offset", 0))
             end = start + self.page_size
@@ -202,10 +204,15 @@ def test_nearest__finds_what_was_meant(name, meant):
 # -- a model that is not there --------------------------------------------------------------------
 
 
-def test_check_models__knows_nothing_without_a_list(book, server):
-    """Then nothing is fetched either: the answer would come as fast."""
-    book.check_models(asks("openai/gpt4o-mini"))
-    assert server.asked == []
+def test_check_models__needs_no_list(book, server):
+    """Without one OpenRouter is asked for the model, once a name; only where it has none is the list fetched."""
+    for _ in range(2):
+        book.check_models(asks("openai/gpt-4o-mini"))
+    assert server.asked == ["/model/openai/gpt-4o-mini"]
+    for _ in range(2):
+        with pytest.raises(RequestError, match="is no model"):
+            book.check_models(asks("openai/gpt4o-mini"))
+    assert server.asked[1:] == ["/model/openai/gpt4o-mini", "/models"]
 
 
 @pytest.mark.parametrize(
@@ -264,14 +271,17 @@ def test_check_models__asks_whether_a_model_is_newer_than_the_list(book, server)
 
 def test_check_models__refuses_nothing_where_nobody_says_so(book, server, clock):
     """Out of reach; by a list of more than a week; by a list that is not OpenRouter's."""
-    book.models(URL)
     server.is_reached = False
     book.check_models(asks("openai/gpt4o-mini"))
     server.is_reached = True
+    book.models(URL, fresh_s=0)
     clock.now_s += 7 * DAY_S + 1
+    server.is_listing = False
     book.check_models(asks("openai/gpt4o-mini"))
+    server.is_listing = True
     server.listed = [{"id": "gpt-4o-mini"}]
-    book.models(URL)
+    clock.now_s += 61
     book.check_models(asks("openai/gpt4o-mini"))
-    assert "/model/openai/gpt4o-mini" in server.asked
-    assert server.asked.count("/model/openai/gpt4o-mini") == 1
+    asked = len(server.asked)
+    book.check_models(asks("openai/gpt4o-mini"))
+    assert len(server.asked) == asked

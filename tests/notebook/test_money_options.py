@@ -36,7 +36,7 @@ def test_dry_run__a_hit_has_the_price_it_was_bought_for(nb):
     [
         ("openrouter/auto", "openrouter/auto"),
         ('-p plugins=\'[{"id": "web"}]\'', "the plugin web"),
-        ("nobody/nothing", "nothing"),
+        ("@preset/mine", "a preset decides"),
     ],
 )
 def test_dry_run__says_why_it_can_not_tell(nb, line: str, why: str):

@@ -375,7 +375,7 @@ def test_source__is_fixed_as_it_is_read(cache, sim):
             yield item
 
     lists.warm(cache, items(), progress=False)
-    assert {row.body["messages"][0]["content"] for row in sim.requests} == {"one", "two"}
+    assert {row.body["messages"][0]["content"] for row in sim.completions} == {"one", "two"}
 
 
 def test_source__may_be_a_table_of_another_library(cache, sim):
