@@ -219,7 +219,7 @@ def test_server__cancels_what_nobody_could_get_again(cache, server, client, sim)
     sim.script(scenario("stalled", after_pieces=2))
     with client.chat.completions.create(**{**ASK, "temperature": 1}, stream=True) as stream:
         next(stream)
-    until(lambda: sim.requests[0].cancelled)
+    until(lambda: sim.completions[0].cancelled)
     until(lambda: not cache.engine.flights.running())
 
 
