@@ -135,6 +135,7 @@ class Pace:
             self._room = _Room(min(pacing.start, pacing.most))
             self._haste = _Haste(now_s)
             self._pauses, self._pause_s, self._refused_s = 0, 0.0, None
+        self._room.widen(min(pacing.start, pacing.most))
         if now_s < self._next_s:
             self._is_held = True
             return Turn(self._next_s - now_s, self._why)
@@ -231,6 +232,11 @@ class _Room:
         self._best_s = math.inf
         self._mean_s = 0.0
         self._is_slow = False
+
+    def widen(self, start: int) -> None:
+        """Carry as many as another list begins with, unless something spoke against it."""
+        if start > self.limit and self._ceiling == math.inf and not self._suspicions:
+            self.limit = float(start)
 
     def apart_s(self, others: int) -> float:
         """Return the time since the last request, that one more than before is tried and not their haste."""

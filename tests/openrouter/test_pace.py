@@ -248,6 +248,15 @@ def test_pace__halves_once_for_what_was_sent_together():
     assert pace.limit == 4
 
 
+def test_pace__begins_with_as_many_as_the_next_list_wants():
+    """A list that is asked one by one doesn't slow down the next one, as long as nothing was refused."""
+    pace = Pace()
+    Run(pace, lambda now_s, under_way: None, rows=5, pacing=Pacing(1, 1)).go()
+    run = Run(pace, lambda now_s, under_way: None, rows=100, pacing=Pacing(32, 32))
+    run.go()
+    assert run.levels[31] == 32
+
+
 def test_pace__begins_anew_after_a_pause():
     """What was learned ten minutes ago may be true no more."""
     pace = Pace()
