@@ -128,7 +128,8 @@ class CompletionCache:
         self._lock = threading.Lock()
         self._gateway: Gateway | None = None
         self._money: CostControl | None = None
-        recorder = Recorder(
+        #: Keeps answers and accounts, together.
+        self.recorder = Recorder(
             self.store,
             self.ledger,
             self.database.transaction,
@@ -138,7 +139,9 @@ class CompletionCache:
             shared=self.shared,
         )
         #: What asks go through.
-        self.engine = Engine(recorder, self._open_gateway, self._open_leases, self.check, self._suggest_model)
+        self.engine = Engine(
+            self.recorder, self._open_gateway, self._open_leases, self.check, self._suggest_model
+        )
 
     def __repr__(self) -> str:
         return f"CompletionCache({str(self.directory)!r})"
@@ -749,6 +752,12 @@ class CompletionCache:
     def _routes(self, request: Request) -> bool:
         return self.money.prices.routes(request)
 
+    @property
+    def gateway(self) -> Gateway:
+        """What sends requests, by the settings in force."""
+        self._server.settings = self._settings()
+        return self._open_gateway()
+
     def require_key(self) -> str:
         """Return the OpenRouter key that the next request would be sent with.
 
@@ -786,8 +795,7 @@ class CompletionCache:
                 failure.hint = one_line(f"did you mean {meant}?", _WIDTH)  # the list is a server's text
 
     def _fetch(self, path: str, **options: Any) -> Any:
-        self._server.settings = self._settings()  # whoever wants statistics may not have asked before
-        return self._open_gateway().fetch(path, **options)
+        return self.gateway.fetch(path, **options)  # whoever wants statistics may not have asked before
 
     def _open_leases(self) -> Leases:
         from or_cache_magic.storage.leases import DiskLeases, LocalAndSharedLeases  # a hit needs none

@@ -176,6 +176,44 @@ class Recorder:
             if row is not None:
                 self.ledger.remember(row)
 
+    def collect(
+        self, ask: Ask, kind: AskKind, answer: Answer, reason: str | None, claim: Callable[[], bool]
+    ) -> bool:
+        """Store an answer of a batch, or set it aside for a reason, and account for it; in one transaction.
+
+        An answer with no choices is only accounted for. Where it came from is no generation to ask for.
+
+        Args:
+            ask: What was asked.
+            kind: What it is accounted as.
+            answer: The answer.
+            reason: Why it is not served; None stores it.
+            claim: Called first, in the transaction; False is that another kernel has done it all.
+
+        Returns:
+            Whether it was done here.
+
+        Raises:
+            StoreError: Nothing was written.
+        """
+        answer = self.priced(ask.request, answer)
+        ttl_s, _ = lifetime_s(ask.request, answer, ask.policy, self._routes)
+        now_s = self.clock()
+        expires_s = None if ttl_s is None else now_s + ttl_s
+        entry = Entry(ask.key, answer, now_s, expires_s, ask.policy.tags, self.ledger.notebook)
+        row = self._row(ask, kind, answer)
+        with self.transaction():
+            if not claim():
+                return False
+            self.ledger.record(row if answer.cost.usd is None else row._replace(generation_id=None))
+            if reason is None:
+                self.store.put(entry, ask.request, parent=ask.parent)
+            elif answer.choices:
+                self.store.keep_unserved(ask.key, ask.request, answer, reason, now_s)
+        if reason is None and self.shared is not None:
+            self.shared.put(entry, ask.request)
+        return True
+
     def set_aside_since(self, key: RequestKey, since_s: float) -> HistoryEntry | None:
         """Return the last answer that was set aside at or after this time; None if there is none."""
         try:

@@ -94,9 +94,17 @@ class CostControl:
         return self.prices.estimate(request, self._clock(), may_fetch=may_fetch)
 
     def guard(
-        self, settings: Settings, max_cost_usd: Decimal | None, more: Sequence[Limit] = ()
+        self,
+        settings: Settings,
+        max_cost_usd: Decimal | None,
+        more: Sequence[Limit] = (),
+        *,
+        estimate: Callable[[Request], Estimate] | None = None,
     ) -> BudgetGuard:
-        """Return what guards the budgets of an ask: its own, those of the settings, and those it shares."""
+        """Return what guards the budgets of an ask: its own, those of the settings, and those it shares.
+
+        `estimate` says what it may cost in all, where it is more than one request.
+        """
         limits = list(more)
         if max_cost_usd is not None:
             limits.append(Limit("--max-cost", max_cost_usd, BudgetTracker()))
@@ -104,7 +112,7 @@ class CostControl:
             limits.append(Limit("this session's max_cost_usd", settings.max_cost_usd, self.session))
         if settings.max_cost_per_day_usd is not None:
             limits.append(Limit("a day's max_cost_per_day_usd", settings.max_cost_per_day_usd, self.day))
-        return BudgetGuard(limits, partial(self.estimate, settings=settings))
+        return BudgetGuard(limits, estimate or partial(self.estimate, settings=settings))
 
     def prompt_cache_saved(self, request: Request, answer: Answer) -> Decimal | None:
         """Return what prompt caching took off a call, by the prices that are known; None when they aren't.

@@ -173,6 +173,34 @@ class Gateway:
                     raise _refused(refusal, {}, key, base_url=base_url, attempt=1) from None
                 raise fetch_failed(exc, base_url=base_url, path=path) from None
 
+    def submit(self, path: str, body: Mapping[str, Any], *, base_url: str) -> Any:
+        """Return the JSON that answers a body at a path of the API; sent once. Numbers as in `fetch`.
+
+        Raises:
+            MissingKeyError: There is no key; nothing was sent.
+            UpstreamError: Refused (``status`` says how), no connection, or no JSON. Its ``cost_usd`` is None
+                where the body may have arrived and been accepted.
+        """
+        target = self._target(base_url)
+        is_sent = False
+
+        def mark_sent() -> None:
+            nonlocal is_sent
+            is_sent = True
+
+        with self._pool.use(target) as connection:
+            connection.on_send = mark_sent
+            try:
+                reply = connection.client.post(path, cast_to=bytes, body=dict(body))
+                return read_json(reply.decode("utf-8-sig"), exact=True)
+            except Exception as exc:  # noqa: BLE001 - of three libraries
+                refusal = _refusal_in(exc)
+                if refusal is not None:
+                    raise _refused(refusal, {}, target.api_key, base_url=base_url, attempt=1) from None
+                raise connection_lost(
+                    exc.__cause__ or exc, sent=is_sent, retryable=False, attempts=1, base_url=base_url
+                ) from None
+
     def close(self) -> None:
         """Close idle connections."""
         self._pool.close()

@@ -43,11 +43,12 @@ SUBMITTING: Final = "submitting"
 """The status of a batch whose submission was not answered (yet)."""
 
 _COLUMNS: Final = (
-    "id, marker, remote, base_url, model, submitted, status, ended, checked, error, total, done, failed, cost"
+    "id, marker, payer, remote, base_url, model, submitted, status, ended, checked, error, total, done,"
+    " failed, cost"
 )
-_TYPES: Final = column_types("int str str? str? str float str int float? str? int int int int?")
+_TYPES: Final = column_types("int str str str? str? str float str int float? str? int int int int?")
 _SELECT: Final = f"SELECT {_COLUMNS} FROM or_batch"  # noqa: S608
-_INSERT: Final = f"INSERT INTO or_batch ({_COLUMNS}) VALUES ({', '.join('?' * 14)})"  # noqa: S608
+_INSERT: Final = f"INSERT INTO or_batch ({_COLUMNS}) VALUES ({', '.join('?' * 15)})"  # noqa: S608
 _UPDATE: Final = """
 UPDATE or_batch SET remote = ?, status = ?, ended = ?, checked = ?, error = ?, done = ?, failed = ?, cost = ?
 WHERE id = ?
@@ -76,6 +77,7 @@ class BatchRecord(NamedTuple):
     Attributes:
         id: Its number in this file.
         marker: 64 random hex digits: its rows' `custom_id` begin with some of them.
+        payer: A hash of the key that it was submitted with, salted with the marker.
         remote: What OpenRouter calls it; empty as long as that isn't known.
         base_url: Where it was submitted.
         model: Of all its rows.
@@ -92,6 +94,7 @@ class BatchRecord(NamedTuple):
 
     id: int
     marker: str
+    payer: str
     remote: str
     base_url: str
     model: str
@@ -158,7 +161,7 @@ class BatchTable:
     def update(self, batch: BatchRecord) -> None:
         """Write what became of a batch."""
         columns = _columns(batch)
-        told = (columns[2], *columns[6:10], *columns[11:14], batch.id)
+        told = (columns[3], *columns[7:11], *columns[12:15], batch.id)
         with self._database.transaction(changes_answers=False) as connection:
             connection.execute(_UPDATE, as_columns(told))
 
@@ -222,6 +225,7 @@ def _columns(batch: BatchRecord) -> tuple[Any, ...]:
     return (
         batch.id,
         batch.marker,
+        batch.payer,
         batch.remote or None,
         None if batch.base_url == OPENROUTER_URL else batch.base_url,
         batch.model,
@@ -239,12 +243,16 @@ def _columns(batch: BatchRecord) -> tuple[Any, ...]:
 
 def _batch(columns: Sequence[Any]) -> BatchRecord:
     """Return the batch of a row of ``or_batch``; raises `StoreCorruptError`."""
-    number, marker, remote, base_url, model, submitted_s, status, ended, checked_s, error, *counts = columns
+    number, marker, payer, remote, base_url, model, submitted_s, status, ended, checked_s, error = columns[
+        :11
+    ]
+    counts = columns[11:]
     check_row("a batch", _TYPES, columns, submitted_s, checked_s, amounts=counts)
     total, done, failed, cost = counts
     return BatchRecord(
         id=number,
         marker=marker,
+        payer=payer,
         remote=remote or "",
         base_url=base_url or OPENROUTER_URL,
         model=model,

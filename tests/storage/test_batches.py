@@ -20,7 +20,7 @@ from .conftest import make_request
 
 KEY = "ab" * 32
 OTHER = "cd" * 32
-BATCH = BatchRecord(0, "f0" * 32, "", OPENROUTER_URL, "openai/gpt-4o-mini", 1_700_000_000.0, total=2)
+BATCH = BatchRecord(0, "f0" * 32, "payer", "", OPENROUTER_URL, "openai/gpt-4o-mini", 1_700_000_000.0, total=2)
 
 
 def row(key=KEY, position=0, **fields):

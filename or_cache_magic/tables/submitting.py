@@ -1,0 +1,281 @@
+"""Submit requests as batches: sort them, hold budgets, and write each batch down before it is sent."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from decimal import Decimal
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from or_cache_magic.core.policy import why_no_lookup, why_not_served
+from or_cache_magic.core.records import FREE, Outcome, Request
+from or_cache_magic.core.secrets import Secret
+from or_cache_magic.core.settings import MEMORY, Ask
+from or_cache_magic.core.units import ZERO_USD, format_count, format_usd
+from or_cache_magic.engine.cross_process import CrossProcessLock
+from or_cache_magic.errors import OptionError, OrCacheError, RequestError, UpstreamError, one_line
+from or_cache_magic.money.budget import BudgetTracker, Limit
+from or_cache_magic.money.estimate import Estimate
+from or_cache_magic.openrouter.batches import group_of, in_batches, submission, told_by, why_not_batched
+from or_cache_magic.openrouter.wire import MalformedReplyError
+from or_cache_magic.storage.batches import WAITING, BatchRecord, BatchRow, BatchTable
+from or_cache_magic.storage.leases import DiskLeases, Lease
+from or_cache_magic.tables.collecting import LEASE_S, PATH, collect, custom_id_of, payer_of, reserved
+
+if TYPE_CHECKING:
+    from or_cache_magic.cache.cache import CompletionCache
+
+_REFUSED: Final = 500
+"""From this HTTP status on a submission may have been accepted all the same."""
+
+_TIMEOUT: Final = 408
+_WIDTH: Final = 200
+
+
+class Submitter:
+    """Sorts requests: stored, waited for, failed, to be submitted, not for batches; and submits them."""
+
+    def __init__(self, cache: CompletionCache, asks: Sequence[Ask], *, retry: bool) -> None:
+        self._cache = cache
+        self._asks = {ask.key.digest: ask for ask in asks}
+        self._retry = retry
+        self._table = BatchTable(cache.database)
+        self._leases = DiskLeases(cache.database, cache.clock)
+        self._offline = cache.settings.mode == "offline"
+        self._high_usd: Decimal | None = ZERO_USD
+        self._waiting = self._failed = self._submitted = self._batches = 0
+        self.served: dict[str, Outcome] = {}
+        self.errors: dict[str, str] = {}
+        self.missing: list[Ask] = []
+        self.parts: list[_Part] = []
+        self.refused: list[tuple[Ask, str]] = []
+
+    def sort(self) -> None:
+        """Look each request up, after collecting what has come of batches that are waited for."""
+        open_keys = []
+        for key, ask in self._asks.items():
+            if ask.policy.mode in ("refresh", "bypass"):
+                raise OptionError(
+                    f"a batch doesn't go with mode={ask.policy.mode!r} (nothing was sent)",
+                    "purge what is to be asked again, or ask it without batch=True",
+                )
+            stored = self._cache.stored(ask)
+            if stored is not None:
+                self.served[key] = stored
+            else:
+                open_keys.append(key)
+        rows = {key: row for key in open_keys if (row := self._table.last(key)) is not None}
+        if any(row.state == WAITING for row in rows.values()):
+            collect(self._cache, [row.batch for row in rows.values()])
+        for key in open_keys:
+            self._sort_one(self._asks[key])
+
+    def _sort_one(self, ask: Ask) -> None:
+        row = self._table.last(ask.key.digest)
+        if row is not None and row.state == WAITING:
+            self._waiting += 1
+            return
+        if row is not None and row.state == "stored" and self._cache.store.get(ask.key) is not None:
+            return  # it has just come
+        if row is not None and row.state in ("failed", "set aside") and not self._retry:
+            self._failed += 1
+            return
+        why = why_no_lookup(ask.request, ask.policy) or why_not_batched(ask.request)
+        if self._offline:
+            self.errors[ask.key.digest] = "offline, and not stored (nothing was sent)"
+        elif why:
+            self.refused.append((ask, why))
+        elif ask.settings.shared_url is not None and self._cache.engine.why_asked(ask) is None:
+            self.served[ask.key.digest] = self._cache.run(ask)
+        else:
+            self.missing.append(ask)
+
+    def check(self, max_cost_usd: Decimal | None) -> None:
+        """Raise what is over a limit, before anything is sent; note what is known to be refused."""
+        money, settings = self._cache.money, self._cache.settings
+        highs: dict[str, Estimate] = {}
+        for ask in self.missing:
+            try:
+                self._cache.check(ask)
+                highs[ask.key.digest] = money.estimate(ask.request, settings)
+            except (RequestError, OptionError) as exc:
+                self.errors[ask.key.digest] = one_line(str(exc.args[0]), _WIDTH)
+        self.parts = list(self._parts([ask for ask in self.missing if ask.key.digest in highs]))
+        own = (
+            []
+            if max_cost_usd is None
+            else [Limit("this batch's max_cost_usd", max_cost_usd, BudgetTracker())]
+        )
+        try:
+            for part in self.parts:
+                total = _sum([highs[ask.key.digest] for ask in part.asks])
+                self._high_usd = _plus(self._high_usd, total.high_usd)
+                guard = money.guard(settings, None, own, estimate=partial(_same, total))
+                reserved[part.marker] = guard
+                guard.check(part.asks[0].request)
+        except OrCacheError:
+            for part in self.parts:
+                _give_back(part.marker)
+            raise
+
+    def _parts(self, asks: Sequence[Ask]) -> Iterator[_Part]:
+        groups: dict[tuple[str, ...], list[Ask]] = {}
+        for ask in asks:
+            groups.setdefault(group_of(ask.request), []).append(ask)
+        for group in groups.values():
+            by_key = {ask.key.digest: ask for ask in group}
+            for some in in_batches((ask.key.digest, ask.request) for ask in group):
+                yield _Part(os.urandom(32).hex(), [by_key[key] for key, _ in some])
+
+    def submit(self) -> None:
+        """Submit the parts, one after the other; each is written down before it is sent."""
+        if self.parts and os.fspath(self._cache.directory) == MEMORY:
+            raise OptionError(
+                "a batch outlives this process, and needs a cache in a folder (nothing was sent)",
+                "leave out batch=True, or open a cache in a folder",
+            )
+        try:
+            for part in self.parts:
+                self._submit(part)
+        finally:
+            for part in self.parts:
+                if part.number is None:
+                    _give_back(part.marker)
+
+    def _submit(self, part: _Part) -> None:
+        secret = Secret(self._cache.require_key())
+        lease = self._leases.acquire(part.marker, LEASE_S)
+        # Held as long as the submission lasts: nobody looks for it meanwhile.
+        with CrossProcessLock(self._leases, lease if isinstance(lease, Lease) else None):
+            batch, rows = self._begin(part, secret)
+            if not rows:
+                return
+            part.number = batch.id
+            body = submission([(row.custom_id, row.request) for row in rows if row.request is not None])
+            try:
+                told = told_by(self._cache.gateway.submit(PATH, body, base_url=batch.base_url))
+            except UpstreamError as exc:
+                self._not_answered(part, batch, exc)
+                raise
+            except MalformedReplyError as exc:
+                lost = UpstreamError(f"the submission was answered by {exc}", cost_usd=None)
+                self._not_answered(part, batch, lost)
+                raise lost from None
+            self._table.update(batch._replace(remote=told.remote, status=told.status))
+        self._submitted += len(rows)
+        self._batches += 1
+
+    def _begin(self, part: _Part, secret: Secret) -> tuple[BatchRecord, list[BatchRow]]:
+        """Write a batch down, with the rows that nobody asks for now, in the transaction that looks."""
+        cache, request = self._cache, part.asks[0].request
+        rows: list[BatchRow] = []
+        with cache.database.transaction(changes_answers=False):
+            for ask in part.asks:
+                key = ask.key.digest
+                if self._leases.is_held(key, LEASE_S):
+                    last = self._table.last(key)
+                    if last is None or last.state != WAITING:
+                        self.errors[key] = "another kernel just asks for it: run the cell again"
+                elif not _is_stored(cache, ask):
+                    policy = {
+                        "ttl_s": ask.policy.ttl_s,
+                        "tags": list(ask.policy.tags),
+                        "volatile_ttl_s": ask.policy.volatile_ttl_s,
+                        "parent": ask.parent,
+                    }
+                    custom_id = custom_id_of(part.marker, key)
+                    asked = ask.request._replace(prompt_cache="")
+                    rows.append(BatchRow(0, len(rows), key, custom_id, policy=policy, request=asked))
+            batch = BatchRecord(
+                0,
+                part.marker,
+                payer_of(part.marker, secret),
+                "",
+                request.base_url,
+                str(request.body["model"]),
+                cache.clock(),
+                total=len(rows),
+            )
+            if rows:
+                batch = batch._replace(id=self._table.begin(batch, rows))
+        return batch, rows
+
+    def _not_answered(self, part: _Part, batch: BatchRecord, exc: UpstreamError) -> None:
+        """Give the rows back where it was refused for certain; else leave them to be looked for."""
+        certain = exc.cost_usd is not None if exc.status is None else exc.status < _REFUSED
+        if certain and exc.status != _TIMEOUT:
+            self._table.remove(batch.id)
+            part.number = None
+            return
+        self._table.update(batch._replace(error="its submission was not answered"))
+        exc.hint = "it may have arrived: run the cell again later, which looks for it before anything is sent"
+
+    def ask_now(self, asks: list[Ask]) -> dict[str, Outcome | str]:
+        """Ask one after the other; return what came, or what was wrong, by key."""
+        came: dict[str, Outcome | str] = {}
+        for ask in asks:
+            try:
+                came[ask.key.digest] = self._cache.run(ask)
+            except OrCacheError as exc:
+                came[ask.key.digest] = one_line(str(exc.args[0]), _WIDTH)
+        return came
+
+    def summary(self) -> str:
+        """Return a line that says what became of the requests."""
+        most = (
+            ""
+            if self._high_usd is None
+            else f" (up to {format_usd(self._high_usd)} at the full price, about half)"
+        )
+        batches = "a batch" if self._batches == 1 else format_count(self._batches, "batch", "batches")
+        parts = [
+            format_count(len(self._asks), "request"),
+            f"{len(self.served) - len(self.refused):,} stored"
+            if len(self.served) > len(self.refused)
+            else "",
+            f"{self._submitted:,} submitted in {batches}{most}" if self._submitted else "",
+            f"{self._waiting:,} waited for in batches" if self._waiting else "",
+            f"{self._failed:,} failed in a batch (retry=True submits them again)" if self._failed else "",
+            f"{len(self.refused):,} asked at once: {self.refused[0][1]}" if self.refused else "",
+        ]
+        return " · ".join(filter(None, parts))
+
+
+class _Part:
+    """What becomes one batch; its number in the file once it is written there."""
+
+    def __init__(self, marker: str, asks: list[Ask]) -> None:
+        self.marker = marker
+        self.asks = asks
+        self.number: int | None = None
+
+
+def _is_stored(cache: CompletionCache, ask: Ask) -> bool:
+    entry = cache.store.get(ask.key)
+    return entry is not None and why_not_served(entry, cache.clock()) is None
+
+
+def _give_back(marker: str) -> None:
+    """Give back what was held back of budgets for a batch that was not submitted."""
+    guard = reserved.pop(marker, None)
+    if guard is not None:
+        with guard:
+            guard.paid = FREE
+
+
+def _same(total: Estimate, _request: Request) -> Estimate:
+    return total
+
+
+def _plus(one: Decimal | None, other: Decimal | None) -> Decimal | None:
+    return None if one is None or other is None else one + other
+
+
+def _sum(estimates: Sequence[Estimate]) -> Estimate:
+    """Return what requests may cost together, by the full prices."""
+    high: Decimal | None = ZERO_USD
+    for one in estimates:
+        high = _plus(high, one.high_usd)
+    why = next((one.unknown_why for one in estimates if one.high_usd is None), "")
+    return estimates[0]._replace(low_usd=ZERO_USD, high_usd=high, unknown_why=why)
