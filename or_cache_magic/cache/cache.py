@@ -402,7 +402,7 @@ class CompletionCache:
         if ask.repair:
             from or_cache_magic.cache.structured import aask_until_it_fits
 
-            return await aask_until_it_fits(self, ask, callbacks, max_cost_usd)
+            return await aask_until_it_fits(self, ask, callbacks, max_cost_usd, limits)
         self._server.settings = ask.settings
         guard = self._guard(ask, max_cost_usd, limits)
         try:

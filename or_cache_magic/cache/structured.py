@@ -68,8 +68,8 @@ def ask_until_it_fits(
     cache: CompletionCache,
     ask: Ask,
     callbacks: Callbacks,
-    max_cost_usd: Decimal | None = None,
-    limits: Sequence[Limit] = (),
+    max_cost_usd: Decimal | None,
+    limits: Sequence[Limit],
 ) -> Outcome:
     """Return what an ask comes to with its repairs, which share its limits; see `CompletionCache.run`."""
     steps = Repairs(ask, cache.store, cache.clock()).steps(callbacks.on_wait)
@@ -82,11 +82,15 @@ def ask_until_it_fits(
 
 
 async def aask_until_it_fits(
-    cache: CompletionCache, ask: Ask, callbacks: Callbacks, max_cost_usd: Decimal | None = None
+    cache: CompletionCache,
+    ask: Ask,
+    callbacks: Callbacks,
+    max_cost_usd: Decimal | None,
+    limits: Sequence[Limit],
 ) -> Outcome:
     """`ask_until_it_fits` for a task of an event loop."""
     steps = Repairs(ask, cache.store, cache.clock()).steps(callbacks.on_wait)
-    limits, outcome = _shared(max_cost_usd), None
+    limits, outcome = _shared(max_cost_usd, limits), None
     while True:
         try:
             outcome = await cache.arun(steps.send(outcome), callbacks, limits=limits)
@@ -94,7 +98,7 @@ async def aask_until_it_fits(
             return end.value  # type: ignore[no-any-return]
 
 
-def _shared(max_cost_usd: Decimal | None, limits: Sequence[Limit] = ()) -> Sequence[Limit]:
+def _shared(max_cost_usd: Decimal | None, limits: Sequence[Limit]) -> Sequence[Limit]:
     if max_cost_usd is None:
         return limits
     from or_cache_magic.money.budget import BudgetTracker, Limit

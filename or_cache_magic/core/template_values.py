@@ -86,6 +86,8 @@ def _csv_of(frame: Any) -> str:
 
 def is_missing(value: Any) -> bool:
     """Return whether a value of a table is a missing one: None, NaN, or what pandas has for them."""
+    if type(value) is str or type(value) is int:
+        return False  # most cells
     is_nan = isinstance(value, float) and math.isnan(value)
     return value is None or is_nan or is_of(value, "pandas", "NAType", "NaTType")
 

@@ -29,6 +29,10 @@ MAX_TOKENS: Final = 50_000
 _COLLECTIONS: Final = (Mapping, list, tuple, set, frozenset, range, KeysView, ValuesView)
 
 
+_SHORT: Final = frozenset({int, float, bool})
+"""What Python writes as a prompt has it."""
+
+
 class Unwritable(Exception):  # noqa: N818 - a finding that becomes a TemplateError
     """A value that has no text for a prompt."""
 
@@ -51,6 +55,8 @@ class Shown(NamedTuple):
 
     def text(self) -> str:
         """Return the value as a prompt has it; raises `Unwritable`."""
+        if type(self.value) in _SHORT or (type(self.value) is str and len(self.value) <= MAX_TOKENS):
+            return str(self.value)  # most cells of a table: the rest looks at what else it may be
         self.check_size()
         frame = frame_of(self.value)
         text = text_of(self.value) if frame is None else self._shape(frame) + "\n\n" + _markdown(frame)

@@ -15,6 +15,7 @@ from or_cache_magic.core.callbacks import Callbacks
 from or_cache_magic.core.policy import NO_JSON
 from or_cache_magic.core.records import Answer
 from or_cache_magic.errors import BudgetError, CacheMissError, FormatError, OptionError, UpstreamError
+from or_cache_magic.money.budget import BudgetTracker, Limit
 from or_cache_magic.simulator import Scenario, scenario
 
 PROMPT = "The novel Dune appeared in 1965."
@@ -366,6 +367,17 @@ def test_ask__asks_nothing_more_where_its_repairs_are_used_up(cache, sim, first)
     assert sim.completion_count == 4
     cache.ask(PROMPT, schema=schema, repair=1, mode="refresh")
     assert sim.completion_count == 6
+
+
+def test_arun__repairs_share_the_limits_of_others(cache, sim):
+    """What other asks may cost together holds for a task's repairs too: the second would go over it."""
+    unfit(sim)
+    ask = cache.prepare(PROMPT, {"schema": Book, "repair": 1, "max_tokens": 50})
+    most = cache.money.estimate(ask.request).high_usd
+    limits = [Limit("all of them", most, BudgetTracker())]
+    with pytest.raises(BudgetError, match="all of them"):
+        asyncio.run(cache.arun(ask, limits=limits))
+    assert sim.completion_count == 1
 
 
 def test_ask__builds_on_what_did_not_fit_before(cache, sim):
