@@ -123,17 +123,20 @@ def stats_frame(
     return ShownFrame.made_of(frame, types, partial(_show_stats, by=by, notes=notes))
 
 
-def answered_frame(frame: pd.DataFrame, summary: str, costs: Container[str]) -> pd.DataFrame:
+def answered_frame(
+    frame: pd.DataFrame, summary: str, *, costs: Container[str], hidden: Container[str] = ()
+) -> pd.DataFrame:
     """Return a table of the user's with answers, shown with a line below it; of a class of theirs as it is.
 
     Args:
         frame: The table.
         summary: The line.
         costs: Which of its columns are dollars.
+        hidden: Which are not shown.
     """
     if type(frame) is not pd.DataFrame:
         return frame
-    return ShownFrame.on(frame, partial(_show_answers, summary=summary, costs=costs))
+    return ShownFrame.on(frame, partial(_show_answers, summary=summary, costs=costs, hidden=hidden))
 
 
 def frame_text(frame: pd.DataFrame) -> str:
@@ -160,9 +163,11 @@ def _show_stats(frame: pd.DataFrame, by: str, notes: Sequence[str]) -> dict[str,
     return {"text/plain": stats_text(table), "text/html": html(table), "text/markdown": markdown(table)}
 
 
-def _show_answers(frame: pd.DataFrame, summary: str, costs: Container[str]) -> dict[str, str]:
+def _show_answers(
+    frame: pd.DataFrame, summary: str, costs: Container[str], hidden: Container[str]
+) -> dict[str, str]:
     most, width = pd.get_option("display.max_columns"), pd.get_option("display.max_colwidth")
-    names = list(frame.columns)
+    names = [name for name in frame.columns if name not in hidden]
     if most and len(names) > most:
         names = [*names[: most // 2], *names[-(most - most // 2) :]]
     show = partial(_answers_table, names=names, costs=costs, width=width)
@@ -171,7 +176,7 @@ def _show_answers(frame: pd.DataFrame, summary: str, costs: Container[str]) -> d
     if index:
         shown.insert(0, "", [*map(str, frame.index)], allow_duplicates=True)
     table = _cut(shown, partial(show, index=index), _limits(len(frame)), [summary])
-    plain = f"{printable(repr(pd.DataFrame(frame)))}\n\n{summary}"
+    plain = f"{printable(repr(pd.DataFrame(frame[names])))}\n\n{summary}"
     return {"text/plain": plain, "text/html": html(table), "text/markdown": markdown(table)}
 
 

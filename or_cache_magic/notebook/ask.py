@@ -20,8 +20,6 @@ from or_cache_magic.notebook.session import keeps_result
 from or_cache_magic.notebook.values import read_attached, read_schema_argument, read_text_argument
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from or_cache_magic.core.records import Answer
     from or_cache_magic.core.settings import Ask
     from or_cache_magic.display.screen import Screen
@@ -31,9 +29,7 @@ if TYPE_CHECKING:
 _MORE = "it was cut: give it more with --max-tokens; "
 
 
-def ask(
-    session: Session, line: str, cell: str | None, variables: Mapping[str, Any]
-) -> Completion | pd.DataFrame | None:
+def ask(session: Session, line: str, cell: str | None, variables: Mapping[str, Any]) -> Any:
     """Ask with a cell's body, or with the rest of the line, as the prompt.
 
     With nothing on the line and below it, ``%%openrouter`` shows its help, ``%openrouter`` how things stand.
@@ -46,6 +42,7 @@ def ask(
 
     Returns:
         The completion, or the table of several, where the caller goes on with it; None where it was shown.
+        With ``--each`` the table with the answers, or None likewise.
 
     Raises:
         OrCacheError: It can't be asked, or the ask failed; see `CompletionCache.ask`.
@@ -68,25 +65,21 @@ def ask(
 
             refuse_file(options.prompt, session.folder)
     prompt = _read_prompt(session, options, cell, variables)
-    prepare = partial(
-        session.cache().prepare,
-        prompt,
-        options.params,
-        system=options.system,
-        attach=read_attached(options.attach, variables, session.folder) if options.attach else None,
-        mode=options.mode,
-        ttl=options.ttl_s,
-        tag=options.tags or None,
-        stream=False if options.no_stream else None,
-        prompt_cache=options.prompt_cache,
-        reply_to=options.reply_to and _answer_named(options.reply_to, variables, session.last),
-        schema=options.schema and read_schema_argument(options.schema, variables, session.folder),
-        repair=options.repair,
-    )
-    if isinstance(options.sample, range) or "," in (options.model or ""):
-        from or_cache_magic.notebook.compare import ask_several
-
-        return ask_several(session, options, prepare, _parse)
+    asked = {
+        "system": options.system,
+        "attach": read_attached(options.attach, variables, session.folder) if options.attach else None,
+        "mode": options.mode,
+        "ttl": options.ttl_s,
+        "tag": options.tags or None,
+        "stream": False if options.no_stream else None,
+        "prompt_cache": options.prompt_cache,
+        "reply_to": options.reply_to and _answer_named(options.reply_to, variables, session.last),
+        "schema": options.schema and read_schema_argument(options.schema, variables, session.folder),
+        "repair": options.repair,
+    }
+    if options.each is not None or isinstance(options.sample, range) or "," in (options.model or ""):
+        return _ask_many(session, options, prompt, asked, variables)
+    prepare = partial(session.cache().prepare, prompt, options.params, **asked)
     prepared, below = prepare(model=options.model, sample=options.sample), None
     if options.cascade or options.mode == "refresh":
         from or_cache_magic.notebook.cascade import Cascade  # most answers stay what they are
@@ -104,10 +97,31 @@ def ask(
     return given
 
 
+def _ask_many(
+    session: Session,
+    options: SimpleNamespace,
+    prompt: str,
+    asked: Mapping[str, Any],
+    variables: Mapping[str, Any],
+) -> Any:
+    """Ask for each row of a table, or several models or samples of one prompt."""
+    if options.each is not None:
+        from or_cache_magic.notebook.each import ask_each
+
+        return ask_each(session, options, prompt, asked, variables)
+    from or_cache_magic.notebook.compare import ask_several
+
+    prepare = partial(session.cache().prepare, prompt, options.params, **asked)
+    return ask_several(session, options, prepare, _parse)
+
+
 def _read_prompt(
     session: Session, options: SimpleNamespace, cell: str | None, variables: Mapping[str, Any]
 ) -> str:
-    """Return the prompt as it is sent, and put what a prompt file says into the `options`."""
+    """Return the prompt as it is sent, and put what a prompt file says into the `options`.
+
+    That of each row of a table is filled in later.
+    """
     # A terminal ends a cell with empty lines, a notebook with none, Windows has CRLF: it is the same prompt.
     prompt: str = options.prompt if cell is None else cell.replace("\r\n", "\n").rstrip("\n")
     if options.system:
@@ -118,8 +132,8 @@ def _read_prompt(
 
         file = read_prompt_file(options.file, session.folder, CELL)
         file.complete(options, CELL)
-        above = file.prompt(variables, raw=options.raw)
-    if "{{" in prompt and not options.raw:
+        above = file.prompt(variables, raw=options.raw or options.each is not None)
+    if "{{" in prompt and not options.raw and options.each is None:
         from or_cache_magic.core.templates import render
 
         prompt = render(prompt, variables)

@@ -106,6 +106,8 @@ def _read_ask(_command: Command, options: SimpleNamespace) -> None:
         )
     options.file = files[0] if files else None
     options.model = ",".join(models) or None
+    if options.limit and options.each is None and not files:
+        raise OptionError("--limit goes with --each; nothing was sent", "--max-tokens limits an answer")
     _read_params(options)
 
 
@@ -379,6 +381,19 @@ _ASK: Final = (
         parse=v.samples,
         expects=f"it takes a whole number from 1 to {v.MOST_SAMPLES}; --sample K asks for any other",
     ),
+    Option(
+        ("--each",),
+        "each",
+        "ask for each row of a table or list: {{ row.x }}; the table with the answers is what -o binds",
+        "NAME",
+        parse=v.text,
+    ),
+    Option(
+        ("--limit",),
+        "limit",
+        "with --each: only the first N rows, and what all would cost",
+        **counts_from(1),
+    ),
     _flag(
         ("--cascade",),
         "cascade",
@@ -408,6 +423,7 @@ CELL: Final = Command(
         '%%openrouter openai/gpt-4o-mini -o summary -s "You are terse."\nSummarise: {{ report }}',
         "%%openrouter openai/gpt-4o-mini --dry-run\nTranslate to French: {{ text }}",
         "%%openrouter openai/gpt-4o-mini openai/gpt-4o -n 2 -o answers\nName a colour.",
+        "%%openrouter openai/gpt-4o-mini --each reviews -o labelled\nGood or bad? {{ row.body }}",
         "%%openrouter @prompt.md",
     ),
     _ASK,

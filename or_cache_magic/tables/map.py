@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from or_cache_magic.cache.completion import Completion
 from or_cache_magic.cache.request import Usd, build_ask, parse_limit
@@ -28,7 +28,7 @@ from or_cache_magic.errors import (
 from or_cache_magic.money.budget import BudgetTracker, Limit
 from or_cache_magic.tables.frames import ROW, Columns, Row, Rows, field_values, fields_of, read_rows
 from or_cache_magic.tables.progress import Bill, Progress
-from or_cache_magic.tables.requests import Prompts, Requests, pacing_of
+from or_cache_magic.tables.requests import SAMPLED, Prompts, Requests, pacing_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,6 +53,7 @@ def map_rows(
     batch: bool = False,
     progress: bool = True,
     variables: Mapping[str, Any] | None = None,
+    dry_run: bool = False,
     tell: Callable[[str], object] | None = None,
     cancel: Cancel | None = None,
     **asked: Any,
@@ -71,6 +72,7 @@ def map_rows(
         batch: Whether what is new goes to OpenRouter's Batch API.
         progress: Whether the bill, a bar and the summary are shown.
         variables: What a template may name besides the columns.
+        dry_run: Only says how many requests would be sent, and what they may cost; returns None.
         tell: Takes the bill and the summary instead of printing them.
         cancel: Ends all, from another thread, with `Cancelled`.
         **asked: The arguments of `ask`.
@@ -82,6 +84,9 @@ def map_rows(
     usd, rows = parse_limit(max_cost_usd), read_rows(data)
     first = rows if limit is None else rows.head(_count(limit, "limit"))
     make, schema = _maker(cache, asked)
+    if dry_run:
+        (tell or print)(_would_ask(cache, _prompts(first, template, variables or {}), make))
+        return None
     answers = (_Completions if rows.is_list else _Columns)(cache, rows, out, schema)
     prompts = _prompts(first, template, variables or {})
     requests = Requests(
@@ -102,7 +107,7 @@ def map_rows(
         raise stopped from None
     summary = run.summary()
     if first.total < rows.total:
-        run.say(_projected(cache, requests, _prompts(rows, template, variables or {}), make, first.total))
+        run.say(_first_look(cache, requests, _prompts(rows, template, variables or {}), make))
     run.say(summary)
     table = answers.made(first, requests, summary)
     if on_error == "raise" and requests.results.errors:
@@ -148,6 +153,8 @@ def _maker(cache: CompletionCache, asked: dict[str, Any]) -> tuple[Callable[[Any
         from or_cache_magic.cache.attachments import read_attachments
 
         asked["attach"] = read_attachments(asked["attach"])
+    if asked.get("stream") is None and "plugins" not in asked:  # where one may make it a part of the key
+        asked["stream"] = False  # nobody watches a row come, and it takes a fifth less time to read
     settings = cache.settings
     _, options, fields = checked("", asked)
 
@@ -173,8 +180,8 @@ class _Filled:
     def __init__(self, rows: Rows, template: str, variables: Mapping[str, Any]) -> None:
         self._rows = rows
         self._template = Template(template)
-        self._variables = dict(variables)
         paths = self._template.paths
+        self._variables = {root: variables[root] for root, _ in paths if root in variables}
         _check_names(template, paths, rows, variables)
         wanted = {step if root == ROW else root for root, step in paths}
         # None is all columns: the whole row is wanted, or the items have what names they have.
@@ -278,16 +285,18 @@ class _Columns:
     """Answers as columns.
 
     Args:
+        cache: Has the settings.
         rows: What they are put beside.
         out: The name of the column.
         schema: What the answers are.
     """
 
-    def __init__(self, _cache: CompletionCache, rows: Rows, out: str, schema: Any) -> None:
+    def __init__(self, cache: CompletionCache, rows: Rows, out: str, schema: Any) -> None:
         if not isinstance(out, str) or not out:
             raise OptionError(f"out = {shown(out)}: takes the name of a column (nothing was sent)", "")
         self._out = out
         self._schema = schema
+        self._stable = cache.settings.receipt == "stable"
         self._own = [f"{out}_cost_usd", f"{out}_cached", f"{out}_error"]
         self._fields = self._fields_of(list(rows.names)) if rows.is_table else {}
 
@@ -328,7 +337,8 @@ class _Columns:
         if type(found).__module__.partition(".")[0] == "pandas" and rows.is_table:
             from or_cache_magic.display.frames import answered_frame
 
-            return answered_frame(found, summary, costs=[self._own[0]])
+            hidden = [self._own[1]] if self._stable else []  # it is another on the next run
+            return answered_frame(found, summary, costs=[self._own[0]], hidden=hidden)
         return found
 
     def _columns(self, count: int, requests: Requests) -> Columns:
@@ -467,16 +477,29 @@ class _Run:
         )
 
 
-def _projected(
-    cache: CompletionCache, requests: Requests, prompts: Prompts, make: Callable[[Any], Ask], asked: int
-) -> str:
-    """Return what all the rows would cost, by some of them."""
-    count = len(prompts)
-    every = max(1, (count - asked) // _LOOKED_AT)
+class _Rest(NamedTuple):
+    """What of some rows would be sent, by some of them.
+
+    Attributes:
+        new: How many requests.
+        about: ``about `` where that is by some of the rows.
+        bill: What they may cost.
+    """
+
+    new: int
+    about: str
+    bill: Bill
+
+
+def _rest(
+    cache: CompletionCache, prompts: Prompts, make: Callable[[Any], Ask], start: int, known: Collection[str]
+) -> _Rest:
+    """Look up, without asking, what of the rows from `start` on is neither stored nor among `known` keys."""
+    count = len(prompts) - start
+    every = max(1, count // _LOOKED_AT)
     new: dict[str, Ask] = {}
-    known = set(requests.results.keys)
     looked_at = 0
-    for prompt in prompts.at(range(asked, count, every)):
+    for prompt in prompts.at(range(start, len(prompts), every)):
         looked_at += 1
         try:
             ask = make(prompt)
@@ -485,18 +508,33 @@ def _projected(
         digest = ask.key.digest
         if digest not in known and digest not in new and cache.engine.why_asked(ask) is not None:
             new[digest] = ask
-    left = round(len(new) / looked_at * (count - asked))
-    head = f"the first {asked:,} of {format_count(count, 'row')}"
-    if not left:
-        return f"{head} · the others are cached"
-    bill = Bill(cache, [*new.values()][:: max(1, len(new) // 256)], left)
+    left = round(len(new) * count / max(1, looked_at))
+    sample = [*new.values()][:: max(1, len(new) // SAMPLED)]
+    return _Rest(left, "about " if every > 1 else "", Bill(cache, sample, left))
+
+
+def _would_ask(cache: CompletionCache, prompts: Prompts, make: Callable[[Any], Ask]) -> str:
+    """Return what a dry run says."""
+    rest = _rest(cache, prompts, make, 0, ())
+    would = f"would ask {rest.about}{rest.new:,} of {format_count(len(prompts), 'row')}"
+    return f"{would}{f' · {rest.bill.text()}' if rest.new else ''} · nothing sent"
+
+
+def _first_look(
+    cache: CompletionCache, requests: Requests, prompts: Prompts, make: Callable[[Any], Ask]
+) -> str:
+    """Return what all the rows would cost, when the first of them were asked."""
     results = requests.results
+    asked = len(results.rows)
+    rest = _rest(cache, prompts, make, asked, set(results.keys))
+    head = f"the first {asked:,} of {format_count(len(prompts), 'row')}"
+    if not rest.new:
+        return f"{head} · the others are cached"
     priced = results.bought - results.unpriced
     by_these = ""
     if priced and results.paid_usd:
-        by_these = f"about {format_usd(results.paid_usd / priced * left)} as these went, "
-    about = "about " if every > 1 else ""
-    return f"{head} · all would ask {about}{left:,} more: {by_these}{bill.text()}"
+        by_these = f"about {format_usd(results.paid_usd / priced * rest.new)} as these went, "
+    return f"{head} · all would ask {rest.about}{rest.new:,} more: {by_these}{rest.bill.text()}"
 
 
 def _failure(requests: Requests) -> OrCacheError:

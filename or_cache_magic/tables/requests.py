@@ -39,7 +39,7 @@ MOST: Final = 32
 
 INTERRUPTED: Final = "interrupted"
 
-_SAMPLED: Final = 256
+SAMPLED: Final = 256
 """Of so many of the new requests at most the price is estimated."""
 
 
@@ -323,7 +323,7 @@ class Requests:
         """Keep every so manieth of the new asks."""
         if len(self._new) % self._stride == 0:
             self.sample.append(ask)
-            if len(self.sample) > _SAMPLED:
+            if len(self.sample) > SAMPLED:
                 del self.sample[1::2]
                 self._stride *= 2
 

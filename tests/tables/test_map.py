@@ -176,7 +176,7 @@ def test_map__errors_and_what_they_cost(cache, sim):
     sim.script(scenario("broken_off"), match=of("r2"))
     sim.script(scenario("unfit", stubborn=True), match=of("r3"))
     frame = pd.DataFrame({"body": [f"r{n}" for n in range(10)]})
-    table, told = say(cache, frame, "{{ body }}", schema="mood str")
+    table, told = say(cache, frame, "{{ body }}", schema="mood str", stream=True)
     assert sim.completion_count == 10
     assert list(table["answer_error"].notna()) == [True] * 4 + [False] * 6
     assert list(table["mood"].isna()) == [True] * 4 + [False] * 6
