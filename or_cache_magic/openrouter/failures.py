@@ -32,6 +32,9 @@ _SECONDS: Final = 1e9
 _MILLISECONDS: Final = 1e11
 """From here on a number can only be a moment, since 1970 in seconds or in milliseconds."""
 
+_AGREES_S: Final = 0.5
+"""Clocks that are no further apart are as good as one."""
+
 _LONGEST_TEXT: Final = 10_000
 
 _DAY_S: Final = 86_400.0
@@ -297,7 +300,7 @@ def _wait_s(
     ``Retry-After`` counts seconds or names a moment. ``X-RateLimit-Reset`` is a moment in milliseconds, other
     servers count it in seconds, or from now; it counts where a limit was reached.
     """
-    now_s = _moment_s(headers.get("date")) or time.time()  # by the server's own clock where it tells
+    now_s = _now_s(headers)
     listed = _listed_headers(metadata)
     seconds = _number(headers.get("retry-after"), availability.get("retry_after"), listed.get("retry-after"))
     if seconds is not None:
@@ -307,6 +310,13 @@ def _wait_s(
     if moment_s is None and reset is not None and limited:
         moment_s = now_s + reset if reset < _SECONDS else reset if reset < _MILLISECONDS else reset / 1000
     return None if moment_s is None else min(max(0.0, moment_s - now_s), _LONGEST_WAIT_S)
+
+
+def _now_s(headers: Mapping[str, str]) -> float:
+    """Return the time by the server's own clock, which it tells in seconds, unless ours agrees with it."""
+    now_s = time.time()
+    date_s = _moment_s(headers.get("date"))
+    return now_s if date_s is None or -_AGREES_S < now_s - date_s < 1 + _AGREES_S else date_s
 
 
 def _listed_headers(metadata: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,8 @@ overloaded. A rate limit is waited for without end."""
 
 FIRST_PAUSE_S: Final = 0.5
 _SHORT_PAUSE_S: Final = 0.05
+_TRAVEL_S: Final = 0.25
+"""A pause is as long as a refusal travels, if that was no longer than this."""
 _LONGEST_PAUSE_S: Final = 30.0
 _HEEDED: Final = 3
 """So often in a row nothing but what the server asks is waited, though it refuses again at once."""
@@ -175,13 +177,13 @@ class Pace:
         is_news = sent.number > self._cut_at  # one volley's refusals are one piece of news
         if is_news:
             self._cut_at = self._sent
+        if refusal.wait_s is not None and refusal.limit:
+            self._haste.told(now_s, refusal.wait_s, refusal.limit, self._under_way)
         if self._room.refused(sent, self._under_way, is_news=is_news, is_crowded=refusal.is_crowded):
             self._haste.acquit()
         else:
             self._haste.refused(sent, self._sent, is_news=is_news)
         if refusal.wait_s is not None:
-            if refusal.limit:
-                self._haste.told(now_s, refusal.wait_s, refusal.limit)
             self.told_s = max(self.told_s, now_s + refusal.wait_s)
             self._pause(self.told_s, refusal.why)
         if is_news or not self._under_way:
@@ -197,7 +199,11 @@ class Pace:
             return  # one that ends is a better sign than a clock
         first_s = self._haste.gap_s * _SHORTLY
         is_hasty = refusal.wait_s is None and not refusal.is_crowded
-        first_s = FIRST_PAUSE_S if not is_hasty else max(first_s or _SHORT_PAUSE_S, now_s - sent.at_s)
+        first_s = (
+            FIRST_PAUSE_S
+            if not is_hasty
+            else max(first_s or _SHORT_PAUSE_S, min(now_s - sent.at_s, _TRAVEL_S))
+        )
         times = self._pauses - (_HEEDED if refusal.wait_s is not None else 0)
         self._pauses = min(self._pauses + 1, 12)
         if times >= 0:
@@ -402,10 +408,10 @@ class _Haste:
         if not self._is_told:
             self.gap_s, self._refused_s, self._taken_s = self.gap_s / 2, 0.0, math.inf
 
-    def told(self, now_s: float, wait_s: float, limit: int) -> None:
+    def told(self, now_s: float, wait_s: float, limit: int, under_way: int) -> None:
         """Note that a server takes so many in the time that ends in `wait_s`."""
-        if not self._times:
-            return
+        if (self.gap_s and not self._is_told) or not self._times or len(self._times) + under_way < limit:
+            return  # others use it up too, or it is the next one's time that ends then
         # How long that time is nobody says: as many as it takes were sent within it.
         since_s = self._times[-min(limit, len(self._times))]
         self.gap_s, self._is_told = (now_s + wait_s - since_s) / limit * _SLACK, True

@@ -7,6 +7,7 @@ reply. The server sends the reply and then settles it, since only then is it kno
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
@@ -67,7 +68,7 @@ def answer_completion(world: World, row: Received) -> Reply:
         world.capacity.leave(_ONE)
         world.in_flight.leave(_held_usd(call, way))
 
-    return replace(reply, settle=settle)
+    return replace(reply, settle=settle, delay_s=reply.delay_s + world.latency_s)
 
 
 def complete(world: World, row: Received, api_key: str) -> Completion | Refusal:
@@ -124,8 +125,10 @@ def _over_limit(call: Call, way: Route) -> Refusal | None:
         ]
     for name, most, limit in limits:
         until = limit.refuses_until(key, now_s)
+        if until is not None and limit is world.limit and not world.tells_rate:
+            return scenario("rate_limited", retry_after_s=None).refusal
         if until is not None:
-            return platform_limit(most, int(until * 1000), name=name)
+            return platform_limit(most, math.ceil(until * 1000), name=name)
     return None
 
 

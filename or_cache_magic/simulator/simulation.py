@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from or_cache_magic.simulator.billing import ZERO
 from or_cache_magic.simulator.listing import BASE_PATH
 from or_cache_magic.simulator.server import Server
-from or_cache_magic.simulator.state import DayLimit, RoomLimit, TallyLimit
+from or_cache_magic.simulator.state import DayLimit, RateLimit, RoomLimit, TallyLimit
 from or_cache_magic.simulator.world import World
 
 if TYPE_CHECKING:
@@ -51,7 +51,10 @@ class Simulator:
             None is without limit.
         rate_limit_per_minute: How many requests it takes of each key in a minute, told in the headers of the
             429; None is without limit.
+        rate_burst: How many of them may come at once, where they must be spread evenly; None is all.
+        tells_rate: Whether the 429 says anything of it.
         minute_s: How long its minutes are.
+        latency_s: Seconds before each reply of the model begins.
         capacity: How many requests the providers answer at a time; 429 beyond. None is without limit.
         in_flight_usd: What the requests under way may cost together at most; 402 beyond. None is without
             limit.
@@ -73,7 +76,10 @@ class Simulator:
         free_requests_per_minute: int | None = 20,
         free_requests_per_day: int | None = None,
         rate_limit_per_minute: int | None = None,
+        rate_burst: int | None = None,
+        tells_rate: bool = True,
         minute_s: float = 60.0,
+        latency_s: float = 0.0,
         capacity: int | None = None,
         in_flight_usd: Decimal | None = None,
         retry_after_s: float | None = None,
@@ -92,7 +98,11 @@ class Simulator:
             chunk_delay_s=chunk_delay_s,
             free_limit=TallyLimit(free_requests_per_minute, minute_s),
             free_days=DayLimit(free_requests_per_day),
-            limit=TallyLimit(rate_limit_per_minute, minute_s),
+            limit=RateLimit(rate_limit_per_minute, rate_burst, minute_s)
+            if rate_limit_per_minute and rate_burst
+            else TallyLimit(rate_limit_per_minute, minute_s),
+            tells_rate=tells_rate,
+            latency_s=latency_s,
             capacity=RoomLimit(capacity),
             in_flight=RoomLimit(in_flight_usd),
             retry_after_s=retry_after_s,

@@ -70,6 +70,7 @@ class Journal:
 
     def __init__(self) -> None:
         self._rows: list[Received] = []
+        self._news: dict[int, dict[str, Any]] = {}
         self._changed = threading.Condition()
 
     def add(self, row: Received) -> Received:
@@ -85,27 +86,34 @@ class Journal:
         with self._changed:
             place = row.number - 1
             if place < len(self._rows) and self._rows[place].at_s == row.at_s:
-                self._rows[place] = replace(self._rows[place], **changes)
+                self._news.setdefault(place, {}).update(changes)
                 self._changed.notify_all()
 
     def rows(self) -> tuple[Received, ...]:
         """All requests, as they are now."""
         with self._changed:
-            return tuple(self._rows)
+            return self._up_to_date()
+
+    def _up_to_date(self) -> tuple[Received, ...]:
+        for place, changes in self._news.items():
+            self._rows[place] = replace(self._rows[place], **changes)
+        self._news.clear()
+        return tuple(self._rows)
 
     def clear(self) -> None:
         """Forget all requests."""
         with self._changed:
             self._rows.clear()
+            self._news.clear()
 
     def wait_until(self, holds: Callable[[tuple[Received, ...]], bool], timeout_s: float) -> bool:
         """Wait until ``holds`` of the requests; False when it did not within ``timeout_s`` seconds."""
         deadline = time.monotonic() + timeout_s
         with self._changed:
-            while not holds(tuple(self._rows)):
+            while not holds(self._up_to_date()):
                 left = deadline - time.monotonic()
                 if left <= 0 or not self._changed.wait(left):
-                    return holds(tuple(self._rows))
+                    return holds(self._up_to_date())
             return True
 
 
@@ -301,6 +309,25 @@ class TallyLimit:
     def per_minute(self) -> int:
         """The limit; 0 when there is none."""
         return self._per_minute or 0
+
+
+class RateLimit(TallyLimit):
+    """At most so many requests of one key a minute, spread evenly: a few at once, then one by one."""
+
+    def __init__(self, per_minute: int, burst: int, minute_s: float = 60.0) -> None:
+        super().__init__(per_minute, minute_s)
+        self._gap_s = minute_s / per_minute
+        self._burst = burst
+        self._free_s: dict[str, float] = {}
+
+    def refuses_until(self, api_key: str, now_s: float) -> float | None:
+        """When the limit will let the next request pass; None when it passes now, and is counted."""
+        with self._lock:
+            free_s = max(self._free_s.get(api_key, 0.0), now_s - (self._burst - 1) * self._gap_s)
+            if free_s > now_s:
+                return free_s
+            self._free_s[api_key] = free_s + self._gap_s
+            return None
 
 
 class DayLimit:

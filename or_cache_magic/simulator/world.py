@@ -54,6 +54,8 @@ class World:
     capacity: RoomLimit = field(default_factory=lambda: RoomLimit(None))
     in_flight: RoomLimit = field(default_factory=lambda: RoomLimit(None))
     retry_after_s: float | None = None
+    tells_rate: bool = True
+    latency_s: float = 0.0
 
 
 def _settle_nothing(produced: int, *, cancelled: bool) -> None:

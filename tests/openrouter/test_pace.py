@@ -153,12 +153,16 @@ def bucket(per_minute, burst, *, tells=False, later=None):
         if stock >= 1 - 1e-9:
             stock -= 1
             return None
-        return ((1 - stock) / rate if tells else None, None)
+        return (
+            ((1 - stock) / rate, per_minute)
+            if tells == "all"
+            else ((1 - stock) / rate if tells else None, None)
+        )
 
     return server
 
 
-@pytest.mark.parametrize("tells", [False, True])
+@pytest.mark.parametrize("tells", [False, True, "all"])
 @pytest.mark.parametrize("burst", [1, 2, 10])
 @pytest.mark.parametrize(("per_minute", "rows"), [(60, 400), (600, 400), (6000, 4000)])
 def test_pace__uses_up_a_rate_that_nobody_tells(per_minute, rows, burst, tells):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import socket
+import time
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -201,6 +203,55 @@ def test_free_models__21st_request_in_a_minute_is_429(wire, clock):
     assert wire.ask(model=model, key="sk-or-v1-another").status == 200
     clock.now_s += 60
     assert wire.ask(model=model).status == 200
+
+
+def test_rate__lets_a_few_come_at_once_and_then_one_by_one(wire_to, clock):
+    """60 a minute, two at once; the refusal says when the next may come, or nothing at all."""
+    with Simulator(now=clock, rate_limit_per_minute=60, rate_burst=2) as sim:
+        wire = wire_to(sim)
+        clock.now_s = 1_800_000_000.0
+        assert [wire.ask().status for _ in range(3)] == [200, 200, 429]
+        assert wire.ask().headers["x-ratelimit-reset"] == "1800000001000"
+        clock.now_s += 1
+        assert [wire.ask().status for _ in range(2)] == [200, 429]
+        clock.now_s += 60
+        assert [wire.ask().status for _ in range(3)] == [200, 200, 429]
+    with Simulator(now=clock, rate_limit_per_minute=60, rate_burst=1, tells_rate=False) as sim:
+        wire = wire_to(sim)
+        assert wire.ask().status == 200
+        assert not {"retry-after", "x-ratelimit-reset"} & set(wire.ask().headers)
+
+
+def test_latency__holds_an_answer_back(wire_to):
+    """An answer takes its time; a refusal doesn't."""
+    with Simulator(latency_s=0.3, rate_limit_per_minute=1) as sim:
+        wire, since_s = wire_to(sim), time.monotonic()
+        assert wire.ask().status == 200
+        assert time.monotonic() - since_s >= 0.3
+        assert wire.ask().status == 429
+
+
+@pytest.mark.parametrize(
+    ("request_", "status"),
+    [
+        (b"PUT /api/v1/models HTTP/1.1\r\n\r\n", b"404"),
+        (b"GET /api/v1/models?limit=1 HTTP/1.0\r\n\r\n", b"200"),
+        (
+            b"POST /api/v1/chat/completions HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n{}",
+            b"100",
+        ),
+        (b"no HTTP\r\n\r\n", b""),
+        (b"GET / HTTP/1.1\r\nno header\r\n\r\n", b""),
+    ],
+)
+def test_wire__reads_any_request(wire, request_, status):
+    """Other methods, older clients, those that ask before they send; who speaks no HTTP is left alone."""
+    connection = wire.connection()
+    connection.connect()
+    connection.sock.sendall(request_)
+    connection.sock.shutdown(socket.SHUT_WR)
+    assert connection.sock.recv(1000)[9:12] == status
+    connection.close()
 
 
 def test_capacity__says_when_to_come_back(wire, sim):
