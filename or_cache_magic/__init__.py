@@ -8,7 +8,7 @@ In a notebook::
     What is a median?
 
 From Python, with the same cache and the same keys: `ask`, `aask`, `map`, `amap`, `warm`, `stats`, `entries`,
-`panel`, `purge`, `open_cache`. Importing this package imports nothing else of it.
+`panel`, `purge`, `export`, `load`, `open_cache`. Importing this package imports nothing else of it.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from or_cache_magic.cache.completion import Completion
     from or_cache_magic.notebook.session import Session
     from or_cache_magic.panels import Shown
+    from or_cache_magic.replay.packs import Exported, Imported
 
 __all__ = [
     "Completion",
@@ -42,6 +43,8 @@ __all__ = [
     "client",
     "entries",
     "errors",
+    "export",
+    "load",
     "load_ipython_extension",
     "map",
     "open_cache",
@@ -241,6 +244,16 @@ def entries(text: str = "", **filters: Any) -> pd.DataFrame:
 def purge(*keys: str, **conditions: Any) -> pd.DataFrame:
     """Remove entries and return what went, without a prompt; see `CompletionCache.purge`."""
     return _cache().purge(*keys, **conditions)
+
+
+def export(path: str | os.PathLike[str], *keys: str, **options: Any) -> Exported:
+    """Write answers with their requests into a pack, to be committed; see `CompletionCache.export`."""
+    return _cache().export(path, *keys, **options)
+
+
+def load(path: str | os.PathLike[str], **options: Any) -> Imported:
+    """Take the answers of a pack into the completion cache; see `CompletionCache.load`."""
+    return _cache().load(path, **options)
 
 
 def panel() -> Shown:

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from or_cache_magic.money.budget import BudgetGuard, Limit
     from or_cache_magic.money.cost_control import CostControl
     from or_cache_magic.openrouter.client import Gateway
+    from or_cache_magic.replay.packs import Exported, Imported
     from or_cache_magic.storage.leases import Leases
 
 _GROUPS = ("", "model", "day", "notebook", "tag")
@@ -69,11 +70,11 @@ async def _raised(failure: OrCacheError) -> Completion:
     raise failure
 
 
-def _tables() -> Any:
-    """Return what asks for whole tables; it is of a higher floor, which imports this one."""
+def _above(module: str) -> Any:
+    """Return a module of the features, whose floor imports this one."""
     from importlib import import_module
 
-    return import_module("or_cache_magic.tables.map")
+    return import_module(f"or_cache_magic.{module}")
 
 
 class CompletionCache:
@@ -324,12 +325,12 @@ class CompletionCache:
         """
         asked.update(model=model, schema=schema, out=out, workers=workers, max_cost_usd=max_cost_usd)
         asked.update(on_error=on_error, limit=limit, batch=batch, progress=progress)
-        return _tables().map_rows(self, data, template, **asked)
+        return _above("tables.map").map_rows(self, data, template, **asked)
 
     @_with_arguments_of(map)  # noqa: A003 - the method, as is meant
     async def amap(self, data: Any, template: str | Callable[[Any], Any], **options: Any) -> Any:
         """`map` for asyncio: the same, on another thread, so that the event loop is never blocked."""
-        return await _tables().amap_rows(self, data, template, **options)
+        return await _above("tables.map").amap_rows(self, data, template, **options)
 
     def prepare(
         self, prompt: str | Sequence[Mapping[str, Any]], fields: Mapping[str, Any], **options: Any
@@ -676,6 +677,51 @@ class CompletionCache:
                 self.database, self.store, self.ledger, self._fetch, self._settings, self.clock
             )
         return self._money
+
+    # -- packs --------------------------------------------------------------------------------
+
+    def export(
+        self,
+        path: str | os.PathLike[str],
+        *keys: str,
+        media: str = "inline",
+        progress: bool = True,
+        **conditions: Any,
+    ) -> Exported:
+        """Write answers with their requests into a pack: JSON lines, sorted, made to be committed.
+
+        The same answers are the same bytes. Secrets in answers are hidden; where one stands in a request,
+        nothing is written. A pack of that name is replaced, any other file is left as it is.
+
+        Args:
+            path: The file; ``NAME.orcache.jsonl`` beside ``NAME.ipynb`` is read through where it lies.
+            *keys: Keys, or how they begin.
+            media: ``inline``, or ``files``: large media goes into files in ``NAME.media`` beside the pack.
+            progress: Whether a bar is shown where it takes long.
+            **conditions: ``text``, ``model``, ``system``, ``tag``, ``prefix``, ``since`` and ``older``, as in
+                `entries` and `purge`; every one must hold. None is all.
+
+        Raises:
+            OptionError: A request holds a secret, a condition is none, or the file can't be written.
+        """
+        how = {"media": media, "progress": progress, "secret": self._api_key() or ""}
+        written: Exported = _above("replay.packs").export(self, path, keys, conditions, **how)
+        return written
+
+    def load(self, path: str | os.PathLike[str], *, progress: bool = True) -> Imported:
+        """Take the answers of a pack into this cache, and return how many came. Nothing is asked or paid.
+
+        What is here stays. Whatever a line claims is checked; one that is wrong is refused alone.
+
+        Args:
+            path: The pack.
+            progress: Whether a bar is shown where it takes long.
+
+        Raises:
+            OptionError: It can't be read, or is no pack.
+        """
+        taken: Imported = _above("replay.packs").load(self, path, progress=progress)
+        return taken
 
     # -- opening and closing ------------------------------------------------------------------
 

@@ -24,9 +24,9 @@ from or_cache_magic.core.units import parse_usd
 from or_cache_magic.display.entries import entries_table, entry_values
 from or_cache_magic.display.stats import stat_notes, stat_values, stats_table, stats_text
 from or_cache_magic.display.tables import text
-from or_cache_magic.errors import OptionError, OrCacheError, near_name, slip_of
-from or_cache_magic.notebook.magics import approved, purge_filter, read_arguments, warm_cache
-from or_cache_magic.notebook.options import ENTRIES, PURGE, STATS, WARM, counts_from
+from or_cache_magic.errors import OptionError, OrCacheError, near_name, printable, slip_of
+from or_cache_magic.notebook.magics import approved, export_pack, purge_filter, read_arguments, warm_cache
+from or_cache_magic.notebook.options import ENTRIES, EXPORT, IMPORT, PURGE, STATS, WARM, counts_from
 from or_cache_magic.notebook.parser import HELP, Command, Option
 from or_cache_magic.notebook.session import confirmed
 
@@ -127,6 +127,12 @@ def _parser() -> argparse.ArgumentParser:
     purge = add("purge", _purge, "remove cached answers; says first what goes and what it cost")
     purge.add_argument("words", nargs="*", metavar="KEY", help="a key, or its first 4 hex digits or more")
     _add_options(purge, PURGE)
+    export = add("export", _export, "write cached answers into a pack, a file made to be committed")
+    export.add_argument("words", nargs="+", metavar="FILE", help="the pack, then keys or their beginnings")
+    _add_options(export, EXPORT)
+    load = add("import", _import, "take the answers of a pack into the cache; what is there stays")
+    load.add_argument("words", nargs=1, metavar="FILE", help="the pack")
+    _add_options(load, IMPORT)
     warm = add("warm", _warm, "fill the cache from a .txt, .jsonl or .csv file of prompts")
     warm.add_argument(
         "words", nargs=1, metavar="FILE", help="one prompt a line, one JSON item a line, a column prompt"
@@ -257,6 +263,16 @@ def _confirmed(question: str) -> bool:
             "there is no terminal to ask, so nothing was removed", "add -y to remove without asking"
         )
     return confirmed(question)
+
+
+def _export(options: SimpleNamespace) -> None:
+    with _open(options) as cache:
+        print(printable(str(export_pack(cache, options))))
+
+
+def _import(options: SimpleNamespace) -> None:
+    with _open(options) as cache:
+        print(printable(str(cache.load(options.file))))
 
 
 def _warm(options: SimpleNamespace) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import Final
 
-from or_cache_magic.core.secrets import redacted_text
+from or_cache_magic.core.secrets import looks_like_key, redacted_text, without
 
 _HIDDEN: Final = "…"
 _NAMED_SO: Final = r"(?:key|token|secret|passw|passphrase|pwd|credential|auth(?!or))"
@@ -23,10 +23,12 @@ _GIVEN: Final = re.compile(
     rf"""(?ix) ({_NAMED_SO}{_REST_OF_NAME} (?: [=:]|%3D ) \s{{0,9}} [bru]{{0,2}})
     (?: (?P<quote>\\?["'])(?:(?!(?P=quote))(?:\\.|[^\n\\]))+ | [^\s"'&;,(){{}}\[\]]+ )"""
 )
-_KEYS: Final = re.compile(
-    r"""(?x) (?<![A-Za-z0-9]) (?: (?:gh[pousr]|hf|gsk|r8)_[A-Za-z0-9]{10,} | github_pat_\w{10,}
+_FORMS: Final = r"""(?:gh[pousr]|hf|gsk|r8)_[A-Za-z0-9]{10,} | github_pat_\w{10,}
     | (?:glpat|xox[a-z])-[\w-]{10,} | [spr]k_(?:live|test)_\w{8,} | AKIA[0-9A-Z]{12,} | AIza[\w-]{20,}
-    | eyJ[\w-]{8,}\.[\w.-]+ | (?=[a-fA-F]{0,31}[0-9])[0-9a-fA-F]{32,} )"""
+    | eyJ[\w-]{8,}\.[\w.-]+"""
+_TOKENS: Final = re.compile(rf"(?x) (?<![A-Za-z0-9]) (?: {_FORMS} )")
+_KEYS: Final = re.compile(
+    rf"(?x) (?<![A-Za-z0-9]) (?: {_FORMS} | (?=[a-fA-F]{{0,31}}[0-9])[0-9a-fA-F]{{32,}} )"
 )
 _PRIVATE: Final = re.compile(r"(?s)-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*-----|\Z)")
 _STRING: Final = r"""(?:\"{3}.*?(?:\"{3}|\Z)|'{3}.*?(?:'{3}|\Z)|"(?:\\.|[^"\\\n])*"?|'(?:\\.|[^'\\\n])*'?)"""
@@ -43,6 +45,19 @@ def names_secret(name: str) -> bool:
     (True, True, False)
     """
     return len(name) <= _LONGEST_NAME and _NAME.fullmatch(name) is not None
+
+
+def without_tokens(text: str, secret: str = "") -> str:
+    """Return a text without keys and tokens of known forms, private keys, and `secret`; all else as it was.
+
+    For texts that are to be kept: what is only called a key stays, and so do digests.
+
+    >>> without_tokens("hf_0123456789abcdef, md5 d41d8cd98f00b204e9800998ecf8427e, key=abcdef")
+    '…, md5 d41d8cd98f00b204e9800998ecf8427e, key=abcdef'
+    """
+    if looks_like_key(text):
+        text = re.sub(r"(?i)\bsk-[\w-]{20,}", _HIDDEN, text)
+    return _TOKENS.sub(_HIDDEN, _PRIVATE.sub(_HIDDEN, without(text, secret)))
 
 
 def hidden_in_message(text: str, secret: str = "") -> str:

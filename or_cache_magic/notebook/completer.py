@@ -88,6 +88,8 @@ def _complete_line(
         return _models(piece, models)
     if command.takes == "pin" and not words:
         return _begin(piece, models())
+    if command.takes == "file" and not words:
+        return _begin(piece, _paths("", piece, files))
     if command.takes == "setting":
         return _begin(piece, [f"{setting}=" for setting in settings()])
     return _begin(piece, [] if piece else _left(command, used))

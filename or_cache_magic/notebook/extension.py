@@ -102,6 +102,8 @@ MAGICS: Final = (
     "openrouter_entries",
     "openrouter_pin",
     "openrouter_purge",
+    "openrouter_export",
+    "openrouter_import",
     "openrouter_warm",
     "openrouter_models",
     "openrouter_fix",
@@ -111,7 +113,7 @@ MAGICS: Final = (
 )
 """The magics; `openrouter` alone is a cell magic too."""
 
-_WITH_KEYS: Final = ("openrouter_entries", "openrouter_pin", "openrouter_purge")
+_WITH_KEYS: Final = ("openrouter_entries", "openrouter_pin", "openrouter_purge", "openrouter_export")
 
 SETTING_NAMES: Final = (
     "model",

@@ -11,7 +11,9 @@ from or_cache_magic.errors import OptionError, near_name
 from or_cache_magic.notebook.options import (
     CONFIG,
     ENTRIES,
+    EXPORT,
     FIX,
+    IMPORT,
     KEY,
     LAST,
     MODELS,
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from or_cache_magic.core.rows import EntryFilter
     from or_cache_magic.notebook.session import Session
     from or_cache_magic.panels import Shown
+    from or_cache_magic.replay.packs import Exported
 
 
 def run(session: Session, name: str, line: str, variables: Mapping[str, Any]) -> Any:
@@ -59,7 +62,7 @@ def run(session: Session, name: str, line: str, variables: Mapping[str, Any]) ->
 
 
 def read_arguments(options: SimpleNamespace, variables: Mapping[str, Any], folder: Path) -> None:
-    """Put what a line names in the place of its name: the text of ``system``, the list or file of ``source``.
+    """Put what a line names in the place of its name: the text of ``system``, the path of ``file``.
 
     Args:
         options: Of any of the magics.
@@ -76,6 +79,8 @@ def read_arguments(options: SimpleNamespace, variables: Mapping[str, Any], folde
         options.attach = read_attached(options.attach, variables, folder)
     if fields.get("schema"):
         options.schema = read_schema_argument(options.schema, variables, folder)
+    if fields.get("file"):
+        options.file = folder / Path(options.file).expanduser()
     if "source" in fields:
         name = options.source
         if name.isidentifier() and name not in variables:
@@ -197,6 +202,33 @@ def approved(
         return True
     say("nothing was removed")
     return False
+
+
+def _export(session: Session, options: SimpleNamespace) -> None:
+    """``%openrouter_export``: write entries into a pack; raises `OptionError` where a secret is in one."""
+    _say_model(session, options.model)
+    session.say(str(export_pack(session.cache(), options)))
+
+
+def export_pack(cache: CompletionCache, options: SimpleNamespace) -> Exported:
+    """Write the pack that the options of ``%openrouter_export`` name."""
+    return cache.export(
+        options.file,
+        *options.keys,
+        text=options.text or "",
+        model=options.model,
+        system=options.system,
+        tag=options.tag,
+        prefix=options.prefix,
+        since=options.since_s,
+        older=options.older_s,
+        media=options.media,
+    )
+
+
+def _import(session: Session, options: SimpleNamespace) -> None:
+    """``%openrouter_import``: take the answers of a pack; raises `OptionError` where it is none."""
+    session.say(str(session.cache().load(options.file)))
 
 
 def _models(session: Session, options: SimpleNamespace) -> pd.DataFrame | None:
@@ -325,6 +357,8 @@ _MAGICS: Final[Mapping[str, tuple[Command, Callable[..., Any]]]] = {
         (ENTRIES, _entries),
         (PIN, _pin),
         (PURGE, _purge),
+        (EXPORT, _export),
+        (IMPORT, _import),
         (WARM, _warm),
         (MODELS, _models),
         (FIX, _fix),

@@ -20,6 +20,8 @@ from or_cache_magic.notebook.parser import HELP, Command, Option, take_no_words
 GROUPS: Final = ("model", "day", "notebook", "tag")
 """What ``%openrouter_stats --by`` can group by."""
 
+_PACK: Final = "write one, such as course.orcache.jsonl"
+
 _LENGTHS: Final = "write a number and s, m, h, d or w: 30m, 24h, 7d"
 
 _REQUEST_FIELDS: Final = ("temperature", "top_p", "seed", "max_tokens")
@@ -235,6 +237,22 @@ def _refuse_key(_command: Command, options: SimpleNamespace) -> None:
         )
 
 
+def _read_export(command: Command, options: SimpleNamespace) -> None:
+    """Read the first word as the `file`, and those behind it as `keys`."""
+    if not any(options.words):
+        raise OptionError(f"this line names no file; {command.unharmed}", _PACK)
+    options.file, *options.words = options.words
+    _read_purge(command, options)
+
+
+def _read_import(command: Command, options: SimpleNamespace) -> None:
+    """Read the word as the `file`."""
+    if len(options.words) != 1:
+        named = f"names {len(options.words)} files" if options.words else "names no file"
+        raise OptionError(f"this line {named}; {command.unharmed}", f"{_PACK}; quote a name that has spaces")
+    (options.file,) = options.words
+
+
 def _read_config(command: Command, options: SimpleNamespace) -> None:
     """Read the words as `changes`: settings and their values as text, neither checked here."""
     changes: dict[str, str] = {}
@@ -413,6 +431,12 @@ _MODEL: Final = Option(
     ("--model",), "model", "of this model; * and ? as in a shell", "M", parse=v.text, models=True
 )
 _TAG: Final = Option(("--tag",), "tag", "with this label", "T", parse=v.text)
+_SYSTEM: Final = Option(
+    ("--system",), "system", "with this whole system prompt", "TEXT|@FILE|NAME", files="@"
+)
+_PREFIX: Final = Option(("--prefix",), "prefix", "whose prompt begins with P", "P", parse=v.text)
+_SINCE: Final = Option(("--since",), "since_s", "stored in the last 30m, 24h, 7d", **_LENGTH)
+_OLDER: Final = Option(("--older",), "older_s", "stored longer ago than 30m, 24h, 30d", **_LENGTH)
 
 CELL: Final = Command(
     "openrouter",
@@ -466,7 +490,7 @@ ENTRIES: Final = Command(
     (
         _MODEL,
         _TAG,
-        Option(("--since",), "since_s", "stored in the last 30m, 24h, 7d", **_LENGTH),
+        _SINCE,
         HELP,
     ),
     check=_read_entries,
@@ -493,10 +517,10 @@ PURGE: Final = Command(
     ),
     (
         _MODEL,
-        Option(("--system",), "system", "with this whole system prompt", "TEXT|@FILE|NAME", files="@"),
+        _SYSTEM,
         _TAG,
-        Option(("--prefix",), "prefix", "whose prompt begins with P", "P", parse=v.text),
-        Option(("--older",), "older_s", "stored longer ago than 30m, 24h, 30d", **_LENGTH),
+        _PREFIX,
+        _OLDER,
         _flag(("--expired",), "expired", "already expired"),
         Option(
             ("--to-fit",),
@@ -537,6 +561,47 @@ WARM: Final = Command(
     ),
     check=_read_warm,
     unharmed="nothing was sent",
+)
+
+EXPORT: Final = Command(
+    "openrouter_export",
+    "Write cached answers into a pack, a file to be committed: what it has needs no key and costs nothing.",
+    "FILE [KEY ...]",
+    (
+        "%openrouter_export course.orcache.jsonl",
+        "%openrouter_export exam.orcache.jsonl --tag exam",
+        "%openrouter_export scans.orcache.jsonl --media files",
+    ),
+    (
+        Option(("--text",), "text", "found in the prompt or the answer", "T", parse=v.text),
+        _MODEL,
+        _SYSTEM,
+        _TAG,
+        _PREFIX,
+        _SINCE,
+        _OLDER,
+        Option(
+            ("--media",),
+            "media",
+            "where large media goes: inline, into the pack, or files, beside it",
+            default="inline",
+            **_one_of("inline|files", "inline", "files"),
+        ),
+        HELP,
+    ),
+    check=_read_export,
+    takes="file",
+    unharmed="nothing was written",
+)
+
+IMPORT: Final = Command(
+    "openrouter_import",
+    "Take the answers of a pack into the cache. What is there stays; nothing is asked or paid.",
+    "FILE",
+    ("%openrouter_import course.orcache.jsonl",),
+    check=_read_import,
+    takes="file",
+    unharmed="nothing was changed",
 )
 
 CONFIG: Final = Command(
@@ -615,7 +680,10 @@ LAST: Final = Command("openrouter_last", "The last Completion.", examples=("answ
 COMMANDS: Final[Mapping[str, Command]] = MappingProxyType(
     {
         c.spelling: c
-        for c in (CELL, LINE, PANEL, STATS, ENTRIES, PIN, PURGE, WARM, MODELS, FIX, CONFIG, KEY, LAST)
+        for c in (
+            *(CELL, LINE, PANEL, STATS, ENTRIES, PIN, PURGE, EXPORT, IMPORT, WARM, MODELS, FIX, CONFIG),
+            *(KEY, LAST),
+        )
     }
 )
 """Every magic by its spelling, ``%`` or ``%%`` included."""

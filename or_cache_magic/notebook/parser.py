@@ -141,7 +141,7 @@ class _Row(NamedTuple):
     examples: tuple[str, ...] = ()
     options: tuple[Option, ...] = (HELP,)
     check: Callable[[Command, SimpleNamespace], None] = take_no_words
-    takes: Literal["", "model", "setting", "pin"] = ""
+    takes: Literal["", "model", "setting", "pin", "file"] = ""
     cell: bool = False
     prompt: bool = False
     unharmed: str = "nothing was done"
@@ -157,7 +157,7 @@ class Command(_Row):
         examples: Lines to copy.
         options: Its rows.
         check: Reads the words into fields, and what several options come to together; raises `OptionError`.
-        takes: What completes its words: ``model``, ``setting``, ``pin`` (earlier answers), or nothing.
+        takes: What completes its words: ``model``, ``setting``, ``pin`` (earlier answers), ``file``; or none.
         cell: Whether it is a cell magic; the help then shows ``%%``.
         prompt: Whether the first word that is no option begins a text that is kept as written.
         unharmed: What has not happened when the line is refused.

@@ -461,12 +461,12 @@ def _unpack(digest: str, blob: object, largest_bytes: int = _LARGEST_BYTES) -> t
         raise _damaged(digest, "it can't be decoded") from exc
     if parsed != len(form):
         raise _damaged(digest, "more follows its JSON")
-    if form.count("[") + form.count("{") > _DEEPEST and not _is_shallow(content):
+    if form.count("[") + form.count("{") > _DEEPEST and not is_shallow(content):
         raise _damaged(digest, "it is nested too deep")
     return payload[_FRAME_BYTES:middle], payload[middle:end], content, len(payload)
 
 
-def _is_shallow(value: Any) -> bool:
+def is_shallow(value: Any) -> bool:
     """Return whether nothing in a JSON value is nested so deep that what reads it could run out of stack."""
     level = [value]
     for _ in range(_DEEPEST):

@@ -37,6 +37,12 @@ _REPLACED: Final = "replaced"
 _REPLACED_BY_PIN: Final = "replaced by a pinned answer"
 _PIN_REPLACED: Final = "replaced, though it was pinned"
 _WERE_SERVED: Final = (_REPLACED, _REPLACED_BY_PIN, _PIN_REPLACED)
+RIVAL: Final = "another answer was there already"
+"""Why an answer of a pack is history: the request has one here."""
+
+MAY_BE_SERVED: Final = frozenset({*_WERE_SERVED, RIVAL})
+"""The reasons of answers that may take the entry's place."""
+
 _WERE_ENTRIES: Final = """
 SELECT u.key FROM or_unserved u JOIN Cache c ON c.key = u.key AND c.raw = 1
 WHERE u.reason IN (?, ?, ?) GROUP BY u.key ORDER BY max(u.id) DESC LIMIT ?
@@ -71,8 +77,8 @@ class HistoryEntry(NamedTuple):
 
     @property
     def was_served(self) -> bool:
-        """Whether it was an entry, and another answer has taken its place."""
-        return self.reason in _WERE_SERVED
+        """Whether it was an entry, here or where a pack was written, and another answer has its place."""
+        return self.reason in MAY_BE_SERVED
 
 
 def _age(answer: Answer) -> tuple[float, str]:
@@ -195,7 +201,7 @@ class DiskStore:
         """Keep an answer that was paid for and can't be served, with the reason; return its row's id."""
         from or_cache_magic.storage.entry_rows import put_unserved
 
-        return put_unserved(self._database, key, request, answer, reason, at_s)
+        return put_unserved(self._database, Entry(key, answer, at_s), request, reason, at_s)
 
     def drop_unserved(self, digest: str, row_id: int | None, reason: str) -> None:
         """Remove a kept answer whose place another row takes; does nothing where it is another by now."""

@@ -7,7 +7,6 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from or_cache_magic.core.chat import asked_model, last_prompt, system_prompt
-from or_cache_magic.core.records import Entry
 from or_cache_magic.errors import StoreCorruptError, StoreError
 from or_cache_magic.storage.codec import decode_entry, encode_entry, encode_request
 from or_cache_magic.storage.columns import (
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Sequence
 
-    from or_cache_magic.core.records import Answer, Cost, Request, RequestKey
+    from or_cache_magic.core.records import Cost, Entry, Request
     from or_cache_magic.storage.database import Database
     from or_cache_magic.storage.media import MediaReader
 
@@ -126,12 +125,11 @@ def swap_answers(
         forget_gone(connection)
 
 
-def put_unserved(
-    database: Database, key: RequestKey, request: Request, answer: Answer, reason: str, at_s: float
-) -> int:
-    """See `DiskStore.keep_unserved`."""
+def put_unserved(database: Database, entry: Entry, request: Request, reason: str, at_s: float) -> int:
+    """Keep an answer that is not served since a time; return its row's id. See `DiskStore.keep_unserved`."""
+    key, answer = entry.key, entry.answer
     media: dict[bytes, bytes] = {}
-    value = encode_entry(Entry(key, answer, at_s), media)
+    value = encode_entry(entry, media)
     body = encode_request(key.digest, request.body, last_prompt(request.body), media)
     model = asked_model(request.body) or answer.model
     row = (key.digest, at_s, reason, model, to_pico(answer.cost.usd), answer.cost.source, value, body)

@@ -120,6 +120,9 @@ def tables() -> None:
     assert_type(orc.entries("median", model="openai/*", since="7d", limit=10), pd.DataFrame)
     assert_type(orc.purge("0123abcd", dry_run=True), pd.DataFrame)
     assert_type(orc.purge(tag="draft", older="30d"), pd.DataFrame)
+    assert_type(orc.export("course.orcache.jsonl", "0123abcd", tag="exam", media="files").entries, int)
+    assert_type(orc.load(Path("course.orcache.jsonl")).why, tuple[str, ...])
+    orc.export(1)  # type: ignore[arg-type]
     assert_type(orc.warm(["What is a median?"], model="openai/gpt-4o-mini", workers=4), pd.DataFrame)
     orc.stats(session="yes")  # type: ignore[arg-type]
 

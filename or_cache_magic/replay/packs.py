@@ -1,0 +1,248 @@
+"""Write the answers of a completion cache into a pack, and take a pack into a completion cache."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import IO, TYPE_CHECKING, Any, Final, TypeVar
+
+from or_cache_magic.cache.purge import entry_filter
+from or_cache_magic.core.options import shown
+from or_cache_magic.core.records import NamedTuple
+from or_cache_magic.core.units import format_count
+from or_cache_magic.errors import OptionError, StoreError, near_name, one_line
+from or_cache_magic.replay.files import MediaFiles, lines, media_folder, opened, written
+from or_cache_magic.replay.lines import LineError, SecretInPrompt, kept_from, line_of
+from or_cache_magic.storage.transfer import Kept, kept_of, keys_of, put_kept
+
+if TYPE_CHECKING:
+    from or_cache_magic.cache.cache import CompletionCache
+    from or_cache_magic.core.rows import EntryFilter
+
+_AT_ONCE: Final = 200
+_AT_ONCE_BYTES: Final = 1 << 22
+_SHOWN_AFTER_S: Final = 2.0
+_NAMED: Final = 3
+_WIDTH: Final = 100
+_T = TypeVar("_T")
+CONDITIONS: Final = ("text", "model", "system", "tag", "prefix", "since", "older")
+"""What may choose the answers that are exported, beside keys; see `cache.purge.entry_filter`."""
+
+_BEGINS: Final = b'{"key":"'
+
+
+class Exported(NamedTuple):
+    """What an export wrote.
+
+    Attributes:
+        path: The file.
+        entries: Answers that are served.
+        history: Answers to the same requests that are not, and those of which none is.
+        damaged: Answers that could not be read, and are not in the file.
+    """
+
+    path: Path
+    entries: int
+    history: int
+    damaged: int
+
+    def __str__(self) -> str:
+        told = f"{self.path.name}: {format_count(self.entries, 'entry', 'entries')}"
+        told += f", {self.history:,} kept as history" if self.history else ""
+        return told + (f"; {self.damaged:,} are damaged and were left out" if self.damaged else "")
+
+
+class Imported(NamedTuple):
+    """What an import brought.
+
+    Attributes:
+        path: The file.
+        new: Entries that are served from now on.
+        there: Answers that were there already.
+        history: Answers that are kept as history: they were history, or another answer was there.
+        refused: Lines that are no answers of a completion cache, or such as would not have been stored.
+        why: Of some of these, in which line and why.
+    """
+
+    path: Path
+    new: int
+    there: int
+    history: int
+    refused: int
+    why: tuple[str, ...]
+
+    def __str__(self) -> str:
+        told = f"{self.path.name}: {format_count(self.new, 'new entry', 'new entries')}"
+        told += f", {self.there:,} there already"
+        told += f", {self.history:,} kept as history" if self.history else ""
+        return told + (f", {self.refused:,} refused ({'; '.join(self.why)})" if self.refused else "")
+
+
+def path_of(path: Any) -> Path:
+    """Return the path that a caller means.
+
+    Raises:
+        OptionError: It is none.
+    """
+    if isinstance(path, (str, os.PathLike)) and isinstance(os.fspath(path), str) and str(path).strip():
+        return Path(path).expanduser()
+    raise OptionError(
+        f"{shown(path)} is no path; nothing was written", "name a file, such as course.orcache.jsonl"
+    )
+
+
+def export(
+    cache: CompletionCache,
+    path: Any,
+    keys: Sequence[str] = (),
+    conditions: Mapping[str, Any] = MappingProxyType({}),
+    *,
+    media: str = "inline",
+    progress: bool = False,
+    secret: str = "",
+) -> Exported:
+    """See `CompletionCache.export`."""
+    if media not in ("inline", "files"):
+        raise OptionError(f"media={shown(media)} is none; nothing was written", "write 'inline' or 'files'")
+    if others := [name for name in conditions if name not in CONDITIONS]:
+        meant = near_name(others[0], CONDITIONS)
+        hint = f"did you mean {meant}?" if meant else f"there are: {', '.join(CONDITIONS)}"
+        raise OptionError(f"there is no condition {others[0]}; nothing was written", hint)
+    wanted = entry_filter(
+        cache.clock(),
+        keys=tuple(keys),
+        **{**conditions, "model": cache.model_named(conditions.get("model"))},
+    )
+    return _export(cache, path_of(path), wanted, media, secret, progress)
+
+
+def _export(
+    cache: CompletionCache, path: Path, wanted: EntryFilter, media: str, secret: str, progress: bool
+) -> Exported:
+    refuse_other_file(path, _BEGINS)
+    cache.ledger.flush()
+    files = MediaFiles(media_folder(path)) if media == "files" else None
+    counts: Counter[str] = Counter()
+    unsafe: list[str] = []
+    with written(path) as file:
+        for digest in _shown(keys_of(cache.database, wanted), progress, "request"):
+            try:
+                _write_all(kept_of(cache.database, cache.store, digest), file, counts, secret, files)
+            except SecretInPrompt:
+                unsafe.append(digest)
+            except LineError as exc:
+                raise OptionError(
+                    f"the entry {digest[:10]} can't be exported: {exc}; nothing was written",
+                    "write --media files (media='files')",
+                ) from None
+        if unsafe:
+            named = ", ".join(key[:10] for key in unsafe[:_NAMED]) + (" …" if len(unsafe) > _NAMED else "")
+            raise OptionError(
+                f"what looks like a key or a token stands in {format_count(len(unsafe), 'request')}"
+                f" ({named}); nothing was written",
+                f"look at it: %openrouter_entries {unsafe[0][:10]}; revoke the secret, and remove the entry:"
+                f" %openrouter_purge {unsafe[0][:10]}",
+            )
+    return Exported(path, counts["entry"], counts["history"], counts["damaged"])
+
+
+def _write_all(
+    found: Iterator[Kept | None],
+    file: IO[bytes],
+    counts: Counter[str],
+    secret: str,
+    files: MediaFiles | None,
+) -> None:
+    """Write the answers to one request, sorted and each once."""
+    apart: dict[bytes, bytes] | None = None if files is None else {}
+    made: set[bytes] = set()
+    for kept in found:
+        if kept is None:
+            counts["damaged"] += 1
+        elif (line := line_of(kept, secret, apart)) not in made:
+            made.add(line)
+            counts["history" if kept.reason else "entry"] += 1
+    file.writelines(sorted(made))
+    if files is not None:
+        for digest, raw in (apart or {}).items():
+            files.keep(digest, raw)
+
+
+def load(cache: CompletionCache, path: Any, *, progress: bool = False) -> Imported:
+    """See `CompletionCache.load`."""
+    path = path_of(path)
+    counts: Counter[str] = Counter()
+    why: list[str] = []
+    media, batch, batch_bytes = MediaFiles(media_folder(path)), list[Kept](), 0
+    with opened(path) as file:
+        for number, (_, raw) in enumerate(_shown(lines(file), progress, "line"), 1):
+            try:
+                batch.append(kept_from(raw, media))
+                batch_bytes += len(raw)
+            except LineError as exc:
+                counts["refused"] += 1
+                if len(why) < _NAMED:
+                    why.append(f"line {number}: {one_line(str(exc), _WIDTH)}")
+            if len(batch) >= _AT_ONCE or batch_bytes >= _AT_ONCE_BYTES:
+                _put_all(cache, batch, counts, why)
+                batch_bytes = 0
+        _put_all(cache, batch, counts, why)
+    cache.database.checkpoint()
+    if counts["refused"] and not (counts["new"] or counts["there"] or counts["history"]):
+        raise OptionError(
+            f"{one_line(path.name, _WIDTH)} has no answer that could be taken: {why[0]}",
+            "a pack is what %openrouter_export, orc.export or or-cache export writes",
+        )
+    told = why if counts["refused"] <= _NAMED else [*why, "…"]
+    return Imported(path, counts["new"], counts["there"], counts["history"], counts["refused"], tuple(told))
+
+
+def _put_all(cache: CompletionCache, batch: list[Kept], counts: Counter[str], why: list[str]) -> None:
+    """Put answers in one transaction, and forget them."""
+    if not batch:
+        return
+    with cache.database.transaction():
+        for kept in batch:
+            try:
+                counts[put_kept(cache.database, cache.store, kept, cache.clock())] += 1
+            except StoreError as exc:
+                if type(exc) is not StoreError:
+                    raise
+                counts["refused"] += 1
+                if len(why) < _NAMED:
+                    why.append(f"{kept.entry.key.digest[:10]}: {one_line(str(exc.args[0]), _WIDTH)}")
+    batch.clear()
+
+
+def _shown(found: Iterable[_T], progress: bool, unit: str) -> Iterable[_T]:
+    """Return what is iterated over, with a bar where it takes long: in a notebook or a terminal."""
+    if not progress:
+        return found
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a notebook without ipywidgets
+        from tqdm.auto import tqdm
+    in_notebook = any(kind.__module__ == "tqdm.notebook" for kind in tqdm.__mro__)
+    disable = False if in_notebook else None
+    bar: Iterable[_T] = tqdm(found, unit=unit, delay=_SHOWN_AFTER_S, leave=False, disable=disable)
+    return bar
+
+
+def refuse_other_file(path: Path, begins: bytes) -> None:
+    """Do nothing where a file may be written: it is not there, empty, or begins as what is to be written.
+
+    Raises:
+        OptionError: It is something else, which would be lost.
+    """
+    if not os.path.lexists(path):
+        return
+    with opened(path) as file:
+        found = file.read(len(begins))
+    if found and found != begins:
+        raise OptionError(
+            f"{one_line(path.name, _WIDTH)} is there already and no such file; it was left as it is",
+            "write another name",
+        )
