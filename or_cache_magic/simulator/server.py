@@ -17,6 +17,7 @@ from urllib.parse import parse_qsl, unquote
 from or_cache_magic.simulator.batches import answer_batches, submit_batch
 from or_cache_magic.simulator.behaviour import Refusal, error_object
 from or_cache_magic.simulator.completions import answer_completion
+from or_cache_magic.simulator.embeddings import answer_embeddings
 from or_cache_magic.simulator.listing import BASE_PATH, answer_get, not_found
 from or_cache_magic.simulator.state import Received
 from or_cache_magic.simulator.world import Reply, World, error_reply, parse_body
@@ -142,7 +143,7 @@ class _Handler(socketserver.StreamRequestHandler):
         self._send_whole(row, answer_batches(self.server.world, row) if found else not_found())
 
     def _post(self) -> None:
-        """Answer a chat completion, or take a batch."""
+        """Answer a chat completion or a request for vectors, or take a batch."""
         data = self._read_body()
         row = self._received(parse_body(data) if data is not None else None)
         if data is None:
@@ -152,6 +153,8 @@ class _Handler(socketserver.StreamRequestHandler):
             return
         if row.path == f"{BASE_PATH}/chat/completions":
             reply = answer_completion(self.server.world, row)
+        elif row.path == f"{BASE_PATH}/embeddings":
+            reply = answer_embeddings(self.server.world, row)
         elif row.path == _BATCHES:
             reply = submit_batch(self.server.world, row, len(data))
         else:

@@ -60,6 +60,11 @@ class Received:
     held: bool = False
 
     @property
+    def is_embedding(self) -> bool:
+        """Whether it asked for vectors."""
+        return self.method == "POST" and self.path.endswith("/embeddings")
+
+    @property
     def is_completion(self) -> bool:
         """Whether it asked for a chat completion."""
         return self.method == "POST" and self.path.endswith("/chat/completions")

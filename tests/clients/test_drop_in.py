@@ -201,7 +201,7 @@ def test_client__that_goes_away_from_what_is_not_kept_cancels_it(cache, client, 
 )
 def test_client__raises_the_librarys_errors(cache, sim, name, error, status, asked, stream, monkeypatch):
     """A refusal is the library's error with the server's status and error; what may be tried again is so by us alone."""
-    monkeypatch.setattr("or_cache_magic.openrouter.pace.Tries.pause", lambda _: None)
+    monkeypatch.setattr("or_cache_magic.openrouter.gate.Tries.pause", lambda _: None)
     sim.script(scenario(name, **({"status": 408} if name == "timed_out" else {})), times=9)
     with orc.client(cache=cache, max_retries=4) as client, pytest.raises(error) as caught:
         client.chat.completions.create(**ASK, stream=stream)

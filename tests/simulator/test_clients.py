@@ -13,6 +13,7 @@ import pytest
 from or_cache_magic.simulator import Simulator, scenario
 
 ASK = {"model": "openai/gpt-4o-mini", "messages": [{"role": "user", "content": "What is caching?"}]}
+EMBEDDER = "openai/text-embedding-3-small"
 
 
 @pytest.fixture
@@ -322,3 +323,52 @@ def test_serve__says_where_it_listens():
         process.send_signal(signal.SIGINT)
         assert process.communicate(timeout=60) == ("", "")
         assert process.returncode == 0
+
+
+@pytest.mark.parametrize("encoding", ["float", "base64"])
+def test_openrouter__gets_vectors(sim, sdk, encoding):
+    """The official SDK reads embeddings, whichever way they are written, with tokens, cost and id."""
+    texts = ["A red fox.", "The fox is red.", "Quarterly revenue fell."]
+    found = sdk.embeddings.generate(model=EMBEDDER, input=texts, encoding_format=encoding)
+    assert [one.index for one in found.data] == [0, 1, 2]
+    assert (found.model, found.id) == (EMBEDDER, sim.requests[-1].generation_id)
+    assert found.usage.prompt_tokens == found.usage.total_tokens > 0
+    assert Decimal(str(found.usage.cost)) == sim.total_cost == sim.requests[-1].cost_usd
+    told = sdk.generations.get_generation(id=found.id).data
+    assert (told.total_cost, told.native_tokens_prompt) == (found.usage.cost, found.usage.prompt_tokens)
+
+
+def test_openai__gets_vectors_that_mean_something(client):
+    """The same text has the same vector, of length 1; texts that share words are nearer than those that don't."""
+    red, fox, sum_ = (
+        one.embedding
+        for one in client.embeddings.create(
+            model=EMBEDDER, input=["a red fox", "the fox is red", "quarterly revenue fell"]
+        ).data
+    )
+    (again,) = client.embeddings.create(model=EMBEDDER, input="a red fox", encoding_format="float").data
+    assert again.embedding == pytest.approx(red)
+    assert len(red) == 1536
+    assert sum(x * x for x in red) == pytest.approx(1, abs=1e-3)
+    near, far = (sum(x * y for x, y in zip(red, other, strict=True)) for other in (fox, sum_))
+    assert near > far + 0.2
+    (short,) = client.embeddings.create(model=EMBEDDER, input="a red fox", dimensions=64).data
+    assert len(short.embedding) == 64
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        ({"model": "openai/gpt-4o-mini", "input": "x"}, 404),
+        ({"model": "no/such", "input": "x"}, 404),
+        ({"input": []}, 400),
+        ({"input": ["x", ""]}, 400),
+        ({"input": "x", "dimensions": 1537}, 400),
+        ({"input": "x", "encoding_format": "int8"}, 400),
+    ],
+)
+def test_openai__gets_refusals_of_embeddings(client, sim, body, status):
+    """What makes no sense is refused, and costs nothing."""
+    with pytest.raises(openai.APIStatusError) as caught:
+        client.embeddings.create(**{"model": EMBEDDER, **body})
+    assert (caught.value.status_code, sim.total_cost) == (status, 0)
