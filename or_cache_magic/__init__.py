@@ -7,8 +7,9 @@ In a notebook::
     %%openrouter openai/gpt-4o-mini
     What is a median?
 
-From Python, with the same cache and the same keys: `ask`, `aask`, `map`, `amap`, `warm`, `stats`, `entries`,
-`panel`, `purge`, `export`, `load`, `open_cache`. Importing this package imports nothing else of it.
+From Python, with the same cache and the same keys: `ask`, `aask`, `map`, `amap`, `warm`, `embed`, `client`,
+`async_client`, `stats`, `entries`, `panel`, `purge`, `export`, `load`, `open_cache`. Importing this package
+imports nothing else of it.
 """
 
 from __future__ import annotations
@@ -23,8 +24,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping, Sequence
     from decimal import Decimal
 
+    import numpy as np
     import pandas as pd
     from IPython.core.interactiveshell import InteractiveShell
+    from numpy.typing import NDArray
     from openai import AsyncOpenAI, OpenAI
 
     from or_cache_magic.cache.cache import CompletionCache
@@ -41,6 +44,7 @@ __all__ = [
     "ask",
     "async_client",
     "client",
+    "embed",
     "entries",
     "errors",
     "export",
@@ -293,6 +297,55 @@ def async_client(*, cache: CompletionCache | None = None, **options: Any) -> Asy
     from or_cache_magic.clients.drop_in import async_client as make_client
 
     return make_client(_cache if cache is None else lambda: cache, **options)
+
+
+def embed(
+    texts: str | Sequence[str],
+    *,
+    model: str,
+    dimensions: int | None = None,
+    input_type: str | None = None,
+    provider: Mapping[str, Any] | None = None,
+    mode: str | None = None,
+    ttl: float | str | None = None,
+    tag: str | Sequence[str] | None = None,
+    max_cost_usd: float | str | Decimal | None = None,
+    extra: Mapping[str, Any] | None = None,
+) -> NDArray[np.float32]:
+    """Return the vectors of texts, a row each; of one text its vector. Each text is bought once, and kept.
+
+    Many texts go in one request, and several requests at a time, at the pace that the server allows.
+
+    Args:
+        texts: One, or a list, Series or other iterable of them.
+        model: Of embeddings: ``openai/text-embedding-3-small``.
+        dimensions: How many numbers a vector is to have, where the model can do with fewer.
+        input_type: What the texts are, where the model tells them apart: ``search_query``.
+        provider: As in a request.
+        mode: As of `ask`.
+        ttl: As of `ask`.
+        tag: As of `ask`.
+        max_cost_usd: The most that all of them may cost.
+        extra: Other fields of the request.
+
+    Raises:
+        RequestError: A text is empty or none; nothing was sent.
+        CacheMissError: Offline, and not all are stored.
+        BudgetError: The next request may cost more than a limit leaves.
+        UpstreamError: A request was refused or failed. What the others brought is kept.
+    """
+    return _cache().embed(
+        texts,
+        model=model,
+        dimensions=dimensions,
+        input_type=input_type,
+        provider=provider,
+        mode=mode,
+        ttl=ttl,
+        tag=tag,
+        max_cost_usd=max_cost_usd,
+        extra=extra or {},
+    )
 
 
 def open_cache(directory: str | os.PathLike[str]) -> CompletionCache:

@@ -32,7 +32,10 @@ from or_cache_magic.storage.tier import SharedServer, SharedTier
 if TYPE_CHECKING:
     from types import TracebackType
 
+    import numpy as np
     import pandas as pd
+    from numpy.typing import NDArray
+    from openai import AsyncOpenAI, OpenAI
     from typing_extensions import Self
 
     from or_cache_magic.cache.purge import Purge
@@ -154,6 +157,21 @@ class CompletionCache:
         self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
         self.close()
+
+    def client(self, **options: Any) -> OpenAI:
+        """Return an `openai.OpenAI` whose chat completions go through this cache."""
+        made: OpenAI = _above("clients.drop_in").client(lambda: self, **options)
+        return made
+
+    def async_client(self, **options: Any) -> AsyncOpenAI:
+        """Return an `openai.AsyncOpenAI`, for asyncio; see `client`."""
+        made: AsyncOpenAI = _above("clients.drop_in").async_client(lambda: self, **options)
+        return made
+
+    def embed(self, texts: str | Sequence[str], *, model: str, **options: Any) -> NDArray[np.float32]:
+        """Return the vectors of texts; see `or_cache_magic.embed`."""
+        vectors: NDArray[np.float32] = _above("clients.embed").embed(self, texts, model=model, **options)
+        return vectors
 
     @property
     def settings(self) -> Settings:
@@ -390,6 +408,17 @@ class CompletionCache:
             self._after(ask, None)
             raise
         return outcome if outcome.kind == "hit" else self._after(ask, outcome)
+
+    def buy_vectors(self, asks: Sequence[Ask], callbacks: Callbacks) -> list[Outcome]:
+        """Return the outcomes of asks for vectors that are not stored, in one request; see `Vectors.ask`."""
+        self._server.settings = asks[0].settings
+        try:
+            outcomes = self.engine.vectors().ask(asks, callbacks)
+        except BaseException:
+            self._after(asks[0], None)
+            raise
+        self._after(asks[-1], outcomes[-1])
+        return outcomes
 
     async def arun(
         self,

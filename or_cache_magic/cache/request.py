@@ -8,6 +8,7 @@ from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
+from or_cache_magic.core.chat import is_embedding
 from or_cache_magic.core.key import request_key
 from or_cache_magic.core.policy import Mode, Policy
 from or_cache_magic.core.records import Request
@@ -101,6 +102,8 @@ def ask_of_body(
     Raises:
         RequestError: It has no canonical form, or holds a key.
     """
+    if is_embedding(body):  # its key would be that of a text's vector
+        raise RequestError("a completion needs messages (nothing was sent)", "for vectors there is orc.embed")
     sent = {name: value for name, value in body.items() if name != "stream"}
     name = sent.get("model") or settings.model
     if isinstance(name, str):

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 import openai
 
 from or_cache_magic.clients.delivery import AsyncDelivery, Delivery
-from or_cache_magic.clients.wire import HEADER, Head, as_json, read_request, refusal_of
+from or_cache_magic.clients.wire import HEADER, Head, as_json, read_request, refusal_of, small
 from or_cache_magic.core.secrets import Secret
 from or_cache_magic.errors import ConnectionLostError, OptionError, OrCacheError
 
@@ -121,7 +121,7 @@ class _Http(openai.DefaultHttpxClient):
                 _prepare(request, self._open_cache(), self.base_url)
                 return _passed(super().send(request, stream=stream, **how), request)
             cache = self._open_cache()
-            wanted = read_request(request.read(), _small(request.headers), cache.settings)
+            wanted = read_request(request.read(), small(request.headers), cache.settings)
             delivery = Delivery(cache, wanted)
             head, pieces = delivery.begin(_patience(request))
         except (OrCacheError, TimeoutError) as exc:
@@ -144,7 +144,7 @@ class _AsyncHttp(openai.DefaultAsyncHttpxClient):
                 _prepare(request, self._open_cache(), self.base_url)
                 return _passed(await super().send(request, stream=stream, **how), request)
             cache = self._open_cache()
-            wanted = read_request(await request.aread(), _small(request.headers), cache.settings)
+            wanted = read_request(await request.aread(), small(request.headers), cache.settings)
             delivery = AsyncDelivery(cache, wanted)
             head, pieces = await delivery.begin(_patience(request))
         except (OrCacheError, TimeoutError) as exc:
@@ -181,10 +181,6 @@ def _is_below(request: Any, base_url: Any) -> bool:
 def _is_completion(request: Any, base_url: Any) -> bool:
     is_one = request.method == "POST" and request.url.path.endswith(_COMPLETIONS)
     return is_one and _is_below(request, base_url)
-
-
-def _small(headers: Any) -> dict[str, str]:
-    return {name.lower(): value for name, value in headers.items()}
 
 
 def _patience(request: Any) -> float | None:

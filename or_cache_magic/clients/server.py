@@ -21,8 +21,17 @@ from tornado.web import Application, HTTPError, RequestHandler
 
 from or_cache_magic.clients.delivery import AsyncDelivery
 from or_cache_magic.clients.metrics import CONTENT_TYPE, metrics
-from or_cache_magic.clients.wire import Head, as_json, read_request, refusal_of
-from or_cache_magic.errors import OrCacheError
+from or_cache_magic.clients.wire import (
+    Head,
+    as_json,
+    embeddings_body,
+    embeddings_head,
+    read_body,
+    read_request,
+    refusal_of,
+    small,
+)
+from or_cache_magic.errors import OrCacheError, RequestError
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -44,7 +53,7 @@ _DRAIN_S: Final = 30.0
 """So long answers that are under way are waited for when the server stops."""
 
 _UNAUTHORIZED: Final = "the token is missing or wrong (nothing was sent)"
-_NOTHING: Final = "nothing is served here: there are /chat/completions, /models and /metrics"
+_NOTHING: Final = "nothing is served here: there are /chat/completions, /embeddings, /models and /metrics"
 
 
 class CacheServer:
@@ -67,6 +76,7 @@ class CacheServer:
         self._application = Application(
             [
                 (rf"(?:/api)?{BASE_PATH}/chat/completions", _Completions, shared),
+                (rf"(?:/api)?{BASE_PATH}/embeddings", _Embeddings, shared),
                 (rf"(?:/api)?{BASE_PATH}/models(?:/(.+))?", _Models, shared),
                 (r"/metrics", _Metrics, shared),
                 (r".*", _Nothing, shared),
@@ -167,9 +177,8 @@ class _Completions(_Handler):
     delivery: AsyncDelivery | None = None
 
     async def post(self) -> None:
-        headers = {name.lower(): value for name, value in self.request.headers.items()}
         try:
-            wanted = read_request(self.request.body, headers, self.cache.settings)
+            wanted = read_request(self.request.body, small(self.request.headers), self.cache.settings)
             self.delivery = AsyncDelivery(self.cache, wanted)
             head, pieces = await self.delivery.begin()
         except OrCacheError as exc:
@@ -194,6 +203,34 @@ class _Completions(_Handler):
 
 _leaving: Final[set[asyncio.Future[None]]] = set()
 """An event loop alone would forget them."""
+
+
+class _Embeddings(_Handler):
+    async def post(self) -> None:
+        # On a thread that goes on to its end, whether its client waits for it or not.
+        try:
+            head, body = await asyncio.to_thread(self._reply)
+        except OrCacheError as exc:
+            self.refuse(exc)
+            return
+        self.begin(head)
+        self.finish(as_json(body))
+
+    def _reply(self) -> tuple[Head, dict[str, Any]]:
+        from or_cache_magic.clients.embed import asks_of, vectors_of
+
+        body, options, limit = read_body(self.request.body, small(self.request.headers))
+        options.pop("sample", None)  # a text has one vector
+        given = body.pop("input", None)
+        as_text = body.pop("encoding_format", "float") == "base64"
+        texts = given if isinstance(given, list) else [given]
+        if not texts:
+            raise RequestError("embeddings need an input (nothing was sent)")
+        asks = asks_of({"model": None, **body}, texts, self.cache.settings, options)
+        outcomes = vectors_of(self.cache, asks, limit)
+        return embeddings_head(list(outcomes.values())), embeddings_body(
+            [outcomes[ask.key.digest] for ask in asks], list(outcomes.values()), as_text=as_text
+        )
 
 
 class _Models(_Handler):

@@ -5,8 +5,10 @@ Nothing here sends or waits. Replies are read back by `openrouter.reply` as the 
 
 from __future__ import annotations
 
+import binascii
 import json
-from collections.abc import Iterator, Mapping
+import struct
+from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
@@ -15,6 +17,7 @@ from or_cache_magic.cache.request import ask_of_body, parse_limit
 from or_cache_magic.core.policy import why_no_lookup
 from or_cache_magic.core.records import FREE, Answer, Choice, Cost, Outcome, Request
 from or_cache_magic.core.settings import Ask, Settings
+from or_cache_magic.core.units import ZERO_USD
 from or_cache_magic.errors import (
     BudgetError,
     CacheMissError,
@@ -91,6 +94,14 @@ def read_request(content: bytes, headers: Mapping[str, str], settings: Settings)
         RequestError: It is no JSON object, or has no canonical form.
         OptionError: A header ``X-Or-Cache-…`` is unknown, or does not take its value.
     """
+    body, options, limit = read_body(content, headers)
+    return Wanted(ask_of_body(body, settings, options), body.get("stream") is True, limit)
+
+
+def read_body(
+    content: bytes, headers: Mapping[str, str]
+) -> tuple[dict[str, Any], dict[str, Any], Decimal | None]:
+    """Return the JSON object of a request, its options, and the most that it may cost; see `read_request`."""
     try:
         body = json.loads(content)
     except (ValueError, RecursionError) as exc:
@@ -98,8 +109,12 @@ def read_request(content: bytes, headers: Mapping[str, str], settings: Settings)
     if not isinstance(body, dict):
         raise RequestError("the request is no JSON object (nothing was sent)")
     options = _options(headers)
-    limit = parse_limit(options.pop("max-cost", None), f"{HEADER}-max-cost")
-    return Wanted(ask_of_body(body, settings, options), body.get("stream") is True, limit)
+    return body, options, parse_limit(options.pop("max-cost", None), f"{HEADER}-max-cost")
+
+
+def small(headers: Any) -> dict[str, str]:
+    """Return headers by their names in small letters."""
+    return {name.lower(): value for name, value in headers.items()}
 
 
 def _options(headers: Mapping[str, str]) -> dict[str, Any]:
@@ -242,6 +257,50 @@ def _amount(name: str, cost: Cost) -> dict[str, str]:
 
 def _printed(text: str) -> str:
     return text.encode("ascii", "replace").decode()
+
+
+def embeddings_head(outcomes: Sequence[Outcome]) -> Head:
+    """Return the head of a reply with vectors: a hit where nothing had to be bought."""
+    calls = [outcome for outcome in outcomes if outcome.made_call]
+    kind = calls[0].kind if calls else outcomes[0].kind
+    paid, saved = (
+        None if None in amounts else sum(filter(None, amounts), ZERO_USD)
+        for amounts in ([one.paid.usd for one in calls], [one.saved_usd for one in outcomes if one.served])
+    )
+    headers = {
+        HEADER: kind,
+        **_amount("paid", Cost(paid, "reported")),
+        **_amount("saved", Cost(saved, "reported")),
+    }
+    return Head(200, _content(stream=False) | headers)
+
+
+def embeddings_body(
+    outcomes: Sequence[Outcome], distinct: Sequence[Outcome], *, as_text: bool
+) -> dict[str, Any]:
+    """Return vectors as the JSON object of a reply.
+
+    Args:
+        outcomes: Of each text.
+        distinct: The different ones of them.
+        as_text: Whether they are given as base64 of float32, or as numbers.
+    """
+    vectors = [outcome.answer.choices[0].message["embedding"] for outcome in outcomes]
+    counts = [outcome.answer.usage.prompt_tokens or 0 for outcome in distinct if outcome.answer.usage]
+    return {
+        "object": "list",
+        "data": [
+            {"object": "embedding", "index": place, "embedding": vector if as_text else _numbers(vector)}
+            for place, vector in enumerate(vectors)
+        ],
+        "model": outcomes[0].answer.model,
+        "usage": {"prompt_tokens": sum(counts), "total_tokens": sum(counts)},
+    }
+
+
+def _numbers(vector: str) -> list[float]:
+    raw = binascii.a2b_base64(vector)
+    return list(struct.unpack(f"<{len(raw) // 4}f", raw))
 
 
 # -- refusals out ---------------------------------------------------------------------------------

@@ -56,6 +56,11 @@ def asked_model(body: Mapping[str, Any]) -> str | None:
     return None
 
 
+def is_embedding(body: Mapping[str, Any]) -> bool:
+    """Return whether a request asks for the vector of a text, and not for a completion."""
+    return "input" in body and "messages" not in body and "prompt" not in body
+
+
 def messages_of(body: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """Return the messages of a request, without what is none."""
     return [message for message in as_list(body.get("messages")) if isinstance(message, Mapping)]
@@ -63,6 +68,8 @@ def messages_of(body: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 def last_prompt(body: Mapping[str, Any]) -> str:
     """Return the text of the last user message, its text parts joined; empty when there is none.
+
+    Of a request for a vector, the text that it is of.
 
     What only corrects an answer is passed over: the prompt stands before it.
     """
@@ -72,7 +79,7 @@ def last_prompt(body: Mapping[str, Any]) -> str:
             said = _text(message.get("content"))
             if not said.startswith(CORRECTION):
                 break
-    return said
+    return _text(body.get("input")) if is_embedding(body) else said
 
 
 def system_prompt(body: Mapping[str, Any]) -> str | None:

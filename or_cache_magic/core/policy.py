@@ -15,6 +15,7 @@ from or_cache_magic.core.chat import (
     as_list,
     as_mapping,
     asked_models,
+    is_embedding,
     is_online,
     orders_search,
     plugins_of,
@@ -79,6 +80,8 @@ def why_no_lookup(request: Request, policy: Policy) -> str | None:
     temperature = request.body.get("temperature")
     if policy.sampled or policy.cache_sampled or (temperature == 0 and temperature is not False):
         return None
+    if temperature is None and is_embedding(request.body):
+        return None  # a text's vector is what it is
     shown = "not set" if temperature is None else str(temperature)
     return f"temperature {shown} (--sample 0 keeps it)"
 

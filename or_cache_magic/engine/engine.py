@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from or_cache_magic.core.ticker import Ticker
     from or_cache_magic.engine.aio import AsyncFlights
     from or_cache_magic.engine.cross_process import CrossProcessLock
+    from or_cache_magic.engine.vectors import Vectors
     from or_cache_magic.openrouter.client import Gateway
     from or_cache_magic.storage.leases import Leases
 
@@ -183,6 +184,17 @@ class Engine:
                 alone=miss.alone,
             )
         return self._finish(ask, found, leads, began_s)
+
+    def vectors(self) -> Vectors:
+        """Return what buys vectors, many in one request."""
+        from or_cache_magic.engine.vectors import Vectors  # few ask for any
+
+        def find(ask: Ask, waited: bool) -> Outcome | None:
+            began_s = time.perf_counter()
+            found = self._look_up(ask, waited=waited)
+            return None if isinstance(found, _Miss) else self._finish(ask, found, True, began_s)
+
+        return Vectors(self._recorder, self._gateway, self._leases, find, self._check)
 
     def close(self) -> None:
         """Cancel what was asked by `aask`, and wait until it is accounted for."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from or_cache_magic.core.chat import is_embedding
 from or_cache_magic.money.budget import BudgetGuard, BudgetTracker, KeyLimits, Limit, read_key_limits
 
 if TYPE_CHECKING:
@@ -89,6 +90,8 @@ class CostControl:
         """
         settings = settings or self._settings()
         may_fetch = settings.mode != "offline"
+        if is_embedding(request.body):
+            request = request._replace(body=_as_chat(request.body))
         if may_fetch:
             self.prices.check_models(request, settings.aliases)
         return self.prices.estimate(request, self._clock(), may_fetch=may_fetch)
@@ -197,6 +200,14 @@ class CostControl:
         now = time.localtime(self._clock())
         midnight_s = time.mktime((*now[:3], 0, 0, 0, 0, 0, -1))
         return self._ledger.spent(since_s=midnight_s)
+
+
+def _as_chat(body: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the completion that costs at least what a request for vectors does: its texts are the prompt."""
+    texts = body["input"] if isinstance(body["input"], list) else [body["input"]]
+    messages = [{"role": "user", "content": text} for text in texts]
+    known = {name: body[name] for name in ("model", "provider") if name in body}
+    return {**known, "messages": messages, "max_tokens": 1}
 
 
 def _wants_prices(outcome: Outcome) -> bool:

@@ -280,7 +280,7 @@ def _why_no_price(model: str, price: Price, unknown: frozenset[str]) -> str:
 def why_more_than_tokens(pricing: ModelPricing, body: Mapping[str, Any]) -> str:
     """Return why an answer may cost more than tokens at its endpoints' prices; empty when it can't."""
     model, outputs = pricing.model, pricing.listing.outputs if pricing.listing else ()
-    if any(kind != "text" for kind in (*outputs, *as_list(body.get("modalities")))):
+    if any(kind not in ("text", "embeddings") for kind in (*outputs, *as_list(body.get("modalities")))):
         return f"{model} may answer in more than text"
     if model.startswith("perplexity/") or "search" in model or "deep-research" in model:
         return f"{model} searches the web, which is billed apart"

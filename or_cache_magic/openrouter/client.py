@@ -11,6 +11,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
+from functools import partial
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -254,13 +255,16 @@ def _send_once(
     attempt: int,
     cancel: Cancel,
 ) -> Answer:
-    body = {**_sent_body(request), "stream": request.stream}
+    body: Mapping[str, Any] = request.body
+    if not reader.vectors:
+        body = {**_sent_body(request), "stream": request.stream}
     reader.restart(connection.target.api_key)
     connection.on_send = reader.mark_sent
     headers: Mapping[str, str] = {}
     try:
         # What was hashed is what is sent, field for field; marks for prompt caching apart.
-        with connection.post_chat(body, _FRESH if fresh else {}, direct=direct) as response:
+        post = connection.post_embeddings if reader.vectors else partial(connection.post_chat, direct=direct)
+        with post(body, _FRESH if fresh else {}) as response:
             headers = response.headers
             reader.read_headers(headers, response.status_code)
             _read(connection, reader, as_utf8(_bounded(response.iter_bytes(), cancel)), media_type(headers))

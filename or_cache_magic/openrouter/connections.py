@@ -158,19 +158,31 @@ class Connection:
             ) as response:
                 yield response
             return
-        response = self._send(body, headers)
+        with self._post(self._chat_url, body, headers) as response:
+            yield response
+
+    @contextmanager
+    def post_embeddings(self, body: Mapping[str, Any], headers: Mapping[str, str]) -> Iterator[Any]:
+        """Yield the reply to a request for vectors; see `post_chat`."""
+        url = self._http.build_request("POST", f"{self.client.base_url}embeddings").url
+        with self._post(url, body, headers) as response:
+            yield response
+
+    @contextmanager
+    def _post(self, url: Any, body: Mapping[str, Any], headers: Mapping[str, str]) -> Iterator[Any]:
+        response = self._send(url, body, headers)
         try:
             yield response
         finally:
             response.close()
 
-    def _send(self, body: Mapping[str, Any], headers: Mapping[str, str]) -> Any:
+    def _send(self, url: Any, body: Mapping[str, Any], headers: Mapping[str, str]) -> Any:
         import openai
 
         try:
             request = _library().Request(
                 "POST",
-                self._chat_url,
+                url,
                 headers={**self._chat_headers, **headers},
                 content=json.dumps(body, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode(),
                 extensions={"timeout": self._http.timeout.as_dict()},
@@ -179,7 +191,7 @@ class Connection:
         except Refused:
             raise
         except Exception as exc:
-            raise openai.APIConnectionError(request=self._http.build_request("POST", self._chat_url)) from exc
+            raise openai.APIConnectionError(request=self._http.build_request("POST", url)) from exc
 
     @cached_property
     def _chat_url(self) -> Any:

@@ -72,6 +72,7 @@ class ReplyReader:
         on_text: Called with each piece of the first choice's text as it arrives.
         clock: Returns UTC epoch seconds.
         on_chunk: Called with each chunk of a stream; see `Callbacks.on_chunk`.
+        vectors: Whether it is the reply to a request for vectors, whose choices they then are.
     """
 
     def __init__(
@@ -80,10 +81,13 @@ class ReplyReader:
         *,
         clock: Callable[[], float] = time.time,
         on_chunk: Callable[[Mapping[str, Any]], None] | None = None,
+        vectors: bool = False,
     ) -> None:
         self._on_text = on_text
         self._clock = clock
         self._on_chunk = on_chunk
+        #: Whether vectors were asked for.
+        self.vectors = vectors
         self.restart()
 
     def restart(self, secret: str = "") -> None:
@@ -273,6 +277,10 @@ class ReplyReader:
                     raise
                 self.note("something else stands around the reply")
                 reply = _object(text)
+            if self.vectors:
+                from or_cache_magic.openrouter.vectors import vectors_as_choices  # few ask for any
+
+                reply = vectors_as_choices(reply)
             self._read_common(reply, text)
             choices = [{**choice} for choice in reply.get("choices") or ()]
             choices.sort(key=lambda choice: _order(self._place(choice)))

@@ -2,12 +2,14 @@
 
 A blob is a format byte, a CRC-32 bound to the entry's key, and a payload, deflated when that is smaller.
 The payload is a text (an answer's, or how a prompt begins, for listings), the request's skeleton, and JSON.
-An answer's text stands only there, not in the JSON, where it would be escaped: a hit reads it as it is.
+An answer's text stands only there, not in the JSON, where it would be escaped: a hit reads it as it is. A
+vector's numbers, little-endian float32, stand before all that, as they are.
 Nothing but UTF-8 and JSON is ever decoded.
 """
 
 from __future__ import annotations
 
+import binascii
 import json
 import os
 import struct
@@ -145,13 +147,19 @@ def _cost(usd: Any, source: Any) -> Cost:
 HEAD_CHARS: Final = 500
 """How much of an answer and of a prompt a listing shows."""
 
-_PLAIN, _DEFLATED_BEFORE, _DEFLATED = 1, 3, 4  # 2 had another dictionary, and was never released
+_PLAIN, _DEFLATED_BEFORE, _DEFLATED, _WITH_VECTOR = (
+    1,
+    3,
+    4,
+    5,
+)  # 2 had another dictionary, and was never released
 _DEFLATE_OVER_BYTES: Final = 200
 _LARGEST_BYTES: Final = 1 << 27  # of a payload: a few crafted kilobytes can inflate to gigabytes
 _DEEPEST: Final = 220  # a request may have 200 levels
 _NESTED: Final = frozenset({dict, list})
 _SMALL_BYTES: Final = 1 << 12  # as fast inflated as half of it in two steps
 _START = struct.Struct(">BI")  # format, CRC-32
+_VECTOR_START = struct.Struct(">BI")  # format of what follows the vector, bytes of the vector
 _FRAME = struct.Struct(">II")  # bytes of the text, of the skeleton
 _START_BYTES, _FRAME_BYTES = _START.size, _FRAME.size
 _UTF8_BYTES = 4  # of one character, at most
@@ -227,13 +235,17 @@ def encode_entry(entry: Entry, media: dict[bytes, bytes] | None = None) -> bytes
         content["text"] = True
     else:
         text = text[:HEAD_CHARS]
+    vector = b""
+    if choices and isinstance(embedding := choices[0]["message"].get("embedding"), str):
+        choices[0]["message"] = {**choices[0]["message"], "embedding": None}
+        vector, content["vector"] = binascii.a2b_base64(embedding), True
     if media is not None:
         from or_cache_magic.storage.media import take_out  # a hit needs none
 
         content["answer"], places = take_out(content["answer"], media, decoded=False)
         if places:
             content["media"] = places
-    return _pack(entry.key.digest, text, entry.key.skeleton, content)
+    return _pack(entry.key.digest, text, entry.key.skeleton, content, vector)
 
 
 def decode_entry(
@@ -272,6 +284,11 @@ def decode_sized(
         check(STRINGS, notebook, bought_by, *tags)
         if "text" in content:
             content["answer"]["choices"][0]["message"]["content"] = text.decode("utf-8", "surrogatepass")
+        if "vector" in content:
+            numbers = _vector_in(blob)
+            size_bytes += len(numbers)
+            message = content["answer"]["choices"][0]["message"]
+            message["embedding"] = binascii.b2a_base64(numbers, newline=False).decode()
         if "media" in content:
             size_bytes += _filled(content["answer"], content["media"], read)
         answer = answer_from(content["answer"])
@@ -342,8 +359,9 @@ def parts(digest: str, blob: object) -> Iterator[bytes]:
     try:
         if type(blob) is not bytes or len(blob) < _START_BYTES:
             raise _damaged(digest, "not a blob")
-        stored, more = blob[_START_BYTES:], blob[0] != _PLAIN
-        inflate = zlib.decompressobj(-15, _dictionary(blob[0]))
+        form, stored = _behind_vector(blob[0], blob[_START_BYTES:])
+        more = form != _PLAIN
+        inflate = zlib.decompressobj(-15, _dictionary(form))
         payload = inflate.decompress(stored, _SMALL_BYTES) if more else stored
         size, _ = _FRAME.unpack_from(payload)
         end = _FRAME_BYTES + size
@@ -401,7 +419,7 @@ def read_head(digest: str, blob: object) -> str:
         raise _damaged(digest, "no head") from exc
 
 
-def _pack(digest: str, text: str, skeleton: bytes, content: Any) -> bytes:
+def _pack(digest: str, text: str, skeleton: bytes, content: Any, vector: bytes = b"") -> bytes:
     head = text.encode("utf-8", "surrogatepass")
     try:
         # A lone surrogate of a model's answer must come back as it came.
@@ -419,6 +437,9 @@ def _pack(digest: str, text: str, skeleton: bytes, content: Any) -> bytes:
         deflated = deflate.compress(payload) + deflate.flush()
         if len(deflated) < len(payload):
             form, payload = _DEFLATED, deflated
+    if vector:
+        payload = _VECTOR_START.pack(form, len(vector)) + vector + payload
+        form = _WITH_VECTOR
     return _START.pack(form, _checksum(digest, form, payload)) + payload
 
 
@@ -435,9 +456,36 @@ def _stored(digest: str, blob: object) -> tuple[int, bytes]:
     stored = blob[_START_BYTES:]  # of a few kilobytes a copy is made faster than a view
     if checksum != _checksum(digest, form, stored):
         raise _damaged(digest, "its checksum differs")
+    if form == _WITH_VECTOR:
+        form, stored = _behind_vector(form, stored)
     if form in (_DEFLATED, _PLAIN, _DEFLATED_BEFORE):
         return form, stored
     raise _damaged(digest, f"format {form} is unknown")
+
+
+def _behind_vector(form: int, stored: bytes) -> tuple[int, bytes]:
+    """Return the format and the payload behind a vector; what has none is returned as it is."""
+    if form != _WITH_VECTOR:
+        return form, stored
+    if len(stored) < _VECTOR_START.size:
+        return 0, b""
+    form, size = _VECTOR_START.unpack_from(stored)
+    return form, stored[_VECTOR_START.size + size :]
+
+
+def _vector_in(blob: object) -> bytes:
+    """Return the vector of a blob whose checksum holds.
+
+    Raises:
+        ValueError: It has none, or one of broken numbers.
+    """
+    if not isinstance(blob, bytes) or blob[0] != _WITH_VECTOR:
+        raise ValueError(blob)
+    begins = _START_BYTES + _VECTOR_START.size
+    _, size = _VECTOR_START.unpack_from(blob, _START_BYTES)
+    if not size or size % 4:
+        raise ValueError(size)
+    return blob[begins : begins + size]
 
 
 def _payload(digest: str, blob: object, largest_bytes: int) -> bytes:

@@ -14,8 +14,10 @@ import or_cache_magic as orc
 from or_cache_magic import Completion, CompletionCache, errors
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
     from IPython.core.interactiveshell import InteractiveShell
+    from numpy.typing import NDArray
     from openai import AsyncOpenAI, OpenAI
     from typing_extensions import assert_type
 
@@ -60,6 +62,9 @@ def clients(cache: CompletionCache) -> None:
     """The clients are the library's own."""
     assert_type(orc.client(timeout=5), OpenAI)
     assert_type(orc.async_client(cache=cache), AsyncOpenAI)
+    assert_type(cache.client(), OpenAI)
+    assert_type(orc.embed(["a", "b"], model="openai/text-embedding-3-small"), NDArray[np.float32])
+    orc.embed("a")  # type: ignore[call-arg]
     orc.client(cache="folder")  # type: ignore[arg-type]
 
 
