@@ -37,7 +37,7 @@ class Vectors:
         gateway: Returns what sends requests.
         leases: Returns who may ask; None excludes no other process.
         find: Returns the outcome of an ask that is stored by now, counted; whether another was waited for.
-        check: Raises what an ask is refused with before it is sent.
+        check: Raises what an ask is refused with before it is sent; whether it may fetch lists.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class Vectors:
         gateway: Callable[[], Gateway],
         leases: Callable[[], Leases] | None,
         find: Callable[[Ask, bool], Outcome | None],
-        check: Callable[[Ask], object] | None,
+        check: Callable[[Ask, bool], object] | None,
     ) -> None:
         self._recorder = recorder
         self._gateway = gateway
@@ -123,7 +123,7 @@ class Vectors:
         body = {**first.request.body, "input": texts, "encoding_format": "base64"}
         request = first.request._replace(body=body)
         if self._check is not None:
-            self._check(first)
+            self._check(first, True)
         if callbacks.before_send is not None:
             callbacks.before_send(request)
         reader = ReplyReader(clock=recorder.clock, vectors=True)
