@@ -8,6 +8,7 @@ same failure gives the same text, whatever the cells' numbers: asked again it is
 from __future__ import annotations
 
 import builtins
+import dis
 import linecache
 import os
 import re
@@ -62,6 +63,16 @@ _NUMBER: Final = re.compile(r"(?<![\w.])\d(?:[\d_,.]*\d)?(?:[eE][+-]?\d+)?")
 _WORD: Final = re.compile(r"\w+")
 _OF_NAMES: Final = (KeyError, NameError, AttributeError, ImportError, TypeError)
 """Exceptions whose messages quote names of the code."""
+
+_CONNECTIVES: Final = frozenset(
+    _WORD.findall("""
+    a an and are as at be but by can cannot could did do does errno expected for from given got
+    has have in instead invalid is it its missing must no not of on only or required should than
+    that the then this to too unexpected unknown was were when where which while will with
+    within without shown
+""")
+)
+"""Words that say nothing of the data."""
 
 _NAME: Final = re.compile(r"(?<![\w.'\"])[A-Za-z]\w*")
 
@@ -153,6 +164,7 @@ def _messages(failure: BaseException, known: set[str] | None) -> Iterator[str]:
         said = hidden_in_message(_said(exc))
         if known is not None and not (isinstance(exc, SyntaxError) and exc.filename):
             said = _without_data(said, known if isinstance(exc, _OF_NAMES) else set())
+            said = _in_words_of(_raised_by(exc), known, said)
         said = _ADDRESS.sub("0x…", _QUOTE.sub(r"\1\g<kept>…\1", said))
         kind = (
             type(exc).__name__ if type(exc).__module__ in ("builtins", "__main__") else _full_name(type(exc))
@@ -195,6 +207,39 @@ def _without_data(said: str, known: set[str]) -> str:
     return _NUMBER.sub(
         lambda found: "…" if sum(map(str.isdigit, found[0])) > _LONGEST_NUMBER else found[0], "".join(kept)
     )
+
+
+def _raised_by(exc: BaseException) -> set[str] | None:
+    """Return the words of the code that wrote a message; None where that isn't Python's, as of a builtin."""
+    trace = exc.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is None:
+        return set()
+    code = trace.tb_frame.f_code
+    if dis.opname[code.co_code[trace.tb_lasti]] != "RAISE_VARARGS":
+        return None
+    made = sys.modules.get(type(exc).__module__)
+    files = dict.fromkeys((code.co_filename, getattr(made, "__file__", None) or code.co_filename))
+    return {word.lower() for file in files for word in _WORD.findall("".join(linecache.getlines(file)))}
+
+
+def _in_words_of(code: set[str] | None, known: set[str], said: str) -> str:
+    """Return a message without the words that stand neither in the code that raised it nor in the notebook's.
+
+    They are data: ``f"got {name}"`` says whose. Of what no Python code raised the text before the colon is
+    the interpreter's or a library's own, as far as it is in plain small letters.
+    """
+    words = {word.lower() for word in known} | _CONNECTIVES | (code or set())
+    colon = len(said.partition(": ")[0])
+
+    def shown(found: re.Match[str]) -> str:
+        word, at = found[0], found.start()
+        is_plain = code is None and (not at or (word.islower() and word.isascii() and at < colon))
+        stays = is_plain or word.lower() in words or word.isdecimal() or word.startswith("0x")
+        return word if stays else "…"
+
+    return re.sub("…(?: …)+", "…", _WORD.sub(shown, said))
 
 
 def _full_name(kind: type) -> str:

@@ -263,6 +263,14 @@ def test_fix__hides_secrets_in_messages_before_it_cuts(nb, shown):
         ("import nope.x", "ModuleNotFoundError: No module named 'nope'"),
         ("open('no/Ada')", "FileNotFoundError: [Errno 2] No such file or directory: '…'"),
         ("raise ValueError(\"it's one that can't be\")", "ValueError: it's one that can't be"),
+        ("assert 0, f'got {names[0]}'", "AssertionError: got …"),
+        ("raise RuntimeError('load of ' + names[0].lower())", "RuntimeError: load of …"),
+        ("raise type('Odd', (Exception,), {'__str__': lambda self: names[0]})()", "Odd: …"),
+        ("int(names[0])", "ValueError: invalid literal for int() with base 10: '…'"),
+        (
+            "import json\njson.loads('x')",
+            "json.decoder.JSONDecodeError: Expecting value: line 1 column 1 (char 0)",
+        ),
     ],
 )
 def test_fix__leaves_data_out_of_messages(nb, shown, code, said):
