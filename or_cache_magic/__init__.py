@@ -43,6 +43,7 @@ __all__ = [
     "amap",
     "ask",
     "async_client",
+    "batches",
     "client",
     "embed",
     "entries",
@@ -186,7 +187,7 @@ def map(  # noqa: A001 - the design's name
     max_cost_usd: Decimal | float | str | None = None,
     on_error: str = "keep",
     limit: int | None = None,
-    batch: bool = False,
+    batch: bool | str = False,
     progress: bool = True,
     **asked: Any,
 ) -> Any:
@@ -243,6 +244,13 @@ def stats(by: str = "", *, session: bool = False) -> pd.DataFrame:
 def entries(text: str = "", **filters: Any) -> pd.DataFrame:
     """Return the stored answers as a DataFrame, newest first; see `CompletionCache.entries`."""
     return _cache().entries(text, **filters)
+
+
+def batches(name: str = "") -> pd.DataFrame:
+    """Collect batches that have ended, and return all, or the rows of one; see `tables.batches.batches`."""
+    from or_cache_magic.tables.batches import batches as batches_of
+
+    return batches_of(_cache(), name)
 
 
 def purge(*keys: str, **conditions: Any) -> pd.DataFrame:

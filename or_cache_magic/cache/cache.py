@@ -305,7 +305,7 @@ class CompletionCache:
         max_cost_usd: Usd | None = None,
         on_error: str = "keep",
         limit: int | None = None,
-        batch: bool = False,
+        batch: bool | str = False,
         progress: bool = True,
         **asked: Any,
     ) -> Any:
@@ -327,7 +327,9 @@ class CompletionCache:
             max_cost_usd: The most that all may cost. The settings' budgets hold besides.
             on_error: ``keep``, or ``raise`` the first error, once what is under way has been kept.
             limit: Only so many of the first rows, and what all would cost.
-            batch: Whether what is new goes to OpenRouter's Batch API.
+            batch: Whether what is new goes to OpenRouter's Batch API, at about half the price: the result
+                is a `tables.batches.Batch`. Rows that a batch can't take are asked at once; ``only`` refuses
+                them.
             progress: Whether the bill, a bar and the summary are shown.
             **asked: The other arguments of `ask`, for all rows.
 

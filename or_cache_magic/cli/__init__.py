@@ -26,7 +26,7 @@ from or_cache_magic.display.stats import stat_notes, stat_values, stats_table, s
 from or_cache_magic.display.tables import text
 from or_cache_magic.errors import OptionError, OrCacheError, near_name, printable, slip_of
 from or_cache_magic.notebook.magics import approved, export_pack, purge_filter, read_arguments, warm_cache
-from or_cache_magic.notebook.options import ENTRIES, EXPORT, IMPORT, PURGE, STATS, WARM, counts_from
+from or_cache_magic.notebook.options import BATCHES, ENTRIES, EXPORT, IMPORT, PURGE, STATS, WARM, counts_from
 from or_cache_magic.notebook.parser import HELP, Command, Option
 from or_cache_magic.notebook.session import confirmed
 
@@ -138,6 +138,9 @@ def _parser() -> argparse.ArgumentParser:
         "words", nargs=1, metavar="FILE", help="one prompt a line, one JSON item a line, a column prompt"
     )
     _add_options(warm, WARM, without={"params", "tags"})
+    batches = add("batches", _batches, "the batches at OpenRouter; collects what has ended")
+    batches.add_argument("words", nargs="*", metavar="ID", help="the rows of this batch")
+    _add_options(batches, BATCHES)
     simulate = add("simulate", _simulate, "serve a simulated OpenRouter on this machine until Ctrl-C")
     simulate.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: loopback)")
     simulate.add_argument(
@@ -282,6 +285,16 @@ def _warm(options: SimpleNamespace) -> None:
         frame = warm_cache(cache, options, _say)
     if (frame["error"] != "").any():
         print(warm_text(frame), file=sys.stderr)
+
+
+def _batches(options: SimpleNamespace) -> None:
+    from or_cache_magic.tables.batches import batches, batches_text, forget_batch
+
+    with _open(options) as cache:
+        if options.forget:
+            print(f"given up: {forget_batch(cache, options.id):,} rows waited for it, and may be asked anew")
+            return
+        print(batches_text(batches(cache, options.id)))
 
 
 def _simulate(options: SimpleNamespace) -> None:

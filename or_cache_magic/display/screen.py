@@ -412,6 +412,8 @@ def receipt_text(
     if usage is not None and (usage.prompt_tokens, usage.completion_tokens) != (None, None):
         parts.append(f"{format_tokens(usage.prompt_tokens, usage.completion_tokens)} tokens")
     parts.append(one_line(attached, _REASON_WIDTH))
+    if answer.cost.source == "apportioned":
+        parts.append("batch")
     if live and outcome.made_call:
         parts.append(_prompt_caching(answer))
     cut = "finish reason length" in outcome.not_stored  # which says where, so no note has to

@@ -105,6 +105,7 @@ MAGICS: Final = (
     "openrouter_export",
     "openrouter_import",
     "openrouter_warm",
+    "openrouter_batches",
     "openrouter_models",
     "openrouter_fix",
     "openrouter_last",

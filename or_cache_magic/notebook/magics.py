@@ -7,8 +7,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
 
+from or_cache_magic.core.units import format_count
 from or_cache_magic.errors import OptionError, near_name
 from or_cache_magic.notebook.options import (
+    BATCHES,
     CONFIG,
     ENTRIES,
     EXPORT,
@@ -322,6 +324,22 @@ def _warm(session: Session, options: SimpleNamespace) -> pd.DataFrame | None:
     return session.give(frame, warm_text, as_text=stable)
 
 
+def _batches(session: Session, options: SimpleNamespace) -> pd.DataFrame | None:
+    """``%openrouter_batches``: the batches, after collecting what has ended; or the rows of one.
+
+    Raises:
+        OptionError: There is no such batch. Nothing was changed.
+    """
+    from or_cache_magic.tables.batches import batches, batches_text, forget_batch
+
+    cache = session.cache()
+    if options.forget:
+        freed = forget_batch(cache, options.id)
+        session.say(f"given up: {format_count(freed, 'row')} waited for it, and may be asked anew")
+        return None
+    return session.give(batches(cache, options.id), batches_text)
+
+
 def warm_cache(
     cache: CompletionCache, options: SimpleNamespace, say: Callable[[str], object]
 ) -> pd.DataFrame:
@@ -360,6 +378,7 @@ _MAGICS: Final[Mapping[str, tuple[Command, Callable[..., Any]]]] = {
         (EXPORT, _export),
         (IMPORT, _import),
         (WARM, _warm),
+        (BATCHES, _batches),
         (MODELS, _models),
         (FIX, _fix),
         (CONFIG, _configure),

@@ -185,6 +185,16 @@ def _read_text(_command: Command, options: SimpleNamespace) -> None:
     options.text = " ".join(options.words)
 
 
+def _read_batches(command: Command, options: SimpleNamespace) -> None:
+    """Read the word as the `id`, which goes with forgetting one."""
+    take_no_words(command, SimpleNamespace(words=options.words[1:]))
+    options.id = options.words[0] if options.words else ""
+    if options.forget and not options.id:
+        raise OptionError(
+            "--forget goes with the ID of a batch; nothing was changed", "%openrouter_batches lists them"
+        )
+
+
 def _read_fix(command: Command, options: SimpleNamespace) -> None:
     """Read the word as the `model`."""
     take_no_words(command, SimpleNamespace(words=options.words[1:]))
@@ -650,6 +660,23 @@ MODELS: Final = Command(
     check=_read_text,
 )
 
+BATCHES: Final = Command(
+    "openrouter_batches",
+    "The batches at OpenRouter, as a DataFrame; collects what has ended. With an ID, the rows of one.",
+    "[ID]",
+    ("%openrouter_batches", "%openrouter_batches batch_3f9a", "%openrouter_batches batch_3f9a --forget"),
+    (
+        _flag(
+            ("--forget",),
+            "forget",
+            "wait for it no more: its rows may be asked anew, though it may be paid all the same",
+        ),
+        HELP,
+    ),
+    check=_read_batches,
+    unharmed="nothing was changed",
+)
+
 PANEL: Final = Command(
     "openrouter_panel",
     "The panel: what is cached, paid and saved; to browse, purge and export.",
@@ -681,8 +708,8 @@ COMMANDS: Final[Mapping[str, Command]] = MappingProxyType(
     {
         c.spelling: c
         for c in (
-            *(CELL, LINE, PANEL, STATS, ENTRIES, PIN, PURGE, EXPORT, IMPORT, WARM, MODELS, FIX, CONFIG),
-            *(KEY, LAST),
+            *(CELL, LINE, PANEL, STATS, ENTRIES, PIN, PURGE, EXPORT, IMPORT, WARM, BATCHES),
+            *(MODELS, FIX, CONFIG, KEY, LAST),
         )
     }
 )

@@ -9,15 +9,17 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from decimal import Decimal
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from or_cache_magic.cache.request import Usd, parse_limit
 from or_cache_magic.core.policy import why_not_served
 from or_cache_magic.core.records import Outcome
 from or_cache_magic.core.settings import Ask
 from or_cache_magic.core.units import ZERO_USD, format_age, format_count, format_usd
-from or_cache_magic.errors import OptionError, OrCacheError, explained
+from or_cache_magic.errors import MissingKeyError, OptionError, OrCacheError, explained, printable
+from or_cache_magic.money.budget import Limit
 from or_cache_magic.storage.batches import WAITING, BatchRecord, BatchTable
 from or_cache_magic.tables.collecting import UNPAID, Collected, collect, end
 from or_cache_magic.tables.submitting import Submitter
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 _FIRST_PAUSE_S: Final = 2.0
 _LONGEST_PAUSE_S: Final = 60.0
 _SLOWER: Final = 1.5
+_CELL_WIDTH: Final = 40
 
 
 class BatchResult(NamedTuple):
@@ -61,6 +64,7 @@ class Batch:
         served: What was stored already, by key.
         errors: Why others were not submitted, by key.
         table: Makes what `frame` gives of the results; None is one row a request.
+        again: Submits those again that failed.
     """
 
     def __init__(
@@ -70,8 +74,11 @@ class Batch:
         served: dict[str, Outcome],
         errors: dict[str, str],
         table: Callable[[list[BatchResult]], Any] | None = None,
+        *,
+        again: Callable[[], Batch],
     ) -> None:
         self._cache = cache
+        self._again = again
         self._asks = asks
         self._served = served
         self._errors = errors
@@ -126,6 +133,10 @@ class Batch:
     def collect(self) -> Collected:
         """Ask OpenRouter once how far it is, and store what has come; see `collecting.collect`."""
         return collect(self._cache, [batch.id for batch in self.batches])
+
+    def retry(self) -> Batch:
+        """Submit again what failed, or was not fit to be served; return the batch of all."""
+        return self._again()
 
     def wait(self, timeout_s: float | None = None, *, every_s: float | None = None) -> Batch:
         """Wait until nothing of it is waited for any more, and return it.
@@ -218,7 +229,7 @@ def submit_batch(
     *,
     only: bool = False,
     retry: bool = False,
-    max_cost_usd: Usd | None = None,
+    limits: Sequence[Limit] = (),
     table: Callable[[list[BatchResult]], Any] | None = None,
     ask_now: Callable[[list[Ask]], dict[str, Outcome | str]] | None = None,
     tell: Callable[[str], object] = print,
@@ -233,7 +244,7 @@ def submit_batch(
         asks: The requests; equal ones are one.
         only: Refuses all where a batch can't take one.
         retry: Submits those again that failed in a batch, or whose answers were not fit to be served.
-        max_cost_usd: The most that all may cost, by the full prices.
+        limits: What all may cost together, by the full prices.
         table: See `Batch`.
         ask_now: Asks what a batch can't take, and returns what came or what was wrong, by key; None asks one
             after the other.
@@ -253,7 +264,7 @@ def submit_batch(
             f"{format_count(len(submitter.refused), 'row')} can't go into a batch: {why} (nothing was sent)",
             'batch=True asks those at once, at the full price; batch="only" refuses them',
         )
-    submitter.check(parse_limit(max_cost_usd))
+    submitter.check(limits)
     submitter.submit()
     refused = [ask for ask, _ in submitter.refused]
     for key, came in (ask_now or submitter.ask_now)(refused).items():
@@ -262,7 +273,18 @@ def submit_batch(
         else:
             submitter.served[key] = came
     tell(submitter.summary())
-    return Batch(cache, asks, submitter.served, submitter.errors, table)
+    again = partial(
+        submit_batch,
+        cache,
+        asks,
+        only=only,
+        retry=True,
+        limits=limits,
+        table=table,
+        ask_now=ask_now,
+        tell=tell,
+    )
+    return Batch(cache, asks, submitter.served, submitter.errors, table, again=again)
 
 
 def _frame(results: Sequence[BatchResult]) -> pd.DataFrame:
@@ -286,30 +308,73 @@ def _frame(results: Sequence[BatchResult]) -> pd.DataFrame:
     return frame
 
 
-def batches_frame(cache: CompletionCache) -> pd.DataFrame:
-    """Return the batches of a cache, the newest first, as far as is known here; NaN is an unknown cost."""
+def batches(cache: CompletionCache, name: str = "") -> pd.DataFrame:
+    """Collect what has ended, and return the batches of a cache, the newest first; or the rows of one.
+
+    A batch is a row of `BATCH_COLUMNS`: ``done`` and ``failed`` count rows, as OpenRouter last told,
+    ``cost_usd`` is NaN as long as it isn't known, ``error`` says what went wrong, or why OpenRouter could not
+    be asked. A request is a row of `ROW_COLUMNS`.
+
+    Args:
+        cache: Whose.
+        name: How the id of a batch begins; empty is all.
+
+    Raises:
+        OptionError: There is no such batch, or several begin so.
+    """
+    with suppress(MissingKeyError):  # what is known here is shown all the same
+        collect(cache, [find_batch(cache, name).id] if name else None)
+    return _rows_frame(cache, find_batch(cache, name)) if name else _batches_frame(cache)
+
+
+def batches_text(frame: pd.DataFrame) -> str:
+    """Return what `batches` gives as text for a terminal, without what is empty."""
+    shown = frame.dropna(axis="columns", how="all")
+    for name in shown.select_dtypes("datetimetz"):
+        shown = shown.assign(**{str(name): shown[name].dt.strftime("%Y-%m-%d %H:%M")})
+    text = shown.to_string(index=False, max_colwidth=_CELL_WIDTH, na_rep="")
+    return printable(text) if len(frame) else "no batch was submitted"
+
+
+def _batches_frame(cache: CompletionCache) -> pd.DataFrame:
     import pandas as pd
 
     rows = [
         (
             batch.remote or f"#{batch.id}",
             batch.model,
-            batch.status if batch.remote else "submission not answered",
+            batch.status if batch.remote or batch.ended else "submission not answered",
             batch.total,
             batch.done,
             batch.failed,
             None if batch.cost_usd is None else float(batch.cost_usd),
-            pd.Timestamp(batch.submitted_s, unit="s", tz="UTC"),
+            batch.submitted_s,
             batch.error or None,
         )
         for batch in BatchTable(cache.database).all()
     ]
     frame: pd.DataFrame = pd.DataFrame(rows, columns=list(BATCH_COLUMNS))
     frame["cost_usd"] = frame["cost_usd"].astype("float64")
+    frame["submitted"] = pd.to_datetime(frame["submitted"].astype("float64"), unit="s", utc=True)
+    return frame
+
+
+def _rows_frame(cache: CompletionCache, batch: BatchRecord) -> pd.DataFrame:
+    import pandas as pd
+
+    rows = []
+    for row in BatchTable(cache.database).rows(batch.id):
+        entry = cache.store.entry(row.key) if row.state == "stored" else None
+        answer = None if entry is None else entry.answer.text
+        cost = None if row.cost_usd is None else float(row.cost_usd)
+        rows.append((row.key, row.state, answer, cost, row.error or None))
+    frame: pd.DataFrame = pd.DataFrame(rows, columns=list(ROW_COLUMNS))
+    frame["cost_usd"] = frame["cost_usd"].astype("float64")
     return frame
 
 
 BATCH_COLUMNS: Final = ("id", "model", "status", "rows", "done", "failed", "cost_usd", "submitted", "error")
+ROW_COLUMNS: Final = ("key", "state", "answer", "cost_usd", "error")
 
 
 def find_batch(cache: CompletionCache, name: str) -> BatchRecord:

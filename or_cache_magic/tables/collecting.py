@@ -109,7 +109,9 @@ def collect(cache: CompletionCache, numbers: Sequence[int] | None = None) -> Col
         except StoreError:
             raise
         except (OrCacheError, MalformedReplyError) as exc:
-            troubles.append(f"{batch.remote or 'a batch'}: {one_line(str(exc.args[0]), _WIDTH)}")
+            trouble = one_line(str(exc.args[0]), _WIDTH)
+            troubles.append(f"{batch.remote or 'a batch'}: {trouble}")
+            table.update((table.batch(batch.id) or batch)._replace(error=trouble))
     if waiting:
         table.forget(cache.clock() - _KEPT_S)
         cache.bought = True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from or_cache_magic.cache.completion import Completion
@@ -28,7 +29,7 @@ from or_cache_magic.errors import (
 from or_cache_magic.money.budget import BudgetTracker, Limit
 from or_cache_magic.tables.frames import ROW, Columns, Row, Rows, field_values, fields_of, read_rows
 from or_cache_magic.tables.progress import Bill, Progress
-from or_cache_magic.tables.requests import SAMPLED, Prompts, Requests, pacing_of
+from or_cache_magic.tables.requests import SAMPLED, Prompts, Requests, Results, pacing_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,7 +51,7 @@ def map_rows(
     max_cost_usd: Usd | None = None,
     on_error: str = "keep",
     limit: int | None = None,
-    batch: bool = False,
+    batch: bool | str = False,
     progress: bool = True,
     variables: Mapping[str, Any] | None = None,
     dry_run: bool = False,
@@ -69,7 +70,7 @@ def map_rows(
         max_cost_usd: The most that all may cost.
         on_error: ``keep`` or ``raise``.
         limit: Only so many of the first rows.
-        batch: Whether what is new goes to OpenRouter's Batch API.
+        batch: Whether what is new goes to OpenRouter's Batch API; ``only`` refuses what it doesn't take.
         progress: Whether the bill, a bar and the summary are shown.
         variables: What a template may name besides the columns.
         dry_run: Only says how many requests would be sent, and what they may cost; returns None.
@@ -79,8 +80,10 @@ def map_rows(
     """
     if on_error not in ("keep", "raise"):
         raise OptionError(f"on_error = {shown(on_error)}: takes keep or raise (nothing was sent)", "")
-    if batch:
-        raise OptionError("batch=True is not available yet (nothing was sent)", "leave it out")
+    if batch and on_error == "raise":
+        raise OptionError(
+            "a batch has no on_error='raise' (nothing was sent)", "its frame() tells each row's error"
+        )
     usd, rows = parse_limit(max_cost_usd), read_rows(data)
     first = rows if limit is None else rows.head(_count(limit, "limit"))
     make, schema = _maker(cache, asked)
@@ -89,12 +92,25 @@ def map_rows(
         return None
     answers = (_Completions if rows.is_list else _Columns)(cache, rows, out, schema)
     prompts = _prompts(first, template, variables or {})
+    limits = [] if usd is None else [Limit("this table's max_cost_usd", usd, BudgetTracker())]
+    if batch:
+        from or_cache_magic.tables.batched import BatchedRows
+
+        batched = BatchedRows(
+            cache,
+            [_ask_of(make, prompt) for prompt in prompts],
+            answers.take,
+            partial(answers.made, first),
+            tell=(tell or print) if progress else str,
+            cancel=cancel,
+        )
+        return batched.submit(batch, limits, workers)
     requests = Requests(
         cache,
         make,
         answers.take,
         pacing=pacing_of(workers),
-        limits=[] if usd is None else [Limit("this table's max_cost_usd", usd, BudgetTracker())],
+        limits=limits,
         stops=on_error == "raise",
         cancel=cancel,
     )
@@ -103,13 +119,13 @@ def map_rows(
         run.run()
     except (KeyboardInterrupt, Cancelled) as exc:
         stopped: Any = explained(exc, *run.interrupted()) if isinstance(exc, KeyboardInterrupt) else exc
-        stopped.table = answers.made(first, requests, run.summary())
+        stopped.table = answers.made(first, requests.results, run.summary())
         raise stopped from None
     summary = run.summary()
     if first.total < rows.total:
         run.say(_first_look(cache, requests, _prompts(rows, template, variables or {}), make))
     run.say(summary)
-    table = answers.made(first, requests, summary)
+    table = answers.made(first, requests.results, summary)
     if on_error == "raise" and requests.results.errors:
         failure: Any = _failure(requests)
         failure.table = table
@@ -138,6 +154,13 @@ async def amap_rows(cache: CompletionCache, data: Any, template: Any, **options:
         if not running.cancelled() and running.exception() is None:
             exc.table = running.result()  # type: ignore[attr-defined]
         raise
+
+
+def _ask_of(make: Callable[[Any], Ask], prompt: Any) -> Ask | OrCacheError:
+    try:
+        return make(prompt)
+    except OrCacheError as exc:
+        return exc
 
 
 def _count(value: Any, name: str) -> int:
@@ -330,9 +353,9 @@ class _Columns:
         value = parse_json(text)
         return (value.get(self._schema.key) if self._schema.key and isinstance(value, dict) else value), ""
 
-    def made(self, rows: Rows, requests: Requests, summary: str) -> Any:
+    def made(self, rows: Rows, results: Results, summary: str) -> Any:
         """Return the data with the columns."""
-        columns = self._columns(rows.total, requests)
+        columns = self._columns(rows.total, results)
         found = rows.with_columns(columns, self._out)
         if type(found).__module__.partition(".")[0] == "pandas" and rows.is_table:
             from or_cache_magic.display.frames import answered_frame
@@ -341,8 +364,8 @@ class _Columns:
             return answered_frame(found, summary, costs=[self._own[0]], hidden=hidden)
         return found
 
-    def _columns(self, count: int, requests: Requests) -> Columns:
-        results, own = requests.results, self._own
+    def _columns(self, count: int, results: Results) -> Columns:
+        own = self._own
         of_row = [*results.rows, *[-1] * (count - len(results.rows))]
         made: dict[str, tuple[str, list[Any]]] = {}
         values = results.values
@@ -381,9 +404,8 @@ class _Completions:
             return None, why
         return Completion(outcome, ask.request, ask=self._ask, schema=ask.schema), ""
 
-    def made(self, rows: Rows, requests: Requests, _summary: str) -> list[Any]:
+    def made(self, rows: Rows, results: Results, _summary: str) -> list[Any]:
         """Return the list."""
-        results = requests.results
         values = [results.values[number] for number in results.rows]
         return [*values, *[None] * (rows.total - len(values))]
 

@@ -15,7 +15,7 @@ from or_cache_magic.core.settings import MEMORY, Ask
 from or_cache_magic.core.units import ZERO_USD, format_count, format_usd
 from or_cache_magic.engine.cross_process import CrossProcessLock
 from or_cache_magic.errors import OptionError, OrCacheError, RequestError, UpstreamError, one_line
-from or_cache_magic.money.budget import BudgetTracker, Limit
+from or_cache_magic.money.budget import Limit
 from or_cache_magic.money.estimate import Estimate
 from or_cache_magic.openrouter.batches import group_of, in_batches, submission, told_by, why_not_batched
 from or_cache_magic.openrouter.wire import MalformedReplyError
@@ -91,7 +91,7 @@ class Submitter:
         else:
             self.missing.append(ask)
 
-    def check(self, max_cost_usd: Decimal | None) -> None:
+    def check(self, limits: Sequence[Limit]) -> None:
         """Raise what is over a limit, before anything is sent; note what is known to be refused."""
         money, settings = self._cache.money, self._cache.settings
         highs: dict[str, Estimate] = {}
@@ -102,16 +102,11 @@ class Submitter:
             except (RequestError, OptionError) as exc:
                 self.errors[ask.key.digest] = one_line(str(exc.args[0]), _WIDTH)
         self.parts = list(self._parts([ask for ask in self.missing if ask.key.digest in highs]))
-        own = (
-            []
-            if max_cost_usd is None
-            else [Limit("this batch's max_cost_usd", max_cost_usd, BudgetTracker())]
-        )
         try:
             for part in self.parts:
                 total = _sum([highs[ask.key.digest] for ask in part.asks])
                 self._high_usd = _plus(self._high_usd, total.high_usd)
-                guard = money.guard(settings, None, own, estimate=partial(_same, total))
+                guard = money.guard(settings, None, limits, estimate=partial(_same, total))
                 reserved[part.marker] = guard
                 guard.check(part.asks[0].request)
         except OrCacheError:
@@ -236,7 +231,7 @@ class Submitter:
             else "",
             f"{self._submitted:,} submitted in {batches}{most}" if self._submitted else "",
             f"{self._waiting:,} waited for in batches" if self._waiting else "",
-            f"{self._failed:,} failed in a batch (retry=True submits them again)" if self._failed else "",
+            f"{self._failed:,} failed in a batch (.retry() submits them again)" if self._failed else "",
             f"{len(self.refused):,} asked at once: {self.refused[0][1]}" if self.refused else "",
         ]
         return " · ".join(filter(None, parts))

@@ -16,11 +16,12 @@ from or_cache_magic.errors import (
     OrCacheError,
     UpstreamError,
 )
+from or_cache_magic.money.budget import BudgetTracker, Limit
 from or_cache_magic.openrouter.batches import apportion, in_batches, why_not_batched
 from or_cache_magic.simulator import BatchPlan, Simulator, scenario
 from or_cache_magic.storage.batches import BatchTable
 from or_cache_magic.tables import collecting, submitting
-from or_cache_magic.tables.batches import batches_frame, find_batch, forget_batch, submit_batch
+from or_cache_magic.tables.batches import batches, find_batch, forget_batch, submit_batch
 from or_cache_magic.tables.collecting import collect
 
 BATCH_S = 1000.0
@@ -246,10 +247,10 @@ def test_batch__collects_a_part(submit, cache, sim, clock, ending):
     assert f"the batch {ending} before this was answered" in batch.results()[3].error
     assert paid(cache) == sim.total_cost > 0
     assert states(submit()) == ["stored", "stored", "failed", "failed"]
-    assert submit.told[-1].endswith("2 failed in a batch (retry=True submits them again)")
+    assert submit.told[-1].endswith("2 failed in a batch (.retry() submits them again)")
     assert len(submissions(sim)) == 1
     assert cache.ask(PROMPTS[3])
-    assert states(submit(options={"retry": True})) == ["stored", "stored", "waiting", "stored"]
+    assert states(batch.retry()) == ["stored", "stored", "waiting", "stored"]
 
 
 def test_batch__failed_before_it_began(submit, cache, clock):
@@ -270,7 +271,7 @@ def test_batch__a_row_fails_alone(submit, cache, sim, clock):
     assert states(batch) == ["stored", "failed", "stored", "stored"]
     assert batch.results()[1].error
     assert paid(cache) == sim.total_cost
-    assert batches_frame(cache).loc[0, ["done", "failed"]].tolist() == [3, 1]
+    assert batches(cache).loc[0, ["done", "failed"]].tolist() == [3, 1]
 
 
 def test_batch__what_is_not_fit_to_be_served_is_kept_as_paid(submit, cache, sim, clock):
@@ -418,8 +419,8 @@ def test_batch__refresh_is_refused(submit, sim):
 
 def test_batch__holds_budgets(submit, open_cache, sim, clock):
     """A limit is compared with the full price, before anything is sent; what is under way counts until it is paid."""
-    with pytest.raises(BudgetError, match="this batch's max_cost_usd"):
-        submit(options={"max_cost_usd": "0.0001"})
+    with pytest.raises(BudgetError, match="of the table"):
+        submit(options={"limits": [Limit("the table", Decimal("0.0001"), BudgetTracker())]})
     assert submissions(sim) == []
     cache = open_cache(sim, max_cost_usd=Decimal("0.011"))
     batch = submit(of=cache)
@@ -459,7 +460,7 @@ def test_batch__reads_well(submit, clock):
 def test_batches__lists_and_forgets(submit, cache, clock):
     """A batch that is given up frees its rows; what it answers is collected no more."""
     submit()
-    (name,) = batches_frame(cache)["id"]
+    (name,) = batches(cache)["id"]
     assert find_batch(cache, name[:10]).remote == name
     with pytest.raises(OptionError, match="no batch begins with nope"):
         find_batch(cache, "nope")

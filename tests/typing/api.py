@@ -73,6 +73,8 @@ async def mapping(frame: pd.DataFrame) -> None:
     orc.map(frame, "Spam? {{ body }}", out="label", schema="spam bool", workers=16, max_cost_usd="1", seed=1)
     orc.map(["a"], lambda row: f"Say {row}", limit=5, on_error="raise", batch=False, progress=False)
     orc.map(frame, 1)  # type: ignore[arg-type]
+    orc.map(frame, "Spam? {{ body }}", batch="only")
+    assert_type(orc.batches("batch_"), pd.DataFrame)
     await orc.amap(frame, "Spam? {{ body }}", model="openai/gpt-4o-mini")
     CompletionCache(".or_cache").map(frame, "Spam? {{ body }}", workers="auto")
 
