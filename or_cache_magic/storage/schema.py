@@ -163,6 +163,14 @@ BATCHES: Final = (
 )
 """Made when the first batch is submitted, as `REPLIES`."""
 
+SKETCHES: Final = (
+    # By what the nearest stored request to another is found; see `SketchTable`.
+    "CREATE TABLE or_sketch (id INTEGER PRIMARY KEY, sketch BLOB NOT NULL)",
+    """CREATE TRIGGER or_sketch_delete AFTER DELETE ON Cache FOR EACH ROW BEGIN
+        DELETE FROM or_sketch WHERE id = OLD.rowid; END""",
+)
+"""Made when it is first asked what is nearest, as `REPLIES`."""
+
 HAS_BATCHES: Final = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'or_batch_row'"
 
 
@@ -278,7 +286,7 @@ def _vet_objects(objects: list[tuple[str, str | None]]) -> None:
 @cache
 def _expected() -> list[frozenset[str]]:
     """Return the statements of every file of ours, then of what is made later: all of one, or none."""
-    made = ((*_DISKCACHE, *_TABLES), REPLIES, MEDIA, BATCHES)
+    made = ((*_DISKCACHE, *_TABLES), REPLIES, MEDIA, BATCHES, SKETCHES)
     return [frozenset(" ".join(sql.split()) for sql in statements) for statements in made]
 
 

@@ -1,0 +1,1 @@
+"""Why an ask missed: the nearest stored request, and the difference."""
