@@ -883,9 +883,11 @@ class CompletionCache:
         with self._lock:
             if self._gateway is None:
                 from or_cache_magic.openrouter.client import Gateway
+                from or_cache_magic.storage.pace_board import DiskBoard, FolderOrTeamBoard
 
                 self._gateway = Gateway(
                     self._api_key,
+                    board=FolderOrTeamBoard(DiskBoard(self.database), self._server.store),
                     attribution=lambda: self._server.settings.attribution,
                     timeout_s=lambda: self._server.settings.timeout_s,
                 )

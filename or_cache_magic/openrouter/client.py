@@ -25,6 +25,7 @@ from or_cache_magic.openrouter.failures import connection_lost, fetch_failed, re
 from or_cache_magic.openrouter.fragments import mended
 from or_cache_magic.openrouter.gate import Gates, Tries
 from or_cache_magic.openrouter.reply import ReplyReader, cost_reported, media_type
+from or_cache_magic.openrouter.sharing import Board
 from or_cache_magic.openrouter.wire import (
     MalformedReplyError,
     as_utf8,
@@ -61,6 +62,7 @@ class Gateway:
         attribution: Returns whether requests say which tool sends them.
         timeout_s: Returns the seconds without a byte after which a call is given up.
         sleep: Waits between attempts.
+        board: Where processes that share rate limits leave word for each other; None is nowhere.
     """
 
     def __init__(
@@ -70,13 +72,14 @@ class Gateway:
         attribution: Callable[[], bool] = lambda: True,
         timeout_s: Callable[[], float] = lambda: 600.0,
         sleep: Callable[[float], None] = time.sleep,
+        board: Board | None = None,
     ) -> None:
         self._api_key = api_key
         self._attribution = attribution
         self._timeout_s = timeout_s
         self._sleep = sleep
         self._pool = ConnectionPool()
-        self._gates = Gates(time.monotonic)
+        self._gates = Gates(time.monotonic, board)
 
     def send(
         self,

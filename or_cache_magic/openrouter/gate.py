@@ -17,6 +17,7 @@ from or_cache_magic.core.records import Request
 from or_cache_magic.errors import UpstreamError
 from or_cache_magic.openrouter.failures import not_sent_after
 from or_cache_magic.openrouter.pace import FIRST_PAUSE_S, Pace, Refusal, Sent, Turn
+from or_cache_magic.openrouter.sharing import Board, Talk
 
 if TYPE_CHECKING:
     from typing import TypeGuard
@@ -64,13 +65,15 @@ class Gate:
 
     Args:
         clock: Returns seconds that never go back.
+        talk: Tells other processes what is found out, and hears it of them; None where there are none.
     """
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, clock: Callable[[], float], talk: Talk | None = None) -> None:
         self._clock = clock
         self._lock = threading.Lock()
         self._pace = Pace()
         self._queue: deque[_Waiter] = deque()
+        self._talk = talk
 
     def wait(self, pacing: Pacing, cancel: Cancel, tell: Callable[[str], object]) -> Sent:
         """Wait until a request of a list may be sent, and note that it is.
@@ -86,6 +89,8 @@ class Gate:
             try:
                 while True:
                     cancel.check()
+                    if self._talk is not None and self._queue[0] is me:
+                        self._talk.exchange(self._pace, self._lock, self._clock())
                     with self._lock:
                         if me.refusal is not None:
                             raise not_sent_after(me.refusal)
@@ -149,10 +154,16 @@ class Gate:
 
 
 class Gates:
-    """The gates of one key, made as they are needed. Thread-safe."""
+    """The gates of one key, made as they are needed. Thread-safe.
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    Args:
+        clock: Returns seconds that never go back.
+        board: Where processes that share limits leave word for each other; None is nowhere.
+    """
+
+    def __init__(self, clock: Callable[[], float], board: Board | None = None) -> None:
         self._clock = clock
+        self._board = board
         self._lock = threading.Lock()
         self._gates: dict[tuple[str, str], Gate] = {}
 
@@ -162,7 +173,8 @@ class Gates:
         place = (request.base_url, ":free" if model.endswith(":free") else model)
         with self._lock:
             if place not in self._gates:
-                self._gates[place] = Gate(self._clock)
+                talk = None if self._board is None else Talk(self._board, " ".join(place))
+                self._gates[place] = Gate(self._clock, talk)
             return self._gates[place]
 
 

@@ -45,6 +45,7 @@ _SLIGHTLY: Final = 1.02
 """Below any time between two that was refused it is divided by the first; above one, until it is as near as
 the second; when one is refused it is longer by the third at least, and by `_MOST_SLOWER` at most."""
 _MOST_SLOWER: Final = 50.0
+_A_LITTLE: Final = 1.1
 
 _STEP: Final = 0.03
 _MOST_CALM: Final = 96
@@ -103,6 +104,38 @@ class Turn(NamedTuple):
     why: str = ""
 
 
+class Known(NamedTuple):
+    """The rate at which a server takes the requests of all who share its limit, as seconds between two.
+
+    Attributes:
+        gap_s: As they are sent now; 0 is as fast as can be.
+        refused_s: The longest that was refused of late; 0 is none.
+        taken_s: The shortest that was taken.
+    """
+
+    gap_s: float = 0.0
+    refused_s: float = 0.0
+    taken_s: float = math.inf
+
+    def scaled(self, factor: float) -> Known:
+        """Return the times of one who sends so many times less often."""
+        return Known(*(time_s * factor for time_s in self))
+
+
+class Share(NamedTuple):
+    """The share that one has of a limit.
+
+    Attributes:
+        number: Which it is, from 0, who alone tries to be faster.
+        of: How many there are.
+        began_s: A moment that all of them know.
+    """
+
+    number: int
+    of: int
+    began_s: float = 0.0
+
+
 class Pace:
     """How fast the requests of one model may follow each other. Pure: it is told what happens, and when.
 
@@ -118,11 +151,14 @@ class Pace:
         self._under_way = 0
         self._last_s = -math.inf
         self._next_s = -math.inf
-        self._why = ""
+        #: What is waited for, in a word or two.
+        self.why = ""
         self._is_held = False
         self._pauses = 0
         self._pause_s = 0.0
         self._refused_s: float | None = None
+        self._shares = 1
+        self.leads = True
         #: The moment before which the server said that it refuses everything.
         self.told_s = -math.inf
 
@@ -140,7 +176,7 @@ class Pace:
         self._room.widen(min(pacing.start, pacing.most))
         if now_s < self._next_s:
             self._is_held = True
-            return Turn(self._next_s - now_s, self._why)
+            return Turn(self._next_s - now_s, self.why)
         if self._under_way >= min(self.limit, pacing.most):
             self._is_held = False
             return Turn(math.inf)
@@ -168,7 +204,7 @@ class Pace:
         self._under_way -= 1
         self._refused_s, self._pauses, self._pause_s = None, 0, 0.0
         self._room.answered(sent, now_s, is_full=is_full)
-        self._haste.answered(sent, self._sent)
+        self._haste.answered(sent, self._sent, hurries=self.leads)
 
     def refused(self, sent: Sent, now_s: float, refusal: Refusal) -> None:
         """Note that a request was refused for want of room."""
@@ -182,12 +218,42 @@ class Pace:
         if self._room.refused(sent, self._under_way, is_news=is_news, is_crowded=refusal.is_crowded):
             self._haste.acquit()
         else:
+            self._haste.most_slower = _MOST_SLOWER if self.leads else _A_LITTLE
             self._haste.refused(sent, self._sent, is_news=is_news)
         if refusal.wait_s is not None:
             self.told_s = max(self.told_s, now_s + refusal.wait_s)
             self._pause(self.told_s, refusal.why)
         if is_news or not self._under_way:
             self._back_off(sent, now_s, refusal)
+
+    @property
+    def known(self) -> Known:
+        """What is known of the rate of all who share the limit."""
+        return self._haste.known.scaled(1 / self._shares)
+
+    def hear(self, turn: Share, known: Known | None = None, told_s: float = -math.inf, why: str = "") -> None:
+        """Note what others say who share the limit.
+
+        Args:
+            turn: Which of them this one is.
+            known: What they have found out since; None is nothing.
+            told_s: The moment before which the server said that it refuses everything.
+            why: In a word or two, for who waits.
+        """
+        if turn.of != self._shares:  # among others another rate is refused
+            gap_s = (known or self.known).gap_s * turn.of
+            self._haste.known = Known(gap_s)
+        elif known is not None:
+            self._haste.known = known.scaled(turn.of)
+        self._haste.most_calm = _MOST_CALM if turn.of == 1 else 2 * _FEW
+        self._shares, self.leads = turn.of, not turn.number
+        self.told_s = max(self.told_s, told_s)
+        self._pause(told_s, why)
+        if turn.of > 1 and self._haste.gap_s:
+            # Each has moments of its own, as far apart as may be.
+            since_s = turn.began_s + turn.number * self.known.gap_s
+            rounds = math.ceil((self._next_s - since_s) / self._haste.gap_s - 0.5)
+            self._next_s = since_s + rounds * self._haste.gap_s
 
     def is_vain(self, now_s: float) -> bool:
         """Return whether all was refused for so long that no more is hoped for, rate limits apart."""
@@ -207,13 +273,14 @@ class Pace:
         times = self._pauses - (_HEEDED if refusal.wait_s is not None else 0)
         self._pauses = min(self._pauses + 1, 12)
         if times >= 0:
-            pause_s = min(first_s * _LONGER**times, max(first_s, _LONGEST_PAUSE_S))
+            longest_s = _LONGEST_PAUSE_S if self._shares == 1 else 2 * self._haste.gap_s or _LONGEST_PAUSE_S
+            pause_s = min(first_s * _LONGER**times, max(first_s, longest_s))
             self._pause_s = pause_s if times else 0.0
             self._pause(now_s + pause_s, refusal.why)
 
     def _pause(self, until_s: float, why: str) -> None:
         if until_s > self._next_s:
-            self._next_s, self._why = until_s, why
+            self._next_s, self.why = until_s, why
 
 
 class _Room:
@@ -350,16 +417,28 @@ class _Haste:
         self._calm = 0
         self._changed_at = 0
         self._patience = 4 * _FEW
+        self.most_calm = _MOST_CALM
+        self.most_slower = _MOST_SLOWER
         self._times: deque[float] = deque(maxlen=_REMEMBERED)
 
-    def answered(self, sent: Sent, last: int) -> None:
+    @property
+    def known(self) -> Known:
+        """What is known of the rate."""
+        return Known(self.gap_s, self._refused_s, self._taken_s)
+
+    @known.setter
+    def known(self, known: Known) -> None:
+        self.gap_s, self._refused_s, self._taken_s = known
+        self._calm = self._in_a_row = 0
+
+    def answered(self, sent: Sent, last: int, *, hurries: bool = True) -> None:
         """Note an answer, and the number of the last sent; hurry a little after several that went evenly."""
         self._times.append(sent.at_s)
-        if not self.gap_s or not sent.evenly or sent.number <= self._changed_at:
+        if not (hurries and self.gap_s and sent.evenly) or sent.number <= self._changed_at:
             return
         self._calm += 1
         is_near = self.gap_s <= self._refused_s * _NEAR
-        patience = max(_FEW, min(self._patience, _CALM_S / self.gap_s)) if is_near else _FEW
+        patience = max(_FEW, min(self._patience, self.most_calm, _CALM_S / self.gap_s)) if is_near else _FEW
         if self._calm < patience:
             return
         self._calm, self._changed_at = 0, last
@@ -389,19 +468,21 @@ class _Haste:
         if taken <= 0:
             return  # a pause tells more
         if self.gap_s:
-            rate_gap_s = self._within(rate_gap_s)
+            rate_gap_s = self._within(rate_gap_s, taken)
         self._refused_s, self.gap_s = self.gap_s, rate_gap_s
         self._calm = self._in_a_row = 0
         self._changed_at = last
 
-    def _within(self, gap_s: float) -> float:
+    def _within(self, gap_s: float, taken: int) -> float:
         """Return a time between two that is longer than the refused one, by what is known of the rate."""
-        is_at_edge = self._taken_s > self.gap_s * _SLIGHTLY
-        if not is_at_edge:
+        most_s = self.gap_s * self.most_slower
+        if taken < _FEW and self._taken_s < math.inf:  # once may be chance, where it went well before
+            most_s = min(most_s, self.gap_s * _FASTER)
+        if self._taken_s <= self.gap_s * _SLIGHTLY:
             self._taken_s = math.inf
         else:
-            self._patience = min(self._patience * 2, _MOST_CALM)
-        return max(self.gap_s * _SLIGHTLY, min(gap_s, self.gap_s * _MOST_SLOWER, self._taken_s))
+            self._patience = min(self._patience * 2, self.most_calm)
+        return max(self.gap_s * _SLIGHTLY, min(gap_s, most_s, self._taken_s))
 
     def acquit(self) -> None:
         """Note that a refusal was for the number of requests under way."""

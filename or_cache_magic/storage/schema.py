@@ -171,6 +171,12 @@ SKETCHES: Final = (
 )
 """Made when it is first asked what is nearest, as `REPLIES`."""
 
+PACES: Final = (
+    # What the processes of a folder tell each other of a rate limit, by base URL and model; see `sharing`.
+    "CREATE TABLE or_pace (place TEXT PRIMARY KEY, word TEXT NOT NULL) WITHOUT ROWID",
+)
+"""Made when the first limit is met, as `REPLIES`."""
+
 HAS_BATCHES: Final = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'or_batch_row'"
 
 
@@ -286,7 +292,7 @@ def _vet_objects(objects: list[tuple[str, str | None]]) -> None:
 @cache
 def _expected() -> list[frozenset[str]]:
     """Return the statements of every file of ours, then of what is made later: all of one, or none."""
-    made = ((*_DISKCACHE, *_TABLES), REPLIES, MEDIA, BATCHES, SKETCHES)
+    made = ((*_DISKCACHE, *_TABLES), REPLIES, MEDIA, BATCHES, SKETCHES, PACES)
     return [frozenset(" ".join(sql.split()) for sql in statements) for statements in made]
 
 
