@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import threading
+from asyncio import Future
 from collections import Counter
 from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING, Any, Final
@@ -71,7 +72,8 @@ class CacheServer:
     def __init__(self, cache: CompletionCache, token: str, port: int = 0) -> None:
         self._sockets = bind_sockets(port, HOST)
         cache.engine.async_size = _UNDER_WAY
-        shared = {"cache": cache, "token": token, "served": Counter()}
+        self._unsent: set[RequestHandler] = set()
+        shared = {"cache": cache, "token": token, "served": Counter(), "unsent": self._unsent}
         self._cache = cache
         self._application = Application(
             [
@@ -124,16 +126,25 @@ class CacheServer:
         await self._stopping.wait()
         server.stop()
         ends_s = self._loop.time() + _DRAIN_S
-        while self._cache.engine.flights.running() and self._loop.time() < ends_s:
+        while (self._unsent or self._cache.engine.flights.running()) and self._loop.time() < ends_s:
             await asyncio.sleep(0.02)
         await server.close_all_connections()
 
 
 class _Handler(RequestHandler):
-    def initialize(self, cache: CompletionCache, token: str, served: Counter[tuple[str, int]]) -> None:
+    def initialize(
+        self,
+        cache: CompletionCache,
+        token: str,
+        served: Counter[tuple[str, int]],
+        unsent: set[RequestHandler],
+    ) -> None:
         self.cache, self._token, self.served = cache, token, served
+        #: Those whose replies aren't on their way yet.
+        self._unsent = unsent
 
     def prepare(self) -> None:
+        self._unsent.add(self)
         scheme, _, shown = self.request.headers.get("Authorization", "").partition(" ")
         # Compared as bytes: a header may hold any character.
         same = hmac.compare_digest(shown.strip().encode(), self._token.encode())
@@ -169,6 +180,14 @@ class _Handler(RequestHandler):
         if not isinstance(value, HTTPError | StreamClosedError):
             super().log_exception(kind, value, tb)
 
+    def finish(self, chunk: Any = None) -> Future[None]:
+        sent = super().finish(chunk)
+        sent.add_done_callback(lambda _: self._unsent.discard(self))
+        return sent
+
+    def on_connection_close(self) -> None:
+        self._unsent.discard(self)
+
     def on_finish(self) -> None:
         self.served[type(self).__name__.strip("_").lower(), self.get_status()] += 1
 
@@ -195,6 +214,7 @@ class _Completions(_Handler):
         await self.finish()
 
     def on_connection_close(self) -> None:
+        super().on_connection_close()
         if self.delivery is not None:
             leaving = asyncio.ensure_future(self.delivery.leave())
             _leaving.add(leaving)
