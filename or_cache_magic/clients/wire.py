@@ -19,6 +19,7 @@ from or_cache_magic.core.records import FREE, Answer, Choice, Cost, Outcome, Req
 from or_cache_magic.core.settings import Ask, Settings
 from or_cache_magic.core.units import ZERO_USD
 from or_cache_magic.errors import (
+    BatchPendingError,
     BudgetError,
     CacheMissError,
     InputError,
@@ -44,6 +45,7 @@ _STATUS: Final[Mapping[type[OrCacheError], int]] = MappingProxyType(
         MissingKeyError: 401,
         BudgetError: 402,
         CacheMissError: 404,  # which no client tries again, as it does a 504
+        BatchPendingError: 423,  # likewise
         UpstreamError: 502,
         StoreError: 503,
         OrCacheError: 500,

@@ -182,10 +182,12 @@ class Gateway:
 
         Raises:
             MissingKeyError: There is no key; nothing was sent.
+            RequestError: The body holds an OpenRouter key, by mistake; nothing was sent.
             UpstreamError: Refused (``status`` says how), no connection, or no JSON. Its ``cost_usd`` is None
                 where the body may have arrived and been accepted.
         """
         target = self._target(base_url)
+        _refuse_key(Request(body), target.api_key)
         is_sent = False
 
         def mark_sent() -> None:

@@ -8,13 +8,15 @@ may be unknown: the process died, or the connection broke, between the two.
 from __future__ import annotations
 
 import json
+import re
 from contextlib import suppress
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from or_cache_magic.core.chat import last_prompt
+from or_cache_magic.core.key import request_key
 from or_cache_magic.core.records import OPENROUTER_URL, NamedTuple, Request
-from or_cache_magic.errors import StoreCorruptError
+from or_cache_magic.errors import RequestError, StoreCorruptError, StoreError
 from or_cache_magic.storage.codec import decode_request, encode_request
 from or_cache_magic.storage.columns import (
     REQUEST_COLUMNS,
@@ -28,6 +30,7 @@ from or_cache_magic.storage.columns import (
 from or_cache_magic.storage.schema import BATCHES, HAS_BATCHES
 
 if TYPE_CHECKING:
+    import sqlite3
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from decimal import Decimal
 
@@ -53,6 +56,7 @@ _UPDATE: Final = """
 UPDATE or_batch SET remote = ?, status = ?, ended = ?, checked = ?, error = ?, done = ?, failed = ?, cost = ?
 WHERE id = ?
 """
+_REMOTE: Final = r"(?a)[\w-]{1,200}"
 _ROW_COLUMNS: Final = (
     f"batch, position, key, custom_id, state, error, cost, policy, request, {REQUEST_COLUMNS}"
 )
@@ -64,6 +68,7 @@ _END_ROW: Final = """
 UPDATE or_batch_row SET state = ?, error = ?, cost = ?, request = NULL, policy = NULL
 WHERE batch = ? AND position = ? AND state = 'waiting'
 """
+_REKEY_ROW: Final = "UPDATE or_batch_row SET key = ?, request = ? WHERE batch = ? AND position = ?"
 _HOLDER: Final = f"""
 SELECT {_COLUMNS} FROM or_batch WHERE id IN
     (SELECT batch FROM or_batch_row WHERE key = ? AND state = 'waiting') ORDER BY id DESC LIMIT 1
@@ -221,6 +226,19 @@ def batch_holding(key: str, select: Callable[[str, Sequence[Any]], Iterable[Any]
     return None
 
 
+def rekey_rows(connection: sqlite3.Connection) -> None:
+    """Give the rows that wait their keys of this code's version, in an open transaction."""
+    if not connection.execute(HAS_BATCHES).fetchall():
+        return
+    for columns in connection.execute(f"{_SELECT_ROWS} WHERE state = 'waiting'").fetchall():
+        with suppress(StoreError, RequestError):  # damaged: it is the lease of nothing
+            row = _row(columns)
+            if row.request is not None:
+                key = request_key(row.request).digest
+                renamed = (key, _blob(key, row.request), row.batch, row.position)
+                connection.execute(_REKEY_ROW, renamed)
+
+
 def _columns(batch: BatchRecord) -> tuple[Any, ...]:
     return (
         batch.id,
@@ -248,6 +266,8 @@ def _batch(columns: Sequence[Any]) -> BatchRecord:
     ]
     counts = columns[11:]
     check_row("a batch", _TYPES, columns, submitted_s, checked_s, amounts=counts)
+    if remote is not None and not re.fullmatch(_REMOTE, remote):  # it is a part of the path that is asked for
+        check_row("a batch", _TYPES, ())
     total, done, failed, cost = counts
     return BatchRecord(
         id=number,
@@ -270,10 +290,14 @@ def _batch(columns: Sequence[Any]) -> BatchRecord:
 
 def _row_columns(row: BatchRow) -> list[Any]:
     assert row.request is not None  # noqa: S101 - it is about to be submitted
-    blob = encode_request(row.key, row.request.body, last_prompt(row.request.body))
+    blob = _blob(row.key, row.request)
     policy = json.dumps(dict(row.policy))
     columns = as_columns((row.batch, row.position, row.key, row.custom_id, row.state, None, None, policy))
     return [*columns, blob, *request_columns(row.request)]
+
+
+def _blob(key: str, request: Request) -> bytes:
+    return encode_request(key, request.body, last_prompt(request.body))
 
 
 def _row(columns: Sequence[Any]) -> BatchRow:

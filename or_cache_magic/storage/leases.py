@@ -138,6 +138,7 @@ class DiskLeases:
         give_up_s = time.monotonic() + min(_PATIENCE_S, self._database.patience_s)
         while True:
             held = self._held(self._database.select(_LOOK, (digest,)), ttl_s, after)
+            held = held or held_by_batch(digest, self._database.select)  # also where nothing can be written
             if held is not None:
                 return held
             try:

@@ -15,6 +15,7 @@ from or_cache_magic.core.chat import last_prompt
 from or_cache_magic.core.key import request_key
 from or_cache_magic.core.records import OPENROUTER_URL, Request
 from or_cache_magic.errors import RequestError, StoreError
+from or_cache_magic.storage.batches import rekey_rows
 from or_cache_magic.storage.codec import decode_entry, decode_request, encode_entry, encode_request
 from or_cache_magic.storage.columns import REQUEST_COLUMNS, HitCount, add_hits
 from or_cache_magic.storage.media import add_media, charged, copy_media, forget_gone, reader_in
@@ -78,6 +79,7 @@ def rekey(connection: sqlite3.Connection, say: Callable[[str], None]) -> None:
             connection.execute("BEGIN IMMEDIATE")
             more = unserved.rekey_batch(connection) or entries.rekey_batch(connection)
             if not more:
+                rekey_rows(connection)
                 set_key_version(connection)
         time.sleep(_PAUSE_S)
     lost = unserved.lost + entries.lost

@@ -37,8 +37,11 @@ LEASE_S: Final = 15.0
 GRACE_S: Final = 900.0
 """So long after a submission that was not answered OpenRouter may still come to list it."""
 
-_SKEW_S: Final = 900.0
-"""How far OpenRouter's clock may be from ours, and how long a submission may take."""
+_SKEW_S: Final = 86_400.0
+"""How far OpenRouter's clock may be from ours, time zones included, and how long a submission may take."""
+
+_FOUND_FOR_S: Final = 7 * 86_400.0
+"""What OpenRouter doesn't find sooner after its submission may not be listed yet, or hidden for a while."""
 
 _KEPT_S: Final = 60 * 86_400.0
 _PAGE: Final = 100
@@ -183,7 +186,8 @@ class _Collector:
             told = one_line(str(exc.args[0]), _WIDTH)
             self._table.update(batch._replace(status=UNPAID, error=told, checked_s=self._cache.clock()))
             return 0
-        if exc.status == 404 and self._is_ours(batch):  # noqa: PLR2004
+        late = self._cache.clock() > batch.submitted_s + _FOUND_FOR_S
+        if exc.status == 404 and late and self._is_ours(batch):  # noqa: PLR2004
             why = "OpenRouter has the batch no more: it keeps results for about 30 days"
             end(self._cache, self._table, batch._replace(status="gone", error=why), why)
             return 0
@@ -251,11 +255,14 @@ class _Collector:
             found = [told_by(item) for item in listed] if isinstance(listed, list) else []
             for told in found:
                 alike = told.model.removesuffix(":batch") == batch.model and told.total in (batch.total, None)
-                if alike and begins_s <= told.created_s <= ends_s and told.remote not in known:
+                then = not told.created_s or begins_s <= told.created_s <= ends_s
+                if alike and then and told.remote not in known:
                     yield told
-            if not found or found[-1].created_s < begins_s or page.get("has_more") is not True:
+            over = not found or 0 < found[-1].created_s < begins_s
+            if over or page.get("has_more") is not True:
                 return
             params["after"] = found[-1].remote
+        raise OrCacheError("it was not found among the batches that OpenRouter lists, which are too many")
 
     # -- what has come ------------------------------------------------------------------------
 

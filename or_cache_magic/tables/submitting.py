@@ -150,7 +150,7 @@ class Submitter:
             body = submission([(row.custom_id, row.request) for row in rows if row.request is not None])
             try:
                 told = told_by(self._cache.gateway.submit(PATH, body, base_url=batch.base_url))
-            except UpstreamError as exc:
+            except OrCacheError as exc:
                 self._not_answered(part, batch, exc)
                 raise
             except MalformedReplyError as exc:
@@ -196,10 +196,15 @@ class Submitter:
                 batch = batch._replace(id=self._table.begin(batch, rows))
         return batch, rows
 
-    def _not_answered(self, part: _Part, batch: BatchRecord, exc: UpstreamError) -> None:
-        """Give the rows back where it was refused for certain; else leave them to be looked for."""
-        certain = exc.cost_usd is not None if exc.status is None else exc.status < _REFUSED
-        if certain and exc.status != _TIMEOUT:
+    def _not_answered(self, part: _Part, batch: BatchRecord, exc: OrCacheError) -> None:
+        """Give the rows back where it wasn't sent, or refused for certain; else leave them to be looked for."""
+        if not isinstance(exc, UpstreamError):
+            certain = True
+        elif exc.status is None:
+            certain = exc.cost_usd is not None
+        else:
+            certain = exc.status < _REFUSED and exc.status != _TIMEOUT
+        if certain:
             self._table.remove(batch.id)
             part.number = None
             return

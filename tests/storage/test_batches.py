@@ -14,9 +14,10 @@ from or_cache_magic.core.rows import LedgerRow
 from or_cache_magic.engine.cross_process import acquire_lock
 from or_cache_magic.errors import BatchPendingError, StoreCorruptError
 from or_cache_magic.storage.batches import BatchRecord, BatchRow, BatchTable
+from or_cache_magic.storage.database import Database
 from or_cache_magic.storage.leases import DiskLeases, Held, Lease
 
-from .conftest import make_request
+from .conftest import make_request, mark_older, old_key
 
 KEY = "ab" * 32
 OTHER = "cd" * 32
@@ -117,6 +118,7 @@ def test_forget__removes_old_batches_that_ended(table):
         "UPDATE or_batch SET total = -1",
         "UPDATE or_batch SET submitted = 1e300",
         "UPDATE or_batch SET model = x'00'",
+        "UPDATE or_batch SET remote = '../key'",
     ],
 )
 def test_batch__damage_holds_nobody_up(table, leases, database, damage):
@@ -144,6 +146,26 @@ def test_row__requests_keep_their_keys(table):
     key = request_key(request).digest
     number = table.begin(BATCH, [BatchRow(0, 0, key, "orc-0", request=request)])
     assert request_key(table.rows(number)[0].request).digest == key
+
+
+def test_row__gets_the_key_of_a_newer_version(folder, clock):
+    """What a batch asks for is held under the keys that this code asks with; what is damaged is passed over."""
+    requests = [make_request("What is a mean?"), make_request("What is a mode?")]
+    with closing(Database(folder)) as database:
+        table = BatchTable(database)
+        rows = [
+            BatchRow(0, n, old_key(request).digest, f"orc-{n}", request=request)
+            for n, request in enumerate(requests)
+        ]
+        table.begin(BATCH, rows)
+        with database.transaction() as connection:
+            connection.execute("UPDATE or_batch_row SET request = x'00' WHERE position = 1")
+    mark_older(folder)
+    with closing(Database(folder)) as database:
+        leases = DiskLeases(database, clock, clock)
+        key = request_key(requests[0]).digest
+        assert isinstance(leases.acquire(key, 15.0), Held)
+        assert BatchTable(database).last(key).request == requests[0]
 
 
 def test_ledger__counts_shares_of_batches_apart(ledger):

@@ -14,6 +14,8 @@ from or_cache_magic.errors import (
     ConnectionLostError,
     OptionError,
     OrCacheError,
+    RequestError,
+    StoreUnavailableError,
     UpstreamError,
 )
 from or_cache_magic.money.budget import BudgetTracker, Limit
@@ -299,6 +301,61 @@ def test_batch__results_withheld_are_waited_for(submit, cache, sim, clock):
         cache.ask(PROMPTS[0])
     assert states(batch.wait(every_s=0)) == ["stored"] * 4
     assert len(submissions(sim)) == 1
+
+
+def test_batch__costs_that_brought_nothing_are_accounted(submit, cache, sim, clock):
+    """A batch without an answer that is billed all the same: its rows share it, as failed."""
+    usage = {"prompt_tokens": 9, "completion_tokens": 0, "cost": Decimal("0.0000000000111")}
+    sim.script_batch(
+        BatchPlan(ending="failed", answered=0, alter=lambda told: told | {"usage": usage, "results": []})
+    )
+    batch = submit()
+    clock.now_s += BATCH_S
+    batch.collect()
+    assert states(batch) == ["failed"] * 4
+    (totals,) = cache.totals()
+    assert (totals.failed, totals.paid_usd) == (4, Decimal("0.000000000011"))
+    assert [result.cost_usd for result in batch.results()] == [
+        Decimal(f"0.00000000000{n}") for n in (3, 3, 3, 2)
+    ]
+
+
+def test_batch__not_found_yet(submit, cache, sim, clock, monkeypatch):
+    """A 404 soon after the submission frees no row."""
+    batch = submit()
+    clock.now_s += BATCH_S
+    refused = UpstreamError("not there", status=404)
+
+    def not_there(*_args, **_options):
+        raise refused
+
+    with monkeypatch.context() as patched:
+        patched.setattr(cache.gateway, "fetch", not_there)
+        assert "not there" in batch.collect().troubles[0]
+    assert states(batch) == ["waiting"] * 4
+    assert "not there" in repr(batch)
+    assert batch.collect().rows == 4
+
+
+def test_batch__a_key_in_a_prompt_is_not_sent(submit, open_cache, sim):
+    """It would be stored by OpenRouter and the provider: nothing is sent, and no row is held."""
+    cache = open_cache(sim, api_key="a-key-of-another-form-1234567")
+    with pytest.raises(RequestError, match="API key"):
+        submit(["Is a-key-of-another-form-1234567 safe?"], of=cache)
+    assert submissions(sim) == []
+    assert BatchTable(cache.database).all() == []
+
+
+def test_batch__holds_its_rows_where_nothing_can_be_written(submit, cache, monkeypatch):
+    """Leases can't be taken there, and an ask goes on without; not one for what is in a batch."""
+    submit()
+
+    def read_only(*_args, **_options):
+        raise StoreUnavailableError("read-only")
+
+    monkeypatch.setattr(cache.database, "transaction", read_only)
+    with pytest.raises(BatchPendingError):
+        cache.ask(PROMPTS[0])
 
 
 def test_batch__gone_at_openrouter(submit, cache, clock):
