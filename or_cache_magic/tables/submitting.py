@@ -197,7 +197,7 @@ class Submitter:
         return batch, rows
 
     def _not_answered(self, part: _Part, batch: BatchRecord, exc: OrCacheError) -> None:
-        """Give the rows back where it wasn't sent, or refused for certain; else leave them to be looked for."""
+        """Give the rows back where it was not sent, or refused; else leave them to be looked for."""
         if not isinstance(exc, UpstreamError):
             certain = True
         elif exc.status is None:
