@@ -99,6 +99,7 @@ def _cache() -> CompletionCache:
 def _script_cache() -> CompletionCache:
     from pathlib import Path
 
+    from or_cache_magic.cache.cache import CompletionCache
     from or_cache_magic.core.project import current_folder
     from or_cache_magic.core.settings import Project, load_settings
     from or_cache_magic.notebook.location import cache_directory
@@ -107,9 +108,8 @@ def _script_cache() -> CompletionCache:
     start = Path(shell.starting_dir) if shell is not None else current_folder()
     option = load_settings(os.environ, Project(start), {}).cache_dir
     names = None if shell is None else shell.user_ns
-    return open_cache(
-        cache_directory(starting_dir=start, option=option, environ=os.environ, user_ns=names).path
-    )
+    location = cache_directory(starting_dir=start, option=option, environ=os.environ, user_ns=names)
+    return CompletionCache(location.path, packs=start)
 
 
 def _shell() -> InteractiveShell | None:

@@ -11,7 +11,8 @@
     ├── MissingKeyError          no OpenRouter key, and the answer is not in the cache
     ├── BudgetError              the call may cost more than is left to spend; nothing was sent
     ├── BatchPendingError        a batch that is under way asks for it; nothing was sent
-    ├── CacheMissError           offline, and the answer is not in the cache
+    ├── CacheMissError           only stored answers may be served, and this is none
+    │   └── ReplayMiss           offline, and the answer is neither in the cache nor in a pack
     ├── FormatError              the answer is not in the form that was asked for
     ├── SomeFailedError          of several answers to one prompt, some failed
     ├── UpstreamError            OpenRouter or a provider refused or failed
@@ -48,6 +49,7 @@ __all__ = [
     "NewerStoreError",
     "OptionError",
     "OrCacheError",
+    "ReplayMiss",
     "RequestError",
     "SettingError",
     "SomeFailedError",
@@ -260,6 +262,19 @@ class CacheMissError(OrCacheError):
         super().__init__(message, hint)
         #: The 64 hex digits that were looked for.
         self.key = key
+
+
+class ReplayMiss(CacheMissError):  # noqa: N818 - what it is called in a replay
+    """Offline, and the answer is neither in the cache nor in a pack beside the notebook. Nothing was sent."""
+
+    def __init__(
+        self, message: str, hint: str = "", *, key: str = "", prompt: str = "", nearest: str = ""
+    ) -> None:
+        super().__init__(message, hint, key=key)
+        #: How the prompt begins.
+        self.prompt = prompt
+        #: What the nearest stored request has otherwise; empty where none is near.
+        self.nearest = nearest
 
 
 class FormatError(OrCacheError):

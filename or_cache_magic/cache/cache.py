@@ -7,6 +7,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import suppress
 from decimal import Decimal
 from functools import cache, update_wrapper
 from pathlib import Path
@@ -39,10 +40,12 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from or_cache_magic.cache.purge import Purge
+    from or_cache_magic.core.records import Entry, RequestKey
     from or_cache_magic.core.rows import EntryFilter, EntryRow, Totals
     from or_cache_magic.money.budget import BudgetGuard, Limit
     from or_cache_magic.money.cost_control import CostControl
     from or_cache_magic.openrouter.client import Gateway
+    from or_cache_magic.replay.beside import PacksBeside
     from or_cache_magic.replay.packs import Exported, Imported
     from or_cache_magic.storage.leases import Leases
 
@@ -50,6 +53,7 @@ _GROUPS = ("", "model", "day", "notebook", "tag")
 _WIDTH = 200
 _NO_MODEL = "not a valid model|[Nn]o endpoints found for|[Mm]odel .*not found"
 _LARGE_BYTES = 1_000_000
+_PACK = ".orcache.jsonl"
 _NO_CALLBACKS = Callbacks()
 
 _P = ParamSpec("_P")
@@ -94,6 +98,8 @@ class CompletionCache:
         api_key: Returns the OpenRouter key when one is needed; None reads ``OPENROUTER_API_KEY``.
         notebook: Where the asks come from, for browsing.
         clock: Returns UTC epoch seconds.
+        packs: The folder whose packs (``NAME.orcache.jsonl``) are read through where they lie, on a miss;
+            None is none.
     """
 
     def __init__(
@@ -104,6 +110,7 @@ class CompletionCache:
         api_key: Callable[[], str | None] = key_from_environment,
         notebook: str = "",
         clock: Callable[[], float] = time.time,
+        packs: str | os.PathLike[str] | None = None,
     ) -> None:
         self.directory = Path(directory).expanduser()
         #: Identifies this session in the ledger.
@@ -113,6 +120,7 @@ class CompletionCache:
         self._settings = settings or cache(lambda: load_settings(os.environ, Project(current_folder()), {}))
         self._api_key = api_key
         self._notebook = notebook
+        self._pack_folder = None if packs is None else Path(packs)
         self._inherited: list[Any] = []
         self._begin()
         own(self)
@@ -132,6 +140,7 @@ class CompletionCache:
         self._lock = threading.Lock()
         self._gateway: Gateway | None = None
         self._money: CostControl | None = None
+        self._packs: PacksBeside | None = None
         #: Keeps answers and accounts, together.
         self.recorder = Recorder(
             self.store,
@@ -144,7 +153,7 @@ class CompletionCache:
         )
         #: What asks go through.
         self.engine = Engine(
-            self.recorder, self._open_gateway, self._open_leases, self.check, self._suggest_model
+            self.recorder, self._open_gateway, self._open_leases, self.check, self._explain, self._replayed
         )
 
     def __repr__(self) -> str:
@@ -232,7 +241,7 @@ class CompletionCache:
 
         Raises:
             InputError: It can't be asked as it is; nothing was sent.
-            CacheMissError: Offline, and not stored.
+            ReplayMiss: Offline, and neither stored nor in a pack.
             MissingKeyError: Not stored, and no API key.
             BudgetError: Not stored, and the call may cost more than a limit leaves, or it is not known.
             UpstreamError: The call was refused or failed.
@@ -465,8 +474,12 @@ class CompletionCache:
                 return None, ""
             ask = repairs.start
         why = self.engine.why_asked(ask)
-        rows = self.store.listing.find(EntryFilter(keys=(ask.key.digest,)), limit=1) if why is None else []
-        return (rows[0] if rows else None), why or ""
+        if why is not None:
+            return None, why
+        rows = self.store.listing.find(EntryFilter(keys=(ask.key.digest,)), limit=1)
+        if not rows and (replayed := self._replayed(ask.key)) is not None:
+            rows = [_above("replay.beside").row_of(replayed[0], ask.request)]
+        return (rows[0] if rows else None), ""
 
     # -- browsing, accounts, purging ----------------------------------------------------------
 
@@ -863,6 +876,35 @@ class CompletionCache:
             from or_cache_magic.cache.structured import check_schema
 
             check_schema(ask.request, prices, may_fetch=may_fetch)
+
+    def pack_names(self) -> list[str]:
+        """Return the names of the packs that are read through, sorted."""
+        if self._pack_folder is None:
+            return []
+        with suppress(OSError), os.scandir(self._pack_folder) as found:
+            return sorted(
+                one.name for one in found if one.name.endswith(_PACK) and one.is_file(follow_symlinks=False)
+            )
+        return []
+
+    def _replayed(self, key: RequestKey) -> tuple[Entry, str] | None:
+        """Return the entry that a pack beside the notebook has, and the pack's name."""
+        names = self.pack_names()
+        if not names:
+            return None
+        with self._lock:
+            if self._packs is None:
+                opened = _above("replay.beside").PacksBeside
+                self._packs = opened(self._pack_folder, self.database.tell, self.clock)
+            packs = self._packs
+        return packs.get(key, names)
+
+    def _explain(self, ask: Ask, failure: OrCacheError) -> None:
+        """Put into an error what is known of what was meant."""
+        if isinstance(failure, UpstreamError):
+            self._suggest_model(ask, failure)
+        elif names := self.pack_names():
+            failure.hint += f", then write the pack anew: %openrouter_export {one_line(names[0], _WIDTH)}"
 
     def _suggest_model(self, ask: Ask, failure: UpstreamError) -> None:
         """Put into the error of a model that isn't there the one that is nearly called so."""

@@ -341,7 +341,7 @@ def _open(options: SimpleNamespace) -> Iterator[CompletionCache]:
 
     options.command.check(options.command, options)
     read_arguments(options, {}, current_folder())
-    with CompletionCache(_folder(options)) as cache:
+    with CompletionCache(_folder(options), packs=current_folder()) as cache:
         yield cache
         for notice in cache.database.pop_notices():
             print(notice, file=sys.stderr)

@@ -79,8 +79,8 @@ AskKind = Literal["hit", "shared", "miss", "refresh", "bypass", "coalesced", "re
 
 ``hit`` served from the cache instead of a call · ``shared`` the same, from the shared tier ·
 ``miss`` asked because nothing could be served · ``refresh`` asked again on request · ``bypass`` asked
-without the cache · ``coalesced`` waited for another's identical call · ``replay`` served in offline mode,
-where no call could have been made · ``stale`` an expired answer served because the call failed ·
+without the cache · ``coalesced`` waited for another's identical call · ``replay`` served from a pack, or
+offline, where no call could have been made · ``stale`` an expired answer served because the call failed ·
 ``failed`` a call that gave no answer.
 """
 

@@ -380,7 +380,7 @@ _REASON_WIDTH: Final = 300
 _SERVED: Final = {
     "hit": "cached",
     "shared": "cached by the team",
-    "replay": "replayed offline, cached",
+    "replay": "replayed, cached",
     "stale": "expired answer, cached",
 }
 _CALLED: Final = {"refresh": "asked again", "bypass": "completion cache not used", "failed": "failed"}

@@ -201,7 +201,7 @@ def _apart(t: Totals) -> str:
         (t.refreshes, "refreshed", None),
         (t.bypasses, "bypassed", None),
         (t.coalesced, "coalesced", t.coalesced_usd),
-        (t.replays, "replayed offline", t.replayed_usd),
+        (t.replays, "replayed", t.replayed_usd),
         (t.stale, "stale", None),
         (t.failed, "failed", None),
     )

@@ -2,7 +2,7 @@
 
 `Engine.aask` is the same for an event loop: it looks up and finishes on the loop, and calls on a thread.
 
-1. look up: is the answer stored, and may it be served;
+1. look up: is the answer stored, here or in a pack beside the notebook, and may it be served;
 2. offline, nothing to serve is an error;
 3. single flight: of simultaneous identical asks one goes on, here and in other processes, and the others
    wait for it;
@@ -40,16 +40,18 @@ from or_cache_magic.core.units import ZERO_USD, format_count
 from or_cache_magic.engine.recorder import Recorder, paid_for
 from or_cache_magic.engine.single_flight import SingleFlight
 from or_cache_magic.errors import (
-    CacheMissError,
     OrCacheError,
+    ReplayMiss,
     RequestError,
     StoreError,
     StreamBrokenError,
     UpstreamError,
     explained,
+    one_line,
 )
 
 if TYPE_CHECKING:
+    from or_cache_magic.core.records import RequestKey
     from or_cache_magic.core.ticker import Ticker
     from or_cache_magic.engine.aio import AsyncFlights
     from or_cache_magic.engine.cross_process import CrossProcessLock
@@ -90,6 +92,7 @@ class _Result(NamedTuple):
 
 _NO_CALLBACKS: Final = Callbacks()
 _INTERRUPTED: Final = "interrupted"
+_PROMPT_WIDTH: Final = 60
 UNCHECKED: Final = "its check was broken off"
 """Why an answer is not served whose check has not ended: it is broken off, or still under way."""
 
@@ -103,7 +106,10 @@ class Engine:
         leases: Opens those of single flight across processes; None asks without regard to others.
         check: Raises an `InputError` for an ask that is known to be refused; called before it is sent, with
             whether it may fetch lists.
-        explain: May put a better hint into the error of an ask that was refused; may fetch, must not raise.
+        explain: May put a better hint into the error of an ask that was refused, or missed offline; may fetch
+            for the first, must not raise.
+        packs: Returns the entry of a request that a pack has, and the pack's name; asked where the store has
+            none. None where there are no packs.
     """
 
     def __init__(
@@ -112,13 +118,15 @@ class Engine:
         gateway: Callable[[], Gateway],
         leases: Callable[[], Leases] | None = None,
         check: Callable[[Ask, bool], None] | None = None,
-        explain: Callable[[Ask, UpstreamError], None] | None = None,
+        explain: Callable[[Ask, OrCacheError], None] | None = None,
+        packs: Callable[[RequestKey], tuple[Entry, str] | None] | None = None,
     ) -> None:
         self._recorder = recorder
         self._gateway = gateway
         self._leases = leases
         self._check = check
         self._explain = explain
+        self._packs = packs
         #: The calls that are under way in this process, and who waits for them.
         self.flights: SingleFlight[_Result] = SingleFlight()
         self._lock = threading.Lock()
@@ -134,7 +142,7 @@ class Engine:
             callbacks: The caller's side.
 
         Raises:
-            CacheMissError: Offline, and nothing to serve.
+            ReplayMiss: Offline, and nothing to serve.
             MissingKeyError: Nothing to serve, and no API key.
             UpstreamError: The call was refused or failed; its subclass `StreamBrokenError` when a
                 part of an answer had arrived, which is kept as a partial.
@@ -144,7 +152,7 @@ class Engine:
         found, leads = self._look_up(ask), True
         if isinstance(found, _Miss):
             if ask.policy.mode == "offline":
-                raise _offline_miss(ask, found.why)
+                raise self._offline_miss(ask, found.why)
             if callbacks.before_send is not None:
                 callbacks.before_send(ask.request)
             lead = partial(self._lead, ask, found, callbacks)
@@ -174,7 +182,7 @@ class Engine:
         found, leads = self._look_up(ask, local=True), True
         if isinstance(found, _Miss):
             if ask.policy.mode == "offline":
-                raise _offline_miss(ask, found.why)
+                raise self._offline_miss(ask, found.why)
             miss, flights = found, self._open_async_flights()
             if callbacks.before_send is not None:
                 await flights.call(partial(callbacks.before_send, ask.request))
@@ -229,18 +237,25 @@ class Engine:
         except StoreError as exc:
             why = f"the completion cache can't be read: {exc.args[0]}"
         expired = None if entry is None else why_not_served(entry, self._recorder.clock())
+        notes: tuple[str, ...] = ()
+        if (entry is None or expired) and self._packs is not None:
+            replayed = self._packs(ask.key)
+            if replayed is not None:
+                entry, notes = replayed[0], (f"from {replayed[1]}",)
+                expired = why_not_served(entry, self._recorder.clock())
         # Offline no server is asked, the shared one included.
         if (entry is None or expired) and shared is not None and not (offline or local):
             found = shared.fetch(ask.key, request, ask.parent)
-            entry, expired = (entry, expired) if found is None else (found, None)
+            entry, expired, notes = (entry, expired, notes) if found is None else (found, None, ())
         if entry is None:
             return _Miss("miss", why)
         if expired is not None and not (offline and policy.stale_if_error):
             return _Miss("miss", expired, expired=entry)
         kind: AskKind = "coalesced" if waited else "shared" if entry.shared else "hit"
-        if offline:
+        if offline or notes:
             kind = "replay" if expired is None else "stale"
-        return _Result(kind, entry.answer, "", True, "", notes_on(request, entry.answer), entry.created_s)
+        notes = (*notes_on(request, entry.answer), *notes)
+        return _Result(kind, entry.answer, "", True, "", notes, entry.created_s)
 
     def _lead(self, ask: Ask, miss: _Miss, callbacks: Callbacks) -> _Result:
         """Make the call for all who wait; serve what is expired when it fails and the policy allows."""
@@ -390,6 +405,22 @@ class Engine:
             self._recorder.ledger.count(ask, outcome)
         return outcome
 
+    def _offline_miss(self, ask: Ask, why: str) -> ReplayMiss:
+        """Return the error for an ask that may not be sent; `why` is why nothing is served."""
+        from or_cache_magic.core.chat import last_prompt
+
+        prompt = one_line(last_prompt(ask.request.body), _PROMPT_WIDTH)
+        which = f"{ask.key.digest[:10]}, {prompt!r}"
+        miss = ReplayMiss(
+            f"offline, and no answer to serve for {which}: {why} (nothing was sent)",
+            "run it once with a key and without --offline (or with OR_CACHE_MODE=normal)",
+            key=ask.key.digest,
+            prompt=prompt,
+        )
+        if self._explain is not None:
+            self._explain(ask, miss)
+        return miss
+
     @cached_property
     def _renewing(self) -> Ticker:
         """What renews the leases of all calls under way."""
@@ -450,15 +481,6 @@ def _stale(request: Request, entry: Entry, failure: OrCacheError) -> _Result:
     note = f"the call failed: {status}"
     notes = (*notes_on(request, entry.answer), note)
     return _Result("stale", entry.answer, stored=True, notes=notes, entry_created_s=entry.created_s)
-
-
-def _offline_miss(ask: Ask, why: str) -> CacheMissError:
-    """Return the error for an ask that may not be sent; `why` is why nothing is served."""
-    return CacheMissError(
-        f"offline, and no answer to serve for {ask.key.digest[:10]}: {why} (nothing was sent)",
-        "run it once with a key and without --offline (or with OR_CACHE_MODE=normal)",
-        key=ask.key.digest,
-    )
 
 
 def _interrupted(exc: KeyboardInterrupt, answer: Answer, *, kept: bool) -> KeyboardInterrupt:

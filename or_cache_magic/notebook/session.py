@@ -100,6 +100,7 @@ class Session:
                 settings=self.settings,
                 api_key=self.api_key,
                 notebook=notebook_name(notebook, location),
+                packs=self.folder if notebook is None else notebook.path.parent,
             )
             if location.others:
                 # They are in or above this folder; a whole path would name the user in a saved notebook.

@@ -184,7 +184,7 @@ def _saved(t: Totals) -> Tile:
         )
     if t.replays:
         replayed = format_sum(t.replayed_usd, unpriced=t.unpriced)
-        notes.append(f"besides: {replayed} replayed offline ({t.replays:,})")
+        notes.append(f"besides: {replayed} replayed ({t.replays:,})")
     if t.stale:
         notes.append(f"besides: {format_count(t.stale, 'expired answer')} served when a call failed")
     return Tile("saved", format_sum(t.saved_usd, unpriced=t.unpriced), tuple(notes))

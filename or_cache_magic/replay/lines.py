@@ -15,6 +15,7 @@ from decimal import InvalidOperation
 from typing import Any, Final
 
 from or_cache_magic.core.blocks import read_json
+from or_cache_magic.core.chat import is_embedding
 from or_cache_magic.core.code_secrets import without_tokens
 from or_cache_magic.core.key import KEY_VERSION, request_key
 from or_cache_magic.core.media import attached_from
@@ -224,8 +225,10 @@ def _form(raw: bytes) -> dict[str, Any]:
 
 def _request(form: dict[str, Any]) -> Request:
     body, stream = form["request"], form.get("stream", True)
-    if type(body) is not dict or type(body.get("messages")) is not list or type(stream) is not bool:
+    if type(body) is not dict or type(stream) is not bool:
         raise LineError("it has no request")
+    if type(body.get("messages")) is not list and not is_embedding(body):
+        raise LineError("its request has no messages")
     base_url = parse_setting("base_url", form["base_url"], "a pack") if "base_url" in form else OPENROUTER_URL
     return Request(plain(body, "its request"), stream, OPTIONS["sample"](form.get("sample", 0)), base_url)
 

@@ -226,7 +226,7 @@ def test_client__tells_of_a_stream_that_broke_off(cache, client, sim):
 def test_client__says_what_is_refused_before_it_is_sent(open_cache, sim):
     """Offline, a budget, a missing key and a wrong header: a status, both lines, and the class of ours as `code`."""
     refusals = [
-        ({"mode": "offline"}, {}, openai.NotFoundError, 404, "CacheMissError"),
+        ({"mode": "offline"}, {}, openai.NotFoundError, 404, "ReplayMiss"),
         ({"api_key": None}, {}, openai.AuthenticationError, 401, "MissingKeyError"),
         ({}, {"X-Or-Cache-Max-Cost": "0.00000001"}, openai.APIStatusError, 402, "BudgetError"),
         ({}, {"X-Or-Cache-Mod": "refresh"}, openai.BadRequestError, 400, "OptionError"),

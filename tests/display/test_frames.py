@@ -490,7 +490,7 @@ def test_notes__tell_what_the_columns_leave_out():
         "Paid ≥ $1.24: $1.00 reported, $0.20 settled afterwards, $0.04 estimated; 3 of 41 asks unpriced.",
         "Net saved ≥ $2.80: ≥ $2.50 by hits ($0.50 of it by the team), $0.30 by prompt caching.",
         (
-            "Neither hit nor miss: 3 refreshed, 2 bypassed, 1 coalesced (worth ≥ $0.01), 2 replayed offline"
+            "Neither hit nor miss: 3 refreshed, 2 bypassed, 1 coalesced (worth ≥ $0.01), 2 replayed"
             " (worth ≥ $0.0021), 1 stale, 2 failed."
         ),
         "At best 70%: 9 of 30 asks were new.",

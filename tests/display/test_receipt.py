@@ -62,7 +62,7 @@ def miss(cost="0.0021", **facts):
         ),
         (
             outcome("replay", entry_created_s=NOW_S - 7200),
-            f"{MODEL} · replayed offline, cached 2 h ago · 1,312 → 187 tokens",
+            f"{MODEL} · replayed, cached 2 h ago · 1,312 → 187 tokens",
         ),
         (
             outcome("stale", entry_created_s=NOW_S - 7200),

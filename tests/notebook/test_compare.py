@@ -120,7 +120,7 @@ def test_compare__all_fail_alike(nb, monkeypatch):
 @pytest.mark.parametrize(
     ("line", "error", "hint"),
     [
-        (f"%%openrouter {MODELS[0]} {MODELS[1]} --offline", "CacheMissError", "offline"),
+        (f"%%openrouter {MODELS[0]} {MODELS[1]} --offline", "ReplayMiss", "offline"),
         (f"%%openrouter {MODELS[0]} {MODELS[1]} --max-cost 0.000000001", "BudgetError", "--max-cost"),
         ("%%openrouter openai/gpt-4o-mino openai/gpt-4p", "RequestError", "did you mean openai/gpt-4o"),
     ],

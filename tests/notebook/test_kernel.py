@@ -177,7 +177,7 @@ def test_kernel__tables_and_cards(folder: Path, sim: Simulator):
     [
         (f"{ASK}\n{{{{ nowhere }}}}", "TemplateError"),
         (f"{ASK} --modl x\nhi", "OptionError"),
-        (f"{ASK} --offline\nhi", "CacheMissError"),
+        (f"{ASK} --offline\nhi", "ReplayMiss"),
         ("%openrouter_purge --expired --tag x --all", "OptionError"),
         ("%openrouter_key", "OptionError"),
     ],

@@ -170,7 +170,7 @@ def test_option__offline(nb):
     nb.run(f"{ASK} --offline\nhi")
     out = nb.fails(f"{ASK} --offline\nsomething else")
 
-    assert out.startswith("CacheMissError: offline")
+    assert out.startswith("ReplayMiss: offline")
     assert len(out.splitlines()) == 2
     assert nb.sim.completion_count == 1
 

@@ -239,6 +239,6 @@ def test_script__named_folder_and_offline(tmp_path: Path, run: Run, sim: Simulat
     miss = run("-c", SCRIPT, OR_CACHE_MODE="offline", OPENROUTER_API_KEY="")
 
     assert (first.stdout, replay.stdout) == ("False\n", "True\n")
-    assert "CacheMissError: offline" in miss.stderr
+    assert "ReplayMiss: offline" in miss.stderr
     assert miss.returncode == 1
     assert sim.completion_count == 1

@@ -288,12 +288,12 @@ def test_failing_cell__stops_the_run_with_an_error_output(tmp_path):
     notebook = asking("What is a median?", options="--offline")
     with pytest.raises(CellExecutionError) as raised:
         execute(notebook, tmp_path, environment())
-    assert raised.value.ename == "CacheMissError"
+    assert raised.value.ename == "ReplayMiss"
     ran = execute(notebook, tmp_path, environment(), allow_errors=True)
     (output,) = ran.cells[1].outputs
-    assert (output.output_type, output.ename) == ("error", "CacheMissError")
+    assert (output.output_type, output.ename) == ("error", "ReplayMiss")
     message, hint = output.traceback
-    assert message.startswith("CacheMissError: offline")
+    assert message.startswith("ReplayMiss: offline")
     assert hint.startswith("  ")
 
 
@@ -304,7 +304,7 @@ def test_papermill__fails_with_our_two_lines(tmp_path):
         "papermill", "--no-progress-bar", "work.ipynb", "out.ipynb", cwd=tmp_path, env=environment()
     )
     assert done.returncode == 1
-    assert re.search(r"CacheMissError: offline.*\n  run it once", done.stderr)
+    assert re.search(r"ReplayMiss: offline.*\n  run it once", done.stderr)
     assert "or_cache_magic/" not in done.stderr
 
 

@@ -67,7 +67,7 @@ def test_tiles__tell_the_sources_of_what_was_paid():
             "$0.40 of it by the team (2 hits)",
         ),
         ({"coalesced": 3, "coalesced_usd": "0.10"}, "besides: $0.10 coalesced (3)"),
-        ({"replays": 1, "replayed_usd": "0.20"}, "besides: $0.20 replayed offline (1)"),
+        ({"replays": 1, "replayed_usd": "0.20"}, "besides: $0.20 replayed (1)"),
         ({"stale": 2}, "besides: 2 expired answers served when a call failed"),
     ],
 )

@@ -16,6 +16,7 @@ from or_cache_magic.errors import OptionError
 from or_cache_magic.simulator import Scenario, scenario
 
 MODEL = "openai/gpt-4o-mini"
+EMBEDDING = "openai/text-embedding-3-small"
 
 
 def _png() -> bytes:
@@ -51,7 +52,8 @@ def every_kind(cache):
         *(cache.ask("Name a colour.", sample=sample, temperature=1) for sample in range(3)),
         cache.ask("Name a colour.", system="Only \N{SNOWMAN} \u2028 and \x00."),
     ]
-    return [(str(a), a.key, a.cost_usd, a.usage, a.messages, a.data, a.outcome.answer) for a in answers]
+    said = [(str(a), a.key, a.cost_usd, a.usage, a.messages, a.data, a.outcome.answer) for a in answers]
+    return [*said, [list(vector) for vector in cache.embed(["one", "two"], model=EMBEDDING)]]
 
 
 @pytest.fixture
@@ -65,10 +67,10 @@ def test_export__replays_every_kind_of_answer_without_a_request(cache, other, si
     bought, pack = every_kind(cache), tmp_path / "p.orcache.jsonl"
     count = sim.completion_count
     exported = cache.export(pack)
-    assert (exported.entries, exported.history, exported.damaged) == (10, 0, 0)
-    assert str(exported) == "p.orcache.jsonl: 10 entries"
+    assert (exported.entries, exported.history, exported.damaged) == (12, 0, 0)
+    assert str(exported) == "p.orcache.jsonl: 12 entries"
     cache.purge(all=True)
-    assert str(cache.load(pack)) == "p.orcache.jsonl: 10 new entries, 0 there already"
+    assert str(cache.load(pack)) == "p.orcache.jsonl: 12 new entries, 0 there already"
     assert every_kind(cache) == bought
     other.load(pack)
     assert every_kind(other) == bought
