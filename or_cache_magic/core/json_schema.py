@@ -28,6 +28,7 @@ _UNLIKE: Final = frozenset(
 """What no provider can hold a model to."""
 
 _MOST_PROBLEMS: Final = 3
+_MOST_REFERENCES: Final = 8  # behind one another, without a step into a value
 _SHOWN: Final = 40
 
 
@@ -165,6 +166,51 @@ def _members(value: Any) -> Iterator[tuple[str, Any]]:
     if not isinstance(value, Mapping):
         raise _HasNoStrictFormError
     yield from value.items()
+
+
+# -- read ------------------------------------------------------------------------------------------
+
+
+def whole_numbers(schema: Any, value: Any, key: str = "") -> Any:
+    """Return a value that fits a schema, with an int where the schema has an integer: ``1.0`` is one.
+
+    Args:
+        schema: Whose parts say where integers are.
+        value: What fits it, or the property `key` of it.
+        key: Empty for the whole schema.
+    """
+    node = as_mapping(as_mapping(schema).get("properties")).get(key) if key else schema
+    return _in_whole_numbers(schema, node, value)
+
+
+def _in_whole_numbers(root: Any, node: Any, value: Any, deep: int = 0) -> Any:
+    nodes = [*_alternatives(root, node, deep)]
+    if isinstance(value, float) and value.is_integer():
+        kinds = {kind for one in nodes for kind in as_list(one.get("type")) or [one.get("type")]}
+        return int(value) if "integer" in kinds and "number" not in kinds else value
+    if isinstance(value, list):
+        node = {"anyOf": [one["items"] for one in nodes if "items" in one]}
+        return [_in_whole_numbers(root, node, item) for item in value]
+    if isinstance(value, dict):
+        made = {}
+        for name, item in value.items():
+            inner = [
+                as_mapping(one.get("properties")).get(name, one.get("additionalProperties")) for one in nodes
+            ]
+            made[name] = _in_whole_numbers(root, {"anyOf": inner}, item)
+        return made
+    return value
+
+
+def _alternatives(root: Any, node: Any, deep: int) -> Iterator[Mapping[str, Any]]:
+    """Yield the schemas that a node may be, itself included, behind references too."""
+    node = as_mapping(node)
+    yield node
+    if deep < _MOST_REFERENCES:
+        more = [*as_list(node.get("anyOf")), *as_list(node.get("oneOf")), *as_list(node.get("allOf"))]
+        target = _at(as_mapping(root), node.get("$ref"))
+        for one in more if target is None else [*more, target]:
+            yield from _alternatives(root, one, deep + 1)
 
 
 # -- what does not fit ------------------------------------------------------------------------------

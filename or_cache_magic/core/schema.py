@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from or_cache_magic.core.blocks import parse_json, read_json
-from or_cache_magic.core.json_schema import rooted, strict
+from or_cache_magic.core.json_schema import rooted, strict, whole_numbers
 from or_cache_magic.core.records import NamedTuple
 
 _NAME: Final = "answer"
@@ -58,7 +58,9 @@ class Schema(NamedTuple):
 
     def misfit(self, exc: ValueError) -> str:
         """Return what `value` or `cast` raised as a clause about the answer."""
-        return f"the answer does not fit {self.label} ({exc})"
+        from or_cache_magic.core.secrets import redacted_text  # a class of the user's says what it likes
+
+        return f"the answer does not fit {self.label} ({redacted_text(str(exc))})"
 
     def cast(self, value: Any) -> Any:
         """Return what the JSON value of an answer stands for; raises ValueError."""
@@ -67,14 +69,14 @@ class Schema(NamedTuple):
                 raise ValueError(f"{self.key} is missing")
             value = value[self.key]
         if self.kind is None:
-            return value
+            return whole_numbers(self.response_format["json_schema"]["schema"], value, self.key)
         from or_cache_magic.core.class_schema import instance
 
         try:
             return instance(self.kind, value)
         except ValueError:
             raise
-        except Exception as exc:
+        except (Exception, SystemExit) as exc:  # to leave is for a cell to say, not for a check of one answer
             raise ValueError(type(exc).__name__) from exc
 
 

@@ -530,6 +530,110 @@ def test_schema__says_what_does_not_fit_a_class(kind, answer, why):
     assert str(caught.value) == why
 
 
+@pytest.mark.parametrize(
+    ("schema", "answer", "value"),
+    [
+        ("a int", '{"a": 1.0}', {"a": 1}),
+        ("a int?", '{"a": 1e3}', {"a": 1000}),
+        ("int", '{"value": 2.0}', 2),
+        ("[int]", '{"items": [1.0, 2]}', [1, 2]),
+        (
+            "a {b [int?]}, c [{d int}]",
+            '{"a": {"b": [1.0, null]}, "c": [{"d": 0.0}]}',
+            {"a": {"b": [1, None]}, "c": [{"d": 0}]},
+        ),
+        ("a float, b str", '{"a": 1.0, "b": "1.0"}', {"a": 1.0, "b": "1.0"}),
+        (
+            {
+                "type": "object",
+                "properties": {
+                    "at": {"$ref": "#/$defs/node"},
+                    "any": {},
+                    "both": {"type": ["integer", "number"]},
+                },
+                "$defs": {
+                    "node": {
+                        "type": "object",
+                        "properties": {
+                            "n": {"type": "integer"},
+                            "next": {"anyOf": [{"$ref": "#/$defs/node"}, {"type": "null"}]},
+                        },
+                        "additionalProperties": {"type": "integer"},
+                    }
+                },
+            },
+            '{"at": {"n": 1.0, "next": {"n": 2.0, "next": null, "x": 3.0}}, "any": 1.0, "both": 1.0}',
+            {"at": {"n": 1, "next": {"n": 2, "next": None, "x": 3}}, "any": 1.0, "both": 1.0},
+        ),
+    ],
+)
+def test_schema__gives_whole_numbers_where_integers_are(schema, answer, value):
+    """To JSON ``1.0`` is one; a list that refers to itself for ever has an end."""
+    assert repr(read_schema(schema).value(answer)) == repr(value)
+    ring = {
+        "type": "object",
+        "properties": {"a": {"$ref": "#/$defs/r"}},
+        "$defs": {"r": {"$ref": "#/$defs/r"}},
+    }
+    assert read_schema(ring).value('{"a": 1.0}') == {"a": 1.0}
+
+
+@dataclass
+class Measured:
+    length: float
+
+
+class Weighed(pydantic.BaseModel):
+    length: float
+
+
+@pytest.mark.parametrize("kind", ["length float", "length int", Measured, Weighed])
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("9" * 400, "a whole number of 400 digits is too long to be read"),
+        ("9" * 5000, "too long to be read"),
+        ("-" + "9" * 400, "too long to be read"),
+        ("1e400", "is not finite"),
+        ('1, "length": 2', "'length' is there twice"),
+    ],
+    ids=["400 digits", "5000 digits", "negative", "1e400", "twice"],
+)
+def test_schema__takes_no_number_that_is_infinite_and_no_name_twice(kind, text, why):
+    """Whatever reads it: nobody knows what was meant."""
+    assert why in read_schema(kind).why_not(f'{{"length": {text}}}')
+    assert read_schema(kind).why_not(f'{{"length": {"9" * 300}}}') is None
+
+
+@pytest.mark.parametrize("kind", ["a str, b [str]", dict])
+def test_schema__has_whole_characters(kind):
+    """Half a character, as an escape can name it, goes into no file and on no screen."""
+    kind = kind if kind is not dict else {"type": "object", "properties": {"a": {"type": "string"}}}
+    found = read_schema(kind).value(
+        '{"a": "x\\ud800", "b": ["\\uDC00\\ud83d", "\\ud83d\\ude00", "\\\\ud800"], "\\ud800": 1}'
+    )
+    assert found == {"a": "x\ufffd", "b": ["\ufffd\ufffd", "\U0001f600", "\\ud800"], "\ufffd": 1}
+
+
+@pytest.mark.parametrize(
+    "raised", [SystemExit(3), KeyError("post sk-or-v1-" + "f0" * 32), ValueError("sk-or-v1-" + "f0" * 32)]
+)
+def test_schema__tells_no_secret_and_leaves_no_cell(raised):
+    """What a check of the user's own raises is a misfit, and shows no key, however it comes there."""
+
+    @dataclass
+    class Rude:
+        number: int
+
+        def __post_init__(self):
+            raise raised
+
+    Rude.__annotations__ = {"number": int}
+    why = read_schema(Rude).why_not('{"number": 3}')
+    assert why.startswith("the answer does not fit Rude (")
+    assert "f0f0" not in why
+
+
 def test_schema__tells_whatever_a_class_raises_as_a_misfit():
     """A check of the user's own may raise anything; what was paid for must survive it."""
 
