@@ -207,26 +207,25 @@ class Completion(str):
         return self._data
 
     def _value_of(self, schema: Schema) -> Any:
-        stored, why = self.outcome.stored, None
+        stored, why, hollow = self.outcome.stored, None, None
         if not stored:  # what is was checked before
-            from or_cache_magic.core.policy import why_unfit
+            from or_cache_magic.core.policy import why_not_stored, why_unfit
 
             why = why_unfit(self.request, self.outcome.answer, schema)
+            hollow = None if why else why_not_stored(self.request, self.outcome.answer)
         if why is None:
             try:
                 return schema.value(self)
             except ValueError as exc:
-                why = schema.misfit(exc)
+                why = f"{hollow}, and fits no schema" if hollow else schema.misfit(exc)
         n, bypass = self.outcome.repair, self.outcome.kind == "bypass"
         kept = "it is kept, and running again is free" if stored else "it is paid for, and not stored"
         if n and not stored and not bypass:
             kept = f"--repair {n} is used up: it is paid for and kept, and running again asks nothing"
         once = "asks once more" if n else "asks again"
         place = "the text is still there" if bypass else f"%openrouter_entries {self.key[:10]} shows it"
-        raise FormatError(
-            f"{why} ({kept})",
-            f"--repair {n + 1} (repair={n + 1}) {once} and says what is wrong, --refresh asks again; {place}",
-        )
+        more = f"--repair {n + 1} (repair={n + 1}) {once} and says what is wrong, --refresh asks again"
+        raise FormatError(f"{why} ({kept})", f"{'run it again' if hollow else more}; {place}")
 
     def attach(self, data: Any) -> None:
         """Set what `data` returns: the answer as the caller parsed it."""

@@ -16,7 +16,16 @@ from or_cache_magic.core.callbacks import Callbacks, OnWait, Show
 from or_cache_magic.core.chat import CORRECTION
 from or_cache_magic.core.json_schema import why_no_schema
 from or_cache_magic.core.key import request_key
-from or_cache_magic.core.policy import NO_FIT, NO_JSON, lifetime_s, why_no_lookup, why_not_served, why_unfit
+from or_cache_magic.core.policy import (
+    EMPTY,
+    NO_FIT,
+    NO_JSON,
+    lifetime_s,
+    why_no_lookup,
+    why_not_served,
+    why_not_stored,
+    why_unfit,
+)
 from or_cache_magic.core.records import FREE, UNKNOWN_COST, Answer, Cost, Outcome, Request
 from or_cache_magic.core.settings import Ask
 from or_cache_magic.core.units import ZERO_USD, format_count
@@ -133,9 +142,12 @@ class Repairs:
             outcome: Outcome = yield ask
             outcomes.append(outcome)
             why = misfit(ask.request, outcome, ask.schema) if self._left else None
-            if why is None or not _can_be_told(outcome.answer):
+            if why is None and self._left and _says_nothing(ask.request, outcome.answer):
+                self._left, why = self._left - 1, EMPTY
+            elif why is None or not _can_be_told(outcome.answer):
                 return self._whole(ask, outcomes)
-            ask = self._found(self._next(ask, outcome.answer, why))
+            else:
+                ask = self._found(self._next(ask, outcome.answer, why))
             if self.used_up is None:
                 tell(f"{why}: asking again ({self._most - self._left} of {self._most})")
 
@@ -192,7 +204,8 @@ class Repairs:
     def _whole(self, ask: Ask, outcomes: list[Outcome]) -> Outcome:
         """Return the last outcome, with what all were charged, and what came before."""
         last, before = outcomes[-1], self._most - self._left
-        last = last._replace(repair=0 if self._left else self._most)
+        asks_nothing = not self._left and not _says_nothing(ask.request, last.answer)
+        last = last._replace(repair=self._most if asks_nothing else 0)
         if not before:
             return last
         seconds = sum(outcome.elapsed_s for outcome in outcomes)
@@ -214,6 +227,11 @@ def _is_unfit(ask: Ask, kept: HistoryEntry) -> bool:
         return True
     is_misfit = kept.reason.startswith("the answer does not fit ")  # some class, perhaps another
     return is_misfit and ask.schema is not None and ask.schema.why_not(kept.answer.text) is not None
+
+
+def _says_nothing(request: Request, answer: Answer) -> bool:
+    """Return whether an answer ended well with nothing in it: there is nothing to tell it, so it is asked anew."""
+    return answer.finish_reason == "stop" and why_not_stored(request, answer) == EMPTY
 
 
 def _can_be_told(answer: Answer) -> bool:

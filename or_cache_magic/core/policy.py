@@ -41,6 +41,7 @@ TRUNCATED: Final = "truncated"
 """The note on an answer that was cut elsewhere than at the limit that the request set."""
 
 
+EMPTY: Final = "the answer is empty"
 NO_JSON: Final = "the answer is not the JSON that was asked for"
 NO_FIT: Final = "the answer does not fit its JSON schema"
 """How the reasons begin that hold for an answer to a request, whatever class it is read by."""
@@ -168,7 +169,7 @@ def _why_not_whole(request: Request, answer: Answer) -> str | None:
     if answer.error is not None or any(c.error is not None for c in answer.choices):
         return "the answer holds an error"
     if not answer.choices:
-        return "the answer is empty"
+        return EMPTY
     if not answer.complete:
         return "the answer was cut off"
     if answer.doubt is not None:
@@ -233,7 +234,7 @@ def _hollow(choice: Choice) -> str | None:
         return "the model refused"
     content = message.get("content")
     said = (content,) if isinstance(content, str) else as_list(content)
-    return None if any(map(_says, said)) else "the answer is empty"
+    return None if any(map(_says, said)) else EMPTY
 
 
 def _is_call(call: Any) -> bool:

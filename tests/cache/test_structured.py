@@ -19,6 +19,7 @@ from or_cache_magic.money.budget import BudgetTracker, Limit
 from or_cache_magic.simulator import Scenario, scenario
 
 PROMPT = "The novel Dune appeared in 1965."
+GOOD = '{"title": "Dune", "year": 1965}'
 
 
 @dataclass
@@ -471,6 +472,38 @@ def test_ask__tells_of_each_that_it_asks_again(cache, sim):
             "asking again (2 of 3)",
         ]
         assert "'title' is a required property" in told[0]
+
+
+@pytest.mark.parametrize(
+    ("texts", "repair", "asked"),
+    [
+        (["bad", "", GOOD], 3, 3),
+        (["", GOOD], 1, 2),
+        (["", "bad", "", GOOD], 3, 4),
+        (["bad", "", "", ""], 2, 3),
+        (["", ""], 1, 2),
+        ([""], 0, 1),
+    ],
+    ids=str,
+)
+def test_ask__repairs_past_an_answer_that_says_nothing(open_cache, sim, texts, repair, asked):
+    """It is asked anew as it was, as one of the repairs; where it stays empty no error promises what is not so."""
+    for text in texts:
+        sim.script(Scenario("plain", text=text))
+    cache = open_cache(sim)
+    answer = cache.ask(PROMPT, schema=Book, repair=repair)
+    assert sim.completion_count == len(kinds(cache)) == asked
+    assert answer.paid_usd == sim.total_cost
+    if GOOD in texts:
+        assert answer.data == Book("Dune", 1965)
+        sim.clear()
+        assert open_cache(sim).ask(PROMPT, schema=Book, repair=repair).data == answer.data
+        assert sim.requests == ()
+        return
+    with pytest.raises(FormatError, match="the answer is empty, and fits no schema") as caught:
+        answer.data  # noqa: B018
+    assert "used up" not in str(caught.value)
+    assert caught.value.hint.startswith("run it again; ")
 
 
 def test_ask__lists_a_repaired_answer_by_its_prompt(cache, sim):
