@@ -230,7 +230,7 @@ def _is_unfit(ask: Ask, kept: HistoryEntry) -> bool:
 
 
 def _says_nothing(request: Request, answer: Answer) -> bool:
-    """Return whether an answer ended well with nothing in it: there is nothing to tell it, so it is asked anew."""
+    """Return whether an answer ended well with nothing in it: it is asked for anew, with nothing told."""
     return answer.finish_reason == "stop" and why_not_stored(request, answer) == EMPTY
 
 

@@ -105,6 +105,6 @@ def _whole(digits: str) -> int:
         number = int(digits)
         if len(digits) > _SURELY_FINITE:
             float(number)  # else it would be infinite to who reads it as most do
-        return number
     except (ValueError, OverflowError):  # Python's own limit, 4,300 digits; or a float's
         raise ValueError(f"a whole number of {len(digits):,} digits is too long to be read") from None
+    return number
