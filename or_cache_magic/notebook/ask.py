@@ -88,7 +88,7 @@ def ask(session: Session, line: str, cell: str | None, variables: Mapping[str, A
     if options.dry_run:
         from or_cache_magic.notebook.status import preview_lines
 
-        session.say(*preview_lines(session.cache(), [prepared]))
+        session.say(*preview_lines(session.cache(), [prepared], options.out))
     if (below is not None and not below.approved()) or options.dry_run:
         return None
     given = run_and_show(session, options, prepared, () if below is None else below.limits)

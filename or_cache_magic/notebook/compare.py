@@ -56,7 +56,7 @@ def ask_several(
         raise OptionError("--cascade goes with one model; nothing was sent", "ask again one at a time")
     members = prepare_all(prepare, models_of(options, settings.aliases), options.sample)
     if options.dry_run:
-        for line in preview_lines(cache, [member.ask for member in members]):
+        for line in preview_lines(cache, [member.ask for member in members], options.out):
             session.say(line)
         return None
     form: Any = options.format or settings.format

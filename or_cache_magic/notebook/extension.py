@@ -212,6 +212,12 @@ class _Magic:
             if hasattr(exc, "answer"):
                 raise
             raise explained(exc, "interrupted", "run the cell again: what was bought is kept") from None
+        except Exception as exc:
+            from or_cache_magic.notebook.options import COMMANDS
+            from or_cache_magic.notebook.parser import spell_as_options
+
+            spell_as_options(exc, COMMANDS[self._spelling])
+            raise
 
     def getdoc(self) -> str:
         """Return the help, where ``?`` looks for it."""

@@ -33,6 +33,8 @@ _OWN_PLACE: Final[Mapping[str, str]] = {
     "stream": "--no-stream waits for the whole answer",
     "extra": "name each field on its own: -p field=JSON",
     "mode": "write --refresh, --no-cache or --offline",
+    "max_cost_usd": "write --max-cost",
+    "max_cost": "write --max-cost",
 }
 """Fields of the request that ``--param`` does not set, and what does."""
 
@@ -126,8 +128,10 @@ def models_of(options: SimpleNamespace, aliases: Container[str]) -> list[str | N
                     f"{name} is neither the id of a model nor an alias; nothing was sent",
                     f"the prompt goes below this line; {_QUOTE}; -m a,b names models of any kind",
                 )
-    names = [name.strip() for name in (options.model or "").split(",")]
-    return [*filter(None, names)] or [None]
+    names: list[str | None] = [*filter(None, map(str.strip, (options.model or "").split(",")))]
+    if options.model and not names:
+        raise OptionError(f"{options.model} names no model; nothing was sent", "write -m a,b, or no -m")
+    return names or [None]
 
 
 _PRESET: Final = r"@preset/[\w.-]+"
@@ -343,6 +347,7 @@ _LISTED: Final = (
         parse=v.ttl_s,
         expects=_LENGTHS + ", or never",
         choices=("30m", "24h", "7d", "never"),
+        bars=("--no-cache", "--offline"),
     ),
     Option(("--tag",), "tags", "a label for the entry", "TAG", default=(), parse=v.text, repeatable=True),
     Option(
@@ -427,7 +432,7 @@ _ASK: Final = (
         "cascade",
         "ask the replies to an earlier answer of this again, and theirs; says first what it costs",
     ),
-    _flag(("-y", "--yes"), "yes", "don't ask before --cascade"),
+    _flag(("-y", "--yes"), "yes", "don't ask before --cascade")._replace(needs=("--cascade",)),
     Option(("--no-cache",), "mode", "neither read nor write the completion cache", value="bypass"),
     Option(("--offline",), "mode", "serve cached answers only; send nothing", value="offline"),
     _flag(("--dry-run",), "dry_run", "say hit or miss and what it may cost; send nothing"),

@@ -16,7 +16,7 @@ from types import SimpleNamespace
 from typing import Any, Final, Literal
 
 from or_cache_magic.core.records import NamedTuple
-from or_cache_magic.errors import OptionError, near_name
+from or_cache_magic.errors import OptionError, OrCacheError, near_name
 
 _OPTION = r"--?[^\W\d_]"
 _SPACE = " \t\r\n"
@@ -98,6 +98,8 @@ class Option(NamedTuple):
         files: What stands before a file's path in its value, likewise; None is that no file is meant.
         repeatable: Whether it may stand more than once; the result is then a tuple of all values.
         alone: Its value when neither one of `choices` follows nor a word like them; None is that one must.
+        needs: The options of which one must be there too: without it means nothing.
+        bars: The options that must not be there too: with them it means nothing.
     """
 
     names: tuple[str, ...]
@@ -113,6 +115,8 @@ class Option(NamedTuple):
     files: str | None = None
     repeatable: bool = False
     alone: str | None = None
+    needs: tuple[str, ...] = ()
+    bars: tuple[str, ...] = ()
 
     @property
     def label(self) -> str:
@@ -221,6 +225,7 @@ def parse(command: Command, line: str) -> SimpleNamespace:
             words += [w.text for w in _until_comment(stream)]
             break
         words.append(_text(command, word))
+    _refuse_idle(command, given)
     options.words, options.given = tuple(words), frozenset(given)
     command.check(command, options)
     return options
@@ -326,11 +331,69 @@ def _refuse_second(command: Command, first: str, second: str, option: Option) ->
     raise OptionError(f"{first} and {second} exclude each other; {command.unharmed}", "keep one of them")
 
 
+def _refuse_idle(command: Command, given: dict[str, str]) -> None:
+    """Refuse an option that would be ignored, for want of another or because of one; `given` is by field."""
+    there = {command.by_name[name].names: name for name in given.values()}
+    for option, name in [(command.by_name[name], name) for name in given.values()]:
+        needed = [command.by_name[other].names for other in option.needs if other in command.by_name]
+        if needed and there.keys().isdisjoint(needed):
+            raise OptionError(
+                f"{name} means nothing without {' or '.join(option.needs)}; {command.unharmed}",
+                f"add {option.needs[0]}, or leave {name} out",
+            )
+        for other in option.bars:
+            if other in command.by_name and command.by_name[other].names in there:
+                raise OptionError(
+                    f"{name} means nothing with {other}; {command.unharmed}", "keep one of them"
+                )
+
+
 def _unknown(command: Command, name: str) -> OptionError:
     found = near_name(name, command.by_name)
     hints = [f"did you mean {found}?"] if found else [f"{command.spelling} --help lists the options"]
     hint = "; ".join(hints) + _BEFORE_PROMPT * command.prompt
     return OptionError(f"{command.spelling} has no option {name}; {command.unharmed}", hint)
+
+
+_SPELLED: Final = {"max_cost_usd": "--max-cost"}
+_REWORDED: Final = (
+    (r"help\(or_cache_magic\.ask\) says", "{magic} --help says"),
+    (r"mode='refresh'", "--refresh"),
+    (r"mode='bypass'", "--no-cache"),
+    (r"mode='offline'", "--offline"),
+    (r" \(repair=\d+\)", ""),
+    (r"\bthis (?:list|table)'s max_cost_usd", "--max-cost"),
+    (r"extra=\{[^}]*\}", "-p field=JSON"),
+)
+"""How a magic writes what Python writes otherwise."""
+
+
+def spell_as_options(failure: Exception, command: Command) -> None:
+    """Have an error of `ask` name the options of a magic where it names arguments."""
+    if not isinstance(failure, OrCacheError) or "--max-cost" not in command.by_name:
+        return
+    from or_cache_magic.core.options import FIELDS, OPTIONS
+
+    def spelled(found: re.Match[str]) -> str:
+        name = found["name"] or found["meant"]
+        option = _SPELLED.get(name, f"--{name.replace('_', '-')}")
+        is_option, has_value = option in command.by_name, bool(found["name"])
+        return option + " " * has_value if is_option else f"-p {name}" + "=" * has_value
+
+    names = "|".join(sorted({*FIELDS, *OPTIONS, *_SPELLED}, key=len, reverse=True))
+    argument = (
+        rf"(?<!config )(?<![\w.'\"=-])(?P<name>{names}) ?= ?|(?<=did you mean )(?P<meant>{names})(?=\?)"
+    )
+
+    def reworded(text: str) -> str:
+        for pattern, words in _REWORDED:
+            text = re.sub(pattern, words.replace("{magic}", command.spelling), text)
+        return re.sub(argument, spelled, text)
+
+    message = str(failure.args[0])
+    failure.args = (reworded(message), *failure.args[1:])
+    if not re.match(r".*, line \d", message):  # a file's options are called as in Python
+        failure.hint = reworded(failure.hint)
 
 
 def help_text(command: Command) -> str:

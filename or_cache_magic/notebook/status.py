@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from or_cache_magic.core.chat import messages_of
+from or_cache_magic.core.media import attached_text
 from or_cache_magic.core.records import Answer
 from or_cache_magic.core.returned import message_of, reasoning_of
 from or_cache_magic.core.rows import EntryFilter, Totals
@@ -83,10 +84,10 @@ def warm_text(frame: pd.DataFrame) -> str:
 _NO_MATCH = ("no entry matches; nothing to remove", "no entry here matches; the team's server may have some")
 
 
-def preview_lines(cache: CompletionCache, asks: Sequence[Ask]) -> list[str]:
+def preview_lines(cache: CompletionCache, asks: Sequence[Ask], out: str | None = None) -> list[str]:
     """Say of each ask whether it would hit, or what it may cost; of several, what all may cost.
 
-    Sends no prompt; may look up prices.
+    Sends no prompt; may look up prices. Where a name is to be bound (`out`), says that it isn't.
 
     Raises:
         InputError: The only one would be refused.
@@ -94,7 +95,8 @@ def preview_lines(cache: CompletionCache, asks: Sequence[Ask]) -> list[str]:
     lines, estimates = [], []
     for ask in asks:
         row, why = cache.peek(ask)
-        where = f"{ask.request.body['model']}{_sample(ask)} · key {ask.key.digest[:_KEY_DIGITS]}"
+        told = [f"{ask.request.body['model']}{_sample(ask)}", f"key {ask.key.digest[:_KEY_DIGITS]}"]
+        where = " · ".join(filter(None, (*told, attached_text(ask.attached))))
         if row is None and not why:
             lines.append(f"would ask nothing {where} · --repair {ask.repair} is used up · nothing sent")
         elif row is None and (refusal := _refusal(cache, ask)) is not None:
@@ -110,7 +112,9 @@ def preview_lines(cache: CompletionCache, asks: Sequence[Ask]) -> list[str]:
             lines.append(
                 f"would hit {where} · cached {age} · bought for {format_usd(row.cost.usd)} · nothing sent"
             )
-    return lines if len(asks) == 1 else [*lines, _preview_sum(estimates, len(asks))]
+    if len(asks) > 1:
+        lines.append(_preview_sum(estimates, len(asks)))
+    return [*lines[:-1], f"{lines[-1]}, {out} not bound" if out else lines[-1]]
 
 
 def _refusal(cache: CompletionCache, ask: Ask) -> InputError | None:

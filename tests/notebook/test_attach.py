@@ -177,4 +177,7 @@ def test_dry_run__says_what_would_be_refused(nb, picture):
     told = nb.run(cell.format("meta-llama/llama-3.3-70b-instruct,openai/gpt-4o-mini"))
     assert "would refuse meta-llama/llama-3.3-70b-instruct · key" in told
     assert "would ask openai/gpt-4o-mini · key" in told
+    assert told.count(f" · 1 attached: plot.png {len(picture)} B · ") == 2
     assert nb.sent == []
+    nb.run("%%openrouter -a plot.png\nWhat is this?")
+    assert " · 1 attached: plot.png" in nb.run("%%openrouter -a plot.png --dry-run\nWhat is this?")

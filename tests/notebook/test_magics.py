@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 
 import pytest
 
@@ -193,6 +194,41 @@ def test_option__ttl_and_tags(nb):
     assert nb.sim.completion_count == 1
 
 
+@pytest.mark.parametrize(
+    ("line", "message", "hint"),
+    [
+        (
+            "%%openrouter -t 3",
+            "--temperature 3.0: takes a number from 0 to 2",
+            "%%openrouter --help says what it takes",
+        ),
+        ("%%openrouter --repair 1", "repair goes with a schema", "say what the answer is to be: --schema …"),
+        ("%%openrouter -p stop=5", "-p stop=5: takes a text", "%%openrouter --help"),
+        ("%%openrouter -p temperture=1", "there is no argument 'temperture'", "did you mean --temperature?"),
+        ("%%openrouter -p max_tokns=1", "there is no argument 'max_tokns'", "did you mean --max-tokens?"),
+        ("%%openrouter -p max_cost=1", "--param does not set max_cost", "write --max-cost"),
+        ("%%openrouter -p extra_body='{}'", "extra_body is no argument of an ask", "write -p field=JSON"),
+        ("%%openrouter -p cache=false", "cache is no argument", "write --no-cache to neither read nor write"),
+        ("%%openrouter -p timeout=3", "timeout is no argument", "%openrouter_config timeout_s=60"),
+        ("%%openrouter -m ,", ", names no model; nothing was sent", "write -m a,b, or no -m"),
+        ("%%openrouter ,,", ",, names no model; nothing was sent", "write -m a,b, or no -m"),
+    ],
+)
+def test_error__names_the_options_of_a_magic(nb, line, message, hint):
+    """What Python's errors name by keyword a cell has by option: who reads it can type it."""
+    out = nb.fails(f"{line}\nhi")
+    assert message in out
+    assert hint in out
+    assert not re.search(r"max_cost_usd=|help\(|mode=|schema=|extra=", out)
+
+
+def test_error__of_an_answer_that_does_not_fit_names_options(nb):
+    """Once, not in both spellings."""
+    nb.sim.script(Scenario("plain", text="no"))
+    out = nb.fails(f"{ASK} --schema 'a int'\nhi")
+    assert "--repair 1 asks again and says what is wrong" in out
+
+
 def test_option__dry_run_sends_nothing(nb):
     """``--dry-run`` says whether it would hit, and neither sends nor binds."""
     miss = nb.run(f"{ASK} --dry-run -o x\nhi")
@@ -200,6 +236,7 @@ def test_option__dry_run_sends_nothing(nb):
     hit = nb.run(f"{ASK} --dry-run\nhi")
 
     assert miss.startswith("would ask openai/gpt-4o-mini")
+    assert miss.rstrip().endswith("nothing sent, x not bound")
     assert hit.startswith("would hit openai/gpt-4o-mini")
     assert "bought for $" in hit
     assert "x" not in nb.shell.user_ns

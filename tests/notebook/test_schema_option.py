@@ -221,7 +221,7 @@ def test_cell__shows_and_binds_what_does_not_fit_and_fails(nb):
         in shown
     )
     assert "FormatError: the answer does not fit its JSON schema (title:" in shown
-    assert "--repair 1 (repair=1) asks again" in shown
+    assert "--repair 1 asks again" in shown
     assert nb["book"].startswith('{"title": ["unknown"]')
 
 
