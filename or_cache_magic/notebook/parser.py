@@ -225,7 +225,10 @@ def parse(command: Command, line: str) -> SimpleNamespace:
             words += [w.text for w in _until_comment(stream)]
             break
         words.append(_text(command, word))
-    _refuse_idle(command, given)
+    for name in given.values():
+        option = command.by_name[name]
+        if option.needs or option.bars:
+            _refuse_idle(command, option, name, given)
     options.words, options.given = tuple(words), frozenset(given)
     command.check(command, options)
     return options
@@ -331,21 +334,18 @@ def _refuse_second(command: Command, first: str, second: str, option: Option) ->
     raise OptionError(f"{first} and {second} exclude each other; {command.unharmed}", "keep one of them")
 
 
-def _refuse_idle(command: Command, given: dict[str, str]) -> None:
-    """Refuse an option that would be ignored, for want of another or because of one; `given` is by field."""
-    there = {command.by_name[name].names: name for name in given.values()}
-    for option, name in [(command.by_name[name], name) for name in given.values()]:
-        needed = [command.by_name[other].names for other in option.needs if other in command.by_name]
-        if needed and there.keys().isdisjoint(needed):
-            raise OptionError(
-                f"{name} means nothing without {' or '.join(option.needs)}; {command.unharmed}",
-                f"add {option.needs[0]}, or leave {name} out",
-            )
-        for other in option.bars:
-            if other in command.by_name and command.by_name[other].names in there:
-                raise OptionError(
-                    f"{name} means nothing with {other}; {command.unharmed}", "keep one of them"
-                )
+def _refuse_idle(command: Command, option: Option, name: str, given: dict[str, str]) -> None:
+    """Refuse an option that would be ignored, for want of another or because of one."""
+    there = {command.by_name[other].names for other in given.values()}
+    known = command.by_name
+    if option.needs and there.isdisjoint(known[other].names for other in option.needs if other in known):
+        raise OptionError(
+            f"{name} means nothing without {' or '.join(option.needs)}; {command.unharmed}",
+            f"add {option.needs[0]}, or leave {name} out",
+        )
+    for other in option.bars:
+        if other in known and known[other].names in there:
+            raise OptionError(f"{name} means nothing with {other}; {command.unharmed}", "keep one of them")
 
 
 def _unknown(command: Command, name: str) -> OptionError:
