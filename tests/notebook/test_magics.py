@@ -204,7 +204,7 @@ def test_option__ttl_and_tags(nb):
         ),
         ("%%openrouter --repair 1", "repair goes with a schema", "say what the answer is to be: --schema …"),
         ("%%openrouter -p stop=5", "-p stop=5: takes a text", "%%openrouter --help"),
-        ("%%openrouter -p temperatur=1", "there is no argument 'temperatur'", "did you mean --temperature?"),
+        ("%%openrouter -p max_tokn=1", "there is no argument 'max_tokn'", "did you mean --max-tokens?"),
         ("%%openrouter -p max_tokns=1", "there is no argument 'max_tokns'", "did you mean --max-tokens?"),
         ("%%openrouter -p max_cost=1", "--param does not set max_cost", "write --max-cost"),
         ("%%openrouter -p extra_body='{}'", "extra_body is no argument of an ask", "write -p field=JSON"),
