@@ -35,7 +35,7 @@ import re
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from decimal import Decimal
 
 __all__ = [
@@ -267,14 +267,28 @@ class CacheMissError(OrCacheError):
 class ReplayMiss(CacheMissError):  # noqa: N818 - what it is called in a replay
     """Offline, and the answer is neither in the cache nor in a pack beside the notebook. Nothing was sent."""
 
-    def __init__(
-        self, message: str, hint: str = "", *, key: str = "", prompt: str = "", nearest: str = ""
-    ) -> None:
+    def __init__(self, message: str, hint: str = "", *, key: str = "", prompt: str = "") -> None:
         super().__init__(message, hint, key=key)
         #: How the prompt begins.
         self.prompt = prompt
-        #: What the nearest stored request has otherwise; empty where none is near.
-        self.nearest = nearest
+        #: Returns `nearest`, once: a table with a thousand misses shows few of them, and a look takes long.
+        self.look: Callable[[], str] | None = None
+        self._nearest = ""
+
+    @property
+    def nearest(self) -> str:
+        """In what the nearest stored request differs, looked for when it is first wanted; empty: none is."""
+        if self.look is not None:
+            look, self.look = self.look, None
+            self._nearest = one_line(look(), _WIDTH)
+        return self._nearest
+
+    def __str__(self) -> str:
+        return "; ".join(filter(None, (super().__str__(), self.nearest)))
+
+    def __reduce__(self) -> Any:
+        self.nearest  # noqa: B018 - another process can't look
+        return super().__reduce__()
 
 
 class FormatError(OrCacheError):

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from decimal import Decimal
-from functools import cache, update_wrapper
+from functools import cache, partial, update_wrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
@@ -24,7 +24,14 @@ from or_cache_magic.core.settings import Ask, Project, Settings, load_settings, 
 from or_cache_magic.core.units import format_size
 from or_cache_magic.engine.engine import Engine
 from or_cache_magic.engine.recorder import Recorder
-from or_cache_magic.errors import OptionError, OrCacheError, StoreError, UpstreamError, one_line
+from or_cache_magic.errors import (
+    OptionError,
+    OrCacheError,
+    ReplayMiss,
+    StoreError,
+    UpstreamError,
+    one_line,
+)
 from or_cache_magic.storage.database import open_database
 from or_cache_magic.storage.entries import DiskStore
 from or_cache_magic.storage.ledger import Ledger
@@ -54,6 +61,7 @@ _WIDTH = 200
 _NO_MODEL = "not a valid model|[Nn]o endpoints found for|[Mm]odel .*not found"
 _LARGE_BYTES = 1_000_000
 _PACK = ".orcache.jsonl"
+_CHANGES = 3
 _NO_CALLBACKS = Callbacks()
 
 _P = ParamSpec("_P")
@@ -903,8 +911,24 @@ class CompletionCache:
         """Put into an error what is known of what was meant."""
         if isinstance(failure, UpstreamError):
             self._suggest_model(ask, failure)
-        elif names := self.pack_names():
-            failure.hint += f", then write the pack anew: %openrouter_export {one_line(names[0], _WIDTH)}"
+        if isinstance(failure, ReplayMiss):
+            failure.look = partial(self._nearest, ask)
+            if names := self.pack_names():
+                failure.hint += f", then write the pack anew: %openrouter_export {one_line(names[0], _WIDTH)}"
+
+    def _nearest(self, ask: Ask) -> str:
+        """Return in what the nearest stored request differs; empty where none is near."""
+        from or_cache_magic.storage.sketches import without_media
+
+        try:
+            found = _above("explain.nearest").nearest(self.database, ask.request, own=ask.key.digest)
+        except StoreError:
+            return ""
+        if found is None:
+            return ""
+        differs = _above("explain.difference").changes(found.request, without_media(ask.request))
+        told = "; ".join(change.text for change in differs[:_CHANGES])
+        return f"the nearest stored, {found.key[:10]}, differs in {told}"
 
     def _suggest_model(self, ask: Ask, failure: UpstreamError) -> None:
         """Put into the error of a model that isn't there the one that is nearly called so."""

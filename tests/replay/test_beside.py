@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import sys
 
 import pytest
@@ -181,6 +182,25 @@ def test_offline__a_miss_names_the_prompt_and_the_way_out(cache, beside):
     assert "not stored yet (nothing was sent)" in str(miss)
     assert "OR_CACHE_MODE=normal" in miss.hint
     assert miss.hint.endswith("then write the pack anew: %openrouter_export course.orcache.jsonl")
+
+
+def test_offline__a_miss_says_what_the_nearest_request_has_otherwise(open_cache, sim):
+    """Looked for when it is first shown, and taken along to another process."""
+    cache = open_cache(sim)
+    key = cache.ask("Name a fish of the Baltic Sea.", system="Be brief.").key
+    with pytest.raises(ReplayMiss) as caught:
+        cache.ask("Name a fish of the North Sea.", system="Be brief.", mode="offline")
+    copy = pickle.loads(pickle.dumps(caught.value))
+    assert caught.value.nearest.startswith(f"the nearest stored, {key[:10]}, differs in prompt: ")
+    assert "Baltic" in caught.value.nearest
+    assert "North" in caught.value.nearest
+    assert str(caught.value) == str(copy)
+    assert len(str(copy).splitlines()) == 2
+    with pytest.raises(ReplayMiss) as caught:
+        cache.ask(
+            "Prove that two is prime.", model="openai/gpt-4o", mode="offline", temperature=1, max_tokens=7
+        )
+    assert caught.value.nearest == ""
 
 
 def test_offline__serves_what_has_expired_where_it_may(cache, beside):
