@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from datetime import datetime, timezone
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
@@ -175,12 +176,17 @@ class Completion(str):
         of such a name with something else in it stays as it is, and the name gets more to it.
 
         Raises:
+            OptionError: It is no path.
             OSError: A file can't be written.
         """
         from pathlib import Path
 
         media: list[Image | Audio] = [*self.images]
         media += [sound] if (sound := self.audio) is not None else []
+        if not isinstance(folder, (str, os.PathLike)):
+            raise OptionError(
+                f"a {type(folder).__name__} is no folder", "give a path: answer.save('pictures')"
+            )
         place = Path(folder).expanduser()
         place.mkdir(parents=True, exist_ok=True)
         return [_written(place / f"{self.key[:16]}-{at}", one) for at, one in enumerate(media)]

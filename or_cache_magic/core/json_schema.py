@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from datetime import date, datetime
+from fractions import Fraction
+from functools import cache
 from itertools import islice
 from typing import Any, Final
 
@@ -26,6 +28,9 @@ _UNLIKE: Final = frozenset(
     }
 )
 """What no provider can hold a model to."""
+
+_DATA: Final = frozenset({"enum", "const", "default", "examples"})
+"""What holds values, which are no schemas whatever they look like."""
 
 _MOST_PROBLEMS: Final = 3
 _MOST_REFERENCES: Final = 8  # behind one another, without a step into a value
@@ -99,10 +104,11 @@ def _at(schema: Mapping[str, Any], place: Any) -> Mapping[str, Any] | None:
 
 def _references(node: Any) -> Iterator[str]:
     if isinstance(node, Mapping):
-        if isinstance(node.get("$ref"), str):
-            yield node["$ref"]
-        for value in node.values():
-            yield from _references(value)
+        for name, value in node.items():
+            if name in ("$ref", "$dynamicRef") and isinstance(value, str):
+                yield value
+            elif name not in _DATA:
+                yield from _references(value)
     elif isinstance(node, list):
         for value in node:
             yield from _references(value)
@@ -224,11 +230,12 @@ def problem(schema: Mapping[str, Any], value: Any) -> str | None:
     best = jsonschema.exceptions.best_match
     try:
         # A registry of its own, so that no schema can make this machine fetch a URL.
-        kind = jsonschema.validators.validator_for(schema, default=jsonschema.Draft202012Validator)
+        kind = _validator(jsonschema.validators.validator_for(schema, default=_default()))
         errors = kind(schema, registry=Registry(), format_checker=_dates()).iter_errors(value)
         found = [_told(best(iter([error]))) for error in islice(errors, _MOST_PROBLEMS + 1)]
     except Exception:  # noqa: BLE001 - bad types, patterns, references: each fails in its own library's way
-        # The model was sent this schema and answered; a schema that can't judge refuses nothing.
+        # The model was sent this schema and answered; a schema that can't judge refuses nothing. One that
+        # was given as such is looked at before: `why_no_schema`.
         return None
     more = "; and more" if len(found) > _MOST_PROBLEMS else ""
     return "; ".join(found[:_MOST_PROBLEMS]) + more or None
@@ -238,14 +245,62 @@ def why_no_schema(schema: Mapping[str, Any]) -> str | None:
     """Return what is wrong with a JSON Schema itself, with its place; None when nothing is."""
     import jsonschema
 
-    kind = jsonschema.validators.validator_for(schema, default=jsonschema.Draft202012Validator)
+    kind = jsonschema.validators.validator_for(schema, default=_default())
     try:
         kind.check_schema(dict(schema))
+        for place in dict.fromkeys(_references(schema)):
+            if (why := _why_unresolved(schema, kind, place)) is not None:
+                return f"{place!r} {why}"
     except jsonschema.SchemaError as exc:
         return _told(exc)
     except Exception as exc:  # noqa: BLE001 - as above
         return str(exc)
     return None
+
+
+def _default() -> Any:
+    import jsonschema
+
+    return jsonschema.Draft202012Validator
+
+
+@cache
+def _validator(kind: Any) -> Any:
+    """Return a validator by which 0.3 is a multiple of 0.1, as it is in JSON, and not in binary."""
+    import jsonschema
+
+    def multiple_of(_validator: Any, step: Any, value: Any, _schema: Any) -> Iterator[Any]:
+        if type(value) in (int, float) and (Fraction(repr(value)) / Fraction(repr(step))).denominator != 1:
+            yield jsonschema.ValidationError(f"{value!r} is not a multiple of {step!r}")
+
+    extended: Any = jsonschema.validators.extend  # untyped
+    return extended(kind, {"multipleOf": multiple_of})
+
+
+def _why_unresolved(schema: Mapping[str, Any], kind: Any, place: str) -> str | None:
+    """Return what is wrong with a reference: it would make the validator give up on the whole schema."""
+    from referencing import Registry
+    from referencing.exceptions import Unresolvable
+    from referencing.jsonschema import DRAFT202012, specification_with
+
+    dialect = specification_with(kind.META_SCHEMA.get("$schema", ""), default=DRAFT202012)
+    resource: Any = dialect.create_resource(schema)
+    resolver = Registry().with_resource(resource.id() or "", resource).resolver(resource.id() or "")
+    seen: set[str] = set()
+    while True:
+        try:
+            found = resolver.lookup(place)
+        except (Unresolvable, ValueError):
+            return "refers to nothing in the schema"
+        if not isinstance(found.contents, Mapping):
+            return None if isinstance(found.contents, bool) else "refers to no schema"
+        seen.add(place)
+        next_place = found.contents.get("$ref")
+        if not isinstance(next_place, str):
+            return None
+        if next_place in seen:
+            return "refers to itself"
+        place, resolver = next_place, found.resolver
 
 
 def _told(error: Any) -> str:

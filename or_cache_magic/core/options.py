@@ -11,10 +11,12 @@ import math
 from collections.abc import Callable, Mapping
 from decimal import Decimal
 from functools import lru_cache
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from or_cache_magic.core.policy import MODES
+from or_cache_magic.core.project import file_text
 from or_cache_magic.core.secrets import looks_like_key
 from or_cache_magic.core.settings import number, one_of, text, whole
 from or_cache_magic.core.slips import refuse_slips, refuse_wrong_messages, wrong_model
@@ -163,6 +165,9 @@ def _schema(value: Any) -> Schema:
     """Return what a schema in any of its forms means; nothing of it is shared."""
     from or_cache_magic.core.schema import Schema  # few answers have a form
 
+    if type(value) is str and value.startswith("@"):
+        value = _file(value[1:])  # each time: it may have changed
+
     inner = getattr(value, "__args__", ()) if getattr(value, "__origin__", None) is list else (value,)
     sent, kind, key = (_read_once if type(value) is str or _are_one_class(*inner) else _read_schema)(value)
     return Schema(json.loads(sent), kind, key)
@@ -171,6 +176,16 @@ def _schema(value: Any) -> Schema:
 def _are_one_class(*values: Any) -> bool:
     """Return whether this is one class, which equals itself alone: ``int | str`` equals ``str | int``."""
     return len(values) == 1 and isinstance(values[0], type) and not hasattr(values[0], "__origin__")
+
+
+def _file(name: str) -> str:
+    """Return the text of a file; a relative path begins in the working directory."""
+    try:
+        return file_text(Path(name).expanduser())
+    except (OSError, RuntimeError) as problem:
+        raise ValueError(f"@{name} can't be read: {getattr(problem, 'strerror', None) or problem}") from None
+    except UnicodeDecodeError:
+        raise ValueError(f"@{name} is not UTF-8 text") from None
 
 
 def _read_schema(value: Any) -> tuple[str, Any, str]:
@@ -291,7 +306,7 @@ _ELSEWHERE: Final[Mapping[str, str]] = MappingProxyType(
 
 _SCHEMA_HELP: Final = (
     "a schema is a text such as 'name str, year int?, tags [str], mood enum(good,bad)', a JSON Schema,"
-    " a dataclass, a pydantic class, or a list of one"
+    " a dataclass, a pydantic class, or a list of one; '@file' is what a file has of these"
 )
 _ARGUMENTS: Final = (*OPTIONS, *FIELDS, *_ELSEWHERE, "on_text", "on_wait", "extra")
 

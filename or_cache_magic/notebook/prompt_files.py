@@ -127,7 +127,9 @@ def _read(item: Item, command: Command, options: dict[str, Any], params: dict[st
             raise _unknown(item, command)
         params[name] = _field_value(item, option)
     elif name == "system" and isinstance(item.value, str):
-        options["system"] = str(item.value)  # no @file, no variable: a file does not choose what else is sent
+        if item.value.startswith("@"):
+            raise FrontMatterError(item.line, "system names a file", _NO_FILE)
+        options["system"] = str(item.value)  # no variable either: a file does not choose what else is sent
     else:
         options[option.field] = _option_value(item, option)
 

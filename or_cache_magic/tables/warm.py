@@ -184,6 +184,9 @@ def _prompt(item: Any, place: str) -> Prompt:
         # A list may come from somebody else: it must not choose which files of this machine are sent.
         problem = f"{place} attaches something {_NOTHING_SENT}; give attach beside the list, for all of it"
         return Prompt("", problem=problem)
+    if str(fields.get("schema")).startswith("@"):
+        problem = f"{place} names a file for its schema {_NOTHING_SENT}; give schema beside the list, for all"
+        return Prompt("", problem=problem)
     return Prompt(asked[0], fields)
 
 

@@ -242,6 +242,13 @@ def test_save__writes_images_and_audio_once(tmp_path):
     assert completion().save(folder) == []
 
 
+@pytest.mark.parametrize("folder", [None, 5])
+def test_save__refuses_what_is_no_folder(folder):
+    """In the form of all errors."""
+    with pytest.raises(OptionError, match="is no folder"):
+        completion().save(folder)
+
+
 def test_save__knows_the_home(tmp_path, monkeypatch):
     """As everything that takes a path does."""
     monkeypatch.setenv("HOME", str(tmp_path))

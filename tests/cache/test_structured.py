@@ -103,6 +103,19 @@ def test_ask__gives_a_fenced_value(cache, sim):
     assert cache.ask(PROMPT, schema=Book).cached
 
 
+def test_ask__reads_a_schema_from_a_file(cache, tmp_path, monkeypatch):
+    """``@file`` as in a cell: read each time, from the working directory; one that can't be is told."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "book.txt").write_text("title str, year int", encoding="utf-8")
+    answer = cache.ask(PROMPT, schema="@book.txt")
+    assert answer.data.keys() == {"title", "year"}
+    assert cache.ask(PROMPT, schema="title str, year int").cached
+    (tmp_path / "book.txt").write_text("title str", encoding="utf-8")
+    assert cache.ask(PROMPT, schema="@book.txt").data.keys() == {"title"}
+    with pytest.raises(OptionError, match=r"@nope.txt can't be read.*nothing was sent"):
+        cache.ask(PROMPT, schema="@nope.txt")
+
+
 def test_aask__gives_the_value(cache):
     """As `ask` does."""
     assert asyncio.run(cache.aask(PROMPT, schema=Book)).data == Book("Dune", 1965)

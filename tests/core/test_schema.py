@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from or_cache_magic.cache.request import build_ask
 from or_cache_magic.core.compact_schema import TYPES, parse_compact
-from or_cache_magic.core.json_schema import nullable, problem, strict
+from or_cache_magic.core.json_schema import nullable, problem, strict, why_no_schema
 from or_cache_magic.core.schema import read_schema
 from or_cache_magic.core.settings import Settings
 from or_cache_magic.errors import InputError, OptionError, RequestError
@@ -957,3 +957,65 @@ def test_schema__finds_the_types_that_are_there_now(monkeypatch):
         new = {"a": 1, "b": 2}
         made = read_schema(module.Bo).cast({"x": new, "y": [new], "z": new})
         assert made.x == made.y[0] == made.z == module.Au(1, 2)
+
+
+# -- schemas that could not judge ------------------------------------------------------------------
+
+
+def _with(a, **more):
+    both = {"a": a, "b": {"type": "integer"}}
+    return {"type": "object", "properties": both, "required": ["a", "b"], **more}
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        _with({"$ref": "#/$defs/none"}),
+        _with({"$ref": "#/$def/A"}, **{"$defs": {"A": {"type": "string"}}}),
+        _with({"$ref": "https://example.org/schema"}),
+        _with({"$ref": "#/properties/a"}),
+        _with({"$ref": "#/$defs/A"}, **{"$defs": {"A": {"$ref": "#/$defs/B"}, "B": {"$ref": "#/$defs/A"}}}),
+        _with({"$dynamicRef": "#node"}),
+        _with({"anyOf": [{"type": "null"}, {"items": {"$ref": "#/required"}}]}),
+    ],
+)
+def test_why_no_schema__refuses_a_reference_to_nothing(schema):
+    """With one such the validator gives up on all of the schema: nothing would be checked."""
+    assert "refers to" in why_no_schema(schema)
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        _with({"$ref": "#/$defs/A"}, **{"$defs": {"A": {"type": "string"}}}),
+        _with({"$ref": "#named"}, **{"$defs": {"A": {"$anchor": "named", "type": "string"}}}),
+        _with({"$ref": "other"}, **{"$defs": {"A": {"$id": "other", "type": "string"}}}),
+        _with({"type": ["string", "object"], "properties": {"in": {"$ref": "#"}}}),
+        _with({"default": {"$ref": "a value"}, "enum": ["x", {"$ref": "another"}]}),
+        {
+            "$schema": "http://json-schema.org/draft-07/schema#",
+            **_with({"$ref": "#/definitions/A"}, definitions={"A": {"type": "string"}}),
+        },
+    ],
+)
+def test_why_no_schema__takes_references_that_lead_somewhere(schema):
+    """Also by an anchor or an id, to its top, and where it only looks like one; what it says is checked."""
+    assert why_no_schema(schema) is None
+    assert "integer" in problem(schema, {"a": "x", "b": "no integer"})
+    assert problem(schema, {"a": "x", "b": 1}) is None
+
+
+@pytest.mark.parametrize(
+    ("step", "value", "fits"),
+    [
+        (0.1, 0.3, True),
+        (0.01, 19.99, True),
+        (0.1, 0.35, False),
+        (3, 9.0, True),
+        (2, 1e300, True),
+        (2, 3, False),
+    ],
+)
+def test_problem__counts_multiples_as_json_has_its_numbers(step, value, fits):
+    """In decimals, and not in what binary makes of them."""
+    assert (problem({"multipleOf": step}, value) is None) is fits

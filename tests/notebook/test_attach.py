@@ -118,6 +118,11 @@ def test_warm__attaches_to_each_prompt_what_the_line_names(nb, picture):
     assert frame["error"].tolist() == [
         "line 1 attaches something (nothing was sent); give attach beside the list, for all of it"
     ]
+    (nb.folder / "list.jsonl").write_text(json.dumps({"prompt": "Hi", "schema": "@plot.png"}))
+    frame = orc.warm("list.jsonl", progress=False)
+    assert frame["error"].tolist() == [
+        "line 1 names a file for its schema (nothing was sent); give schema beside the list, for all"
+    ]
     assert len(nb.sent) == 2
 
 

@@ -114,13 +114,20 @@ def test_file__raw_fills_nothing_in(nb, ask):
     assert nb.asked == "{{ so }}"
 
 
-@pytest.mark.parametrize("text", ["@terse.txt", "word"])
-def test_file__system_prompt_is_a_text(nb, ask, text: str):
-    """A file, which may be another's, reads no other file and no variable but those filled in."""
-    (nb.folder / "terse.txt").write_text("Be very terse.", encoding="utf-8")
-    (nb.folder / "prompt.md").write_text(f"---\nsystem: '{text}'\n---\nhi", encoding="utf-8")
+def test_file__system_prompt_is_a_text(nb, ask):
+    """A file, which may be another's, reads no variable but those filled in."""
+    (nb.folder / "prompt.md").write_text("---\nsystem: word\n---\nhi", encoding="utf-8")
     ask()
-    assert nb.sent[-1]["messages"][0]["content"] == text
+    assert nb.sent[-1]["messages"][0]["content"] == "word"
+
+
+def test_file__system_prompt_names_no_file(nb):
+    """Nor another file; its name isn't sent for it either."""
+    (nb.folder / "terse.txt").write_text("Be very terse.", encoding="utf-8")
+    (nb.folder / "prompt.md").write_text("---\nsystem: '@terse.txt'\n---\nhi", encoding="utf-8")
+    out = nb.fails("%%openrouter @prompt.md\n")
+    assert "prompt.md, line 2: system names a file; nothing was sent" in out
+    assert nb.sim.completion_count == 0
 
 
 @pytest.mark.parametrize(
