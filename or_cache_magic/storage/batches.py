@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from contextlib import suppress
+from itertools import islice
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -73,7 +74,11 @@ _HOLDER: Final = f"""
 SELECT {_COLUMNS} FROM or_batch WHERE id IN
     (SELECT batch FROM or_batch_row WHERE key = ? AND state = 'waiting') ORDER BY id DESC LIMIT 1
 """  # noqa: S608
-_LAST: Final = f"{_SELECT_ROWS} WHERE key = ? ORDER BY batch DESC LIMIT 1"
+_AT_ONCE: Final = 500
+_LAST: Final = """
+SELECT max(batch), position, key, custom_id, state, error, cost, NULL, NULL, sample, stream, base_url
+FROM or_batch_row WHERE key IN ({}) GROUP BY key
+"""
 
 
 class BatchRecord(NamedTuple):
@@ -126,7 +131,7 @@ class BatchRow(NamedTuple):
         error: Why it failed, or is not served; empty when neither.
         cost_usd: What it cost; None as long as that isn't known.
         policy: How its answer is stored, as JSON; empty when it waits no more.
-        request: What was asked; None when it waits no more.
+        request: What was asked; None when it waits no more, or that is damaged.
     """
 
     batch: int
@@ -206,9 +211,13 @@ class BatchTable:
         found = self._select(f"{_SELECT_ROWS} WHERE batch = ? ORDER BY position", (number,))
         return [_row(columns) for columns in found]
 
-    def last(self, key: str) -> BatchRow | None:
-        """Return the row of the last batch that asked for a key; None when no batch did."""
-        return next(map(_row, self._select(_LAST, (key,))), None)
+    def last(self, keys: Iterable[str]) -> dict[str, BatchRow]:
+        """Return the rows of the last batches that asked for keys, by key, without what was asked."""
+        wanted, found = iter(keys), dict[str, BatchRow]()
+        while part := tuple(islice(wanted, _AT_ONCE)):
+            last = _LAST.format(", ".join("?" * len(part)))
+            found.update((row.key, row) for row in map(_row, self._select(last, part)))
+        return found
 
     def _select(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
         return self._database.select(sql, parameters) if self._database.select(HAS_BATCHES) else []
@@ -307,9 +316,10 @@ def _row(columns: Sequence[Any]) -> BatchRow:
     if state not in STATES:
         check_row("a row of a batch", _ROW_TYPES, ())
     request = None
-    if blob is not None:
-        body = decode_request(key, blob)
-        request = Request(body, bool(stream), sample, base_url or OPENROUTER_URL)
+    with suppress(StoreCorruptError):  # nobody knows what was asked; the others can be stored
+        if blob is not None:
+            body = decode_request(key, blob)
+            request = Request(body, bool(stream), sample, base_url or OPENROUTER_URL)
     return BatchRow(
         batch, position, key, custom_id, state, error or "", from_pico(cost), _object(policy), request
     )

@@ -20,7 +20,7 @@ from or_cache_magic.core.settings import Ask
 from or_cache_magic.core.units import ZERO_USD, format_age, format_count, format_usd
 from or_cache_magic.errors import MissingKeyError, OptionError, OrCacheError, explained, printable
 from or_cache_magic.money.budget import Limit
-from or_cache_magic.storage.batches import WAITING, BatchRecord, BatchTable
+from or_cache_magic.storage.batches import WAITING, BatchRecord, BatchRow, BatchTable
 from or_cache_magic.tables.collecting import UNPAID, Collected, collect, end
 from or_cache_magic.tables.submitting import Submitter
 
@@ -100,8 +100,7 @@ class Batch:
     def batches(self) -> list[BatchRecord]:
         """The batches at OpenRouter that its rows were last in, as far as is known here, the newest first."""
         table = BatchTable(self._cache.database)
-        rows = filter(None, (table.last(key) for key in self._open_keys()))
-        numbers = {row.batch for row in rows}
+        numbers = {row.batch for row in table.last(self._open_keys()).values()}
         return [batch for batch in table.all() if batch.id in numbers]
 
     @property
@@ -117,11 +116,11 @@ class Batch:
 
     def results(self) -> list[BatchResult]:
         """Return what each request came to, as far as is known here."""
-        table = BatchTable(self._cache.database)
+        rows = BatchTable(self._cache.database).last(self._open_keys())
         known: dict[str, BatchResult] = {}
         for ask in self._asks:
             if ask.key.digest not in known:
-                known[ask.key.digest] = self._result(table, ask)
+                known[ask.key.digest] = self._result(ask, rows.get(ask.key.digest))
         return [known[ask.key.digest]._replace(ask=ask) for ask in self._asks]
 
     def frame(self) -> Any:
@@ -180,7 +179,7 @@ class Batch:
     def _open_keys(self) -> set[str]:
         return {ask.key.digest for ask in self._asks} - self._served.keys() - self._errors.keys()
 
-    def _result(self, table: BatchTable, ask: Ask) -> BatchResult:
+    def _result(self, ask: Ask, row: BatchRow | None) -> BatchResult:
         digest = ask.key.digest
         served = self._served.get(digest)
         if served is not None:
@@ -200,7 +199,6 @@ class Batch:
                 saved_usd=ZERO_USD,
             )
             return BatchResult(ask, "stored", "", outcome, answer.cost.usd)
-        row = table.last(digest)
         if row is None:
             return BatchResult(
                 ask, "failed", "it is not stored any more: run the cell again", cost_usd=ZERO_USD

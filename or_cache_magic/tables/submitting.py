@@ -65,14 +65,15 @@ class Submitter:
                 self.served[key] = stored
             else:
                 open_keys.append(key)
-        rows = {key: row for key in open_keys if (row := self._table.last(key)) is not None}
-        if any(row.state == WAITING for row in rows.values()):
-            collect(self._cache, [row.batch for row in rows.values()])
+        rows = self._table.last(open_keys)
+        waited_for = {row.batch for row in rows.values() if row.state == WAITING}
+        if waited_for:
+            collect(self._cache, sorted(waited_for))
+            rows = self._table.last(open_keys)
         for key in open_keys:
-            self._sort_one(self._asks[key])
+            self._sort_one(self._asks[key], rows.get(key))
 
-    def _sort_one(self, ask: Ask) -> None:
-        row = self._table.last(ask.key.digest)
+    def _sort_one(self, ask: Ask, row: BatchRow | None) -> None:
         if row is not None and row.state == WAITING:
             self._waiting += 1
             return
@@ -169,7 +170,7 @@ class Submitter:
             for ask in part.asks:
                 key = ask.key.digest
                 if self._leases.is_held(key, LEASE_S):
-                    last = self._table.last(key)
+                    last = self._table.last([key]).get(key)
                     if last is None or last.state != WAITING:
                         self.errors[key] = "another kernel just asks for it: run the cell again"
                 elif not _is_stored(cache, ask):

@@ -42,14 +42,17 @@ def leases(database, clock):
 
 def test_batch__comes_back_as_it_was_written(table):
     """A batch and its rows, requests and policies too, in their order; the newest batch first."""
-    assert (table.all(), table.rows(1), table.last(KEY)) == ([], [], None)
+    assert (table.all(), table.rows(1), table.last([KEY])) == ([], [], {})
     rows = [row(), row(OTHER, 1, policy={"tags": ["a"], "ttl_s": 60.0})]
     first = table.begin(BATCH, rows)
     second = table.begin(BATCH._replace(remote="batch_2"), [row()])
     assert [batch.id for batch in table.all()] == [second, first]
     assert table.batch(first) == BATCH._replace(id=first)
     assert table.rows(first) == [one._replace(batch=first) for one in rows]
-    assert table.last(KEY).batch == second
+    assert {key: one.batch for key, one in table.last([KEY, OTHER, "ef"]).items()} == {
+        KEY: second,
+        OTHER: first,
+    }
 
     told = BATCH._replace(
         id=first, remote="batch_1", status="completed", ended=True, checked_s=5.0, done=1, failed=1,
@@ -73,7 +76,7 @@ def test_row__holds_its_key_until_it_ends(table, leases):
     ended = row(state="failed", error="too long", cost_usd=Decimal("0.5"))._replace(batch=number)
     assert table.end_row(ended)
     assert not table.end_row(ended._replace(state="stored"))  # it was another kernel's already
-    assert table.last(KEY) == ended._replace(request=None, policy={})
+    assert table.last([KEY])[KEY] == ended._replace(request=None, policy={})
     assert isinstance(leases.acquire(KEY, 15.0), Lease)
 
 
@@ -165,7 +168,7 @@ def test_row__gets_the_key_of_a_newer_version(folder, clock):
         leases = DiskLeases(database, clock, clock)
         key = request_key(requests[0]).digest
         assert isinstance(leases.acquire(key, 15.0), Held)
-        assert BatchTable(database).last(key).request == requests[0]
+        assert BatchTable(database).rows(1)[0].request == requests[0]
 
 
 def test_ledger__counts_shares_of_batches_apart(ledger):

@@ -542,3 +542,14 @@ def test_apportion__sums_to_the_last_digit(total, weights):
     whole = sum(weights) or len(weights)
     for share, weight in zip(shares, weights if sum(weights) else [1] * len(weights), strict=True):
         assert abs(share * whole - total * weight) < whole
+
+
+def test_batch__a_damaged_row_is_lost_alone(submit, cache, sim, clock):
+    """What it asked can't be read: it fails, the others are stored, and the whole cost is accounted."""
+    batch = submit()
+    with cache.database.transaction() as connection:
+        connection.execute("UPDATE or_batch_row SET request = x'00' WHERE position = 2")
+    clock.now_s += BATCH_S
+    batch.collect()
+    assert states(batch) == ["stored", "stored", "failed", "stored"]
+    assert paid(cache) == sim.total_cost
