@@ -41,10 +41,18 @@ class Progress:
         tell: Takes the lines.
         shown: Whether anything is.
         unit: What a row is called.
+        clock: Returns seconds that never go back.
     """
 
     def __init__(
-        self, requests: Requests, total: int, tell: Callable[[str], object], *, shown: bool, unit: str
+        self,
+        requests: Requests,
+        total: int,
+        tell: Callable[[str], object],
+        *,
+        shown: bool,
+        unit: str,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._requests = requests
         self._total = total
@@ -52,9 +60,10 @@ class Progress:
         self._unit = unit
         self._shown = shown
         self._bar: Any = None
-        self._began_s = time.monotonic()
-        self._next_s = self._began_s + _DELAY_S
-        self._told_s, self._waited_s = self._began_s, -math.inf
+        self._clock = clock
+        began_s = clock()
+        self._next_s = began_s + _DELAY_S
+        self._told_s, self._waited_s = began_s, -math.inf
         self._rates: deque[tuple[float, int]] = deque(maxlen=_RATES)
 
     def __enter__(self) -> Self:
@@ -67,7 +76,7 @@ class Progress:
 
     def tick(self) -> None:
         """Show how far it is, unless that was shown just now."""
-        if self._shown and time.monotonic() >= self._next_s:
+        if self._shown and self._clock() >= self._next_s:
             self._redraw()
 
     def say(self, line: str) -> None:
@@ -77,7 +86,7 @@ class Progress:
         self._tell(line)
 
     def _redraw(self) -> None:
-        now_s = time.monotonic()
+        now_s = self._clock()
         self._next_s = now_s + _REDRAWN_S
         if self._bar is None:
             self._bar = _bar(self._total, self._unit)

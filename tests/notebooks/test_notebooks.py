@@ -135,7 +135,7 @@ def bought(project, tmp_path):
 # -- the shipped notebooks ------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["quickstart.ipynb", "asking.ipynb", "tour.ipynb"])
+@pytest.mark.parametrize("name", ["quickstart.ipynb", "asking.ipynb", "tables.ipynb", "tour.ipynb"])
 def test_shipped_notebook__says_the_same_when_run_without_a_key(name, tmp_path):
     """Strict nbval finds every saved output again in a new folder, with no key and no cache."""
     path = shipped(name, tmp_path)
@@ -195,7 +195,7 @@ def test_tour__shows_every_magic_and_every_option():
     assert not missing
 
 
-@pytest.mark.parametrize("name", ["quickstart.ipynb", "asking.ipynb", "tour.ipynb"])
+@pytest.mark.parametrize("name", ["quickstart.ipynb", "asking.ipynb", "tables.ipynb", "tour.ipynb"])
 def test_shipped_notebook__is_fit_to_be_shared(name):
     """It has outputs, no error but those that it means to show, no key, and no comment in a prompt."""
     notebook = nbformat.read(SHIPPED / name, as_version=4)
