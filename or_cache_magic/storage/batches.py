@@ -8,6 +8,7 @@ may be unknown: the process died, or the connection broke, between the two.
 from __future__ import annotations
 
 import json
+import math
 import re
 from contextlib import suppress
 from itertools import islice
@@ -74,6 +75,10 @@ _HOLDER: Final = f"""
 SELECT {_COLUMNS} FROM or_batch WHERE id IN
     (SELECT batch FROM or_batch_row WHERE key = ? AND state = 'waiting') ORDER BY id DESC LIMIT 1
 """  # noqa: S608
+_FORGET_ROWS: Final = """
+DELETE FROM or_batch_row WHERE batch IN (SELECT id FROM or_batch WHERE ended AND submitted < ?)
+"""
+_FORGET: Final = "DELETE FROM or_batch WHERE ended AND submitted < ?"
 _AT_ONCE: Final = 500
 _LAST: Final = """
 SELECT max(batch), position, key, custom_id, state, error, cost, NULL, NULL, sample, stream, base_url
@@ -194,9 +199,7 @@ class BatchTable:
         """Remove the batches that have ended and were submitted before this time."""
         if self._select("SELECT 1 FROM or_batch WHERE ended AND submitted < ?", (before_s,)):
             with self._database.transaction(changes_answers=False) as connection:
-                old = "SELECT id FROM or_batch WHERE ended AND submitted < ?"
-                connection.execute(f"DELETE FROM or_batch_row WHERE batch IN ({old})", (before_s,))  # noqa: S608
-                connection.execute("DELETE FROM or_batch WHERE ended AND submitted < ?", (before_s,))
+                forget_ended(connection, before_s)
 
     def all(self) -> list[BatchRecord]:
         """Return every batch, the newest first."""
@@ -233,6 +236,13 @@ def batch_holding(key: str, select: Callable[[str, Sequence[Any]], Iterable[Any]
     with suppress(StoreCorruptError):  # what nobody can read holds nobody up
         return next(map(_batch, select(_HOLDER, (key,))), None)
     return None
+
+
+def forget_ended(connection: sqlite3.Connection, before_s: float = math.inf) -> None:
+    """Remove the batches that have ended and were submitted before a time, in an open transaction."""
+    if connection.execute(HAS_BATCHES).fetchall():
+        connection.execute(_FORGET_ROWS, (before_s,))
+        connection.execute(_FORGET, (before_s,))
 
 
 def rekey_rows(connection: sqlite3.Connection) -> None:

@@ -204,11 +204,14 @@ def _priced(digest: str, blob: object, generation_id: str, cost: Cost, read: Med
 
 def _delete_all(connection: sqlite3.Connection) -> int:
     # Our tables first: SQLite empties a table without triggers at once, and Cache's then find nothing to do.
+    from or_cache_magic.storage.batches import forget_ended  # here, since a miss needs none of it
+
     delete_media(connection)
     for table in ("or_entry", "or_request", "or_unserved"):
         connection.execute(f"DELETE FROM {table}")  # noqa: S608
     # How a call failed may repeat its prompt; who is asking now keeps the lease.
     connection.execute("DELETE FROM or_lease WHERE failure IS NOT NULL")
+    forget_ended(connection)  # so may why a row of a batch did; those under way go on
     return connection.execute("DELETE FROM Cache").rowcount
 
 

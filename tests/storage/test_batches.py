@@ -10,11 +10,12 @@ import pytest
 
 from or_cache_magic.core.key import request_key
 from or_cache_magic.core.records import OPENROUTER_URL, Cost
-from or_cache_magic.core.rows import LedgerRow
+from or_cache_magic.core.rows import EntryFilter, LedgerRow
 from or_cache_magic.engine.cross_process import acquire_lock
 from or_cache_magic.errors import BatchPendingError, StoreCorruptError
 from or_cache_magic.storage.batches import BatchRecord, BatchRow, BatchTable
 from or_cache_magic.storage.database import Database
+from or_cache_magic.storage.entries import DiskStore
 from or_cache_magic.storage.leases import DiskLeases, Held, Lease
 
 from .conftest import make_request, mark_older, old_key
@@ -113,6 +114,16 @@ def test_forget__removes_old_batches_that_ended(table):
     table.forget(BATCH.submitted_s + 1)
     assert [batch.id for batch in table.all()] == [waits]
     assert table.rows(ended) == []
+
+
+def test_purge__of_everything_forgets_batches_that_ended(table, leases, database):
+    """Why a row failed may repeat its prompt; what is under way is still waited for."""
+    waits = table.begin(BATCH, [row()])
+    ended = table.begin(BATCH, [row(OTHER)])
+    table.update(BATCH._replace(id=ended, ended=True))
+    DiskStore(database).purge(EntryFilter(), everything=True)
+    assert [batch.id for batch in table.all()] == [waits]
+    assert isinstance(leases.acquire(KEY, 15.0), Held)
 
 
 @pytest.mark.parametrize(
