@@ -140,7 +140,8 @@ class Totals(NamedTuple):
         prompt_cache_unpriced: The calls that used prompt caching, of which it is not known.
         settled_usd: What of ``paid_usd`` was reconciled through ``GET /generation``.
         estimated_usd: What of ``paid_usd`` is counted from tokens and the price list.
-        apportioned_usd: What of ``paid_usd`` are shares of what batches cost. The rest is reported.
+        apportioned_usd: What of ``paid_usd`` are shares of what batches, and requests for many texts, cost.
+            The rest is reported.
     """
 
     group: str

@@ -22,7 +22,7 @@ _CENT: Final = Decimal("0.01")
 _MOST_USD: Final = 10**9
 _TEN_CENTS: Final = Decimal("0.1")
 _AMOUNT: Final = r"\$?(\d+\.?\d*|\.\d+)"
-_SOURCES: Final = {"reported": "", "generation": "settled", "apportioned": "batch"}
+_SOURCES: Final = {"reported": "", "generation": "settled", "apportioned": "share"}
 
 
 def parse_usd(value: Any) -> Decimal:
@@ -96,7 +96,7 @@ def format_source(source: str) -> str:
     """Return in a word how an amount came to be known; empty where the reply itself said it.
 
     >>> format_source("reported"), format_source("generation"), format_source("apportioned")
-    ('', 'settled', 'batch')
+    ('', 'settled', 'share')
     """
     return _SOURCES.get(source, source)
 

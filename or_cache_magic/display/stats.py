@@ -168,7 +168,7 @@ def _paid(t: Totals) -> str:
     sources = (
         (t.reported_usd, "reported"),
         (t.settled_usd, "settled afterwards"),
-        (t.apportioned_usd, "of batches"),
+        (t.apportioned_usd, "apportioned"),
         (t.estimated_usd, "estimated"),
     )
     known = [(usd, source) for usd, source in sources if usd]

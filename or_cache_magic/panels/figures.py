@@ -158,7 +158,7 @@ def _paid(t: Totals) -> Tile:
     sources = (
         (t.reported_usd, "reported"),
         (t.settled_usd, "settled"),
-        (t.apportioned_usd, "of batches"),
+        (t.apportioned_usd, "apportioned"),
         (t.estimated_usd, "estimated"),
     )
     notes += [f"{format_usd(usd)} {name}" for usd, name in sources if usd]

@@ -26,7 +26,7 @@ _COLUMNS: Final = (
 _SOURCES: Final = {
     "reported": "reported with the answer",
     "generation": "told later, by GET /generation",
-    "apportioned": "a share of what its batch cost",
+    "apportioned": "a share of what its batch, or its request for many texts, cost",
     "estimated": "estimated from tokens and the price list",
     "unknown": "nobody told what it cost",
 }
