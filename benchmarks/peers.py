@@ -19,6 +19,9 @@ REQUIREMENTS = {
     "dspy_disk": ("dspy",),
     "langchain_sqlite": ("langchain-openai", "langchain-community"),
     # Its hit path imports the last three, and no extra of it brings them without the whole proxy.
+    "instructor": ("instructor", "diskcache"),
+    "curator": ("bespokelabs-curator",),
+    "semlib": ("semlib",),
     "litellm_local": ("litellm", "fastapi", "orjson", "soundfile"),
 }
 """What each peer's contestant needs, by the contestant's name."""

@@ -137,3 +137,20 @@ def test_fuzz__finds_nothing_in_a_quick_run(tmp_path):
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert len([line for line in done.stdout.splitlines() if " ok " in line]) == 24
+
+
+def test_tables__asks_equal_rows_once(tmp_path):
+    """The benchmark of tables measures our product in processes of its own; what it asks is exact at any size."""
+    found = tmp_path / "figures.json"
+    command = [
+        sys.executable,
+        str(RUN.with_name("tables.py")),
+        "--scale",
+        "0.01",
+        "--json",
+        str(found),
+        "equal",
+    ]
+    subprocess.run(command, cwd=tmp_path, capture_output=True, check=True, timeout=120)
+    figures = json.loads(found.read_text(encoding="utf-8"))["figures"]
+    assert [figure["measured"] for figure in figures] == [60.0, 1]

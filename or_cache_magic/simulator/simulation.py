@@ -194,6 +194,10 @@ class Simulator:
         """
         self._world.batches.plan(plan, times)
 
+    def lift_rate_limit(self) -> None:
+        """Let all requests pass from now on that `rate_limit_per_minute` would refuse."""
+        self._world.limit.lift()
+
     def clear(self) -> None:
         """Forget requests, scripts, generations and costs; caches and running requests stay."""
         self._world.journal.clear()

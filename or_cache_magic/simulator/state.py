@@ -310,6 +310,10 @@ class TallyLimit:
             times.append(now_s)
             return None
 
+    def lift(self) -> None:
+        """Have no limit from now on."""
+        self._per_minute = None
+
     @property
     def per_minute(self) -> int:
         """The limit; 0 when there is none."""
@@ -327,6 +331,8 @@ class RateLimit(TallyLimit):
 
     def refuses_until(self, api_key: str, now_s: float) -> float | None:
         """When the limit will let the next request pass; None when it passes now, and is counted."""
+        if self._per_minute is None:
+            return None
         with self._lock:
             free_s = max(self._free_s.get(api_key, 0.0), now_s - (self._burst - 1) * self._gap_s)
             if free_s > now_s:
