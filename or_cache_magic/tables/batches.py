@@ -6,6 +6,7 @@ run again, goes on with it; see `collecting`. The answers are ordinary entries u
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -65,6 +66,7 @@ class Batch:
         errors: Why others were not submitted, by key.
         table: Makes what `frame` gives of the results; None is one row a request.
         again: Submits those again that failed.
+        tell: Takes a line when `wait` sees that something has changed.
     """
 
     def __init__(
@@ -76,7 +78,9 @@ class Batch:
         table: Callable[[list[BatchResult]], Any] | None = None,
         *,
         again: Callable[[], Batch],
+        tell: Callable[[str], object] = print,
     ) -> None:
+        self._tell = tell
         self._cache = cache
         self._again = again
         self._asks = asks
@@ -149,23 +153,19 @@ class Batch:
         Raises:
             OrCacheError: Its results are withheld until there are credits.
         """
-        gives_up_s = None if timeout_s is None else time.monotonic() + timeout_s
+        gives_up_s = math.inf if timeout_s is None else time.monotonic() + timeout_s
         pause_s = _FIRST_PAUSE_S if every_s is None else every_s
+        told = ""
         try:
-            while not self.done:
-                self.collect()
-                waiting = [batch for batch in self.batches if not batch.ended]
-                if waiting and all(batch.status == UNPAID for batch in waiting):
-                    raise OrCacheError(
-                        f"the batch has ended, and its results are withheld: {waiting[0].error}",
-                        "add credits, then collect it: %openrouter_batches; nothing is asked anew",
-                    )
-                if self._cache.settings.mode == "offline" or not waiting:
-                    break
-                left_s = pause_s if gives_up_s is None else min(pause_s, gives_up_s - time.monotonic())
+            while waiting := self._look():
+                left_s = gives_up_s - time.monotonic()
                 if left_s <= 0:
                     break
-                time.sleep(left_s)
+                now = f"{waiting[-1].status} {waiting[-1].error}"
+                if now != told:
+                    self._tell(line_of(waiting[-1], self._cache.clock()))
+                told = now
+                time.sleep(min(pause_s, left_s))
                 if every_s is None:
                     pause_s = min(pause_s * _SLOWER, _LONGEST_PAUSE_S)
         except KeyboardInterrupt as exc:
@@ -175,6 +175,20 @@ class Batch:
                 "run the cell again, or see %openrouter_batches, to collect it",
             ) from None
         return self
+
+    def _look(self) -> list[BatchRecord]:
+        """Collect what has come, and return the batches that can be waited for."""
+        settings = self._cache.settings
+        if self.done or settings.mode == "offline":
+            return []
+        self.collect()
+        waiting = [batch for batch in self.batches if not batch.ended and batch.base_url == settings.base_url]
+        if waiting and all(batch.status == UNPAID for batch in waiting):
+            raise OrCacheError(
+                f"the batch has ended, and its results are withheld: {waiting[0].error}",
+                "add credits, then collect it: %openrouter_batches; nothing is asked anew",
+            )
+        return waiting
 
     def _open_keys(self) -> set[str]:
         return {ask.key.digest for ask in self._asks} - self._served.keys() - self._errors.keys()
@@ -282,7 +296,7 @@ def submit_batch(
         ask_now=ask_now,
         tell=tell,
     )
-    return Batch(cache, asks, submitter.served, submitter.errors, table, again=again)
+    return Batch(cache, asks, submitter.served, submitter.errors, table, again=again, tell=tell)
 
 
 def _frame(results: Sequence[BatchResult]) -> pd.DataFrame:

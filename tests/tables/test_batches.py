@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import time
 from decimal import Decimal
 
 import pytest
@@ -375,6 +378,56 @@ def test_batch__unknown_statuses_are_waited_for(submit, sim, clock):
     clock.now_s += 2 * BATCH_S
     batch.collect()
     assert (batch.status, states(batch)) == ("melted", ["waiting"] * 4)
+
+
+def test_wait__says_what_changes(submit, cache, sim, clock, monkeypatch):
+    """A line for each status and trouble; an interrupt is two lines, and the batch goes on."""
+    batch, slept = submit(), []
+
+    def sleep(seconds):
+        slept.append(seconds)
+        clock.now_s += BATCH_S / 4
+        if len(slept) == 5:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("or_cache_magic.tables.batches.time.sleep", sleep)
+    assert states(batch.wait(every_s=5)) == ["stored"] * 4
+    assert [line.split(" · ")[2] for line in submit.told[1:]] == ["validating", "in_progress"]
+    assert slept == [5] * 4
+    with pytest.raises(KeyboardInterrupt) as caught:
+        submit(["What is new?"]).wait()
+    assert "goes on at OpenRouter" in str(caught.value)
+    assert slept[4] == 2
+
+
+def test_wait__gives_up(submit, sim):
+    """After so many seconds it returns as things are."""
+    assert states(submit().wait(0)) == ["waiting"] * 4
+
+
+KILLED = """
+import os, sys
+from or_cache_magic.cache.cache import CompletionCache
+from or_cache_magic.core.settings import Settings
+from or_cache_magic.tables import submitting
+submitting.told_by = lambda reply: os._exit(9)
+settings = Settings(model="openai/gpt-4o-mini", base_url=sys.argv[2])
+CompletionCache(sys.argv[1], settings=lambda: settings, api_key=lambda: "sk-or-v1-test").map(
+    ["a", "b"], "Say {{ row }}", batch=True, progress=False
+)
+"""
+
+
+def test_batch__a_process_that_is_killed_while_it_submits(submit, open_cache, folder):
+    """Its lease ends with it: the next one holds its rows, and finds the batch."""
+    with Simulator() as sim:
+        words = [sys.executable, "-c", KILLED, str(folder), sim.base_url]
+        assert subprocess.run(words, check=False, timeout=300).returncode == 9
+        cache = open_cache(sim)
+        cache.clock.now_s = time.time()
+        assert states(submit(["Say a", "Say b"], of=cache)) == ["stored"] * 2
+        assert len(submissions(sim)) == 1
+        assert cache.totals()[0].paid_usd == sim.total_cost
 
 
 def test_batch__offline_sends_and_collects_nothing(submit, open_cache, sim, clock):
