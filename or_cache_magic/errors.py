@@ -167,6 +167,8 @@ class OrCacheError(Exception):
 
     #: What to do next; may be empty.
     hint: str
+    #: What the asks before it were charged, a `Cost`, where it ends the repairs of one; None is none.
+    paid_before: Any = None
 
     def __init__(self, message: str, hint: str = "") -> None:
         # Foreign text comes with both (a server's, a file's), and errors are shown in many places.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from contextlib import suppress
+from copy import copy
 from typing import TYPE_CHECKING, Any, Final
 
 from or_cache_magic.cache.conversation import assistant_turn
@@ -29,7 +30,7 @@ from or_cache_magic.core.policy import (
 from or_cache_magic.core.records import FREE, UNKNOWN_COST, Answer, Cost, Outcome, Request
 from or_cache_magic.core.settings import Ask
 from or_cache_magic.core.units import ZERO_USD, format_count
-from or_cache_magic.errors import OptionError, StoreError
+from or_cache_magic.errors import OptionError, OrCacheError, StoreError
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -81,13 +82,16 @@ def ask_until_it_fits(
     limits: Sequence[Limit],
 ) -> Outcome:
     """Return what an ask comes to with its repairs, which share its limits; see `CompletionCache.run`."""
-    steps = Repairs(ask, cache.store, cache.clock()).steps(callbacks.on_wait)
+    repairs = Repairs(ask, cache.store, cache.clock())
+    steps = repairs.steps(callbacks.on_wait)
     limits, outcome = _shared(max_cost_usd, limits), None
     while True:
         try:
             outcome = cache.run(steps.send(outcome), callbacks, limits=limits)
         except StopIteration as end:
             return end.value  # type: ignore[no-any-return]
+        except OrCacheError as exc:
+            raise repairs.failed(exc) from None
 
 
 async def aask_until_it_fits(
@@ -98,13 +102,16 @@ async def aask_until_it_fits(
     limits: Sequence[Limit],
 ) -> Outcome:
     """`ask_until_it_fits` for a task of an event loop."""
-    steps = Repairs(ask, cache.store, cache.clock()).steps(callbacks.on_wait)
+    repairs = Repairs(ask, cache.store, cache.clock())
+    steps = repairs.steps(callbacks.on_wait)
     limits, outcome = _shared(max_cost_usd, limits), None
     while True:
         try:
             outcome = await cache.arun(steps.send(outcome), callbacks, limits=limits)
         except StopIteration as end:
             return end.value  # type: ignore[no-any-return]
+        except OrCacheError as exc:
+            raise repairs.failed(exc) from None
 
 
 def _shared(max_cost_usd: Decimal | None, limits: Sequence[Limit]) -> Sequence[Limit]:
@@ -131,11 +138,12 @@ class Repairs:
         self.used_up: HistoryEntry | None = None
         #: What is to be asked first: in a rerun the last of what was asked before.
         self.start = self._found(ask._replace(repair=0))
+        self._outcomes: list[Outcome] = []
 
     def steps(self, on_wait: OnWait | None = None) -> Generator[Ask, Any, Outcome]:
         """Yield each ask, take its outcome, and return what all came to; `on_wait` is told of each again."""
         tell, ask = Show(on_wait), self.start
-        outcomes: list[Outcome] = []
+        outcomes = self._outcomes
         while True:
             if self.used_up is not None:
                 return self._whole(ask, [*outcomes, _kept(ask, self.used_up)])
@@ -150,6 +158,15 @@ class Repairs:
                 ask = self._found(self._next(ask, outcome.answer, why))
             if self.used_up is None:
                 tell(f"{why}: asking again ({self._most - self._left} of {self._most})")
+
+    def failed(self, failure: OrCacheError) -> OrCacheError:
+        """Return the error of the last ask, which others may get too, with what those before it cost."""
+        paid = _sum(self._outcomes)
+        if paid == FREE:
+            return failure
+        told = copy(failure)
+        told.paid_before = paid
+        return told
 
     def _next(self, ask: Ask, answer: Answer, why: str) -> Ask:
         self._left -= 1

@@ -226,7 +226,11 @@ def _check(limit: Limit, estimate: Estimate) -> None:
 
 def cost_of_error(exc: BaseException, interrupted: Cost = UNKNOWN_COST) -> Cost:
     """Return what an ask cost that ended in an error; `interrupted` is what it did if that is no error."""
-    if isinstance(exc, UpstreamError):
-        return UNKNOWN_COST if exc.cost_usd is None else Cost(exc.cost_usd, "reported")
+    if not isinstance(exc, OrCacheError):
+        return interrupted
     # Every other error of ours comes before anything is sent; an interrupt may come after.
-    return FREE if isinstance(exc, OrCacheError) else interrupted
+    cost = Cost(exc.cost_usd, "reported") if isinstance(exc, UpstreamError) else FREE
+    before: Cost = exc.paid_before or FREE
+    if cost.usd is None or before.usd is None:
+        return UNKNOWN_COST
+    return Cost(cost.usd + before.usd, before.source)

@@ -236,6 +236,33 @@ def test_map__holds_its_budget(cache, sim):
     assert sim.completion_count == 60
 
 
+def test_map__a_repair_that_fails_cost_what_came_before(cache, sim):
+    """A row whose second ask is refused cost what the first did, in its row and in the sum."""
+    sim.script(scenario("unfit", stubborn=True))
+    sim.script(scenario("moderated"))
+    frame = pd.DataFrame({"body": ["red"]})
+    table, told = say(cache, frame, "{{ body }}", schema="mood str", repair=1)
+    assert sim.completion_count == 2
+    assert "moderation" in table["answer_error"].iloc[0]
+    assert table["answer_cost_usd"].iloc[0] == float(sim.total_cost) > 0
+    assert "paid $0.0" in told[-1]
+
+
+def test_map__holds_the_session_s_budget(open_cache, sim):
+    """A session's limit stops it too; what was bought is kept, and the next session goes on."""
+    rows = [f"row {n}" for n in range(30)]
+    with open_cache(sim) as cache:
+        most = cache.money.estimate(cache.prepare("Say row 10", {"max_tokens": 50}).request).high_usd * 4
+    with open_cache(sim, max_cost_usd=most) as cache:
+        found = cache.map(rows, "Say {{ row }}", max_tokens=50, workers=16, progress=False)
+        asked = sim.completion_count
+        assert 0 < sum(one is not None for one in found) == asked < 30
+        assert sim.total_cost <= most
+    with open_cache(sim) as cache:
+        assert all(cache.map(rows, "Say {{ row }}", max_tokens=50, progress=False))
+    assert sim.completion_count == 30
+
+
 def test_map__says_the_bill_first(cache, sim, frame):
     """Before the first request: how many are new, and the range that they cost; it holds what they do cost."""
     cache.map(["red"], "Say {{ row }}", progress=False)
