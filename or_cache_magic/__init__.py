@@ -8,8 +8,8 @@ In a notebook::
     What is a median?
 
 From Python, with the same cache and the same keys: `ask`, `aask`, `map`, `amap`, `warm`, `embed`, `client`,
-`async_client`, `stats`, `entries`, `panel`, `purge`, `export`, `load`, `open_cache`. Importing this package
-imports nothing else of it.
+`async_client`, `stats`, `entries`, `why`, `panel`, `purge`, `export`, `load`, `open_cache`. Importing this
+package imports nothing else of it.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from or_cache_magic.cache.cache import CompletionCache
     from or_cache_magic.cache.completion import Completion
+    from or_cache_magic.explain.why import Why
     from or_cache_magic.notebook.session import Session
     from or_cache_magic.panels import Shown
     from or_cache_magic.replay.packs import Exported, Imported
@@ -58,6 +59,7 @@ __all__ = [
     "stats",
     "unload_ipython_extension",
     "warm",
+    "why",
 ]
 
 _P = ParamSpec("_P")
@@ -244,6 +246,11 @@ def stats(by: str = "", *, session: bool = False) -> pd.DataFrame:
 def entries(text: str = "", **filters: Any) -> pd.DataFrame:
     """Return the stored answers as a DataFrame, newest first; see `CompletionCache.entries`."""
     return _cache().entries(text, **filters)
+
+
+def why(key_or_answer: str | Completion | None = None) -> Why:
+    """Return why the last ask was not served, or this one, and what is nearest; see `CompletionCache.why`."""
+    return _cache().why(key_or_answer)
 
 
 def batches(name: str = "") -> pd.DataFrame:

@@ -49,6 +49,8 @@ if TYPE_CHECKING:
     from or_cache_magic.cache.purge import Purge
     from or_cache_magic.core.records import Entry, RequestKey
     from or_cache_magic.core.rows import EntryFilter, EntryRow, Totals
+    from or_cache_magic.explain.nearest import Nearest
+    from or_cache_magic.explain.why import Why
     from or_cache_magic.money.budget import BudgetGuard, Limit
     from or_cache_magic.money.cost_control import CostControl
     from or_cache_magic.openrouter.client import Gateway
@@ -137,6 +139,8 @@ class CompletionCache:
         """Make what belongs to this process."""
         #: Whether something was bought, or failed, since the last `flush`.
         self.bought = False
+        #: The last ask that was no hit, its outcome (None of one that failed), and when it ended.
+        self.last_unserved: tuple[Ask, Outcome | None, float] | None = None
         self.database = open_database(self.directory)
         self.store = DiskStore(self.database)
         self._server = SharedServer(self.database.tell, clock=self.clock)
@@ -698,6 +702,24 @@ class CompletionCache:
 
         return pin(self, key, number)
 
+    def why(self, key_or_answer: str | Completion | None = None, *, cell: str = "") -> Why:
+        """Return why an ask was not served from the cache; see `explain.why.why`. Sends nothing.
+
+        Args:
+            key_or_answer: An answer, or how its key begins; None is the last ask that was not served.
+            cell: The key of what that ask's cell had asked before, where that is known.
+
+        Raises:
+            OptionError: There is no such ask.
+        """
+        found: Why = _above("explain.why").why(self, key_or_answer, cell=cell)
+        return found
+
+    def nearest(self, request: Request, **options: Any) -> Nearest | None:
+        """Return the stored request that is nearest to one; see `explain.nearest.nearest`."""
+        found: Nearest | None = _above("explain.nearest").nearest(self.database, request, **options)
+        return found
+
     def quota_warning(self, settings: Settings | None = None) -> str:
         """Return that the entries are larger than the setting ``quota``, and what helps; empty when not.
 
@@ -836,6 +858,7 @@ class CompletionCache:
             The outcome, with a note where it made the cache grow over its quota.
         """
         self.bought = True
+        self.last_unserved = (ask, outcome, self.clock())
         if sum(one.size_bytes for one in ask.attached) >= _LARGE_BYTES:
             self.database.checkpoint()  # or the log has it a second time until the cell's end
         if outcome is None or outcome.made_call:

@@ -26,7 +26,17 @@ from or_cache_magic.display.stats import stat_notes, stat_values, stats_table, s
 from or_cache_magic.display.tables import text
 from or_cache_magic.errors import OptionError, OrCacheError, near_name, printable, slip_of
 from or_cache_magic.notebook.magics import approved, export_pack, purge_filter, read_arguments, warm_cache
-from or_cache_magic.notebook.options import BATCHES, ENTRIES, EXPORT, IMPORT, PURGE, STATS, WARM, counts_from
+from or_cache_magic.notebook.options import (
+    BATCHES,
+    ENTRIES,
+    EXPORT,
+    IMPORT,
+    PURGE,
+    STATS,
+    WARM,
+    WHY,
+    counts_from,
+)
 from or_cache_magic.notebook.parser import HELP, Command, Option
 from or_cache_magic.notebook.session import confirmed
 
@@ -138,6 +148,11 @@ def _parser() -> argparse.ArgumentParser:
         "words", nargs=1, metavar="FILE", help="one prompt a line, one JSON item a line, a column prompt"
     )
     _add_options(warm, WARM, without={"params", "tags"})
+    why = add(
+        "why", _why, "why an entry is not served, or missed when it was asked: the nearest one before it"
+    )
+    why.add_argument("words", nargs=1, metavar="KEY", help="a key, or its first 4 hex digits or more")
+    _add_options(why, WHY)
     batches = add("batches", _batches, "the batches at OpenRouter; collects what has ended")
     batches.add_argument("words", nargs="*", metavar="ID", help="the rows of this batch")
     _add_options(batches, BATCHES)
@@ -285,6 +300,12 @@ def _warm(options: SimpleNamespace) -> None:
         frame = warm_cache(cache, options, _say)
     if (frame["error"] != "").any():
         print(warm_text(frame), file=sys.stderr)
+
+
+def _why(options: SimpleNamespace) -> None:
+    with _open(options) as cache:
+        found = cache.why(options.subject)
+    print(found.ansi if sys.stdout.isatty() else found)
 
 
 def _batches(options: SimpleNamespace) -> None:

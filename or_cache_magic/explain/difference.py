@@ -5,7 +5,6 @@ Prompts are foreign text: they are shown in printable form, and as text, never a
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from difflib import SequenceMatcher
@@ -13,7 +12,7 @@ from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from or_cache_magic.core.chat import as_mapping, messages_of
-from or_cache_magic.core.key import NOT_IN_KEY
+from or_cache_magic.core.key import NOT_IN_KEY, canonical_json
 from or_cache_magic.display.escape import escape_html, printable
 from or_cache_magic.explain.nearest import WORD
 
@@ -191,7 +190,7 @@ def _value(body: Mapping[str, Any], name: str) -> str | None:
 
 
 def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, sort_keys=True, default=str)
+    return canonical_json(value).decode()  # what is one in the key is one here: 0 and 0.0
 
 
 def _cut(pieces: Sequence[Piece]) -> list[Piece]:

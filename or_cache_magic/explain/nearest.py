@@ -17,7 +17,7 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from or_cache_magic.core.chat import last_prompt, messages_of, system_prompt
-from or_cache_magic.core.key import NOT_IN_KEY
+from or_cache_magic.core.key import NOT_IN_KEY, canonical_json
 from or_cache_magic.storage.sketches import Candidate, SketchTable, without_media
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def sketch(body: Mapping[str, Any]) -> bytes:
         prompt,
         _bytes(system_prompt(body) or ""),
         _json([body.get("model"), body.get("models")]),
-        _json(parameters_of(body)),
+        canonical_json(parameters_of(body)),
         _json(_history(body)),
         prompt.lower().translate(None, _NOT_PLAIN),
     )

@@ -13,7 +13,7 @@ from or_cache_magic.core.chat import BESIDES
 from or_cache_magic.core.records import Outcome
 from or_cache_magic.core.units import format_count
 from or_cache_magic.display.screen import open_screen
-from or_cache_magic.errors import FormatError, OptionError, near_name
+from or_cache_magic.errors import FormatError, OptionError, near_name, one_line
 from or_cache_magic.notebook.options import CELL, LINE, refuse_model
 from or_cache_magic.notebook.parser import help_text, parse
 from or_cache_magic.notebook.session import keeps_result
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from or_cache_magic.money.budget import Limit
     from or_cache_magic.notebook.session import Session
 
+_FOUND_WIDTH = 40
 _MORE = "it was cut: give it more with --max-tokens; "
 
 
@@ -192,8 +193,10 @@ def run_and_show(
             ask, callbacks, max_cost_usd=None if limits else options.max_cost_usd, limits=limits
         )
     except BaseException as exc:
+        session.note_miss(ask.key.digest)
         _show_cut(screen, ask, exc)
         raise
+    outcome = _noted(session, ask, outcome) if outcome.made_call else outcome
     session.last = completion = Completion(outcome, request, ask=cache.ask, schema=ask.schema)
     if options.out:
         session.shell.push({options.out: completion})
@@ -221,6 +224,23 @@ def run_and_show(
     if ask.schema is not None or form in ("json", "df"):
         _parse(completion, form, has_schema=ask.schema is not None)
     return None if kept is False else completion
+
+
+def _noted(session: Session, ask: Ask, outcome: Outcome) -> Outcome:
+    """Return the outcome of a call, with a note on what of its prompt changes by itself, told once each."""
+    session.note_miss(outcome.key.digest)
+    if not outcome.stored:
+        return outcome
+    from or_cache_magic.core.unstable import unstable
+
+    new = [
+        one for one in unstable(ask.request.body, session.cache().clock()) if one.what not in session.warned
+    ]
+    if not new:
+        return outcome
+    session.warned.update(one.what for one in new)
+    said = ", ".join(f"{one.what} ({one_line(one.found, _FOUND_WIDTH)})" for one in new)
+    return outcome._replace(notes=(*outcome.notes, f"the prompt has {said}: a rerun with another will miss"))
 
 
 def _show_cut(screen: Screen, ask: Ask, failure: BaseException) -> None:

@@ -100,6 +100,7 @@ MAGICS: Final = (
     "openrouter_panel",
     "openrouter_stats",
     "openrouter_entries",
+    "openrouter_why",
     "openrouter_pin",
     "openrouter_purge",
     "openrouter_export",
@@ -114,7 +115,13 @@ MAGICS: Final = (
 )
 """The magics; `openrouter` alone is a cell magic too."""
 
-_WITH_KEYS: Final = ("openrouter_entries", "openrouter_pin", "openrouter_purge", "openrouter_export")
+_WITH_KEYS: Final = (
+    "openrouter_entries",
+    "openrouter_why",
+    "openrouter_pin",
+    "openrouter_purge",
+    "openrouter_export",
+)
 
 SETTING_NAMES: Final = (
     "model",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,6 +25,7 @@ from or_cache_magic.notebook.options import (
     PURGE,
     STATS,
     WARM,
+    WHY,
 )
 from or_cache_magic.notebook.parser import Command, help_text, parse
 from or_cache_magic.notebook.session import confirmed, keeps_result
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from or_cache_magic.cache.completion import Completion
     from or_cache_magic.cache.purge import Purge
     from or_cache_magic.core.rows import EntryFilter
+    from or_cache_magic.explain.why import Why
     from or_cache_magic.notebook.session import Session
     from or_cache_magic.panels import Shown
     from or_cache_magic.replay.packs import Exported
@@ -83,6 +86,8 @@ def read_arguments(options: SimpleNamespace, variables: Mapping[str, Any], folde
         options.schema = read_schema_argument(options.schema, variables, folder)
     if fields.get("file"):
         options.file = folder / Path(options.file).expanduser()
+    if subject := fields.get("subject"):
+        options.subject = _answer_named(subject, variables)
     if "source" in fields:
         name = options.source
         if name.isidentifier() and name not in variables:
@@ -91,6 +96,28 @@ def read_arguments(options: SimpleNamespace, variables: Mapping[str, Any], folde
             raise OptionError(f"{name} is not defined; nothing was sent", meant)
         source = variables[name] if name.isidentifier() else name
         options.source = folder / Path(source).expanduser() if isinstance(source, str) else source
+
+
+def _answer_named(word: str, variables: Mapping[str, Any]) -> str | Completion:
+    """Return the answer that a variable holds, or the word where it may be a key.
+
+    Raises:
+        OptionError: The variable holds something else.
+    """
+    from or_cache_magic.cache.completion import Completion
+
+    found = variables.get(word)
+    if isinstance(found, Completion) or word not in variables:
+        return word if found is None else found
+    if _is_key(word):
+        return word
+    raise OptionError(
+        f"the variable {word} is a {type(found).__name__}, not an answer", "name what -o has bound"
+    )
+
+
+def _is_key(word: str) -> bool:
+    return not word.lower().strip("0123456789abcdef")
 
 
 def _panel(session: Session, _options: SimpleNamespace) -> Shown | None:
@@ -130,6 +157,21 @@ def _say_model(session: Session, name: str | None) -> None:
     model = session.cache().model_named(name)
     if model != name:
         session.say(f"--model {name}: {model}")
+
+
+def _why(session: Session, options: SimpleNamespace) -> Why | None:
+    """``%openrouter_why``: why an ask was not served, in colour.
+
+    Raises:
+        OptionError: There is no such ask.
+    """
+    cell = "" if options.subject is not None else session.asked_before
+    found = session.cache().why(options.subject, cell=cell)
+    if not session.in_terminal or keeps_result() is not False:
+        return found
+    session.deliver(found)
+    print(found.ansi if sys.stdout.isatty() else found)  # noqa: T201 - a terminal
+    return None
 
 
 def _pin(session: Session, options: SimpleNamespace) -> None:
@@ -373,6 +415,7 @@ _MAGICS: Final[Mapping[str, tuple[Command, Callable[..., Any]]]] = {
         (PANEL, _panel),
         (STATS, _stats),
         (ENTRIES, _entries),
+        (WHY, _why),
         (PIN, _pin),
         (PURGE, _purge),
         (EXPORT, _export),

@@ -225,6 +225,17 @@ def _read_pin(command: Command, options: SimpleNamespace) -> None:
     options.key, options.number = found[1].lower(), found[2] and int(found[2])
 
 
+def _read_why(command: Command, options: SimpleNamespace) -> None:
+    """Read the word as the `subject`: how a key begins, or a variable; None is the last ask."""
+    words = [word for word in options.words if word]
+    if len(words) > 1:
+        raise OptionError(
+            f"one key or answer a line, and this one names {len(words)}; {command.unharmed}",
+            "write a key, or the variable of an answer",
+        )
+    options.subject = words[0] if words else None
+
+
 def _read_warm(command: Command, options: SimpleNamespace) -> None:
     """Read the word as the `source`: a variable or a file."""
     _read_params(options)
@@ -521,6 +532,16 @@ PIN: Final = Command(
     unharmed="nothing was changed",
 )
 
+WHY: Final = Command(
+    "openrouter_why",
+    "Why the last ask was not served from the cache: the nearest stored request, and the difference.",
+    "[KEY|NAME]",
+    ("%openrouter_why", "%openrouter_why 3f9a01c2d4", "%openrouter_why answer"),
+    check=_read_why,
+    takes="",
+    unharmed="nothing was sent",
+)
+
 PURGE: Final = Command(
     "openrouter_purge",
     "Remove cached answers that meet every condition; says first what goes and what it cost.",
@@ -713,7 +734,7 @@ COMMANDS: Final[Mapping[str, Command]] = MappingProxyType(
     {
         c.spelling: c
         for c in (
-            *(CELL, LINE, PANEL, STATS, ENTRIES, PIN, PURGE, EXPORT, IMPORT, WARM, BATCHES),
+            *(CELL, LINE, PANEL, STATS, ENTRIES, WHY, PIN, PURGE, EXPORT, IMPORT, WARM, BATCHES),
             *(MODELS, FIX, CONFIG, KEY, LAST),
         )
     }

@@ -47,6 +47,11 @@ class Session:
         self.key: str | None = None
         #: The last exception of the notebook that is none of this package's; for ``%openrouter_fix``.
         self.failure: BaseException | None = None
+        #: What the cell of the last ask that was not served had asked before; empty is not known.
+        self.asked_before = ""
+        #: What a receipt has told already that changes by itself.
+        self.warned: set[str] = set()
+        self._asked: dict[str, str] = {}
         self._project = Project(self.folder)
         self._configured: dict[str, Any] | None = None
         self._settings: tuple[object, Settings] | None = None
@@ -115,6 +120,18 @@ class Session:
     def in_terminal(self) -> bool:
         """Whether the shell shows text alone: it has no kernel."""
         return getattr(self.shell, "kernel", None) is None
+
+    def note_miss(self, key: str) -> None:
+        """Note what a cell asked that the cache did not serve; `asked_before` is what it had asked before.
+
+        Hits aren't noted: they would pay for it.
+        """
+        kernel = getattr(self.shell, "kernel", None)
+        parent = kernel.get_parent() if kernel is not None else {}
+        cell = str((parent.get("metadata") or {}).get("cellId", ""))
+        self.asked_before = self._asked.get(cell, "") if cell else ""
+        if cell and key != self.asked_before:
+            self._asked[cell] = key
 
     def follows_updates(self) -> bool:
         """Return whether who shows the cell's outputs follows updates: ``%%capture`` and ``Output`` don't."""

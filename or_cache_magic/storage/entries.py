@@ -319,6 +319,7 @@ class DiskStore:
         """
         from or_cache_magic.storage.entry_rows import delete_entries
         from or_cache_magic.storage.listing import filter_sql
+        from or_cache_magic.storage.purges import described
 
         where, parameters = filter_sql(wanted)
         if not where and not everything:
@@ -327,7 +328,7 @@ class DiskStore:
             )
         if not self._database.exists():
             return 0
-        return delete_entries(self._database, where, parameters)
+        return delete_entries(self._database, where, parameters, described(wanted))
 
 
 class _Kept:

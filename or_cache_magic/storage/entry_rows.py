@@ -26,6 +26,7 @@ from or_cache_magic.storage.media import (
     reader_in,
     set_media,
 )
+from or_cache_magic.storage.purges import note_purge
 
 if TYPE_CHECKING:
     import sqlite3
@@ -164,16 +165,22 @@ def settle_answers(database: Database, digest: str, generation_id: str, cost: Co
     return settled
 
 
-def delete_entries(database: Database, where: str, parameters: Sequence[Any]) -> int:
-    """Remove the entries that meet a condition of SQL, or all where there is none; see `DiskStore.purge`."""
+def delete_entries(database: Database, where: str, parameters: Sequence[Any], what: str) -> int:
+    """Remove the entries that meet a condition of SQL, or all where there is none; see `DiskStore.purge`.
+
+    What was removed, as told by `what`, is noted with it.
+    """
     with database.transaction() as connection:
         if not where:
-            return _delete_all(connection)
+            removed = _delete_all(connection)
+            note_purge(connection, what, removed, None)
+            return removed
         gone = connection.execute(_KEYS.format(where=where), parameters).fetchall()
         # diskcache's and our triggers keep its counters and our tables right.
         connection.executemany("DELETE FROM Cache WHERE rowid = ?", [(row_id,) for row_id, _ in gone])
         connection.executemany("DELETE FROM or_unserved WHERE key = ?", [(key,) for _, key in gone])
         forget_gone(connection)
+        note_purge(connection, what, len(gone), [key for _, key in gone])
     return len(gone)
 
 

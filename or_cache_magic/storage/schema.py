@@ -177,6 +177,14 @@ PACES: Final = (
 )
 """Made when the first limit is met, as `REPLIES`."""
 
+PURGES: Final = (
+    # Who removed what, and when; see `purges`. `keys` is how their digests begin, NULL of very many.
+    """CREATE TABLE or_purge (
+        id INTEGER PRIMARY KEY, at REAL NOT NULL, who TEXT NOT NULL, what TEXT NOT NULL,
+        entries INTEGER NOT NULL, keys BLOB)""",
+)
+"""Made at the first purge, as `REPLIES`."""
+
 HAS_BATCHES: Final = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'or_batch_row'"
 
 
@@ -292,7 +300,7 @@ def _vet_objects(objects: list[tuple[str, str | None]]) -> None:
 @cache
 def _expected() -> list[frozenset[str]]:
     """Return the statements of every file of ours, then of what is made later: all of one, or none."""
-    made = ((*_DISKCACHE, *_TABLES), REPLIES, MEDIA, BATCHES, SKETCHES, PACES)
+    made = ((*_DISKCACHE, *_TABLES), REPLIES, MEDIA, BATCHES, SKETCHES, PACES, PURGES)
     return [frozenset(" ".join(sql.split()) for sql in statements) for statements in made]
 
 
