@@ -1,4 +1,4 @@
-"""Throws odd replies, options, lines and settings at the product, and counts what broke, as a table.
+"""Throws odd replies, options, lines, settings and packs at the product, and counts what broke, as a table.
 
 ::
 
@@ -296,6 +296,65 @@ def settings(draw: Draw, number: int, folder: Path) -> Found:
     return found
 
 
+def packs(draw: Draw, number: int, folder: Path) -> Found:
+    """Take packs with damaged and hostile lines, look at what came, read through them, write them anew."""
+    from or_cache_magic.notebook.status import entry_card
+
+    found = Found()
+    pack = folder / "place" / "p.orcache.jsonl"
+    pack.parent.mkdir()
+    with upstream() as up, _cache(folder / "from", up) as origin:
+        up.reply = plain
+        lines = _pack_lines(origin, pack)
+    with upstream() as up, _cache(folder / "to", up, mode="offline") as cache:
+        settings = cache.settings
+        reader = CompletionCache(
+            folder / "reader", settings=lambda: settings, api_key=lambda: None, packs=pack.parent
+        )
+        watch = Watch(found, up)
+        for _ in range(0, number, _AT_ONCE):
+            hostile = [draw.pack_line(draw.random.choice(lines)) for _ in range(_AT_ONCE)]
+            pack.write_bytes(b"\n".join([*hostile, draw.random.choice(lines)]))
+
+            def what(hostile: list[bytes] = hostile) -> str:
+                return f"{hostile!r}"
+
+            told = watch.ask(cache, what, lambda: str(cache.load(pack, progress=False)))
+            watch.shown(told or "", what)
+            for prompt, fields in _PACKED:
+                watch.ask(reader, what, lambda p=prompt, f=fields: reader.ask(p, **f))
+            for row in cache.store.listing.find(limit=3):
+                card = watch.ask(cache, what, lambda key=row.key: entry_card(cache, key)[0])
+                watch.shown(card or "", what)
+            watch.ask(cache, what, cache.entries)
+            watch.ask(cache, what, lambda: cache.export(folder / "again.jsonl", progress=False))
+            for notice in reader.database.pop_notices():
+                watch.shown(notice, what)
+            cache.purge(all=True)
+        reader.close()
+        watch.stored(folder)
+    found.inputs = number  # lines, each looked at in several ways
+    return found
+
+
+_AT_ONCE = 20
+_PACKED: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("What is a median?", {"tag": ["a", "b"]}),
+    ("Name a book.", {"schema": "title str"}),
+    ("Look.", {"attach": [b"a,b\n1,2\n"], "sample": 2}),
+)
+"""What is in the packs that are damaged."""
+
+
+def _pack_lines(cache: CompletionCache, pack: Path) -> list[bytes]:
+    """Ask for answers of several kinds, and return their lines."""
+    for prompt, fields in _PACKED:
+        cache.ask(prompt, **fields)
+    cache.ask("What is a median?").reply("And a mode?")
+    cache.export(pack, progress=False)
+    return pack.read_bytes().splitlines()
+
+
 @dataclass(frozen=True)
 class Effort:
     """How many inputs of each kind."""
@@ -304,10 +363,11 @@ class Effort:
     options: int = 5_000
     lines: int = 5_000
     settings: int = 1_000
+    packs: int = 10_000
 
 
-QUICK = Effort(40, 40, 40, 20)
-PARTS = {"replies": replies, "options": options, "lines": lines, "settings": settings}
+QUICK = Effort(40, 40, 40, 20, 100)
+PARTS = {"replies": replies, "options": options, "lines": lines, "settings": settings, "packs": packs}
 
 
 def figures(

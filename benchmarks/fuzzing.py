@@ -186,6 +186,27 @@ _SENSIBLE: Final[dict[str, tuple[Any, ...]]] = {
 }
 
 
+_PACK_FIELDS: Final = (
+    "media", "parent", "at", "reason", "expires", "sample", "stream", "base_url", "attached", "by",
+    "notebook", "tags", "error", "complete", "tool_calls", "images", "audio", "refusal", "annotations",
+    "reasoning_details", "logprobs", "extra", "response_format", "messages", "models", "plugins", "tools",
+    "n", "input", "cost",
+)  # fmt: skip
+
+_PACK_VALUES: Final[tuple[Any, ...]] = (
+    "1E+30000000", "-5", "NaN", ["1e9999", "reported"], ["1", "x"], [[[], None, "00" * 32]],
+    [[["request"], "data:", "00" * 32]], [[["answer", "choices", 0], None, "zz"]], "../../etc/passwd",
+    "history", "entry", "content_filter", "length", "00" * 32, "http://user:pw@host", "http://[", 2**63,
+    -(2**63), 10**300, 1e308, -0.0, True, [[["a"] * 3] * 3], {"url": "data:image/png;base64,AAAA"}, "\ud800",
+    "\x1b]0;x\x07",
+    "data:image/png;base64," + "A" * 5000, {"type": "json_schema", "json_schema": {"schema": {"$ref": "#"}}},
+)  # fmt: skip
+
+_PACK_BYTES: Final = (
+    b"", b"\x00", b"\xff", b"\\", b'"', b"{", b"[" * 3000, b"9" * 5000, b"1e400", b"-", b"\r",
+    b"\xe2\x80\xa8", b",,", b"NaN", b"\\ud800", b"\xed\xa0\x80", b"null", b"<<<<<<< ", b"\xef\xbb\xbf",
+)  # fmt: skip
+
 _LINES: Final = (
     "", "openai/gpt-4o-mini", "-m x/y -o answer", "-s 'be brief' -t 0.7 --sample 2", "--refresh -q",
     "--no-cache", "--ttl 1h --tag 'a b'", "-f json", "-f code", "-f text", "--max-cost 1",
@@ -326,6 +347,50 @@ class Draw:
                                                  b"data: [DONE]\n\n", b"[" * 100_000,
                                                  b'{"a":' * 100_000)))  # fmt: skip
         reply.body = bytes(body)
+
+    # -- packs
+
+    def pack_line(self, line: bytes) -> bytes:
+        """A line of a pack, changed in a field, or in its bytes."""
+        if self.chance(0.25):
+            return self._other_bytes(line)
+        form = json.loads(line)
+        for _ in range(self.random.randrange(1, 3)):
+            self._change_in(form)
+        try:
+            raw = json.dumps(form, ensure_ascii=self.chance(0.5)).encode("utf-8", "surrogatepass")
+        except (ValueError, RecursionError):
+            return line
+        return raw.replace(b"\n", b" ")
+
+    def _change_in(self, value: Any) -> None:
+        """Put another value in one place of a JSON value, take one out, or add one."""
+        while isinstance(value, (dict, list)) and value:
+            names = list(value) if isinstance(value, dict) else range(len(value))
+            name = self.random.choice(names)
+            if not isinstance(value[name], (dict, list)) or self.chance(0.3):
+                break
+            value = value[name]
+        else:
+            return
+        what = self.random.randrange(6)
+        if what == 0:
+            del value[name]
+        elif what == 1 and isinstance(value, dict):
+            value[self.random.choice((*_PACK_FIELDS, self.text()))] = self.json()
+        elif what == 2:
+            value[name] = self.random.choice(_PACK_VALUES)
+        elif what == 3:
+            value[name] = [value[name]]
+        else:
+            value[name] = self.json()
+
+    def _other_bytes(self, line: bytes) -> bytes:
+        at, to = sorted(self.random.randrange(len(line) + 1) for _ in range(2))
+        put = self.random.choice(_PACK_BYTES)
+        return self.random.choice(
+            (line[:at], line[:at] + put + line[at:], line[:at] + put + line[to:], line[at:], line[:to] * 2)
+        )
 
     # -- options, lines, bodies, settings
 

@@ -130,13 +130,13 @@ def test_soak__prints_every_row_and_finds_nothing(tmp_path):
 
 
 def test_fuzz__finds_nothing_in_a_quick_run(tmp_path):
-    """Odd replies, options, lines and settings: no raw error, nothing lost, nothing left out of the ledger."""
+    """Odd replies, options, lines, settings and packs: no raw error, nothing lost, nothing left out of the ledger."""
     command = [sys.executable, str(RUN.with_name("fuzz.py")), "--quick"]
     done = subprocess.run(
         command, cwd=tmp_path, capture_output=True, encoding="utf-8", check=False, timeout=300
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert len([line for line in done.stdout.splitlines() if " ok " in line]) == 24
+    assert len([line for line in done.stdout.splitlines() if " ok " in line]) == 30
 
 
 def test_tables__asks_equal_rows_once(tmp_path):

@@ -758,6 +758,7 @@ class CompletionCache:
         self,
         path: str | os.PathLike[str],
         *keys: str,
+        format: str = "pack",  # noqa: A002 - what it is called
         media: str = "inline",
         progress: bool = True,
         **conditions: Any,
@@ -770,6 +771,8 @@ class CompletionCache:
         Args:
             path: The file; ``NAME.orcache.jsonl`` beside ``NAME.ipynb`` is read through where it lies.
             *keys: Keys, or how they begin.
+            format: ``pack``, or a data set of what is served: ``chat``, JSON lines of messages with the
+                answer last, model and cost; or ``parquet``, a table.
             media: ``inline``, or ``files``: large media goes into files in ``NAME.media`` beside the pack.
             progress: Whether a bar is shown where it takes long.
             **conditions: ``text``, ``model``, ``system``, ``tag``, ``prefix``, ``since`` and ``older``, as in
@@ -778,7 +781,7 @@ class CompletionCache:
         Raises:
             OptionError: A request holds a secret, a condition is none, or the file can't be written.
         """
-        how = {"media": media, "progress": progress, "secret": self._api_key() or ""}
+        how = {"format": format, "media": media, "progress": progress, "secret": self._api_key() or ""}
         written: Exported = _above("replay.packs").export(self, path, keys, conditions, **how)
         return written
 

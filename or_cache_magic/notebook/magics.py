@@ -266,6 +266,7 @@ def export_pack(cache: CompletionCache, options: SimpleNamespace) -> Exported:
         prefix=options.prefix,
         since=options.since_s,
         older=options.older_s,
+        format=options.format,
         media=options.media,
     )
 

@@ -617,6 +617,13 @@ EXPORT: Final = Command(
         _SINCE,
         _OLDER,
         Option(
+            ("-f", "--format"),
+            "format",
+            "pack, or a data set: chat, messages with the answer last, or parquet, a table",
+            default="pack",
+            **_one_of("pack|chat|parquet", "pack", "chat", "parquet"),
+        ),
+        Option(
             ("--media",),
             "media",
             "where large media goes: inline, into the pack, or files, beside it",

@@ -10,7 +10,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import IO, Final
 
-from or_cache_magic.errors import OptionError, printable
+from or_cache_magic.errors import OptionError, OrCacheError, printable
 from or_cache_magic.replay.lines import LONGEST_LINE, media_text
 
 LARGEST_MEDIA: Final = 1 << 27
@@ -108,6 +108,8 @@ def written(path: Path) -> Iterator[IO[bytes]]:
             file.flush()
             os.fsync(file.fileno())
         draft.replace(path)
+    except OrCacheError:
+        raise  # of the block: it says itself what is wrong
     except (OSError, ValueError) as exc:
         why = getattr(exc, "strerror", None) or exc
         raise OptionError(

@@ -97,11 +97,11 @@ def line_of(kept: Kept, secret: str = "", media: dict[bytes, bytes] | None = Non
     # Media is no text to look for secrets in: megabytes of letters without a meaning.
     body, in_body = take_out(dict(request.body), apart, decoded=True)
     answer, in_answer = take_out(answer_json(entry.answer), apart, decoded=True)
-    if _has_secret(said := _asked(request, body), secret):
+    if has_secret(said := _asked(request, body), secret):
         raise SecretInPrompt
     told = {"answer": answer, **_labels(kept)}
-    if _has_secret(told, secret):
-        told = _hidden(told, secret)
+    if has_secret(told, secret):
+        told = without_secrets(told, secret)
     kind = "history" if kept.reason else "entry"
     form = {"key": entry.key.digest, "pack": PACK_SCHEMA, "keys": KEY_VERSION, "kind": kind, **said, **told}
     places = [[["request", *path], *what] for path, *what in in_body]
@@ -193,17 +193,19 @@ def _labels(kept: Kept) -> dict[str, Any]:
     return told
 
 
-def _has_secret(form: Any, secret: str) -> bool:
+def has_secret(form: Any, secret: str) -> bool:
+    """Return whether a key or a token stands in a JSON value."""
     text = _to_json(form)
     return without_tokens(text, secret) != text
 
 
-def _hidden(value: Any, secret: str) -> Any:
+def without_secrets(value: Any, secret: str) -> Any:
+    """Return a JSON value without keys and tokens in its texts."""
     if isinstance(value, str):
         return without_tokens(value, secret)
     if isinstance(value, Mapping):
-        return {without_tokens(name, secret): _hidden(item, secret) for name, item in value.items()}
-    return [_hidden(item, secret) for item in value] if isinstance(value, (list, tuple)) else value
+        return {without_tokens(name, secret): without_secrets(item, secret) for name, item in value.items()}
+    return [without_secrets(item, secret) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def _form(raw: bytes) -> dict[str, Any]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import IO, TYPE_CHECKING, Any, Final, TypeVar
@@ -15,6 +16,7 @@ from or_cache_magic.core.options import shown
 from or_cache_magic.core.records import NamedTuple
 from or_cache_magic.core.units import format_count
 from or_cache_magic.errors import OptionError, StoreError, near_name, one_line
+from or_cache_magic.replay.datasets import BEGINS, Take, open_dataset
 from or_cache_magic.replay.files import MediaFiles, lines, media_folder, opened, written
 from or_cache_magic.replay.lines import LineError, SecretInPrompt, kept_from, line_of
 from or_cache_magic.storage.transfer import Kept, kept_of, keys_of, put_kept
@@ -101,11 +103,16 @@ def export(
     keys: Sequence[str] = (),
     conditions: Mapping[str, Any] = MappingProxyType({}),
     *,
+    format: str = "pack",  # noqa: A002 - what it is called
     media: str = "inline",
     progress: bool = False,
     secret: str = "",
 ) -> Exported:
     """See `CompletionCache.export`."""
+    if format not in ("pack", *BEGINS):
+        raise OptionError(
+            f"format={shown(format)} is none; nothing was written", "write 'pack', 'chat' or 'parquet'"
+        )
     if media not in ("inline", "files"):
         raise OptionError(f"media={shown(media)} is none; nothing was written", "write 'inline' or 'files'")
     if others := [name for name in conditions if name not in CONDITIONS]:
@@ -117,59 +124,66 @@ def export(
         keys=tuple(keys),
         **{**conditions, "model": cache.model_named(conditions.get("model"))},
     )
-    return _export(cache, path_of(path), wanted, media, secret, progress)
-
-
-def _export(
-    cache: CompletionCache, path: Path, wanted: EntryFilter, media: str, secret: str, progress: bool
-) -> Exported:
-    refuse_other_file(path, _BEGINS)
+    path = path_of(path)
+    refuse_other_file(path, BEGINS.get(format, _BEGINS))
     cache.ledger.flush()
-    files = MediaFiles(media_folder(path)) if media == "files" else None
     counts: Counter[str] = Counter()
-    unsafe: list[str] = []
     with written(path) as file:
-        for digest in _shown(keys_of(cache.database, wanted), progress, "request"):
-            try:
-                _write_all(kept_of(cache.database, cache.store, digest), file, counts, secret, files)
-            except SecretInPrompt:
-                unsafe.append(digest)
-            except LineError as exc:
-                raise OptionError(
-                    f"the entry {digest[:10]} can't be exported: {exc}; nothing was written",
-                    "write --media files (media='files')",
-                ) from None
-        if unsafe:
-            named = ", ".join(key[:10] for key in unsafe[:_NAMED]) + (" …" if len(unsafe) > _NAMED else "")
-            raise OptionError(
-                f"what looks like a key or a token stands in {format_count(len(unsafe), 'request')}"
-                f" ({named}); nothing was written",
-                f"look at it: %openrouter_entries {unsafe[0][:10]}; revoke the secret, and remove the entry:"
-                f" %openrouter_purge {unsafe[0][:10]}",
-            )
+        if format == "pack":
+            files = MediaFiles(media_folder(path)) if media == "files" else None
+            _write(cache, wanted, counts, progress, partial(_write_lines, file, counts, secret, files))
+        else:
+            with open_dataset(file, format) as take:
+                _write(cache, wanted, counts, progress, partial(_write_rows, take, counts, secret))
     return Exported(path, counts["entry"], counts["history"], counts["damaged"])
 
 
-def _write_all(
-    found: Iterator[Kept | None],
-    file: IO[bytes],
+def _write(
+    cache: CompletionCache,
+    wanted: EntryFilter,
     counts: Counter[str],
-    secret: str,
-    files: MediaFiles | None,
+    progress: bool,
+    write: Callable[[list[Kept]], None],
 ) -> None:
-    """Write the answers to one request, sorted and each once."""
+    """Have the answers to one request after another written, sorted by their keys."""
+    unsafe: list[str] = []
+    for digest in _shown(keys_of(cache.database, wanted), progress, "request"):
+        found = list(kept_of(cache.database, cache.store, digest))
+        counts["damaged"] += found.count(None)
+        try:
+            write([kept for kept in found if kept is not None])
+        except SecretInPrompt:
+            unsafe.append(digest)
+        except LineError as exc:
+            raise OptionError(
+                f"the entry {digest[:10]} can't be exported: {exc}; nothing was written",
+                "write --media files (media='files')",
+            ) from None
+    if unsafe:
+        named = ", ".join(key[:10] for key in unsafe[:_NAMED]) + (" …" if len(unsafe) > _NAMED else "")
+        raise OptionError(
+            f"what looks like a key or a token stands in {format_count(len(unsafe), 'request')}"
+            f" ({named}); nothing was written",
+            f"look at it: %openrouter_entries {unsafe[0][:10]}; revoke the secret, and remove the entry:"
+            f" %openrouter_purge {unsafe[0][:10]}",
+        )
+
+
+def _write_lines(
+    file: IO[bytes], counts: Counter[str], secret: str, files: MediaFiles | None, answers: list[Kept]
+) -> None:
+    """Write the answers to one request as lines, sorted and each once."""
     apart: dict[bytes, bytes] | None = None if files is None else {}
-    made: set[bytes] = set()
-    for kept in found:
-        if kept is None:
-            counts["damaged"] += 1
-        elif (line := line_of(kept, secret, apart)) not in made:
-            made.add(line)
-            counts["history" if kept.reason else "entry"] += 1
+    made = {line_of(kept, secret, apart): "history" if kept.reason else "entry" for kept in answers}
+    counts.update(made.values())
     file.writelines(sorted(made))
-    if files is not None:
-        for digest, raw in (apart or {}).items():
-            files.keep(digest, raw)
+    for digest, raw in (apart or {}).items():
+        assert files is not None  # noqa: S101 - said above
+        files.keep(digest, raw)
+
+
+def _write_rows(take: Take, counts: Counter[str], secret: str, answers: list[Kept]) -> None:
+    counts["entry"] += sum(take(kept, secret) for kept in answers)
 
 
 def load(cache: CompletionCache, path: Any, *, progress: bool = False) -> Imported:

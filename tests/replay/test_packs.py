@@ -8,6 +8,7 @@ import os
 import random
 import struct
 import subprocess
+import sys
 import zlib
 
 import pytest
@@ -207,8 +208,10 @@ def test_export__is_refused_where_a_secret_is_in_a_request(open_cache, sim, tmp_
         if secret in SECRETS
         else _stored(cache, secret)
     )
-    with pytest.raises(OptionError, match=rf"in 1 request \({key[:10]}\); nothing was written"):
+    with pytest.raises(OptionError, match=rf"in 1 request \({key[:10]}\); nothing was written") as caught:
         cache.export(pack)
+    assert str(caught.value).startswith("what looks like a key or a token stands in 1 request")
+    assert f"%openrouter_purge {key[:10]}" in caught.value.hint
     assert pack.read_bytes() == before
     assert sorted(os.listdir(tmp_path)) == [".or_cache", "p.jsonl"]
 
@@ -241,6 +244,62 @@ def test_export__leaves_other_files_alone(cache, tmp_path):
     for name in ("no/such/folder", "", 5):
         with pytest.raises(OptionError):
             cache.export(name)
+
+
+# -- data sets --------------------------------------------------------------------------------------
+
+
+def test_export__as_chat_is_messages_with_the_answer_last(cache, sim, tmp_path):
+    """What is served, sorted by key: no history, no vectors, no secret; a second export replaces the first."""
+    sim.script(Scenario(text=f"red, or {SECRETS[1]}"), times=1)
+    bought = cache.ask("Name a colour.", system="Be brief.")
+    sim.script(Scenario(text="blue"), times=1)
+    cache.ask("Name another.", mode="refresh")
+    cache.ask("Name another.", mode="refresh")
+    cache.embed(["one"], model=EMBEDDING)
+    for _ in range(2):
+        found = cache.export(tmp_path / "d.jsonl", format="chat")
+    assert (found.entries, found.history) == (2, 0)
+    rows = [json.loads(line) for line in (tmp_path / "d.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [row["key"] for row in rows] == sorted(row["key"] for row in rows)
+    (row,) = [row for row in rows if row["key"] == bought.key]
+    assert [message["role"] for message in row["messages"]] == ["system", "user", "assistant"]
+    assert row["messages"][-1]["content"] == "red, or …"
+    assert (row["model"], row["cost_usd"]) == (MODEL, float(bought.cost_usd))
+
+
+def test_export__as_parquet_is_a_table(cache, tmp_path):
+    """A row an answer, in pieces of bounded size; what a pack refuses is refused here too."""
+    parquet = pytest.importorskip("pyarrow.parquet")
+    answers = {cache.ask(f"Question {at}").key: at for at in range(5)}
+    found = cache.export(tmp_path / "d.parquet", format="parquet")
+    rows = parquet.read_table(tmp_path / "d.parquet").to_pylist()
+    assert found.entries == len(rows) == 5
+    assert [row["key"] for row in rows] == sorted(answers)
+    for row in rows:
+        question, answer = json.loads(row["messages"])
+        assert question["content"] == f"Question {answers[row['key']]}"
+        assert answer["content"] == row["answer"]
+    assert {row["cost_source"] for row in rows} == {"reported"}
+    before = (tmp_path / "d.parquet").read_bytes()
+    cache.ask(f"Why is {SECRETS[1]} refused?")
+    for form in ("parquet", "chat"):
+        with pytest.raises(OptionError, match="in 1 request "):
+            cache.export(tmp_path / f"d.{form}", format=form)
+    assert (tmp_path / "d.parquet").read_bytes() == before
+    with pytest.raises(OptionError, match="no such file"):
+        cache.export(tmp_path / "d.parquet")
+    with pytest.raises(OptionError, match="format='csv'"):
+        cache.export(tmp_path / "d.csv", format="csv")
+
+
+def test_export__as_parquet_says_what_it_needs(cache, tmp_path, monkeypatch):
+    """Without pyarrow it is an error that names it, and nothing is written."""
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(OptionError, match="needs pyarrow") as caught:
+        cache.export(tmp_path / "d.parquet", format="parquet")
+    assert "pip install pyarrow" in caught.value.hint
+    assert not (tmp_path / "d.parquet").exists()
 
 
 # -- what comes from a stranger ---------------------------------------------------------------------
