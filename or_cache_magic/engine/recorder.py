@@ -177,7 +177,13 @@ class Recorder:
                 self.ledger.remember(row)
 
     def collect(
-        self, ask: Ask, kind: AskKind, answer: Answer, reason: str | None, claim: Callable[[], bool]
+        self,
+        ask: Ask,
+        kind: AskKind,
+        answer: Answer,
+        reason: str | None,
+        claim: Callable[[], bool],
+        notebook: str,
     ) -> bool:
         """Store an answer of a batch, or set it aside for a reason, and account for it; in one transaction.
 
@@ -189,6 +195,7 @@ class Recorder:
             answer: The answer.
             reason: Why it is not served; None stores it.
             claim: Called first, in the transaction; False is that another kernel has done it all.
+            notebook: Where it was asked from.
 
         Returns:
             Whether it was done here.
@@ -200,8 +207,8 @@ class Recorder:
         ttl_s, _ = lifetime_s(ask.request, answer, ask.policy, self._routes)
         now_s = self.clock()
         expires_s = None if ttl_s is None else now_s + ttl_s
-        entry = Entry(ask.key, answer, now_s, expires_s, ask.policy.tags, self.ledger.notebook)
-        row = self._row(ask, kind, answer)
+        entry = Entry(ask.key, answer, now_s, expires_s, ask.policy.tags, notebook)
+        row = self._row(ask, kind, answer)._replace(notebook=notebook)
         with self.transaction():
             if not claim():
                 return False

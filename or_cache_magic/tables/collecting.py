@@ -360,7 +360,7 @@ class _Collector:
         state = "stored" if reason is None else "set aside"
         ended = row._replace(state=state, error=reason or "", cost_usd=answer.cost.usd)
         kind: AskKind = "miss" if answer.error is None and answer.choices else "failed"
-        cache.recorder.collect(ask, kind, answer, reason, lambda: self._table.end_row(ended))
+        self._record(ask, kind, answer, reason, ended)
 
     def _unanswered(
         self, batch: BatchRecord, rows: Sequence[BatchRow], failed: Sequence[BatchRow]
@@ -374,9 +374,13 @@ class _Collector:
             ask = self._ask(row)
             usd = Decimal(pico) / _PICO
             if ask is not None:
-                ended, nothing = row._replace(cost_usd=usd), Answer((), cost=Cost(usd, "apportioned"))
-                self._account(ask, nothing, row.error, ended)
+                nothing = Answer((), cost=Cost(usd, "apportioned"))
+                self._record(ask, "failed", nothing, row.error, row._replace(cost_usd=usd))
         return list(failed)
 
-    def _account(self, ask: Ask, answer: Answer, reason: str, ended: BatchRow) -> None:
-        self._cache.recorder.collect(ask, "failed", answer, reason, lambda: self._table.end_row(ended))
+    def _record(self, ask: Ask, kind: AskKind, answer: Answer, reason: str | None, ended: BatchRow) -> None:
+        """Store or set aside what a row has come to, account for it, and end the row, in one transaction."""
+        notebook = str(ended.policy.get("notebook") or "")
+        self._cache.recorder.collect(
+            ask, kind, answer, reason, lambda: self._table.end_row(ended), notebook=notebook
+        )

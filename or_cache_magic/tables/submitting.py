@@ -77,7 +77,7 @@ class Submitter:
         if row is not None and row.state == WAITING:
             self._waiting += 1
             return
-        if row is not None and row.state == "stored" and self._cache.store.get(ask.key) is not None:
+        if row is not None and row.state == "stored" and _is_stored(self._cache, ask):
             return  # it has just come
         if row is not None and row.state in ("failed", "set aside") and not self._retry:
             self._failed += 1
@@ -179,6 +179,7 @@ class Submitter:
                         "tags": list(ask.policy.tags),
                         "volatile_ttl_s": ask.policy.volatile_ttl_s,
                         "parent": ask.parent,
+                        "notebook": cache.ledger.notebook,
                     }
                     custom_id = custom_id_of(part.marker, key)
                     asked = ask.request._replace(prompt_cache="")

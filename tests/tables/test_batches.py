@@ -400,6 +400,48 @@ def test_wait__says_what_changes(submit, cache, sim, clock, monkeypatch):
     assert slept[4] == 2
 
 
+def test_batch__killed_while_it_is_collected(submit, cache, sim, clock, monkeypatch):
+    """What was stored by then is stored once; the rest follows, and the sum is exact."""
+    batch = submit()
+    clock.now_s += BATCH_S
+    collect_one, count = cache.recorder.collect, []
+
+    def killed(*args, **options):
+        count.append(1)
+        if len(count) == 3:
+            raise KeyboardInterrupt
+        return collect_one(*args, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(cache.recorder, "collect", killed)
+        with pytest.raises(KeyboardInterrupt):
+            batch.collect()
+    assert states(batch) == ["stored", "stored", "waiting", "waiting"]
+    batch.collect()
+    assert states(batch) == ["stored"] * 4
+    assert (paid(cache), cache.totals()[0].misses) == (sim.total_cost, 4)
+
+
+def test_batch__what_has_expired_is_submitted_again(submit, sim, clock):
+    """A batch that answered it once is no reason not to."""
+    submit(ttl="2h")
+    clock.now_s += BATCH_S
+    assert states(submit(ttl="2h")) == ["stored"] * 4
+    clock.now_s += 3 * 3600
+    assert states(submit(ttl="2h")) == ["waiting"] * 4
+    assert len(submissions(sim)) == 2
+
+
+def test_batch__is_of_the_notebook_that_submitted_it(submit, open_cache, sim, clock):
+    """Whoever collects it, in a shell at night."""
+    submit(of=open_cache(sim, notebook="a.ipynb"), tag="t")
+    clock.now_s += BATCH_S
+    nightly = open_cache(sim)
+    collect(nightly)
+    assert {(row.notebook, row.tags) for row in nightly.ledger.rows()} == {("a.ipynb", ("t",))}
+    assert {(entry.notebook, entry.tags) for entry in nightly.store.listing.find()} == {("a.ipynb", ("t",))}
+
+
 def test_wait__gives_up(submit, sim):
     """After so many seconds it returns as things are."""
     assert states(submit().wait(0)) == ["waiting"] * 4
