@@ -121,6 +121,15 @@ def test_visits__print_the_chain_of_each_ask(tmp_path):
     assert figures >= VISITS | {"first hit cell in a fresh shell, CPU"}
 
 
+def test_clients__asks_for_nothing_the_second_time():
+    """The library `openai` asks once, whole, streamed and with a tool; run again it is served."""
+    command = [sys.executable, str(RUN.with_name("clients.py")), "openai"]
+    done = subprocess.run(command, check=False, capture_output=True, encoding="utf-8", timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    name, asks, sent, again, hits, *_ = done.stdout.splitlines()[1].split()
+    assert (name, asks, sent, again, hits) == ("openai", "3", "3", "0", "3")
+
+
 def test_soak__prints_every_row_and_finds_nothing(tmp_path):
     """A quick soak runs to its end: every row has a verdict, and nothing that must not happen did."""
     lines = _lines("soak.py", tmp_path)[1:]
