@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -90,6 +91,21 @@ class MediaFiles:
             self._folder.mkdir(exist_ok=True)
             with written(name) as file:
                 file.write(raw)
+
+
+@contextmanager
+def media_written(folder: Path) -> Iterator[MediaFiles]:
+    """Write media that is in its folder when the block ends, and nowhere when the block fails."""
+    draft = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+    try:
+        shutil.rmtree(draft, ignore_errors=True)
+        yield MediaFiles(draft)
+        if draft.is_dir():
+            folder.mkdir(exist_ok=True)
+            for file in draft.iterdir():
+                file.replace(folder / file.name)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
 
 
 @contextmanager

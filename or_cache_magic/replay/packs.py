@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -17,7 +19,7 @@ from or_cache_magic.core.records import NamedTuple
 from or_cache_magic.core.units import format_count
 from or_cache_magic.errors import OptionError, StoreError, near_name, one_line
 from or_cache_magic.replay.datasets import BEGINS, Take, open_dataset
-from or_cache_magic.replay.files import MediaFiles, lines, media_folder, opened, written
+from or_cache_magic.replay.files import MediaFiles, lines, media_folder, media_written, opened, written
 from or_cache_magic.replay.lines import LineError, SecretInPrompt, kept_from, line_of
 from or_cache_magic.storage.transfer import Kept, kept_of, keys_of, put_kept
 
@@ -130,8 +132,9 @@ def export(
     counts: Counter[str] = Counter()
     with written(path) as file:
         if format == "pack":
-            files = MediaFiles(media_folder(path)) if media == "files" else None
-            _write(cache, wanted, counts, progress, partial(_write_lines, file, counts, secret, files))
+            apart = media_written(media_folder(path)) if media == "files" else nullcontext()
+            with apart as files:
+                _write(cache, wanted, counts, progress, partial(_write_lines, file, counts, secret, files))
         else:
             with open_dataset(file, format) as take:
                 _write(cache, wanted, counts, progress, partial(_write_rows, take, counts, secret))
@@ -232,17 +235,27 @@ def _put_all(cache: CompletionCache, batch: list[Kept], counts: Counter[str], wh
     batch.clear()
 
 
-def _shown(found: Iterable[_T], progress: bool, unit: str) -> Iterable[_T]:
-    """Return what is iterated over, with a bar where it takes long: in a notebook or a terminal."""
-    if not progress:
-        return found
+def _shown(found: Iterable[_T], progress: bool, unit: str) -> Iterator[_T]:
+    """Yield what is iterated over, with a bar where it takes long: in a notebook or a terminal."""
+    began_s, bar = time.monotonic(), None
+    try:
+        for number, one in enumerate(found, 1):
+            if bar is not None:
+                bar.update(number - bar.n)
+            elif progress and time.monotonic() - began_s > _SHOWN_AFTER_S:
+                bar = _bar(unit)
+            yield one
+    finally:
+        if bar is not None:
+            bar.close()
+
+
+def _bar(unit: str) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of a notebook without ipywidgets
         from tqdm.auto import tqdm
     in_notebook = any(kind.__module__ == "tqdm.notebook" for kind in tqdm.__mro__)
-    disable = False if in_notebook else None
-    bar: Iterable[_T] = tqdm(found, unit=unit, delay=_SHOWN_AFTER_S, leave=False, disable=disable)
-    return bar
+    return tqdm(unit=unit, leave=False, disable=False if in_notebook else None)
 
 
 def refuse_other_file(path: Path, begins: bytes) -> None:

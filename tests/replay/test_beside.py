@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import subprocess
 import sys
 
 import pytest
@@ -168,6 +169,45 @@ def test_offline__opens_no_socket(cache, beside, tmp_path):
         reader.close()
     finally:
         _guarded.clear()
+
+
+_LITE = """
+import sys, threading
+import or_cache_magic as orc
+
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in sys.argv[2].split():
+            raise ModuleNotFoundError(name, name=name)
+
+def start(thread):
+    raise RuntimeError("can't start new thread")
+
+sys.meta_path.insert(0, Missing())
+threading.Thread.start = start
+with orc.CompletionCache(sys.argv[1] + "/.or_cache", packs=sys.argv[1]) as cache:
+    cache.load(sys.argv[1] + "/course.orcache.jsonl")
+    for prompt in ("Name a colour.", "Name a bird."):
+        print(cache.ask(prompt, model="openai/gpt-4o-mini", mode="offline").outcome.kind)
+    print(cache.totals()[0].replays)
+"""
+_ABSENT = (
+    "openai httpx httpcore ssl fcntl _multiprocessing _posixshmem _posixsubprocess redis pymemcache tornado"
+    " termios resource tqdm pandas IPython jsonschema narwhals"
+)
+"""What Pyodide's Python lacks, or has only once it is fetched; nor does it start threads."""
+
+
+def test_offline__needs_little_of_python(cache, beside, tmp_path):
+    """What JupyterLite has is enough: SQLite, and parts in pure Python. A pack is loaded, or read through."""
+    cache.ask("Name a colour.")
+    beside()
+    cache.ask("Name a bird.")
+    cache.export(tmp_path / "place" / "second.orcache.jsonl", text="bird")
+    words = [sys.executable, "-c", _LITE, str(tmp_path / "place"), _ABSENT]
+    environ = {**os.environ, "OPENROUTER_BASE_URL": cache.settings.base_url}
+    done = subprocess.run(words, env=environ, capture_output=True, text=True, check=False, timeout=120)
+    assert (done.stdout.split(), done.stderr) == (["replay", "replay", "2"], "")
 
 
 def test_offline__a_miss_names_the_prompt_and_the_way_out(cache, beside):

@@ -223,6 +223,15 @@ def _stored(cache, text: str) -> str:
     return key
 
 
+def test_export__leaves_no_media_of_what_it_refused(cache, tmp_path):
+    """Pictures of a pack that is not written are not written either."""
+    cache.ask("Look.", attach=PNG)
+    cache.ask(f"Why is {SECRETS[1]} refused?")
+    with pytest.raises(OptionError, match="nothing was written"):
+        cache.export(tmp_path / "p.jsonl", media="files")
+    assert os.listdir(tmp_path) == [".or_cache"]
+
+
 def test_export__hides_secrets_in_answers(cache, sim, tmp_path):
     """A key that a model wrote is not handed on; the rest of the answer is as it was."""
     sim.script(Scenario(text=f"It was {SECRETS[1]}, md5 {'5e' * 16}."), times=1)
