@@ -744,13 +744,14 @@ class CompletionCache:
     @property
     def money(self) -> CostControl:
         """Prices, budgets and reconciliation; made when they are first needed."""
-        if self._money is None:
-            from or_cache_magic.money.cost_control import CostControl
+        with self._lock:  # of two, each would fetch the same lists, and have a budget of its own
+            if self._money is None:
+                from or_cache_magic.money.cost_control import CostControl
 
-            self._money = CostControl(
-                self.database, self.store, self.ledger, self._fetch, self._settings, self.clock
-            )
-        return self._money
+                self._money = CostControl(
+                    self.database, self.store, self.ledger, self._fetch, self._settings, self.clock
+                )
+            return self._money
 
     # -- packs --------------------------------------------------------------------------------
 

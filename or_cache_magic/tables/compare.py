@@ -138,7 +138,12 @@ def run_all(
 
     def run(at: int) -> None:
         member, ask = members[at], members[at].ask
-        callbacks = pool.callbacks._replace(on_text=on_text[at], on_wait=on_wait[at], on_send=member.sent.set)
+
+        def wait(line: str) -> object:
+            member.sent.clear()  # between two attempts nothing is under way
+            return on_wait[at](line)
+
+        callbacks = pool.callbacks._replace(on_text=on_text[at], on_wait=wait, on_send=member.sent.set)
         try:
             outcome = cache.run(ask, callbacks, limits=limits)
             member.completion = Completion(outcome, ask.request, ask=cache.ask, schema=ask.schema)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from contextlib import ExitStack
 from functools import partial
 
@@ -48,6 +49,23 @@ def test_run_all__at_the_same_time(members, run, sim):
         assert sorted(run(asked, tick)) == [0, 1, 2, 3, 4, 5]
     assert sim.completion_count == 6
     assert [member.completion.cached for member in asked] == [False] * 6
+
+
+def test_run_all__an_interrupt_while_all_wait_has_nothing_under_way(members, sim, cache):
+    """After a refusal the next attempt waits, and nothing that was sent is still to be paid."""
+    sim.script(scenario("rate_limited", retry_after_s=60), times=9)
+    asked, waiting = members(MODELS[:1], sample=range(3)), threading.Event()
+
+    def tick():
+        if waiting.is_set() and not any(member.sent.is_set() for member in asked):
+            raise KeyboardInterrupt
+
+    said = [lambda _line: waiting.set()] * len(asked)
+    with pytest.raises(KeyboardInterrupt) as told:
+        run_all(cache, asked, on_text=[None] * len(asked), on_wait=said, done=lambda _: None, tick=tick)
+    assert "0 of 3 answers had come (nothing was under way)" in told.value._render_traceback_()[0]
+    lists = [row for row in sim.requests if not row.is_completion]
+    assert len(lists) == len({row.path for row in lists})
 
 
 def test_run_all__an_interrupt_ends_all_and_keeps_what_came(members, run, sim, cache):
