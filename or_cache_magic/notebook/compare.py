@@ -65,7 +65,13 @@ def ask_several(
     _ask_and_show(session, options, members, "none" if kept else form)
     for member in members:
         _check(member, form, check)
-    session.last = frame = answers_frame(members)
+    frame = answers_frame(members)
+    if settings.receipt == "stable":
+        from or_cache_magic.display.frames import answered_frame
+
+        summary = _sum(members, stable=True)
+        frame = answered_frame(frame, summary, costs=["cost_usd"], hidden=["cached"])  # another on each run
+    session.last = frame
     if options.out:
         session.shell.push({options.out: frame})
     for notice in cache.database.pop_notices():

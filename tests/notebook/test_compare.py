@@ -34,12 +34,17 @@ def test_compare__bought_and_then_replayed_without_a_key(nb, monkeypatch):
     cell = f"{CELL} -n 2 -t 1 -o answers\nName a colour."
     nb.run("%openrouter_config receipt=stable")
     shown = nb.run(cell)
-    bought = nb["answers"]
+    bought, table = nb["answers"], nb.run("answers")
+    in_notebook = bought._repr_mimebundle_()
     sent = nb.sim.completion_count
     restart(nb, monkeypatch)
     nb.run("%openrouter_config receipt=stable")
 
     assert nb.run(cell) == shown
+    assert nb["_"] is nb["answers"]
+    assert nb.run("answers").partition(":")[2] == table.partition(":")[2] != ""
+    assert nb["answers"]._repr_mimebundle_() == in_notebook
+    assert "cached" not in in_notebook["text/html"]
     assert nb.sim.completion_count == sent == 6
     assert list(bought["model"]) == [model for model in MODELS for _ in range(2)]
     assert list(bought["sample"]) == [0, 1] * 3
@@ -47,7 +52,6 @@ def test_compare__bought_and_then_replayed_without_a_key(nb, monkeypatch):
     assert nb["answers"]["cached"].all()
     columns = [name for name in bought.columns if name != "cached"]
     assert nb["answers"][columns].equals(bought[columns])
-    assert nb["_"] is nb["answers"]
     assert all(isinstance(answer, Completion) for answer in bought["answer"])
     assert [answer.key for answer in bought["answer"]] == [answer.key for answer in nb["answers"]["answer"]]
 
