@@ -24,7 +24,7 @@ from or_cache_magic.cache.request import build_ask
 from or_cache_magic.core.media import MAX_BYTES, attached_text, pdf_pages, picture_size
 from or_cache_magic.core.policy import volatility
 from or_cache_magic.core.settings import Settings
-from or_cache_magic.errors import RequestError
+from or_cache_magic.errors import MissingKeyError, OptionError, RequestError
 
 mpl.use("Agg")
 from matplotlib.figure import Figure
@@ -554,6 +554,25 @@ def test_ask__refuses_what_a_model_is_listed_not_to_take(cache, sim):
     looked_up = [one.path for one in sim.requests if MINI in one.path]
     assert [path.rpartition("/v1")[2] for path in looked_up] == [f"/model/{MINI}"]
     assert sim.completion_count == 1
+
+
+def test_ask__without_a_key_says_what_the_kept_list_knows(open_cache, sim):
+    """A key would not help: the model takes no pictures, no schema. What isn't known is not asked for without one."""
+    for model in (LLAMA, "perplexity/sonar"):
+        first = open_cache(sim)
+        first.ask("Hello", model=model)
+        first.money.prices.pricing(sim.base_url, model)
+        first.close()
+    sim.clear()
+    cache = open_cache(sim, api_key=None)
+    with pytest.raises(RequestError, match=f"{LLAMA} takes no pictures .nothing was sent"):
+        cache.ask("What is this?", model=LLAMA, attach=png())
+    with pytest.raises(OptionError, match="can't be held to a schema"):
+        cache.ask("How many?", model="perplexity/sonar", schema="a int")
+    for model in (MINI, "nope/nope"):
+        with pytest.raises(MissingKeyError):
+            cache.ask("What is this?", model=model, attach=png())
+    assert sim.requests == ()
 
 
 def test_ask__names_a_model_that_takes_it(cache):
