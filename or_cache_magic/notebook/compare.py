@@ -65,13 +65,7 @@ def ask_several(
     _ask_and_show(session, options, members, "none" if kept else form)
     for member in members:
         _check(member, form, check)
-    frame = answers_frame(members)
-    if settings.receipt == "stable":
-        from or_cache_magic.display.frames import answered_frame
-
-        summary = _sum(members, stable=True)
-        frame = answered_frame(frame, summary, costs=["cost_usd"], hidden=["cached"])  # another on each run
-    session.last = frame
+    session.last = frame = _table(members, stable=settings.receipt == "stable")
     if options.out:
         session.shell.push({options.out: frame})
     for notice in cache.database.pop_notices():
@@ -82,6 +76,16 @@ def ask_several(
     if failure is not None:
         raise failure
     return None if kept is False else frame
+
+
+def _table(members: Sequence[Member], *, stable: bool) -> pd.DataFrame:
+    """Return the table of the answers, which shows the same on every run where it is to."""
+    frame = answers_frame(members)
+    if not stable:
+        return frame
+    from or_cache_magic.display.frames import answered_frame
+
+    return answered_frame(frame, _sum(members, stable=True), costs=["cost_usd"], hidden=["cached"])
 
 
 def _ask_and_show(session: Session, options: SimpleNamespace, members: Sequence[Member], form: Any) -> None:
