@@ -139,9 +139,9 @@ def run_all(
     def run(at: int) -> None:
         member, ask = members[at], members[at].ask
 
-        def wait(line: str) -> object:
+        def wait(line: str) -> None:
             member.sent.clear()  # between two attempts nothing is under way
-            return on_wait[at](line)
+            on_wait[at](line)
 
         callbacks = pool.callbacks._replace(on_text=on_text[at], on_wait=wait, on_send=member.sent.set)
         try:
