@@ -52,8 +52,8 @@ class Pool(Generic[_T]):
         self._alone: deque[Callable[[], _T]] = deque()
         self._again: deque[Callable[[], _T]] = deque()
         self._is_stopped = False
-        #: How many are under way.
-        self.under_way = 0
+        #: Whether the last that was yielded was made alone, by `make_alone`.
+        self.was_alone = False
         #: What those gave that were under way when `run` was left.
         self.rest: list[_T] = []
         #: What each of them is asked with.
@@ -86,7 +86,6 @@ class Pool(Generic[_T]):
                     return
                 future = _next(done, tick)
                 under_way.discard(future)
-                self.under_way = len(under_way)
                 yield future.result()
         finally:
             self._cancel.set()
@@ -99,10 +98,12 @@ class Pool(Generic[_T]):
             return
         if self._alone:
             if not under_way:
+                self.was_alone = True
                 yield self._alone.popleft()
                 self._again.extend(self._alone)
                 self._alone.clear()
             return
+        self.was_alone = False
         while under_way < self._workers:
             call = self._again.popleft() if self._again else next(calls, None)
             if call is None:

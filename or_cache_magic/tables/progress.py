@@ -91,7 +91,7 @@ class Progress:
         if self._bar is None:
             self._bar = _bar(self._total, self._unit)
         results = self._requests.results
-        self._rates.append((now_s, results.bought))
+        self._rates.append((now_s, self._requests.new - self._requests.left))
         if not self._bar.disable:
             self._bar.n = results.answered + results.failed
             self._bar.set_postfix_str(self._line(), refresh=False)
@@ -111,9 +111,9 @@ class Progress:
         parts.append(f"{results.failed:,} failed" if results.failed else "")
         if requests.new:
             parts.append(_paid_of(results, left))
-        (then_s, before), (now_s, bought) = self._rates[0], self._rates[-1]
-        if bought > before:
-            rate = (bought - before) / (now_s - then_s)
+        (then_s, before), (now_s, asked) = self._rates[0], self._rates[-1]
+        if asked > before:
+            rate = (asked - before) / (now_s - then_s)
             parts.append(f"{rate:,.3g}/s")
             parts.append(f"{format_duration(left / rate)} left" if left else "")
         return " · ".join(filter(None, (*parts, requests.waits)))

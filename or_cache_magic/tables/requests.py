@@ -39,6 +39,9 @@ MOST: Final = 32
 
 INTERRUPTED: Final = "interrupted"
 
+_ENOUGH: Final = 20
+"""So many that a budget has no room for, one after the other and each alone: no more are tried."""
+
 SAMPLED: Final = 256
 """Of so many of the new requests at most the price is estimated."""
 
@@ -120,7 +123,7 @@ class Results:
         #: How many rows have an answer as it should be, how many of these without a call of their own, and
         #: how many have none.
         self.answered = self.cached = self.failed = 0
-        #: How many requests were sent, or would have been and failed; what they cost, as far as is known.
+        #: How many requests were paid for, or perhaps; what they cost, as far as is known.
         self.bought = 0
         self.paid_usd = ZERO_USD
         #: How many of them cost what is not known.
@@ -151,7 +154,7 @@ class Results:
         if came.error:
             self.errors[number] = came.error
             self.failure = self.failure or came.failure
-        if came.kind in MADE_CALL:
+        if came.kind in MADE_CALL and (came.kind != "failed" or usd != ZERO_USD):
             self.bought += 1
             self.unpriced += usd is None
             self.paid_usd += usd or ZERO_USD
@@ -291,21 +294,25 @@ class Requests:
 
     def _ask(self, prompts: Prompts, tick: Callable[[], object]) -> None:
         """Ask for what is new."""
-        made = self._pool.run(self._calls(prompts), tick=tick)
+        made, refused = self._pool.run(self._calls(prompts), tick=tick), 0
         try:
             with closing(made):
                 for came in made:
-                    if isinstance(came.failure, BudgetError) and self._pool.under_way and came.call:
-                        self._pool.make_alone(
-                            came.call
-                        )  # those under way may cost less than was held for them
+                    if isinstance(came.failure, BudgetError) and came.call and not self._pool.was_alone:
+                        # Those under way may cost less than is held back for them.
+                        self._pool.make_alone(came.call)
                         continue
                     self._put(came)
-                    if self._stops and came.error:
+                    refused = refused + 1 if isinstance(came.failure, BudgetError) else 0
+                    if (self._stops and came.error) or refused >= _ENOUGH:
                         self._pool.stop()
         finally:
             for came in self._pool.rest:
                 self._put(came)
+        if refused >= _ENOUGH and came.failure is not None:
+            for _, number, _ in self._new:
+                if not self.results.kinds[number]:
+                    self._put(_failed(number, came.failure))
 
     def _put(self, came: Came) -> None:
         self._asked += 1

@@ -474,3 +474,22 @@ def test_pace__concerns_no_hit_and_no_child(cache, sim):
     cache.close()
     cache.renew()  # as in the child of a fork
     assert not cache.ask("a", on_wait=interrupt).cached
+
+
+def test_warm__tries_no_more_once_a_budget_is_used_up(cache, sim):
+    """After some that it has no room for, each tried alone, the others fail without being tried."""
+    one = cache.money.estimate(cache.prepare("Say 100", {"max_tokens": 50}).request).high_usd
+    tried = []
+    frame = lists.warm(
+        cache,
+        [f"Say {n}" for n in range(100, 400)],
+        max_tokens=50,
+        max_cost_usd=one * 5,
+        workers=4,
+        before_send=tried.append,
+        progress=False,
+    )
+    assert sim.completion_count == (frame["kind"] == "miss").sum() >= 5
+    assert sim.total_cost <= one * 5
+    assert frame["error"].str.contains("max_cost_usd").sum() == 300 - sim.completion_count
+    assert len(tried) < 150
