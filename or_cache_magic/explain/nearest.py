@@ -12,13 +12,13 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from or_cache_magic.core.chat import last_prompt, messages_of, system_prompt
 from or_cache_magic.core.key import NOT_IN_KEY, canonical_json
-from or_cache_magic.storage.sketches import Candidate, SketchTable, without_media
+from or_cache_magic.storage.sketches import ID_BYTES, Candidate, SketchTable, without_media
 
 if TYPE_CHECKING:
     from or_cache_magic.core.records import Request
@@ -128,26 +128,26 @@ def parameters_of(body: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in body.items() if name not in apart and name not in NOT_IN_KEY}
 
 
-def _near(rows: Sequence[tuple[int, bytes]], mine: bytes) -> list[int]:
+def _near(records: bytes, mine: bytes) -> list[int]:
     """Return the rows whose sketches are nearest, at most `_READ`."""
     import numpy as np
 
-    if len(rows) <= _READ:
-        return [row for row, _ in rows]
-    ids = np.fromiter((row for row, _ in rows), np.int64, len(rows))
-    all_ = np.frombuffer(b"".join(data for _, data in rows), np.uint8).reshape(-1, SKETCH_BYTES)
-    split = _DIGEST * _PARTS
+    start = ID_BYTES + _DIGEST * _PARTS
+    rows = np.frombuffer(records, np.uint8).reshape(-1, ID_BYTES + SKETCH_BYTES)
+    ids = np.ascontiguousarray(rows[:, :ID_BYTES]).view("<i8")[:, 0]
+    if len(ids) <= _READ:
+        return [int(row) for row in ids]
     one = np.frombuffer(mine, np.uint8)
-    digests = np.ascontiguousarray(all_[:, :split]).view(np.uint32)
-    same = digests == one[:split].view(np.uint32)
+    same = np.ascontiguousarray(rows[:, ID_BYTES:start]).view(np.uint32) == one[: start - ID_BYTES].view(
+        np.uint32
+    )
     # Counts are kept modulo 256, and so is what they differ by: a small difference stays one.
-    pairs = (all_[:, split:] - one[split:]).view(np.int8)
-    text = np.abs(pairs.astype(np.int16)).sum(axis=1, dtype=np.float32) / 4
+    pairs = np.abs((rows[:, start:] - one[start - ID_BYTES :]).view(np.int8)).view(np.uint8)
+    text = pairs.sum(axis=1, dtype=np.uint32).astype(np.float64) / 4
     text[same[:, 0]] = 0
-    plain = same[:, 5]
-    text[plain] = np.minimum(text[plain], 0.5)
+    text[same[:, 5]] = np.minimum(text[same[:, 5]], 0.5)
     scores = text + (~same).astype(np.float32) @ np.array(_COSTS, np.float32)
-    scores = scores - ids / (2.0 * ids.max())  # of equals the last
+    scores -= ids / (2.0 * max(ids.max(), 1))  # of equals the last
     return [int(row) for row in ids[np.argpartition(scores, _READ)[:_READ]]]
 
 

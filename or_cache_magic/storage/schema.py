@@ -164,10 +164,11 @@ BATCHES: Final = (
 """Made when the first batch is submitted, as `REPLIES`."""
 
 SKETCHES: Final = (
-    # By what the nearest stored request to another is found; see `SketchTable`.
-    "CREATE TABLE or_sketch (id INTEGER PRIMARY KEY, sketch BLOB NOT NULL)",
+    # By what the nearest stored request to another is found, 256 rows on a page; see `SketchTable`.
+    """CREATE TABLE or_sketch (
+        page INTEGER PRIMARY KEY, last INTEGER NOT NULL, sketches BLOB NOT NULL)""",
     """CREATE TRIGGER or_sketch_delete AFTER DELETE ON Cache FOR EACH ROW BEGIN
-        DELETE FROM or_sketch WHERE id = OLD.rowid; END""",
+        DELETE FROM or_sketch WHERE page = OLD.rowid >> 8; END""",
 )
 """Made when it is first asked what is nearest, as `REPLIES`."""
 

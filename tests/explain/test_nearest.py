@@ -120,7 +120,33 @@ def test_nearest__forgets_what_was_purged(database, keep):
     assert nearest(database, asked("What is a mode?")) is None
     (key,) = keep(asked("What is a mean?"))
     assert nearest(database, asked("What is a mode?")).key == key
-    assert database.select("SELECT count(*) FROM or_sketch") == [(21,)]
+    assert database.select("SELECT page, last, length(sketches) FROM or_sketch") == [(0, 21, 21 * 96)]
+
+
+def test_nearest__keeps_pages_up_to_date(database, keep):
+    """Over several pages, whatever comes and goes in between, each stored request is found, and no other."""
+    from or_cache_magic.core.rows import EntryFilter
+
+    store, prompts = DiskStore(database), rows(700)
+    keys = keep(*map(asked, prompts[:600]))
+
+    def found(at):
+        near = nearest(database, asked(f"{prompts[at]} 17"))
+        return (
+            None if near is None or near.request.body["messages"][0]["content"] != prompts[at] else near.key
+        )
+
+    assert [found(at) for at in (0, 255, 256, 599)] == [keys[at] for at in (0, 255, 256, 599)]
+    store.purge(EntryFilter(keys=tuple(keys[300:])))
+    assert [found(at) for at in (255, 299, 300, 599)] == [keys[255], keys[299], None, None]
+    again = keep(*map(asked, prompts[400:]))
+    assert [found(at) for at in (299, 300, 400, 500, 699)] == [
+        keys[299],
+        None,
+        *(again[at] for at in (0, 100, 299)),
+    ]
+    kept = database.select("SELECT sum(length(sketches)) / 96 FROM or_sketch")
+    assert kept == [(600,)]
 
 
 def test_nearest__leaves_media_out(database, keep):
@@ -143,8 +169,8 @@ def test_nearest__passes_over_what_is_damaged(database, keep):
         connection.execute("UPDATE or_request SET body = x'00' WHERE id = 1")
     assert nearest(database, asked()).key == key
     with database.transaction() as connection:
-        connection.execute("UPDATE or_sketch SET sketch = x'01' WHERE id = 2")
-    assert nearest(database, asked()) is None
+        connection.execute("UPDATE or_sketch SET sketches = x'01'")
+    assert nearest(database, asked()).key == key
 
 
 def test_nearest__of_an_empty_cache_is_none(database):
