@@ -1,7 +1,8 @@
 """``or-cache``: what the magics say about a completion cache, from a shell.
 
 Options of ``stats``, ``entries`` and ``purge`` are those of the magics of the same name, read from the
-same table. Errors are two lines on stderr and exit code 1; a line that can't be read is exit code 2.
+same table. Errors are two lines on stderr and exit code 1, also where a part failed; a line that can't be read
+is exit code 2.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ _LIMIT: Final = Option(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return the exit code: 0, or 1 for an error that is shown on stderr.
+    """Run one command and return the exit code: 0, or 1 for what failed, be it in part; it is told on stderr.
 
     Args:
         arguments: The words after ``or-cache``; None takes those of the process.
@@ -63,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="replace")  # a question mark rather than nothing in a narrow terminal
     options = _parser().parse_args(arguments, SimpleNamespace())
     try:
-        options.run(options)
+        failed = options.run(options)
         sys.stdout.flush()
     except OrCacheError as error:
         print(error, file=sys.stderr)
@@ -74,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
-    return 0
+    return int(bool(failed))
 
 
 class _Parser(argparse.ArgumentParser):
@@ -124,7 +125,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    def add(name: str, run: Callable[[Any], None], text: str) -> argparse.ArgumentParser:
+    def add(name: str, run: Callable[[Any], bool | None], text: str) -> argparse.ArgumentParser:
         command: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
         command.set_defaults(run=run)
         return command
@@ -283,23 +284,32 @@ def _confirmed(question: str) -> bool:
     return confirmed(question)
 
 
-def _export(options: SimpleNamespace) -> None:
+def _export(options: SimpleNamespace) -> bool:
+    """Return whether answers were left out."""
     with _open(options) as cache:
-        print(printable(str(export_pack(cache, options))))
+        made = export_pack(cache, options)
+        print(printable(str(made)))
+    return made.damaged > 0
 
 
-def _import(options: SimpleNamespace) -> None:
+def _import(options: SimpleNamespace) -> bool:
+    """Return whether lines were refused."""
     with _open(options) as cache:
-        print(printable(str(cache.load(options.file))))
+        taken = cache.load(options.file)
+        print(printable(str(taken)))
+    return taken.refused > 0
 
 
-def _warm(options: SimpleNamespace) -> None:
+def _warm(options: SimpleNamespace) -> bool:
+    """Return whether an answer is missing in the cache."""
     from or_cache_magic.notebook.status import warm_text
 
     with _open(options) as cache:
         frame = warm_cache(cache, options, _say)
-    if (frame["error"] != "").any():
+    failed = bool((frame["error"] != "").any())
+    if failed:
         print(warm_text(frame), file=sys.stderr)
+    return failed
 
 
 def _why(options: SimpleNamespace) -> None:
@@ -308,14 +318,16 @@ def _why(options: SimpleNamespace) -> None:
     print(found.ansi if sys.stdout.isatty() else found)
 
 
-def _batches(options: SimpleNamespace) -> None:
-    from or_cache_magic.tables.batches import batches, batches_text, forget_batch
+def _batches(options: SimpleNamespace) -> bool:
+    """Return whether one that isn't collected yet could not be."""
+    from or_cache_magic.tables.batches import batches, batches_text, forget_batch, troubled
 
     with _open(options) as cache:
         if options.forget:
             print(f"given up: {forget_batch(cache, options.id):,} rows waited for it, and may be asked anew")
-            return
+            return False
         print(batches_text(batches(cache, options.id)))
+        return troubled(cache, options.id)
 
 
 def _simulate(options: SimpleNamespace) -> None:

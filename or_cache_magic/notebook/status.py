@@ -52,6 +52,9 @@ if TYPE_CHECKING:
 _ROWS: Final = 20
 """Errors that are listed."""
 
+_FEW_ROWS: Final = 5
+"""Rows that are named where an error has several."""
+
 _KEY_DIGITS: Final = 10
 """Hex digits of a key that are shown."""
 
@@ -68,17 +71,23 @@ def settings_text(frame: pd.DataFrame) -> str:
 
 
 def warm_text(frame: pd.DataFrame) -> str:
-    """Return the errors of a list of prompts as text; the first 20."""
+    """Return the errors of a list of prompts as text, each whole and once; the first 20, and what helps."""
     wrong = frame[frame["error"] != ""]
     if wrong.empty:
         return "nothing failed; _ is the DataFrame"
-    rows = [
-        [str(at), kind, error]
-        for at, kind, error in wrong.head(_ROWS)[["kind", "error"]].itertuples(name=None)
+    said = [
+        f"{_rows_text(list(same.index))} {kind}: {error}"
+        for (error, kind), same in wrong.groupby(["error", "kind"], sort=False)
     ]
-    left_out = len(wrong) - len(rows)
-    heads = ["row", "kind", "error"]
-    return table_text(table_of(heads, rows, left=3, left_out=left_out, wide="error"))
+    more = [f"… and {len(said) - _ROWS:,} more …"] if len(said) > _ROWS else []
+    hints = [f"  {hint}" for hint in frame.attrs.get("hints", ())]
+    return printable("\n".join((*said[:_ROWS], *more, *hints)))
+
+
+def _rows_text(rows: Sequence[Any]) -> str:
+    shown = ", ".join(map(str, rows[:_FEW_ROWS]))
+    more = f" and {len(rows) - _FEW_ROWS:,} more" if len(rows) > _FEW_ROWS else ""
+    return f"row{'s' if len(rows) > 1 else ''} {shown}{more}"
 
 
 _NO_MATCH = ("no entry matches; nothing to remove", "no entry here matches; the team's server may have some")

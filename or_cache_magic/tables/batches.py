@@ -339,6 +339,12 @@ def batches(cache: CompletionCache, name: str = "") -> pd.DataFrame:
     return _rows_frame(cache, find_batch(cache, name)) if name else _batches_frame(cache)
 
 
+def troubled(cache: CompletionCache, name: str = "") -> bool:
+    """Return whether one of the batches that `batches` gives was to be collected, and could not be."""
+    chosen = [find_batch(cache, name)] if name else BatchTable(cache.database).all()
+    return any(batch.error and not batch.ended for batch in chosen)
+
+
 def batches_text(frame: pd.DataFrame) -> str:
     """Return what `batches` gives as text for a terminal, without what is empty."""
     shown = frame.dropna(axis="columns", how="all")

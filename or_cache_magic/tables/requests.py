@@ -42,6 +42,7 @@ INTERRUPTED: Final = "interrupted"
 _ENOUGH: Final = 20
 """So many that a budget has no room for, one after the other and each alone: no more are tried."""
 
+_MOST_HINTS: Final = 20
 SAMPLED: Final = 256
 """Of so many of the new requests at most the price is estimated."""
 
@@ -118,6 +119,8 @@ class Results:
         self.values: list[Any] = []
         #: By its number, where there is one.
         self.errors: dict[int, str] = {}
+        #: What helps against these, each once, in the order in which they came.
+        self.hints: dict[str, None] = {}
         #: The first error that a request ended with.
         self.failure: OrCacheError | None = None
         #: How many rows have an answer as it should be, how many of these without a call of their own, and
@@ -154,6 +157,8 @@ class Results:
         if came.error:
             self.errors[number] = came.error
             self.failure = self.failure or came.failure
+            if came.failure is not None and came.failure.hint and len(self.hints) < _MOST_HINTS:
+                self.hints[came.failure.hint] = None
         if came.kind in MADE_CALL and (came.kind != "failed" or usd != ZERO_USD):
             self.bought += 1
             self.unpriced += usd is None

@@ -39,12 +39,12 @@ class Prompt(NamedTuple):
         prompt: A text, or a list of messages.
         fields: The arguments of `CompletionCache.ask` that stood beside it; they come before those that are
             given for the whole list.
-        problem: Why it can't be asked; empty where it can.
+        problem: Why it can't be asked, and what helps; None where it can.
     """
 
     prompt: Any
     fields: Mapping[str, Any] = MappingProxyType({})
-    problem: str = ""
+    problem: RequestError | None = None
 
 
 _COLUMNS: Final = ("prompt", "model", "system", "tag")
@@ -136,7 +136,8 @@ def _from_json_lines(text: str) -> Iterator[Prompt]:
             try:
                 item = read_json(line)
             except ValueError as problem:
-                yield Prompt("", problem=f"line {number} is not JSON: {problem} {_NOTHING_SENT}")
+                why = f"line {number} is not JSON: {problem} {_NOTHING_SENT}"
+                yield Prompt("", problem=RequestError(why, _FORMS))
                 continue
             yield _prompt(item, f"line {number}")
 
@@ -179,14 +180,15 @@ def _prompt(item: Any, place: str) -> Prompt:
     fields = dict(item) if isinstance(item, Mapping) else {"prompt": item}
     asked = [fields.pop(name) for name in ("prompt", "messages") if name in fields]
     if len(asked) != 1 or not _is_prompt(asked[0]):
-        return Prompt("", problem=f"{place} is no prompt: {shown(item)} {_NOTHING_SENT}; {_FORMS}")
+        why = f"{place} is no prompt: {shown(item)} {_NOTHING_SENT}"
+        return Prompt("", problem=RequestError(why, _FORMS))
     if "attach" in fields:
         # A list may come from somebody else: it must not choose which files of this machine are sent.
-        problem = f"{place} attaches something {_NOTHING_SENT}; give attach beside the list, for all of it"
-        return Prompt("", problem=problem)
+        why = f"{place} attaches something {_NOTHING_SENT}"
+        return Prompt("", problem=RequestError(why, "give attach beside the list, for all of it"))
     if str(fields.get("schema")).startswith("@"):
-        problem = f"{place} names a file for its schema {_NOTHING_SENT}; give schema beside the list, for all"
-        return Prompt("", problem=problem)
+        why = f"{place} names a file for its schema {_NOTHING_SENT}"
+        return Prompt("", problem=RequestError(why, "give schema beside the list, for all of it"))
     return Prompt(asked[0], fields)
 
 
@@ -269,7 +271,7 @@ def warm(
 
 def _ask(cache: CompletionCache, asked: Mapping[str, Any], prompt: Prompt) -> Ask:
     if prompt.problem:
-        raise RequestError(prompt.problem)
+        raise prompt.problem
     ask = cache.prepare(prompt.prompt, {**asked, **prompt.fields})
     barred = why_no_lookup(ask.request, ask.policy)
     if barred is not None:
@@ -305,9 +307,10 @@ def _summary(results: Results, wanted: int, *, stable: bool = False) -> str:
 
 
 def _frame(results: Results, index: Any) -> pd.DataFrame:
-    """One row a request, with `COLUMNS`; ``cost_usd`` is NaN where it is unknown."""
+    """One row a request, with `COLUMNS`; ``cost_usd`` is NaN where it is unknown. Its ``attrs`` have the hints."""
     import pandas as pd
 
     values = [(row.key, row.kind, row.usd, row.error) for row in results.each_row()]
     frame: pd.DataFrame = pd.DataFrame(values, index=index, columns=list(_TYPES)).astype(_TYPES)
+    frame.attrs["hints"] = list(results.hints)
     return frame

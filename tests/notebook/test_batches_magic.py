@@ -75,5 +75,10 @@ def test_shell__lists_batches(slow, capsys, monkeypatch):
     slow.run(SUBMIT)
     assert cli.main(["batches"]) == 0
     assert re.search(r"batch_\w+ .*validating", capsys.readouterr().out)
+    slow.sim.script_batch(BatchPlan(unpaid=1))
+    slow.run("orc.map(['blue'], 'Say {{ row }}', batch=True)")
+    assert cli.main(["batches"]) == 1  # its results are withheld
+    assert cli.main(["batches"]) == 0
+    capsys.readouterr()
     assert cli.main(["batches", "nope"]) == 1
     assert "no batch begins with nope" in capsys.readouterr().err

@@ -53,5 +53,9 @@ def test_shell__exports_and_imports(nb, tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().out == "p.jsonl: 1 entry\n"
     assert cli.main(["import", "p.jsonl", "--dir", str(tmp_path / "other")]) == 0
     assert capsys.readouterr().out == "p.jsonl: 1 new entry, 0 there already\n"
+    with open("p.jsonl", "a", encoding="utf-8") as pack:
+        pack.write("{}\n")
+    assert cli.main(["import", "p.jsonl"]) == 1  # a line of it is not here
+    assert "1 refused (line " in capsys.readouterr().out
     assert cli.main(["import", "gone.jsonl"]) == 1
     assert "gone.jsonl can't be read" in capsys.readouterr().err

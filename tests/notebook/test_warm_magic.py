@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from or_cache_magic import cli
 from or_cache_magic.notebook.options import WARM
 from or_cache_magic.notebook.parser import parse
 
@@ -139,10 +140,39 @@ def test_shell_command__fills_the_cache(nb):
         env={**os.environ, "OPENROUTER_MODEL": "openai/gpt-4o-mini"},
         capture_output=True,
         text=True,
-        check=True,
+        check=False,
     )
+    assert done.returncode == 1  # one is not in the cache
     assert done.stdout.startswith("2 prompts · 0 cached · 1 bought")
     assert "the prompt is empty" in done.stderr
     assert "max_tokens" not in nb.sent[0]
     nb.run("%openrouter -m openai/gpt-4o-mini --max-tokens none one")
     assert nb.sim.completion_count == 1
+
+
+def test_shell_command__ends_with_1_where_a_prompt_failed(nb, monkeypatch, capsys):
+    """The reasons are whole, each once with the rows it is true of, and so is what helps; else it ends with 0."""
+    monkeypatch.chdir(nb.folder)
+    lines = [
+        '"fine"',
+        "{'prompt': 'single quotes'}",
+        '{"prompt": "x", "temprature": 1}',
+        '{"x": 1}',
+        '{"y": 2}',
+    ]
+    (nb.folder / "p.jsonl").write_text("\n".join((*lines, '"fine"', " ", '""', '" "')), encoding="utf-8")
+    assert cli.main(["warm", "p.jsonl", "-m", "openai/gpt-4o-mini", "-q"]) == 1
+    said = capsys.readouterr()
+    assert said.out.startswith("8 prompts · 1 cached · 1 bought")
+    shown = said.err.splitlines()
+    assert shown[0].startswith("row 1 failed: line 2 is not JSON: ")
+    assert shown[0].endswith("(nothing was sent)")
+    assert shown[1] == "row 2 failed: there is no argument 'temprature' (nothing was sent)"
+    assert shown[4] == "rows 6, 7 failed: the prompt is empty (nothing was sent)"
+    assert "…" not in said.err.replace('"prompt": "…", "model": "…"', "").replace('{"messages": […]', "")
+    assert sum("an item is a text" in line for line in shown) == 1
+    assert any(line.strip() == "did you mean temperature?" for line in shown)
+
+    (nb.folder / "p.txt").write_text("fine\n", encoding="utf-8")
+    assert cli.main(["warm", "p.txt", "-m", "openai/gpt-4o-mini", "-q"]) == 0
+    assert capsys.readouterr().err == ""
