@@ -46,6 +46,11 @@ NO_JSON: Final = "the answer is not the JSON that was asked for"
 NO_FIT: Final = "the answer does not fit its JSON schema"
 """How the reasons begin that hold for an answer to a request, whatever class it is read by."""
 
+NOT_STORED_YET: Final = "not stored yet"
+_REFUSED: Final = "the model refused"
+_FILTERED: Final = "the answer was filtered"
+_OWN_LIMIT: Final = "the answer was cut by the model's own limit"
+
 
 class Policy(NamedTuple):
     """How one ask may use the completion cache. None of it is in the key.
@@ -143,6 +148,18 @@ def why_not_stored(request: Request, answer: Answer) -> str | None:
     return _why_not_whole(request, answer) or _why_unfit(request, answer)
 
 
+def what_helps(reason: str) -> str:
+    """Return what to do where `why_not_stored` gave this reason; empty where asking again may be enough."""
+    return next((way_out for begins, way_out in _WAYS_OUT if reason.startswith(begins)), "")
+
+
+_WAYS_OUT: Final = (
+    (_REFUSED, "try another prompt or model"),
+    (_FILTERED, "try another prompt or model"),
+    (_OWN_LIMIT, "set --max-tokens"),
+)
+
+
 def why_unfit(request: Request, answer: Answer, schema: Schema | None = None) -> str | None:
     """Return what of a whole answer is not in the form that was asked for; None for any other."""
     if _why_not_whole(request, answer):
@@ -196,13 +213,13 @@ def _unfinished(request: Request, answer: Answer, choice: Choice) -> str | None:
     if reason == "length":
         limit = _output_limit(request)
         if limit is None:
-            return "the answer was cut by the model's own limit (finish reason length)"
+            return f"{_OWN_LIMIT} (finish reason length)"
         used = answer.usage.completion_tokens if answer.usage is not None else None
         if len(answer.choices) > 1 or used is None or used < limit:
             return f"the answer was cut before its limit of {limit:,} tokens (finish reason length)"
         return None
     if reason == "content_filter":
-        return "the answer was filtered (finish reason content_filter)"
+        return f"{_FILTERED} (finish reason content_filter)"
     return f"the answer did not finish (finish reason {reason})"
 
 
@@ -231,7 +248,7 @@ def _hollow(choice: Choice) -> str | None:
     if choice.finish_reason == "tool_calls":
         return "the answer ends in a tool call that is not there"
     if message.get("refusal"):
-        return "the model refused"
+        return _REFUSED
     content = message.get("content")
     said = (content,) if isinstance(content, str) else as_list(content)
     return None if any(map(_says, said)) else EMPTY

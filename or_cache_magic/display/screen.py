@@ -13,7 +13,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
-from or_cache_magic.core.policy import TRUNCATED
+from or_cache_magic.core.policy import NOT_STORED_YET, TRUNCATED, what_helps
 from or_cache_magic.core.units import format_age, format_duration, format_tokens, format_usd
 from or_cache_magic.display.escape import RISKY
 from or_cache_magic.errors import escape_markdown, one_line, printable
@@ -418,7 +418,8 @@ def receipt_text(
         parts.append(_prompt_caching(answer))
     cut = "finish reason length" in outcome.not_stored  # which says where, so no note has to
     if outcome.not_stored:
-        why = one_line(outcome.not_stored, _REASON_WIDTH)
+        helps = what_helps(outcome.not_stored)
+        why = one_line(outcome.not_stored, _REASON_WIDTH) + (f"; {helps}" if helps else "")
         parts.append(f"not stored ({why})" if why.startswith("--") else f"not stored: {why}")
     if live:
         if outcome.notes:
@@ -443,7 +444,7 @@ def _events(outcome: Outcome, now_s: float) -> list[str]:
     if kind == "coalesced":
         return ["waited for the same ask", took]
     # That it was never asked before needs no saying; that a stored answer was of no use does.
-    useless = kind == "miss" and outcome.why not in ("", "not stored yet")
+    useless = kind == "miss" and outcome.why not in ("", NOT_STORED_YET)
     why = f"asked: {one_line(outcome.why, _REASON_WIDTH)}" if useless else ""
     return [_CALLED.get(kind, ""), why, _cost(outcome.paid.usd), took]
 

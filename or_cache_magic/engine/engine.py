@@ -23,7 +23,15 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING, Final
 
 from or_cache_magic.core.callbacks import Callbacks, Show
-from or_cache_magic.core.policy import notes_on, why_no_lookup, why_not_served, why_not_stored, why_refused
+from or_cache_magic.core.policy import (
+    NOT_STORED_YET,
+    notes_on,
+    what_helps,
+    why_no_lookup,
+    why_not_served,
+    why_not_stored,
+    why_refused,
+)
 from or_cache_magic.core.records import (
     FREE,
     MADE_CALL,
@@ -231,7 +239,7 @@ class Engine:
             return _Miss("bypass", barred, keep=False, alone=True)
         if policy.mode == "refresh":
             return _Miss("refresh", "asked again", alone=True)
-        store, shared, entry, why = self._recorder.store, self._recorder.shared, None, "not stored yet"
+        store, shared, entry, why = self._recorder.store, self._recorder.shared, None, NOT_STORED_YET
         try:
             entry = store.get(ask.key)
         except StoreError as exc:
@@ -410,10 +418,15 @@ class Engine:
         from or_cache_magic.core.chat import last_prompt
 
         prompt = one_line(last_prompt(ask.request.body), _PROMPT_WIDTH)
-        which = f"{ask.key.digest[:10]}, {prompt!r}"
+        which, run = ask.key.digest[:10], "with a key and without --offline (or with OR_CACHE_MODE=normal)"
+        hint = f"run it once {run}"
+        kept = self._recorder.set_aside_since(ask.key, 0) if why == NOT_STORED_YET else None
+        if kept is not None and not kept.was_served:
+            why = f"the last one is kept as history, and never served: {kept.reason}"
+            hint = f"%openrouter_entries {which} shows it; {what_helps(kept.reason) or 'run it again'}, {run}"
         miss = ReplayMiss(
-            f"offline, and no answer to serve for {which}: {why} (nothing was sent)",
-            "run it once with a key and without --offline (or with OR_CACHE_MODE=normal)",
+            f"offline, and no answer to serve for {which}, {prompt!r}: {why} (nothing was sent)",
+            hint,
             key=ask.key.digest,
             prompt=prompt,
         )

@@ -236,12 +236,11 @@ def entry_card(cache: CompletionCache, prefix: str) -> tuple[str, str]:
 def _card(
     facts: list[str], request: Mapping[str, Any], given: Answer, kept: list[HistoryEntry], tree: str = ""
 ) -> tuple[str, str]:
-    beside = "\n".join(part["text/plain"] for part in parts_of(given, request))
-    answer = "\n\n".join(filter(None, (given.text, beside, reasoning_of(message_of(given)))))
+    answer = "\n\n".join(filter(None, (_said_in(given, request), reasoning_of(message_of(given)))))
     asked = printable(json.dumps(shortened(request), indent=2, ensure_ascii=False))
     history = [
         f"{u.number}, {format_age(time.time() - u.at_s)}: {u.reason} · {format_usd(u.answer.cost.usd)}"
-        f"\n{u.answer.text}"
+        f"\n{_said_in(u.answer, u.request or {})}"
         for u in kept
     ]
     plain = "\n\n".join(
@@ -252,6 +251,12 @@ def _card(
     parts += [fenced(asked, "json"), pictures, safe_markdown(answer)]
     parts += [f"**earlier answer** {safe_markdown(h)}" for h in history]
     return printable(plain), "\n\n".join(filter(None, parts))
+
+
+def _said_in(answer: Answer, request: Mapping[str, Any]) -> str:
+    """Return the text of an answer, and what came with it."""
+    beside = "\n".join(part["text/plain"] for part in parts_of(answer, request))
+    return "\n\n".join(filter(None, (answer.text, beside)))
 
 
 def _said_of(asked: Request | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -86,7 +87,14 @@ def test_cell__that_the_model_refuses_says_so_and_is_not_kept(nb):
     nb.sim.script(scenario("declined", text="I won't."))
     told = nb.run("%%openrouter -o answer\nWhat is the weather in Paris?")
     assert told.startswith("I won't.\n")
-    assert "not stored: the model refused" in told
+    assert "not stored: the model refused; try another prompt or model" in told
+    missed = nb.fails("%%openrouter --offline\nWhat is the weather in Paris?")
+    assert "never served: the model refused (nothing was sent)" in missed
+    assert re.search(
+        r"\n  %openrouter_entries \w{10} shows it; try another prompt or model, with a key ", missed
+    )
+    key = re.search(r"(\w{10}) shows it", missed)[1]
+    assert "I won't." in nb.run(f"%openrouter_entries {key}")
     assert (nb["answer"], nb["answer"].refusal) == ("", "I won't.")
     nb.run("%%openrouter -o answer\nWhat is the weather in Paris?")
     assert nb["answer"].refusal is None
