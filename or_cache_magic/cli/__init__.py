@@ -1,8 +1,8 @@
 """``or-cache``: what the magics say about a completion cache, from a shell.
 
 Options of ``stats``, ``entries`` and ``purge`` are those of the magics of the same name, read from the
-same table. Errors are two lines on stderr and exit code 1, also where a part failed; a line that can't be read
-is exit code 2.
+same table. Errors are two lines on stderr and exit code 1, also where a part failed; a line that can't be
+read is exit code 2.
 """
 
 from __future__ import annotations

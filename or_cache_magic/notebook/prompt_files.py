@@ -22,6 +22,13 @@ _OF_THE_CELL: Final = ("out", "attach", "reply_to", "mode", "cascade", "yes", "d
 """Fields of options that a cell alone has: what is done once, where the answer goes, which files are sent."""
 
 _OTHER_NAMES: Final[Mapping[str, str]] = {"tags": "tag", "max_cost_usd": "max_cost", "attachments": "attach"}
+_OWN_PLACE: Final[Mapping[str, str]] = {
+    "stream": "no_stream: true waits for the whole answer",
+    "messages": "the prompt is the text below; the system prompt is system",
+    "prompt": "the prompt is the text below",
+}
+"""What is no option, and what is."""
+
 _LIKE_OPTIONS: Final = ("temperature", "top_p", "seed", "max_tokens")
 
 
@@ -119,7 +126,7 @@ _PROMPT_SUFFIXES: Final = (".md", ".txt", ".markdown", ".prompt", ".prompty")
 def _read(item: Item, command: Command, options: dict[str, Any], params: dict[str, Any]) -> None:
     """Read one option into `options` or `params`."""
     name = _OTHER_NAMES.get(item.name, item.name).replace("-", "_")
-    option = command.by_name.get(f"--{name.replace('_', '-')}")
+    option = _option(command, name)
     if option is not None and option.field in _OF_THE_CELL:
         raise FrontMatterError(item.line, f"{item.name} is no option of a file", "write it in the cell")
     if option is None or name in _LIKE_OPTIONS:
@@ -130,8 +137,17 @@ def _read(item: Item, command: Command, options: dict[str, Any], params: dict[st
         if item.value.startswith("@"):
             raise FrontMatterError(item.line, "system names a file", _NO_FILE)
         options["system"] = str(item.value)  # no variable either: a file does not choose what else is sent
+    elif option.field in options:
+        raise FrontMatterError(item.line, f"{item.name} means what another line does", "keep one of them")
     else:
         options[option.field] = _option_value(item, option)
+
+
+def _option(command: Command, name: str) -> Option | None:
+    """Return the option that a file calls so: by a long name, or by a short one that has no other (``n``)."""
+    short = command.by_name.get(f"-{name}")
+    long = command.by_name.get(f"--{name.replace('_', '-')}")
+    return long or (short if short is not None and short.names == (f"-{name}",) else None)
 
 
 def _field_value(item: Item, option: Option | None) -> Any:
@@ -189,12 +205,13 @@ def _parsed(item: Item, option: Option, word: str) -> Any:
 def _unknown(item: Item, command: Command) -> FrontMatterError:
     """Return what says that there is no such option, and which was meant."""
     names = [
-        option.names[-1].removeprefix("--").replace("-", "_")
+        option.names[-1].lstrip("-").replace("-", "_")
         for option in command.options
         if option.field not in _OF_THE_CELL
     ]
+    problem = f"there is no option {item.name}"
+    if item.name in _OWN_PLACE:
+        return FrontMatterError(item.line, problem, _OWN_PLACE[item.name])
     near = near_name(item.name, [*names, *FIELDS, *_OTHER_NAMES, *_ABOUT_THE_FILE, "extra"])
     other = f'a field that OpenRouter has and we don\'t know goes in by extra: {{"{item.name}": …}}'
-    return FrontMatterError(
-        item.line, f"there is no option {item.name}", f"did you mean {near}?" if near else other
-    )
+    return FrontMatterError(item.line, problem, f"did you mean {near}?" if near else other)

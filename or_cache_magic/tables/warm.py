@@ -307,7 +307,7 @@ def _summary(results: Results, wanted: int, *, stable: bool = False) -> str:
 
 
 def _frame(results: Results, index: Any) -> pd.DataFrame:
-    """One row a request, with `COLUMNS`; ``cost_usd`` is NaN where it is unknown. Its ``attrs`` have the hints."""
+    """One row a request, with `COLUMNS`; ``cost_usd`` is NaN where it is unknown. ``attrs`` has the hints."""
     import pandas as pd
 
     values = [(row.key, row.kind, row.usd, row.error) for row in results.each_row()]

@@ -105,6 +105,17 @@ def test_file__null_leaves_a_field_out(nb, ask):
         assert "max_tokens" not in nb.sent[-1]
 
 
+def test_file__asks_for_samples_as_a_cell_does(nb, ask):
+    """``n`` is the cell's -n, so many samples that are kept each, and no field of the request."""
+    (nb.folder / "prompt.md").write_text("---\nn: 2\ntemperature: 1\n---\nHi", encoding="utf-8")
+    ask("@prompt.md -o table")
+    assert nb["table"]["sample"].tolist() == [0, 1]
+    assert ["n" in body for body in nb.sent] == [False, False]
+    ask()
+    ask("@prompt.md --sample 1")
+    assert len(nb.sent) == 2
+
+
 def test_file__raw_fills_nothing_in(nb, ask):
     """By the cell's option or by the file's."""
     ask("@prompt.md --raw")
@@ -169,6 +180,11 @@ def test_file__says_what_the_answer_is_to_be(nb, ask, schema: str):
         ("tags: {}", 2, "tags takes a text", ""),
         ("schema: [name str, year int]", 2, "schema takes one value", "put the text in quotes"),
         ("schema: '@schema.json'", 2, "schema names a file", "reads no other"),
+        ("stream: false", 2, "there is no option stream", "no_stream: true"),
+        ("messages: []", 2, "there is no option messages", "the text below"),
+        ("n: 0", 2, "n: 0 is below 1", "--sample K"),
+        ("sample: 1\nn: 2", 3, "n means what another line does", "keep one"),
+        ("tag: a\ntags: [b]", 3, "tags means what another line does", "keep one"),
         ("attach: a.png", 2, "attach is no option of a file", ""),
         ('stop: ["sk-or-v1-%s"]' % ("0" * 64), 2, "it holds an API key", ""),
         ("a", 2, "'a' is no option", "name: value"),
