@@ -7,7 +7,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -92,10 +92,12 @@ def path_of(path: Any) -> Path:
     Raises:
         OptionError: It is none.
     """
-    if isinstance(path, (str, os.PathLike)) and isinstance(os.fspath(path), str) and str(path).strip():
-        return Path(path).expanduser()
+    with suppress(TypeError, ValueError, RuntimeError):  # a NUL, half of a surrogate pair, nobody's home
+        name = os.fspath(path)
+        if type(name) is str and name.strip() and b"\0" not in os.fsencode(name):
+            return Path(name).expanduser()
     raise OptionError(
-        f"{shown(path)} is no path; nothing was written", "name a file, such as course.orcache.jsonl"
+        f"{shown(path)} is no path; nothing was done", "name a file, such as course.orcache.jsonl"
     )
 
 

@@ -250,9 +250,21 @@ def test_export__leaves_other_files_alone(cache, tmp_path):
     with pytest.raises(OptionError, match=r"course\.ipynb is there already"):
         cache.export(notebook)
     assert notebook.read_text(encoding="utf-8") == "{}"
-    for name in ("no/such/folder", "", 5):
+    for name in (
+        "no/such/folder",
+        "",
+        5,
+        b"p.jsonl",
+        "a\0b",
+        "\ud800",
+        "~nosuchuser/p",
+        tmp_path,
+        "x" * 5000,
+    ):
         with pytest.raises(OptionError):
             cache.export(name)
+        with pytest.raises(OptionError):
+            cache.load(name)
 
 
 # -- data sets --------------------------------------------------------------------------------------
