@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -14,21 +14,17 @@ from or_cache_magic.core.options import checked, plain, shown
 from or_cache_magic.core.policy import why_no_lookup, why_not_stored
 from or_cache_magic.core.records import MADE_CALL, Outcome
 from or_cache_magic.core.settings import Ask, whole
-from or_cache_magic.core.template_values import is_missing
-from or_cache_magic.core.templates import Template
 from or_cache_magic.core.units import ZERO_USD, format_count, format_sum, format_usd
 from or_cache_magic.errors import (
     FormatError,
     OptionError,
     OrCacheError,
-    RequestError,
-    TemplateError,
     explained,
-    near_name,
 )
 from or_cache_magic.money.budget import BudgetTracker, Limit
-from or_cache_magic.tables.frames import ROW, Columns, Row, Rows, field_values, fields_of, read_rows
+from or_cache_magic.tables.frames import Columns, Rows, field_values, fields_of, read_rows
 from or_cache_magic.tables.progress import Bill, Progress
+from or_cache_magic.tables.prompts import prompts_of
 from or_cache_magic.tables.requests import SAMPLED, Prompts, Requests, Results, pacing_of
 
 if TYPE_CHECKING:
@@ -88,10 +84,10 @@ def map_rows(
     first = rows if limit is None else rows.head(_count(limit, "limit"))
     make, schema = _maker(cache, asked)
     if dry_run:
-        (tell or print)(_would_ask(cache, _prompts(first, template, variables or {}), make))
+        (tell or print)(_would_ask(cache, prompts_of(first, template, variables or {}), make))
         return None
     answers = (_Completions if rows.is_list else _Columns)(cache, rows, out, schema)
-    prompts = _prompts(first, template, variables or {})
+    prompts = prompts_of(first, template, variables or {})
     limits = [] if usd is None else [Limit("this table's max_cost_usd", usd, BudgetTracker())]
     if batch:
         from or_cache_magic.tables.batched import BatchedRows
@@ -123,7 +119,7 @@ def map_rows(
         raise stopped from None
     summary = run.summary()
     if first.total < rows.total:
-        run.say(_first_look(cache, requests, _prompts(rows, template, variables or {}), make))
+        run.say(_first_look(cache, requests, prompts_of(rows, template, variables or {}), make))
     run.say(summary)
     table = answers.made(first, requests.results, summary)
     if on_error == "raise" and requests.results.errors:
@@ -190,115 +186,6 @@ def _maker(cache: CompletionCache, asked: dict[str, Any]) -> tuple[Callable[[Any
 
     make("…")  # what is wrong for all is an error, not one a row
     return make, options.get("schema")
-
-
-# What the rows ask
-
-
-class _Filled:
-    """The prompts that a template makes of rows: the same each time."""
-
-    repeats = True
-
-    def __init__(self, rows: Rows, template: str, variables: Mapping[str, Any]) -> None:
-        self._rows = rows
-        self._template = Template(template)
-        paths = self._template.paths
-        self._variables = {root: variables[root] for root, _ in paths if root in variables}
-        _check_names(template, paths, rows, variables)
-        wanted = {step if root == ROW else root for root, step in paths}
-        # None is all columns: the whole row is wanted, or the items have what names they have.
-        self._names: list[Any] | None = [name for name in rows.names if name in wanted]
-        if not rows.is_table or (ROW, None) in paths:
-            self._names = None
-        self._cells = {ROW, *rows.names}
-
-    def __len__(self) -> int:
-        return self._rows.total
-
-    def __iter__(self) -> Iterator[Any]:
-        return map(self._fill, self._rows.items(self._names))
-
-    def at(self, places: Iterable[int]) -> Iterator[Any]:
-        """Yield those of these rows."""
-        items, before = self._rows.items(self._names), -1
-        for place in places:
-            for _ in range(place - before - 1):
-                next(items)
-            before = place
-            yield self._fill(next(items))
-
-    def _fill(self, item: Any) -> Any:
-        cells = item if isinstance(item, Row) else {}
-        try:
-            return self._template.render({**self._variables, **cells, ROW: item}, self._cells)
-        except OrCacheError as exc:
-            return exc
-
-
-def _check_names(
-    template: str, paths: Sequence[tuple[str, Any]], rows: Rows, variables: Mapping[str, Any]
-) -> None:
-    """Raise what is wrong with a template for each row alike: a column that isn't there, or none at all."""
-    names = [str(name) for name in rows.names]
-    for root, step in paths if rows.is_table else ():
-        name = step if root == ROW else root
-        if name is not None and name not in rows.names and (root == ROW or root not in variables):
-            near, path = near_name(str(name), names), f"{ROW}.{name}" if root == ROW else root
-            raise TemplateError(
-                f"{{{{ {path} }}}}: there is no column {name!r}; nothing was sent",
-                f"did you mean {near}?" if near else f"the columns are {', '.join(names)}",
-            )
-    if not any(root == ROW or root in rows.names for root, _ in paths) and rows.total:
-        single = next((name for name in names if f"{{{name}}}" in template), "")
-        raise OptionError(
-            "the template names no column, so that every row would ask the same (nothing was sent)",
-            f"write {{{{ {single or next(iter(names), ROW)} }}}}{' with two braces' if single else ''},"
-            " or give a function of a row",
-        )
-
-
-class _Called:
-    """The prompts that a function makes of rows; called once for each, whatever it does."""
-
-    repeats = False
-
-    def __init__(self, rows: Rows, function: Callable[[Any], Any]) -> None:
-        self._rows = rows
-        self._function = function
-
-    def __len__(self) -> int:
-        return self._rows.total
-
-    def __iter__(self) -> Iterator[Any]:
-        return map(self._call, self._rows.items(None))
-
-    def at(self, places: Iterable[int]) -> Iterator[Any]:
-        """Yield those of these rows."""
-        wanted = set(places)
-        return (self._call(item) for place, item in enumerate(self._rows.items(None)) if place in wanted)
-
-    def _call(self, item: Any) -> Any:
-        try:
-            prompt = self._function(item)
-        except OrCacheError as exc:
-            return exc
-        except Exception as exc:  # noqa: BLE001 - the user's code; the row says it
-            return RequestError(f"the function failed: {type(exc).__name__}: {exc} (nothing was sent)")
-        if is_missing(prompt):
-            return RequestError("the function gave no prompt (nothing was sent)")
-        return prompt
-
-
-def _prompts(rows: Rows, template: Any, variables: Mapping[str, Any]) -> Prompts:
-    if isinstance(template, str):
-        return _Filled(rows, template, variables)
-    if callable(template):
-        return _Called(rows, template)
-    raise OptionError(
-        f"the template is a {type(template).__name__} (nothing was sent)",
-        "give a text with {{ column }}, or a function of a row",
-    )
 
 
 # What the answers become
