@@ -46,6 +46,7 @@ def today(form):
         ("read /home/ada/notes/data.csv", "an absolute path"),
         ("C:\\Users\\ada\\data.csv", "an absolute path"),
     ],
+    ids=range(19),  # the texts are others in each process, which then run different tests
 )
 def test_unstable__finds(text, what):
     """Each kind, as programs write it, and named once."""
