@@ -24,7 +24,7 @@ from or_cache_magic.core.policy import (
     lifetime_s,
     why_no_lookup,
     why_not_served,
-    why_not_stored,
+    why_not_whole,
     why_unfit,
 )
 from or_cache_magic.core.records import FREE, UNKNOWN_COST, Answer, Cost, Outcome, Request
@@ -249,7 +249,7 @@ def _is_unfit(ask: Ask, kept: HistoryEntry) -> bool:
 
 def _says_nothing(request: Request, answer: Answer) -> bool:
     """Return whether an answer ended well with nothing in it: it is asked for anew, with nothing told."""
-    return answer.finish_reason == "stop" and why_not_stored(request, answer) == EMPTY
+    return answer.finish_reason == "stop" and why_not_whole(request, answer) == EMPTY
 
 
 def _can_be_told(answer: Answer) -> bool:

@@ -145,7 +145,7 @@ def why_not_stored(request: Request, answer: Answer) -> str | None:
     request itself set), a message with something in it, and JSON where JSON was asked for. Where a class
     was given, `why_refused` is asked too.
     """
-    return _why_not_whole(request, answer) or _why_unfit(request, answer)
+    return why_not_whole(request, answer) or _why_unfit(request, answer)
 
 
 def what_helps(reason: str) -> str:
@@ -162,7 +162,7 @@ _WAYS_OUT: Final = (
 
 def why_unfit(request: Request, answer: Answer, schema: Schema | None = None) -> str | None:
     """Return what of a whole answer is not in the form that was asked for; None for any other."""
-    if _why_not_whole(request, answer):
+    if why_not_whole(request, answer):
         return None
     return _why_unfit(request, answer) or why_refused(answer, schema)
 
@@ -182,7 +182,8 @@ def why_refused(answer: Answer, schema: Schema | None) -> str | None:
     return next(filter(None, map(schema.why_not, map(str, said))), None)
 
 
-def _why_not_whole(request: Request, answer: Answer) -> str | None:
+def why_not_whole(request: Request, answer: Answer) -> str | None:
+    """Return what of an answer is not whole, or not meant, whatever its form; None where it is both."""
     if answer.error is not None or any(c.error is not None for c in answer.choices):
         return "the answer holds an error"
     if not answer.choices:

@@ -127,7 +127,7 @@ class Session:
         Hits aren't noted: they would pay for it.
         """
         kernel = getattr(self.shell, "kernel", None)
-        parent = kernel.get_parent() if kernel is not None else {}
+        parent: Any = getattr(kernel, "get_parent", dict)()
         cell = str((parent.get("metadata") or {}).get("cellId", ""))
         self.asked_before = self._asked.get(cell, "") if cell else ""
         if cell and key != self.asked_before:
@@ -210,7 +210,8 @@ class Session:
 
     def after_cell(self) -> None:
         """Write what the cells counted, at most once a second unless something was bought; tell panels."""
-        self.note_failure()
+        if getattr(sys, "last_value", None) is not None:
+            self.note_failure()
         if self._cache is None:
             return
         now_s = time.monotonic()
