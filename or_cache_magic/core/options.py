@@ -21,7 +21,7 @@ from or_cache_magic.core.secrets import looks_like_key
 from or_cache_magic.core.settings import number, one_of, text, whole
 from or_cache_magic.core.slips import refuse_slips, refuse_wrong_messages, wrong_model
 from or_cache_magic.core.units import FOREVER_S, parse_lifetime
-from or_cache_magic.errors import OptionError, RequestError, near_name, printable, slip_of
+from or_cache_magic.errors import InputError, OptionError, RequestError, near_name, printable, slip_of
 
 if TYPE_CHECKING:
     from or_cache_magic.core.schema import Schema
@@ -334,6 +334,8 @@ def checked(prompt: Any, given: Mapping[str, Any]) -> tuple[Any, dict[str, Any],
             raise _unknown(name)
         try:
             found[name] = _checked(name, value, check)
+        except InputError:
+            raise  # it says what is meant
         except ValueError as exc:
             refusal = RequestError if isinstance(exc, _NoJsonError) and name not in OPTIONS else OptionError
             hint = _SCHEMA_HELP if name == "schema" else _HELP

@@ -269,7 +269,13 @@ def _url(value: Any) -> str:
         raise ValueError("takes an http(s) URL without a query")
     if "@" in parts.netloc:
         raise ValueError("takes a URL without a user or password: the key is sent by itself")
+    if path := re.search(_PATHS, url):
+        raise ValueError(f"takes what stands before {path[0]}: {url[: path.start()]}")
     return url
+
+
+_PATHS: Final = r"/(?:chat/completions|completions|chat|models|embeddings|responses|messages|key|credits)$"
+"""How the URL of one of the API's paths ends, which is not the base of all."""
 
 
 def _folder(value: Any) -> str:

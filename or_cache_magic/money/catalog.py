@@ -370,8 +370,12 @@ class PriceCatalog:
         path = f"/models/{offered}/endpoints"
         page = self._pages.get(base_url, path, fresh_s, may_fetch=may_fetch)
         if page is None:
-            why = f"{model} {self._pages.why_none(base_url, path)}"
-            return ModelPricing(model, (), listing, listing_s, why)
+            why = self._pages.why_none(base_url, path)
+            if self._pages.is_gone(base_url, path) and (
+                listing or self._listing(base_url, model, fresh_s, may_fetch=False)
+            ):
+                why = "is listed without a provider, and so without a price"
+            return ModelPricing(model, (), listing, listing_s, f"{model} {why}")
         listed_s = page.fetched_s if listing_s is None else min(page.fetched_s, listing_s)
         return ModelPricing(model, page.endpoints, listing, listed_s)
 

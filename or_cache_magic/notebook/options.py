@@ -38,6 +38,9 @@ _OWN_PLACE: Final[Mapping[str, str]] = {
 }
 """Fields of the request that ``--param`` does not set, and what does."""
 
+PROMPT_SUFFIXES: Final = (".md", ".txt", ".markdown", ".prompt", ".prompty")
+"""How the names of prompt files end, and no model's."""
+
 _SHOWN_KEY: Final = r"[0-9a-fA-F]{8,64}"
 
 
@@ -129,6 +132,9 @@ def models_of(options: SimpleNamespace, aliases: Container[str]) -> list[str | N
                     f"the prompt goes below this line; {_QUOTE}; -m a,b names models of any kind",
                 )
     names: list[str | None] = [*filter(None, map(str.strip, (options.model or "").split(",")))]
+    for name in filter(None, names):
+        if name.endswith(PROMPT_SUFFIXES) and not name.startswith("@"):
+            raise OptionError(f"{name} is no model, but a file; nothing was sent", f"write @{name}")
     if options.model and not names:
         raise OptionError(f"{options.model} names no model; nothing was sent", "write -m a,b, or no -m")
     return names or [None]
@@ -347,6 +353,7 @@ _LISTED: Final = (
         ("--sample",),
         "sample",
         "the K-th sample of this request, each cached on its own; 0 is the first",
+        bars=("--no-cache",),
         **counts_from(0, "K"),
     ),
     Option(("--refresh",), "mode", "ask again and replace the cached answer", value="refresh"),

@@ -324,6 +324,8 @@ def _refuse_dash(command: Command, word: Word) -> None:
 def _value(command: Command, option: Option, name: str, text: str) -> Any:
     try:
         return option.parse(text)
+    except OrCacheError:
+        raise  # its own two lines
     except ValueError as problem:
         raise OptionError(f"{name}: {problem}; {command.unharmed}", option.expects) from None
 

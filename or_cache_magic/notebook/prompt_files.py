@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple
 from or_cache_magic.core.options import FIELDS, plain
 from or_cache_magic.errors import OptionError, TemplateError, near_name, one_line
 from or_cache_magic.notebook.front_matter import FrontMatterError, Item, Plain, split_front_matter
+from or_cache_magic.notebook.options import PROMPT_SUFFIXES
 from or_cache_magic.notebook.parser import Command, Option
 from or_cache_magic.notebook.values import read_text_argument
 
@@ -113,14 +114,11 @@ def refuse_file(prompt: str, folder: Path) -> None:
     if word is None:
         return
     name = word["name"]
-    if name.lower().endswith(_PROMPT_SUFFIXES) or (folder / Path(name).expanduser()).is_file():
+    if name.lower().endswith(PROMPT_SUFFIXES) or (folder / Path(name).expanduser()).is_file():
         raise OptionError(
             f"this prompt names a file, {one_line(name, 80)}, which a line does not read; nothing was sent",
             f"write %%openrouter @{name if ' ' not in name else repr(name)} in a cell of its own",
         )
-
-
-_PROMPT_SUFFIXES: Final = (".md", ".txt", ".markdown", ".prompt", ".prompty")
 
 
 def _read(item: Item, command: Command, options: dict[str, Any], params: dict[str, Any]) -> None:

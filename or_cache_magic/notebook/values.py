@@ -9,13 +9,14 @@ from __future__ import annotations
 import builtins
 import keyword
 import math
+import os
 import re
 import types
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from or_cache_magic.core.project import file_text
 from or_cache_magic.core.units import parse_size, parse_ttl
@@ -182,7 +183,21 @@ def read_text_argument(value: str, namespace: Mapping[str, Any], base_dir: Path)
                 f"bind a text ({value}_text = str({value})) and name that, or write more than one word",
             )
         return str(found)
+    _refuse_file_name("--system", value, base_dir)
     return value
+
+
+def _refuse_file_name(option: str, value: str, base_dir: Path) -> None:
+    """Refuse one word that names a file: its ``@`` was forgotten."""
+    path = value.strip()
+    if path and not set(path) & set(_SPACE) and os.path.isfile(base_dir / Path(path)):
+        raise OptionError(
+            f"{one_line(path, 80)} is a file, and would be sent as a text; nothing was sent",
+            f"write {option} @{one_line(path, 80)}; a text of one word needs more than the name has: '{path}:'",
+        )
+
+
+_SPACE: Final = " \t\r\n\0"
 
 
 def read_attached(words: Sequence[str], namespace: Mapping[str, Any], base_dir: Path) -> Attachments | None:
@@ -240,12 +255,14 @@ def read_schema_argument(value: str, namespace: Mapping[str, Any], base_dir: Pat
     inner = re.fullmatch(r"list\[(.+)\]", value)
     name, *attributes = (inner[1] if inner else value).split(".")
     if not all(map(str.isidentifier, (name, *attributes))):
+        _refuse_file_name("--schema", value, base_dir)
         return value
     if name not in namespace:
         from or_cache_magic.core.compact_schema import TYPES
 
         if name in TYPES:
             return f"[{name}]" if inner else name
+        _refuse_file_name("--schema", value, base_dir)
         near = near_name(name, namespace)
         raise OptionError(
             f"{name} is not defined; nothing was sent",

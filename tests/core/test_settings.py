@@ -214,7 +214,8 @@ def test_load_settings__says_that_a_file_may_not_be_read(tmp_path, monkeypatch):
         ("stream", "perhaps"), ("stream", 2), ("mode", "fast"), ("mode", []), ("ttl", "soon"), ("ttl", 0),
         ("ttl", -1.0), ("ttl", math.nan), ("ttl", True), ("volatile_ttl", "none"), ("base_url", "openrouter.ai"),
         ("base_url", "ftp://x/"), ("base_url", "http://"), ("base_url", "http://["), ("base_url", "http://user:pw@host/api"), ("base_url", "http://x:port/"),
-        ("base_url", "http://x/v1?key=y"), ("base_url", "http://x/#a"), ("base_url", "http://x\x1b[2J/"),
+        ("base_url", "http://x/v1?key=y"), ("base_url", "http://x/#a"), ("base_url", "https://openrouter.ai/api/v1/chat/completions"),
+        ("base_url", "https://openrouter.ai/api/v1/models/"), ("base_url", "http://x\x1b[2J/"),
         ("aliases", "fast"), ("aliases", "fast:"), ("aliases", {"a": 7}), ("aliases", 7), ("timeout_s", 0),
         ("timeout_s", "inf"), ("format", "html"), ("receipt", "loud"),
     ],
@@ -401,3 +402,11 @@ def test_current_folder__that_is_gone_is_told_in_two_lines():
     lines = done.stdout.splitlines()
     assert lines[0::2] == ["2 the current folder is gone (nothing was sent)"] * 5 + ["1"]
     assert done.stderr.startswith("the current folder is gone")
+
+
+def test_base_url__of_one_path_names_the_base(tmp_path):
+    """What was copied with the path of a request says which part is meant."""
+    with pytest.raises(
+        SettingError, match=r"takes what stands before /chat/completions: https://x\.y/api/v1"
+    ):
+        load_settings({"OPENROUTER_BASE_URL": "https://x.y/api/v1/chat/completions/"}, Project(tmp_path), {})

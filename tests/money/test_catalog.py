@@ -147,6 +147,24 @@ def test_pricing__says_why_nothing_is_known(book, sim):
     assert book.known(sim.base_url, MINI).why_not == f"{MINI} {unknown}"
 
 
+@pytest.mark.parametrize("gone", ["/endpoints", ""])
+def test_pricing__of_a_model_that_is_listed_without_providers(database, gateway, clock, sim, gone):
+    """It is not said to be unlisted, whether it is known by itself or from the list of all models."""
+
+    def fetch(path, **options):
+        if path != "/models" and path.endswith(gone):
+            raise UpstreamError("Not found", status=404)
+        return gateway.fetch(path, **options)
+
+    book = PriceCatalog(database, fetch, clock)
+    assert book.models(sim.base_url).find(MINI, MINI) is not None
+    assert (
+        book.pricing(sim.base_url, MINI).why_not
+        == f"{MINI} is listed without a provider, and so without a price"
+    )
+    assert book.pricing(sim.base_url, "no/such").why_not == "no/such is not listed"
+
+
 @pytest.mark.parametrize(
     "reply", [None, [], "x", {}, {"data": None}, {"data": []}, {"error": {"code": 500}}], ids=repr
 )

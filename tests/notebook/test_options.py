@@ -197,6 +197,7 @@ def test_ask_cell__modes(flag: str, mode: str):
         ("--refresh --yes", "--yes means nothing without --cascade", "add --cascade"),
         ("--ttl 1h --no-cache", "--ttl means nothing with --no-cache; nothing was sent", "one of them"),
         ("--offline --ttl=never", "--ttl means nothing with --offline", "one of them"),
+        ("--sample 1 --no-cache", "--sample means nothing with --no-cache; nothing was sent", "one of them"),
         ("--no-cache --no-cache", "--no-cache is given twice", "one of them"),
         ("-t 1 --temperature 2", "--temperature is given twice", "one of them"),
         ("-t", "-t needs a value (X)", "number"),

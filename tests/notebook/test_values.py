@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from or_cache_magic.errors import OptionError
-from or_cache_magic.notebook.values import name, read_text_argument
+from or_cache_magic.notebook.values import name, read_schema_argument, read_text_argument
 from or_cache_magic.tables.warm import read_prompts
 
 
@@ -48,6 +48,21 @@ def test_text_argument__file(tmp_path: Path):
     assert read_text_argument(f"@{tmp_path / 'system.md'}", {}, Path("/")) == expected
 
 
+def test_text_argument__that_names_a_file_without_its_sign(tmp_path: Path):
+    """One word that is a file's name is not sent as a text; with a word more, or where there is no file, it is."""
+    (tmp_path / "rules.md").write_text("Be terse.", encoding="utf-8")
+    with pytest.raises(
+        OptionError, match=r"^rules\.md is a file, .*nothing was sent\n  write --system @rules\.md"
+    ):
+        read_text_argument("rules.md", {}, tmp_path)
+    for name in ("rules.md", "my-rules.json"):
+        (tmp_path / name).touch()
+        with pytest.raises(OptionError, match=f"write --schema @{name};".replace(".", r"\.")):
+            read_schema_argument(name, {}, tmp_path)
+    for value in ("rules.md:", "Follow rules.md", "other.md", "x." * 3000, "a.\0"):
+        assert read_text_argument(value, {}, tmp_path) == value
+
+
 def test_text_argument__home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """``@~/file`` is in the user's home."""
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -57,7 +72,7 @@ def test_text_argument__home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     assert read_text_argument("@~/s.txt", {}, Path("/")) == "hi"
 
 
-@pytest.mark.parametrize("value", ["@missing.md", "@", "@.", "@binary", "@nul\0", "@" + "x" * 5000])
+@pytest.mark.parametrize("value", ["@missing.md", "@", "@.", "@binary", "@nul\0", "@" + "x." * 3000])
 def test_text_argument__unreadable_file(tmp_path: Path, value: str):
     """A file that can't be read is an error in two lines, before anything is sent."""
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00\x80")
