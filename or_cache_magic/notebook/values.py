@@ -193,7 +193,7 @@ def _refuse_file_name(option: str, value: str, base_dir: Path) -> None:
     if path and not set(path) & set(_SPACE) and os.path.isfile(base_dir / Path(path)):
         raise OptionError(
             f"{one_line(path, 80)} is a file, and would be sent as a text; nothing was sent",
-            f"write {option} @{one_line(path, 80)}; a text of one word needs more than the name has: '{path}:'",
+            f"write {option} @{one_line(path, 80)}; a text needs more than a file's name has: '{path}:'",
         )
 
 

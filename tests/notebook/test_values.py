@@ -55,10 +55,10 @@ def test_text_argument__that_names_a_file_without_its_sign(tmp_path: Path):
         OptionError, match=r"^rules\.md is a file, .*nothing was sent\n  write --system @rules\.md"
     ):
         read_text_argument("rules.md", {}, tmp_path)
-    for name in ("rules.md", "my-rules.json"):
-        (tmp_path / name).touch()
-        with pytest.raises(OptionError, match=f"write --schema @{name};".replace(".", r"\.")):
-            read_schema_argument(name, {}, tmp_path)
+    for file in ("rules.md", "my-rules.json"):
+        (tmp_path / file).touch()
+        with pytest.raises(OptionError, match=f"write --schema @{file};".replace(".", r"\.")):
+            read_schema_argument(file, {}, tmp_path)
     for value in ("rules.md:", "Follow rules.md", "other.md", "x." * 3000, "a.\0"):
         assert read_text_argument(value, {}, tmp_path) == value
 
