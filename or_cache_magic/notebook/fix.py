@@ -15,6 +15,7 @@ import re
 import reprlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from traceback import walk_tb
 from types import FrameType, FunctionType, ModuleType, SimpleNamespace
@@ -100,15 +101,26 @@ def fix(session: Session, options: SimpleNamespace) -> Completion | None:
         OrCacheError: The ask failed; see `CompletionCache.ask`.
     """
     failure = _last_failure(session)
+    earlier = _which(failure, getattr(sys, "last_value", None))
     asked = parse(CELL, "")
     asked.format, asked.quiet = "markdown", options.quiet
     text = _described(failure, session.shell.compile.format_code_name, values=options.values)
     prompt = _without_secrets(text, session.api_key() or "")[:_LONGEST]
     ask = session.cache().prepare(prompt, {}, model=options.model, system=_SYSTEM, mode=options.mode)
     if options.dry_run:
-        session.say("\n\n".join((prompt, *preview_lines(session.cache(), [ask]))))
+        session.say("\n\n".join((prompt, *preview_lines(session.cache(), [ask]), *earlier)))
         return None
+    for line in earlier:
+        session.say(line)
     return run_and_show(session, asked, ask, ())
+
+
+def _which(failure: BaseException, last: BaseException | None) -> list[str]:
+    """Return a line that says which exception is explained, where it is not the last one."""
+    if last is None or last is failure:
+        return []
+    kind, other = type(failure).__name__, type(last).__name__
+    return [f"the last one, {other}, explains itself: this is on the {kind} before it"]
 
 
 def _last_failure(session: Session) -> BaseException:
@@ -161,7 +173,7 @@ def _messages(failure: BaseException, known: set[str] | None) -> Iterator[str]:
     for number in range(_MOST_CAUSES):
         if exc is None:
             return
-        said = hidden_in_message(_said(exc))
+        said = hidden_in_message(_said(exc) if known is None else _without_attributes(exc, _said(exc)))
         if known is not None and not (isinstance(exc, SyntaxError) and exc.filename):
             said = _without_data(said, known if isinstance(exc, _OF_NAMES) else set())
             said = _in_words_of(_raised_by(exc), known, said)
@@ -179,6 +191,15 @@ def _said(exc: BaseException) -> str:
         return str(exc.msg if isinstance(exc, SyntaxError) else exc)
     except Exception as fault:  # noqa: BLE001 - any class may have any fault
         return f"({type(fault).__name__} when it is shown)"
+
+
+def _without_attributes(exc: BaseException, said: str) -> str:
+    """Return a message without what it quotes of its exception's own values: a command, with quotes in it."""
+    for value in BaseException.__getattribute__(exc, "__dict__").values():
+        if type(value) in (str, list, tuple):
+            with suppress(Exception):  # whatever is in it may have any fault
+                said = re.sub(rf"""(['"]){re.escape(str(value))}\1""", r"\1…\1", said) if value else said
+    return said
 
 
 def _without_data(said: str, known: set[str]) -> str:

@@ -206,9 +206,9 @@ def _read_batches(command: Command, options: SimpleNamespace) -> None:
 
 
 def _read_fix(command: Command, options: SimpleNamespace) -> None:
-    """Read the word as the `model`."""
-    take_no_words(command, SimpleNamespace(words=options.words[1:]))
-    options.model = options.words[0] if options.words else None
+    """Read the word as the `model`, unless ``-m`` names it."""
+    take_no_words(command, SimpleNamespace(words=options.words[options.model is None :]))
+    options.model = options.words[0] if options.words else options.model
 
 
 def _read_purge(command: Command, options: SimpleNamespace) -> None:
@@ -729,6 +729,9 @@ FIX: Final = Command(
     "[MODEL]",
     ("%openrouter_fix", "%openrouter_fix openai/gpt-4o-mini --values", "%openrouter_fix --dry-run"),
     (
+        Option(
+            ("-m", "--model"), "model", "the model, as MODEL names it too", "MODEL", parse=v.text, models=True
+        ),
         _flag(
             ("--values",), "values", "send the values of the variables in the lines that failed, cut short"
         ),

@@ -374,6 +374,8 @@ class ReplyReader:
         if has_output(delta):
             self.news += 1
             self._went_on = self._went_on or self.complete
+        if _is_of_another_clip(delta, choice["message"]):
+            self.note("the audio of the answer is of two clips")
         merge_delta(choice["message"], delta)
         for name, value in chunk.items():
             if name == "logprobs" and value is not None:
@@ -528,3 +530,9 @@ def _text_of(content: Any) -> str:
         return content
     texts = (as_mapping(part).get("text") for part in as_list(content))
     return "".join(text for text in texts if isinstance(text, str))
+
+
+def _is_of_another_clip(delta: Mapping[str, Any], message: Mapping[str, Any]) -> bool:
+    """Return whether a fragment's audio has another id than what came before."""
+    said, known = (as_mapping(part.get("audio")).get("id") for part in (delta, message))
+    return bool(said and known and said != known)

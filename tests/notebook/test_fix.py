@@ -114,6 +114,14 @@ def test_fix__names_no_secret_and_no_home(nb, shown, monkeypatch, tmp_path):
         assert secret not in out
 
 
+def test_fix__takes_a_model_as_other_magics_do(nb, shown):
+    """By a word or by -m; not by both."""
+    nb.fails("1 / 0")
+    for options in ("openai/gpt-4o", "-m openai/gpt-4o", "--model openai/gpt-4o"):
+        assert "would ask openai/gpt-4o ·" in shown(options)
+    assert "takes no 'openai/gpt-4o'" in nb.fails("%openrouter_fix -m a/b openai/gpt-4o")
+
+
 def test_fix__is_bounded(nb, shown):
     """Long cells, long messages, long quotations and deep tracebacks are cut, where it matters least."""
     nb.run(
@@ -182,8 +190,14 @@ def test_fix__goes_on_after_errors_of_this_package(nb, shown):
         assert shown().startswith("ZeroDivisionError")
     nb.fails("from or_cache_magic.errors import OptionError\nraise OptionError('a', 'b')")
     assert shown().startswith("ZeroDivisionError")
+    which = "the last one, OptionError, explains itself: this is on the ZeroDivisionError before it"
+    assert shown().endswith(f"\n\n{which}\n")
     nb.fails("[][1]")
     assert shown().startswith("IndexError")
+    assert "explains itself" not in shown()
+    nb.fails("raise KeyboardInterrupt")
+    told = "the last one, KeyboardInterrupt, explains itself: this is on the IndexError before it\n"
+    assert nb.run("%openrouter_fix").startswith(told)
 
 
 def test_fix__survives_values_that_raise(nb, shown):
@@ -275,6 +289,24 @@ def test_fix__leaves_data_out_of_messages(nb, shown, code, said):
     nb.fails(code)
     assert shown().partition("\n\n")[0] == said
     assert shown("--values").partition("\n\n")[0] == f"{type(sys.last_value).__name__}: {sys.last_value}"
+
+
+@pytest.mark.parametrize(
+    ("code", "status"),
+    [
+        ("subprocess.run([sys.executable, '-c', 'exit(3)', names[0]], check=True)", 3),
+        ("subprocess.run(f\"test '{names[0]}' = ''\", shell=True, check=True)", 1),
+    ],
+)
+def test_fix__leaves_out_what_an_exception_carries(nb, shown, code, status):
+    """A command, whatever quotes and brackets are in it; its exit status stays."""
+    nb["names"] = ["Ada Byron"]
+    nb.fails(f"import subprocess, sys\n{code}")
+    said = shown()
+    assert said.startswith(
+        f"subprocess.CalledProcessError: Command '…' returned non-zero exit status {status}.\n\n"
+    )
+    assert "Ada" not in said
 
 
 @pytest.mark.parametrize(

@@ -232,6 +232,16 @@ def test_draft__joins_audio_and_logprobs():
     assert choice.logprobs == {"content": [{"token": "a"}, {"token": "a"}], "refusal": []}
 
 
+@pytest.mark.parametrize("other", ["1", "2", None])
+def test_draft__of_two_clips_is_doubtful(other):
+    """Audio with another id is no piece of the first: the answer is shown, and never served."""
+    deltas = [{"audio": {"id": "1", "data": "AAAA"}}, {"audio": {"id": other, "data": "BBBB"}}]
+    choices = [{"index": 0, "delta": delta} for delta in deltas]
+    choices[-1]["finish_reason"] = "stop"
+    answer = read(*("data: " + json.dumps({"choices": [choice]}) for choice in choices), DONE).answer()
+    assert answer.doubt == ("the audio of the answer is of two clips" if other == "2" else None)
+
+
 def test_draft__keeps_choices_apart():
     """Several choices are put in order of their index."""
     answer = read(text("b", "stop", index=1), text("a", "length"), DONE).answer()
