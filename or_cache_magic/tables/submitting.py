@@ -42,7 +42,6 @@ class Submitter:
         self._retry = retry
         self._table = BatchTable(cache.database)
         self._leases = DiskLeases(cache.database, cache.clock)
-        self._offline = cache.settings.mode == "offline"
         self._high_usd: Decimal | None = ZERO_USD
         self._waiting = self._failed = self._submitted = self._batches = 0
         self.served: dict[str, Outcome] = {}
@@ -67,7 +66,7 @@ class Submitter:
                 open_keys.append(key)
         rows = self._table.last(open_keys)
         waited_for = {row.batch for row in rows.values() if row.state == WAITING}
-        if waited_for:
+        if waited_for and not all(map(_is_offline, self._asks.values())):
             collect(self._cache, sorted(waited_for))
             rows = self._table.last(open_keys)
         for key in open_keys:
@@ -83,7 +82,7 @@ class Submitter:
             self._failed += 1
             return
         why = why_no_lookup(ask.request, ask.policy) or why_not_batched(ask.request)
-        if self._offline:
+        if _is_offline(ask):
             self.errors[ask.key.digest] = "offline, and not stored (nothing was sent)"
         elif why:
             self.refused.append((ask, why))
@@ -251,6 +250,11 @@ class _Part:
         self.marker = marker
         self.asks = asks
         self.number: int | None = None
+
+
+def _is_offline(ask: Ask) -> bool:
+    """Return whether nothing may be sent for an ask, by the settings or by itself."""
+    return ask.policy.mode == "offline"
 
 
 def _is_stored(cache: CompletionCache, ask: Ask) -> bool:

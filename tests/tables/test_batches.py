@@ -485,6 +485,15 @@ def test_batch__offline_sends_and_collects_nothing(submit, open_cache, sim, cloc
     assert len(sim.requests) == count
 
 
+def test_batch__offline_by_its_own_mode_sends_nothing(submit, sim, clock):
+    """``mode="offline"`` of the call counts as the setting does."""
+    submit()
+    clock.now_s += BATCH_S
+    count = len(sim.requests)
+    assert states(submit([*PROMPTS, "What is new?"], mode="offline")) == ["waiting"] * 4 + ["failed"]
+    assert len(sim.requests) == count
+
+
 def test_batch__is_split(cache, sim):
     """By model, by provider, and on Google by the form that is asked for."""
     asked = [
