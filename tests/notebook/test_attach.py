@@ -115,14 +115,10 @@ def test_warm__attaches_to_each_prompt_what_the_line_names(nb, picture):
     assert nb.run(f"{ASK} -a plot.png\nWhich colour?")
     (nb.folder / "list.jsonl").write_text(json.dumps({"prompt": "Hi", "attach": "plot.png"}))
     frame = orc.warm("list.jsonl", progress=False)
-    assert frame["error"].tolist() == [
-        "line 1 attaches something (nothing was sent); give attach beside the list, for all of it"
-    ]
+    assert frame["error"].tolist() == ["line 1 attaches something (nothing was sent)"]
     (nb.folder / "list.jsonl").write_text(json.dumps({"prompt": "Hi", "schema": "@plot.png"}))
     frame = orc.warm("list.jsonl", progress=False)
-    assert frame["error"].tolist() == [
-        "line 1 names a file for its schema (nothing was sent); give schema beside the list, for all"
-    ]
+    assert frame["error"].tolist() == ["line 1 names a file for its schema (nothing was sent)"]
     assert len(nb.sent) == 2
 
 
