@@ -6,7 +6,7 @@ Facts: OpenRouter's documentation of batches, and the types of its SDK (``compon
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from or_cache_magic.core.chat import as_list, as_mapping, is_online, messages_of, orders_search, plugins_of
@@ -127,7 +127,8 @@ class BatchTold(NamedTuple):
         created_s: When it was submitted; 0 is not told.
         cost: What the whole came to.
         error: What went wrong, in one line; empty when nothing did.
-        results: By custom id; None as long as there are none.
+        results: By custom id, the first of each; None as long as there are none.
+        doubled: The custom ids that several results have, of which nobody knows whose they are.
     """
 
     remote: str
@@ -141,6 +142,7 @@ class BatchTold(NamedTuple):
     cost: Cost
     error: str
     results: Mapping[str, Mapping[str, Any]] | None
+    doubled: Collection[str] = ()
 
     @property
     def ended(self) -> bool:
@@ -160,6 +162,7 @@ def told_by(reply: Any) -> BatchTold:
         raise MalformedReplyError("no batch")
     counts, created = as_mapping(fields.get("request_counts")), fields.get("created_at")
     usage = fields.get("usage")
+    results, doubled = _results(fields.get("results"))
     return BatchTold(
         remote=remote,
         status=one_line(status, 40),
@@ -171,7 +174,8 @@ def told_by(reply: Any) -> BatchTold:
         created_s=float(read_number(created) or 0),
         cost=cost_reported(usage) if isinstance(usage, Mapping) else UNKNOWN_COST,
         error=error_text(fields.get("error")),
-        results=_results(fields.get("results")),
+        results=results,
+        doubled=doubled,
     )
 
 
@@ -181,15 +185,16 @@ def error_text(error: Any) -> str:
     return one_line(redacted_text(str(said)), _WIDTH) if said else ""
 
 
-def _results(listed: Any) -> dict[str, Mapping[str, Any]] | None:
+def _results(listed: Any) -> tuple[dict[str, Mapping[str, Any]] | None, set[str]]:
     if not isinstance(listed, list):
-        return None
+        return None, set()
     found: dict[str, Mapping[str, Any]] = {}
+    doubled: set[str] = set()
     for result in map(as_mapping, listed):
         custom_id = result.get("custom_id")
-        if isinstance(custom_id, str):
-            found.setdefault(custom_id, result)
-    return found
+        if isinstance(custom_id, str) and found.setdefault(custom_id, result) is not result:
+            doubled.add(custom_id)
+    return found, doubled
 
 
 def answer_of(result: Mapping[str, Any], secret: Secret, clock: Callable[[], float]) -> Answer | str:

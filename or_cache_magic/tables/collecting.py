@@ -45,6 +45,9 @@ _FOUND_FOR_S: Final = 7 * 86_400.0
 
 _KEPT_S: Final = 60 * 86_400.0
 _PAGE: Final = 100
+_DOUBLED: Final = (
+    "several results of the batch have this row's id: none is taken for its answer, though they are paid"
+)
 _MOST_PAGES: Final = 50
 _TIMEOUT_S: Final = 60.0
 _PICO: Final = Decimal(10) ** 12
@@ -139,6 +142,10 @@ def _settle(batch: BatchRecord) -> None:
     if guard is not None:
         with guard:
             guard.paid = Cost(batch.cost_usd, "unknown" if batch.cost_usd is None else "apportioned")
+
+
+def _pico(usd: Decimal) -> int:
+    return int((usd * _PICO).to_integral_value())
 
 
 class _Collector:
@@ -293,7 +300,9 @@ class _Collector:
         """Return the answer to a row, or why there is none."""
         result = (told.results or {}).get(row.custom_id)
         if result is not None:
-            return answer_of(result, self._secret, self._cache.clock)
+            found = answer_of(result, self._secret, self._cache.clock)
+            doubled = not isinstance(found, str) and row.custom_id in told.doubled
+            return found._replace(doubt=_DOUBLED) if doubled else found  # type: ignore[union-attr]
         return f"the batch {told.status} before this was answered{f': {told.error}' if told.error else ''}"
 
     def _ask(self, row: BatchRow) -> Ask | None:
@@ -327,16 +336,22 @@ class _Collector:
         before: Sequence[Decimal | None],
         come: Sequence[tuple[BatchRow, Ask, Answer]],
     ) -> list[Cost]:
-        """Return what each answer cost: what its row says, else its share of what the others leave."""
+        """Return what each answer cost: what its row says, else its share of what the others leave.
+
+        Where the rows' own costs can't add up to the batch's, each has its share of that.
+        """
         total = batch.cost_usd
         if total is None:
             return [answer.cost for _, _, answer in come]
-        known = [usd for usd in (*before, *(answer.cost.usd for _, _, answer in come)) if usd is not None]
-        left = max(0, int(((total - sum(known)) * _PICO).to_integral_value()))
-        sharing = [at for at, (_, _, answer) in enumerate(come) if answer.cost.usd is None]
         costs = [answer.cost for _, _, answer in come]
-        weights = self._weights([come[at] for at in sharing])
-        for at, pico in zip(sharing, apportion(left, weights), strict=True):
+        left = _pico(total - sum(usd for usd in before if usd is not None))
+        known = [_pico(cost.usd) for cost in costs if cost.usd is not None]
+        sharing: Sequence[int] = [at for at, cost in enumerate(costs) if cost.usd is None]
+        rest = left - sum(known)
+        if rest < 0 or (rest and not sharing):  # what the rows say is not what the batch cost
+            sharing, rest = range(len(come)), max(0, left)
+        weights = known if len(known) == len(come) else self._weights([come[at] for at in sharing])
+        for at, pico in zip(sharing, apportion(rest, weights[: len(sharing)]), strict=True):
             costs[at] = Cost(Decimal(pico) / _PICO, "apportioned")
         return costs
 

@@ -323,6 +323,63 @@ def test_batch__costs_that_brought_nothing_are_accounted(submit, cache, sim, clo
     ]
 
 
+def altered_results(change):
+    """A plan whose results are changed by ``change(results, told)`` once they are told."""
+
+    def alter(told):
+        if told.get("results"):
+            change(told["results"], told)
+        return told
+
+    return BatchPlan(alter=alter)
+
+
+def test_batch__of_results_with_one_id_none_is_stored(submit, cache, sim, clock):
+    """Nobody knows whose they are; they were paid all the same, and the row says so."""
+
+    def change(results, _told):
+        results[0]["custom_id"] = results[1]["custom_id"]
+        results[3]["custom_id"] = "somebody-else"
+
+    sim.script_batch(altered_results(change))
+    batch = submit()
+    clock.now_s += BATCH_S
+    batch.collect()
+    assert states(batch) == ["failed", "set aside", "stored", "failed"]
+    assert "several results" in batch.results()[1].error
+    assert batch.results()[1].cost_usd > 0
+    stored = [cache.store.get(result.ask.key) is not None for result in batch.results()]
+    assert stored == [False, False, True, False]
+    assert paid(cache) == sim.total_cost == sum(row.cost_usd or 0 for row in batch.results())
+
+
+@pytest.mark.parametrize(
+    ("own", "source"),
+    [
+        (["0.0001", "0.0002", "0.0003", "0"], "apportioned"),
+        (["0.0001", "0.0009", "0.0003", None], "apportioned"),
+        (["0.0001", "0.0002", "0.0003", "0.0004"], "reported"),
+    ],
+)
+def test_batch__rows_that_report_costs_of_their_own(submit, cache, sim, clock, own, source):
+    """They are what was paid where they add up to the batch's; else they are shares of that."""
+
+    def change(results, told):
+        told["usage"] = {"cost": Decimal("0.001")}
+        for result, usd in zip(results, own, strict=True):
+            usage = result["response"]["body"]["usage"]
+            result["response"]["body"]["usage"] = usage | ({} if usd is None else {"cost": Decimal(usd)})
+
+    sim.script_batch(altered_results(change))
+    batch = submit()
+    clock.now_s += BATCH_S
+    batch.collect()
+    assert states(batch) == ["stored"] * 4
+    assert paid(cache) == Decimal("0.001") == sum(row.cost_usd for row in batch.results())
+    assert batches(cache).loc[0, "cost_usd"] == 0.001
+    assert {entry.cost.source for entry in cache.store.listing.find()} == {source}
+
+
 def test_batch__not_found_yet(submit, cache, sim, clock, monkeypatch):
     """A 404 soon after the submission frees no row."""
     batch = submit()
