@@ -22,8 +22,11 @@ ROW: Final = "row"
 Columns = Mapping[str, tuple[str, list[Any]]]
 """Columns to be added, by name: the kind of their values, and these. See `KINDS`."""
 
-KINDS: Final = ("text", "number", "truth", "any")
-"""Kinds of columns: text or None, numbers or None, true or false, whatever it may be."""
+KINDS: Final = ("text", "number", "whole", "truth", "any")
+"""Kinds of columns: text, numbers, whole numbers, true or false, whatever it may be; each or None."""
+
+_KIND_OF_TYPE: Final = {"string": "text", "number": "number", "integer": "whole", "boolean": "truth"}
+_KIND_OF_VALUE: Final = {str: "text", float: "number", int: "whole", bool: "truth"}
 
 
 class Row(dict[Any, Any]):
@@ -143,6 +146,17 @@ def fields_of(schema: Schema | None, taken: Container[str], prefix: str = "answe
     return {f"{prefix}_{name}" if name in taken else name: name for name in properties}
 
 
+def kind_of(schema: Schema | None, field: str = "") -> str:
+    """Return the kind of column for the values of a schema's field, or without one of the value itself."""
+    if schema is None:
+        return "text"
+    properties = schema.response_format["json_schema"]["schema"].get("properties", {})
+    node = properties.get(field or schema.key)
+    kinds = node.get("type") if isinstance(node, Mapping) else None
+    named = [kind for kind in (kinds if isinstance(kinds, list) else [kinds]) if kind != "null"]
+    return _KIND_OF_TYPE.get(named[0], "any") if len(named) == 1 and isinstance(named[0], str) else "any"
+
+
 def field_values(text: str, fields: Iterable[str]) -> list[Any]:
     """Return what an answer's text has of these fields; None is what it hasn't."""
     value = parse_json(text)
@@ -193,23 +207,33 @@ def _pandas_column(kind: str, values: Sequence[Any], index: Any) -> Any:
     """Return a column of pandas; text stays None where it is missing."""
     import pandas as pd
 
+    kind = _kind_in(values) if kind == "any" else kind
     if kind == "number":
         return pd.Series(values, index=index, dtype="float64")
-    if kind == "truth":
-        return pd.Series(values, index=index, dtype="bool")
-    made = pd.Series(values, index=index, dtype="object")
-    return made.infer_objects() if kind == "any" and any(value is not None for value in values) else made
+    some_missing = any(value is None for value in values)  # which would make floats of whole numbers
+    dtypes = {"whole": "Int64" if some_missing else "int64", "truth": "boolean" if some_missing else "bool"}
+    try:
+        return pd.Series(values, index=index, dtype=dtypes.get(kind, "object"))
+    except (OverflowError, TypeError, ValueError):  # beyond 64 bits
+        return pd.Series(values, index=index, dtype="object")
+
+
+def _kind_in(values: Iterable[Any]) -> str:
+    """Return the kind of values of a column that may hold anything."""
+    found = {type(value) for value in values if value is not None}
+    return _KIND_OF_VALUE.get(found.pop(), "any") if len(found) == 1 else "any"
 
 
 def _other_column(name: str, kind: str, values: Sequence[Any], like: Any) -> Any:
     import narwhals as nw
 
-    kinds: dict[str, Any] = {"text": nw.String, "number": nw.Float64, "truth": nw.Boolean}
+    kinds: dict[str, Any] = {"text": nw.String, "number": nw.Float64, "whole": nw.Int64, "truth": nw.Boolean}
     backend = nw.get_native_namespace(like)
+    kind = _kind_in(values) if kind == "any" else kind
     try:
         return nw.new_series(name, values, kinds.get(kind), backend=backend)
     except Exception:
-        if kind != "any":
+        if kind not in ("any", "whole"):
             raise
         from or_cache_magic.core.value_text import json_of
 

@@ -22,7 +22,7 @@ from or_cache_magic.errors import (
     explained,
 )
 from or_cache_magic.money.budget import BudgetTracker, Limit
-from or_cache_magic.tables.frames import Columns, Rows, field_values, fields_of, read_rows
+from or_cache_magic.tables.frames import Columns, Rows, field_values, fields_of, kind_of, read_rows
 from or_cache_magic.tables.progress import Bill, Progress
 from or_cache_magic.tables.prompts import prompts_of
 from or_cache_magic.tables.requests import SAMPLED, Prompts, Requests, Results, pacing_of
@@ -257,12 +257,11 @@ class _Columns:
         made: dict[str, tuple[str, list[Any]]] = {}
         values = results.values
         if self._fields:
-            for at, column in enumerate(self._fields):
+            for at, (column, field) in enumerate(self._fields.items()):
                 cells = [None if n < 0 or values[n] is None else values[n][at] for n in of_row]
-                made[column] = "any", cells
+                made[column] = kind_of(self._schema, field), cells
         else:
-            kind = "text" if self._schema is None else "any"
-            made[self._out] = kind, [None if n < 0 else values[n] for n in of_row]
+            made[self._out] = kind_of(self._schema), [None if n < 0 else values[n] for n in of_row]
         usd, cached, errors = [], [], []
         seen = bytearray(len(values))
         for n in of_row:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from or_cache_magic.cache.cache import CompletionCache
 from or_cache_magic.cache.completion import Completion
 from or_cache_magic.errors import FormatError, OptionError, TemplateError, UpstreamError
-from or_cache_magic.simulator import Simulator, scenario
+from or_cache_magic.simulator import Scenario, Simulator, scenario
 
 OWN = ["answer_cost_usd", "answer_cached", "answer_error"]
 BODIES = ["red", "green", "red", "blue"]
@@ -148,6 +148,32 @@ def test_map__fields_are_columns(cache, sim, frame):
     assert (table["mood"].iloc[0], table["stars"].iloc[0]) == (asked.data["mood"], asked.data["stars"])
     lists = cache.map(frame, "{{ body }}", schema=list[str], progress=False)
     assert lists["answer"].iloc[0] == cache.ask("red", schema=list[str]).data
+
+
+NUMBERS = {"0": '{"v": 1}', "1": '{"v": 2.5}', "2": '{"v": 9007199254740993}', "3": '{"v": "no number"}'}
+
+
+@pytest.mark.parametrize(
+    ("schema", "rows", "pandas_dtype", "polars_dtype", "values"),
+    [
+        ("v float", "01", "float64", pl.Float64, [1.0, 2.5]),
+        ("v float", "10", "float64", pl.Float64, [2.5, 1.0]),
+        ("v float", "0", "float64", pl.Float64, [1.0]),
+        ("v int", "02", "int64", pl.Int64, [1, 9007199254740993]),
+        ("v int", "23", "Int64", pl.Int64, [9007199254740993, None]),
+        ("v int", "3", "Int64", pl.Int64, [None]),
+    ],
+)
+def test_map__types_are_the_schemas(cache, sim, schema, rows, pandas_dtype, polars_dtype, values):
+    """Whatever the other rows hold: a row that fails makes no float of a whole number, and no text of one."""
+    for row, text in NUMBERS.items():
+        sim.script(Scenario("plain", text=text), times=9, match=of(f"r{row}"))
+    bodies = [f"r{row}" for row in rows]
+    for data in (pd.DataFrame({"body": bodies}), pl.DataFrame({"body": bodies})):
+        table = cache.map(data, "{{ body }}", schema=schema, progress=False)
+        found = table["v"]
+        assert found.dtype == (pandas_dtype if isinstance(data, pd.DataFrame) else polars_dtype)
+        assert [None if value is pd.NA else value for value in found.to_list()] == values
 
 
 def test_map__one_bad_row_alone(cache, sim, frame):
