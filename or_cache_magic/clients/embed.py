@@ -90,6 +90,9 @@ def asks_of(
         raise OptionError("no model was named (nothing was sent)", "name one: openai/text-embedding-3-small")
     read = _options(options)
     policy = policy_for(settings, mode=read.get("mode"), ttl_s=read.get("ttl"), tags=read.get("tag"))
+    size = body.get("dimensions")
+    if size is not None and (type(size) is not int or size < 1):
+        raise OptionError(f"dimensions is {size!r:.50} (nothing was sent)", "give a whole number from 1")
     common = {**body, "model": settings.aliases.get(body["model"], body["model"])}
     found: dict[str, Ask] = {}
     for place, text in enumerate(texts):

@@ -8,13 +8,14 @@ its texts by their lengths, exactly.
 from __future__ import annotations
 
 import time
+from binascii import a2b_base64
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, nullcontext
 from decimal import ROUND_FLOOR, Decimal
 from typing import TYPE_CHECKING, Any, Final
 
 from or_cache_magic.core.callbacks import Callbacks, Show
-from or_cache_magic.core.records import FREE, UNKNOWN_COST, Answer, Cost, Outcome, Usage
+from or_cache_magic.core.records import UNKNOWN_COST, Answer, Cost, Outcome, Usage
 from or_cache_magic.engine.cross_process import TTL_S, CrossProcessLock, renewing
 from or_cache_magic.engine.recorder import Recorder, paid_for
 from or_cache_magic.errors import OrCacheError, StoreError, UpstreamError
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from or_cache_magic.openrouter.client import Gateway
     from or_cache_magic.storage.leases import Leases
 
+_FLOAT32_BYTES: Final = 4
 _LOOK_S: Final = 0.05
 _PICO: Final = Decimal("1e-12")
 
@@ -146,9 +148,10 @@ class Vectors:
             if reader.is_sent:
                 recorder.give_up(first, reader.answer(), "interrupted", keep=False)
             raise
-        if len(answer.choices) != len(texts) or answer.error is not None or not answer.complete:
-            recorder.give_up(first, answer, "broken", keep=False)
-            raise _broken(answer, len(texts))
+        flaw = _flaw(answer, len(texts), body.get("dimensions"))
+        if flaw:
+            recorder.give_up(first, answer, flaw, keep=False)
+            raise _broken(answer, flaw)
         return self._keep(asks, _shares(answer, texts))
 
     def _keep(
@@ -205,12 +208,25 @@ def _split(whole: Decimal, weights: Sequence[int], unit: Decimal) -> list[Decima
     return [*shares, whole - done]
 
 
-def _broken(answer: Answer, wanted: int) -> UpstreamError:
-    cost = answer.cost if answer.cost is not None else FREE
-    told = "its cost is not known yet" if cost.usd is None else f"it cost ${cost.usd:f}"
+def _flaw(answer: Answer, wanted: int, size: int | None) -> str:
+    """Return why none of the vectors can be kept; empty when they are as many, and as long, as wanted."""
+    if not answer.choices and answer.doubt:
+        return answer.doubt
+    if len(answer.choices) != wanted:
+        return f"{len(answer.choices):,} of {wanted:,} vectors came"
+    if answer.error is not None or not answer.complete:
+        return "the vectors came with an error"
+    came = len(a2b_base64(answer.choices[0].message["embedding"])) // _FLOAT32_BYTES
+    return "" if size in (None, came) else f"vectors of {came:,} numbers came, not of {size:,}"
+
+
+def _broken(answer: Answer, flaw: str) -> UpstreamError:
+    usd = answer.cost.usd
+    told = "its cost is not known yet" if usd is None else f"it cost ${usd:f}"
     return UpstreamError(
-        f"{len(answer.choices):,} of {wanted:,} vectors came ({told})",
-        "ask again",
-        cost_usd=cost.usd,
+        f"{flaw} ({told}; nothing is stored)",
+        "ask again, or another model or provider",
+        generation_id=answer.generation_id,
+        cost_usd=usd,
         body=answer.error,
     )

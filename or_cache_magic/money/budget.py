@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from or_cache_magic.core.callbacks import Callbacks
-from or_cache_magic.core.chat import as_mapping
+from or_cache_magic.core.chat import as_mapping, is_embedding
 from or_cache_magic.core.records import FREE, UNKNOWN_COST, Cost, Request
 from or_cache_magic.core.units import ZERO_USD, decimal_usd, format_usd, read_count, read_number
 from or_cache_magic.errors import BudgetError, OrCacheError, StoreError, UpstreamError
@@ -182,12 +182,12 @@ class BudgetGuard:
         estimate = self._estimate(request)
         with _lock:
             for limit in self._limits:
-                _check(limit, estimate)
+                _check(limit, estimate, of_texts=is_embedding(request.body))
             for limit in self._limits:
                 limit.tracker.reserve(id(self), estimate.high_usd or ZERO_USD)
 
 
-def _check(limit: Limit, estimate: Estimate) -> None:
+def _check(limit: Limit, estimate: Estimate, *, of_texts: bool) -> None:
     """Raise `BudgetError` unless the limit holds with the most that this call can cost."""
     try:
         spent_usd, high_usd = limit.tracker.at_most(), estimate.high_usd
@@ -213,7 +213,11 @@ def _check(limit: Limit, estimate: Estimate) -> None:
             f"this call may cost up to {format_usd(high_usd)}{before}: over the"
             f" {format_usd(limit.usd)} of {limit.name} (nothing was sent)"
         )
-        hint = "lower --max-tokens, which bounds the answer, or raise the limit"
+        hint = (
+            f"raise {limit.name}, or give fewer or shorter texts"
+            if of_texts
+            else "lower --max-tokens, which bounds the answer, or raise the limit"
+        )
     raise BudgetError(
         message,
         hint,

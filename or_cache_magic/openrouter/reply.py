@@ -280,7 +280,9 @@ class ReplyReader:
             if self.vectors:
                 from or_cache_magic.openrouter.vectors import vectors_as_choices  # few ask for any
 
-                reply = vectors_as_choices(reply)
+                reply, flaw = vectors_as_choices(reply)
+                if flaw:
+                    self.note(flaw)
             self._read_common(reply, text)
             choices = [{**choice} for choice in reply.get("choices") or ()]
             choices.sort(key=lambda choice: _order(self._place(choice)))

@@ -12,27 +12,42 @@ from typing import Any
 from or_cache_magic.core.chat import as_list, as_mapping
 
 
-def vectors_as_choices(reply: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a reply of ``/embeddings`` as a completion; one without vectors as one without choices.
+def vectors_as_choices(reply: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+    """Return a reply of ``/embeddings`` as a completion, and what is wrong with its vectors.
 
-    Raises:
-        ValueError, TypeError: A vector is none, or one is missing, or there twice.
+    One with a flaw, or without vectors, has no choices; what it says of its use it still says.
     """
+    choices, flaw = [], ""
+    try:
+        choices = _choices(reply)
+    except _FlawError as exc:
+        flaw = str(exc)
+    rest = {name: value for name, value in reply.items() if name not in ("data", "object")}
+    return {**rest, "choices": choices}, flaw
+
+
+class _FlawError(Exception):
+    """What is wrong with vectors."""
+
+
+def _choices(reply: Mapping[str, Any]) -> list[dict[str, Any]]:
     given = list(map(as_mapping, as_list(reply.get("data"))))
     places = [item.get("index", place) for place, item in enumerate(given)]
-    if sorted(places) != list(range(len(given))):
-        raise ValueError(places)
-    choices = [
-        {"index": place, "finish_reason": "stop", "message": _message(_float32(item.get("embedding")))}
-        for place, item in zip(places, given, strict=True)
+    if any(type(place) is not int for place in places) or sorted(places) != list(range(len(given))):
+        raise _FlawError("a vector of the reply is missing, or there twice")
+    vectors = [_float32(item.get("embedding")) for item in given]
+    sizes = sorted(set(map(len, vectors)))
+    if len(sizes) > 1:
+        raise _FlawError(
+            f"vectors of {' and '.join(f'{size:,}' for size in sizes)} numbers came in one reply"
+        )
+    return [
+        {"index": place, "finish_reason": "stop", "message": _message(vector)}
+        for place, vector in zip(places, vectors, strict=True)
     ]
-    rest = {name: value for name, value in reply.items() if name not in ("data", "object")}
-    return {**rest, "choices": choices}
 
 
 def _message(vector: array[float]) -> dict[str, Any]:
-    if not vector or not all(map(math.isfinite, vector)):
-        raise ValueError(vector)
     raw = vector[:]
     if sys.byteorder == "big":
         raw.byteswap()
@@ -42,9 +57,16 @@ def _message(vector: array[float]) -> dict[str, Any]:
 
 def _float32(value: Any) -> array[float]:
     """Return numbers, or base64 of little-endian float32, as float32."""
-    if not isinstance(value, str):
-        return array("f", value)
-    vector = array("f", base64.b64decode(value, validate=True))
-    if sys.byteorder == "big":
-        vector.byteswap()
+    try:
+        if isinstance(value, str):
+            vector = array("f", base64.b64decode(value, validate=True))
+            if sys.byteorder == "big":
+                vector.byteswap()
+        else:
+            # Of these types alone: an array takes a bool for 1.
+            vector = array("f", value if set(map(type, value)) <= {int, float} else ())
+    except (ValueError, TypeError, OverflowError):
+        vector = array("f")
+    if not vector or not all(map(math.isfinite, vector)):
+        raise _FlawError("a vector of the reply has no finite numbers")
     return vector

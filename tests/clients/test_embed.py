@@ -144,8 +144,9 @@ def test_embed__modes(open_cache, sim):
 def test_embed__keeps_to_budgets(open_cache, sim):
     """A limit of the call or of the session is held before anything is sent; what is within it is bought."""
     cache = open_cache(sim)
-    with pytest.raises(BudgetError, match="max_cost_usd"):
+    with pytest.raises(BudgetError, match="max_cost_usd") as caught:
         cache.embed(TEXTS, model=MODEL, max_cost_usd="0.00000001")
+    assert caught.value.hint == "raise max_cost_usd, or give fewer or shorter texts"
     poor = open_cache(sim, max_cost_usd=Decimal("0.00000001"))
     with pytest.raises(BudgetError, match="session"):
         poor.embed(TEXTS, model=MODEL)
@@ -184,19 +185,38 @@ def test_embed__refused_requests_lose_nothing_else(cache, sim, monkeypatch):
         [{"index": 0, "embedding": [1.0]}, {"index": 1, "embedding": "AAA"}],
         [{"index": 0, "embedding": [1.0]}, {"index": 1, "embedding": ["x"]}],
         [{"index": 0, "embedding": [1.0]}, {"index": 1}],
+        [{"index": 0, "embedding": [1.0]}, {"index": 1, "embedding": [True]}],
+        [{"index": 0, "embedding": [1.0]}, {"index": 1, "embedding": [10**400]}],
+        [{"index": 0, "embedding": [1.0]}, {"index": 1, "embedding": "AADAfw=="}],
+        [{"index": 0, "embedding": [1.0]}, {"index": True, "embedding": [2.0]}],
+        [{"index": 0, "embedding": [1.0]}, {"index": 1, "embedding": [2.0, 3.0]}],
     ],
 )
 def test_embed__keeps_nothing_of_a_broken_reply(open_cache, canned, reply, data):
-    """Too few vectors, places that are missing or there twice, and what is no vector are errors; it counts as paid."""
+    """Too few vectors, or of several sizes, places that are missing or there twice, and what is no vector are
+    errors of two lines that say what was paid for them; the ledger has it too.
+    """
     usage = {"prompt_tokens": 4, "total_tokens": 4, "cost": 0.001}
     body = json.dumps({"object": "list", "model": MODEL, "data": data, "usage": usage})
     cache = open_cache(canned(reply(body, "application/json")))
-    with pytest.raises(UpstreamError):
+    with pytest.raises(UpstreamError, match=r"\(it cost \$0.001; nothing is stored\)") as caught:
         cache.embed(TEXTS[:2], model=MODEL)
-    assert len(cache.entries()) == 0
+    assert (len(cache.entries()), caught.value.cost_usd) == (0, Decimal("0.001"))
+    assert len(str(caught.value).splitlines()) == 2
     sums = totals(cache)
-    assert sums.failed == 1
-    assert sums.unpriced or sums.paid_usd == Decimal("0.001")
+    assert (sums.failed, sums.unpriced, sums.paid_usd) == (1, 0, Decimal("0.001"))
+
+
+def test_embed__keeps_no_vectors_of_another_size_than_asked_for(open_cache, canned, reply):
+    """A model that passes over `dimensions` is paid, and not stored: the next call asks again."""
+    data = [{"index": place, "embedding": [1.0, 2.0, 3.0]} for place in (0, 1)]
+    body = json.dumps({"data": data, "model": MODEL, "usage": {"prompt_tokens": 4, "cost": 0.001}})
+    cache = open_cache(canned(reply(body, "application/json")))
+    for calls in (1, 2):
+        with pytest.raises(UpstreamError, match=r"vectors of 3 numbers came, not of 2 \(it cost \$0.001"):
+            cache.embed(TEXTS[:2], model=MODEL, dimensions=2)
+        assert (totals(cache).failed, len(cache.entries())) == (calls, 0)
+    assert cache.embed(TEXTS[:2], model=MODEL, dimensions=3).shape == (2, 3)
 
 
 def test_embed__takes_numbers_and_any_order(open_cache, canned, reply):
@@ -234,6 +254,11 @@ def test_embed__of_two_at_once_buys_once(open_cache, sim):
         ("a", {"model": None}, OptionError),
         ("a", {"model": ""}, OptionError),
         ("a", {"temperature": 0}, OptionError),
+        ("a", {"dimensions": 0}, OptionError),
+        ("a", {"dimensions": -4}, OptionError),
+        ("a", {"dimensions": True}, OptionError),
+        ("a", {"dimensions": "64"}, OptionError),
+        ("a", {"extra": {"dimensions": 0}}, OptionError),
         ("a", {"mode": "never"}, OptionError),
         ("a", {"extra": {"encoding_format": "float"}}, OptionError),
         ("sk-or-v1-" + "a1" * 32, {}, RequestError),
