@@ -300,7 +300,8 @@ def client(*, cache: CompletionCache | None = None, **options: Any) -> OpenAI:
 
     Args:
         cache: Asked through; None is that of `ask`.
-        **options: Of `openai.OpenAI`: ``timeout``, ``max_retries``, ``default_headers``, ``default_query``.
+        **options: Of `openai.OpenAI`: ``timeout``; ``max_retries``, for completions 2 at most;
+            ``default_headers`` and ``default_query``, of which completions heed ``X-Or-Cache-…`` alone.
     """
     from or_cache_magic.clients.drop_in import client as make_client
 

@@ -148,7 +148,7 @@ class Delivery:
 
     def _work(self) -> None:
         on_chunk = self._news.put if self._wanted.stream else None
-        callbacks = Callbacks(on_chunk=on_chunk, cancel=self._cancel)
+        callbacks = Callbacks(on_chunk=on_chunk, cancel=self._cancel, tries=self._wanted.tries)
         try:
             limit = self._wanted.max_cost_usd
             self._news.put(self._cache.run(self._wanted.ask, callbacks, max_cost_usd=limit))
@@ -191,7 +191,7 @@ class AsyncDelivery:
         def on_chunk(chunk: Mapping[str, Any]) -> None:
             loop.call_soon_threadsafe(self._news.put_nowait, chunk)
 
-        callbacks = Callbacks(on_chunk=on_chunk if wanted.stream else None)
+        callbacks = Callbacks(on_chunk=on_chunk if wanted.stream else None, tries=wanted.tries)
         #: The ask, which others may wait for too.
         self.task = loop.create_task(cache.arun(wanted.ask, callbacks, max_cost_usd=wanted.max_cost_usd))
         self.task.add_done_callback(lambda task: loop.call_soon(self._news.put_nowait, task))

@@ -8,6 +8,7 @@ Importing this module imports ``openai``.
 from __future__ import annotations
 
 import os
+import re
 import warnings
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from datetime import timedelta
@@ -18,7 +19,16 @@ from typing import TYPE_CHECKING, Any, Final
 import openai
 
 from or_cache_magic.clients.delivery import AsyncDelivery, Delivery
-from or_cache_magic.clients.wire import HEADER, Head, as_json, read_request, refusal_of, small
+from or_cache_magic.clients.wire import (
+    HEADER,
+    RETRIES_HEADER,
+    Head,
+    Wanted,
+    as_json,
+    read_request,
+    refusal_of,
+    small,
+)
 from or_cache_magic.core.secrets import Secret
 from or_cache_magic.errors import ConnectionLostError, OptionError, OrCacheError
 
@@ -40,6 +50,14 @@ _NO_KEY: Final = "none"
 
 _OPENAIS: Final = ("OpenAI-Organization", "OpenAI-Project")
 
+_NO_WISH: Final = re.compile(
+    "host|accept|accept-encoding|connection|content-type|content-length|transfer-encoding|user-agent|cookie"
+    f"|authorization|x-stainless-.*|{'|'.join(_OPENAIS)}|{HEADER}-.*".lower()
+)
+"""Headers that say nothing of a completion, or that are heeded."""
+
+_MOST_RETRIES: Final = 2
+
 OpenCache = Callable[[], "CompletionCache"]
 """Returns the completion cache that is in use, at each request."""
 
@@ -49,7 +67,8 @@ def client(open_cache: OpenCache, **options: Any) -> openai.OpenAI:
 
     Args:
         open_cache: Returns the cache.
-        **options: Of `openai.OpenAI`: ``timeout``, ``max_retries``, ``default_headers``, ``default_query``.
+        **options: Of `openai.OpenAI`: ``timeout``; ``max_retries``, for completions 2 at most;
+            ``default_headers`` and ``default_query``, of which completions heed ``X-Or-Cache-…`` alone.
 
     Raises:
         OptionError: Another option.
@@ -121,7 +140,7 @@ class _Http(openai.DefaultHttpxClient):
                 _prepare(request, self._open_cache(), self.base_url)
                 return _passed(super().send(request, stream=stream, **how), request)
             cache = self._open_cache()
-            wanted = read_request(request.read(), small(request.headers), cache.settings)
+            wanted = _read(request, request.read(), cache)
             delivery = Delivery(cache, wanted)
             head, pieces = delivery.begin(_patience(request))
         except (OrCacheError, TimeoutError) as exc:
@@ -144,7 +163,7 @@ class _AsyncHttp(openai.DefaultAsyncHttpxClient):
                 _prepare(request, self._open_cache(), self.base_url)
                 return _passed(await super().send(request, stream=stream, **how), request)
             cache = self._open_cache()
-            wanted = read_request(await request.aread(), small(request.headers), cache.settings)
+            wanted = _read(request, await request.aread(), cache)
             delivery = AsyncDelivery(cache, wanted)
             head, pieces = await delivery.begin(_patience(request))
         except (OrCacheError, TimeoutError) as exc:
@@ -157,19 +176,49 @@ class _AsyncHttp(openai.DefaultAsyncHttpxClient):
 
 class _Client(openai.OpenAI):
     def request(self, cast_to: Any, options: Any, **how: Any) -> Any:
-        return super().request(cast_to, _once(options), **how)
+        return super().request(cast_to, _once(self, options), **how)
 
 
 class _AsyncClient(openai.AsyncOpenAI):
     async def request(self, cast_to: Any, options: Any, **how: Any) -> Any:
-        return await super().request(cast_to, _once(options), **how)
+        return await super().request(cast_to, _once(self, options), **how)
 
 
-def _once(options: Any) -> Any:
+def _once(client: openai.OpenAI | openai.AsyncOpenAI, options: Any) -> Any:
     """Have a completion asked once: what may be tried again is, below, and what is billed isn't."""
     if options.url == _COMPLETIONS:
+        given = options.headers if isinstance(options.headers, Mapping) else {}
+        if RETRIES_HEADER not in map(str.lower, (*client.default_headers, *given)):
+            retries = max(0, min(options.get_max_retries(client.max_retries), _MOST_RETRIES))
+            options.headers = {**given, RETRIES_HEADER: str(retries)}
         options.max_retries = 0
     return options
+
+
+def _read(request: Any, content: bytes, cache: CompletionCache) -> Wanted:
+    """Return what a request for a completion asks for; warn of what it says besides, which goes nowhere."""
+    environments = set(_environments(request))
+    names = [
+        name for name in request.headers if name not in environments and not _NO_WISH.fullmatch(name.lower())
+    ]
+    said = [("headers", sorted(names)), ("query", sorted(request.url.params))]
+    if any(found for _, found in said):
+        what = ", ".join(f"the {kind} {', '.join(found)}" for kind, found in said if found)
+        warnings.warn(
+            f"not sent with completions: {what}"
+            " (X-Or-Cache-… headers are heeded; fields of the request go in extra_body)",
+            UserWarning,
+            stacklevel=2,
+        )
+    return read_request(content, small(request.headers), cache.settings)
+
+
+def _environments(request: Any) -> Iterator[str]:
+    """Yield the names of a request's headers that are OpenAI's of the environment, in small letters."""
+    for line in os.environ.get("OPENAI_CUSTOM_HEADERS", "").split("\n"):
+        name, _, value = line.partition(":")
+        if name.strip() and request.headers.get(name.strip()) == value.strip():
+            yield name.strip().lower()
 
 
 def _is_below(request: Any, base_url: Any) -> bool:
@@ -201,11 +250,11 @@ def _prepare(request: Any, cache: CompletionCache, base_url: Any) -> None:
         if request.headers.get("Authorization") == f"Bearer {_NO_KEY}":
             del request.headers["Authorization"]
         return
-    for line in os.environ.get("OPENAI_CUSTOM_HEADERS", "").split("\n"):
-        name, _, value = line.partition(":")
-        if name.strip() and request.headers.get(name.strip()) == value.strip():
-            del request.headers[name.strip()]
-    for name in [*_OPENAIS, *(name for name in request.headers if name.lower().startswith(HEADER))]:
+    for name in [
+        *_OPENAIS,
+        *_environments(request),
+        *(name for name in request.headers if name.lower().startswith(HEADER)),
+    ]:
         request.headers.pop(name, None)
     request.headers["Host"] = request.url.netloc.decode("ascii")
     request.headers["Authorization"] = Secret(f"Bearer {cache.require_key()}")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import binascii
 import json
+import re
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
@@ -14,6 +15,7 @@ from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from or_cache_magic.cache.request import ask_of_body, parse_limit
+from or_cache_magic.core.callbacks import Callbacks
 from or_cache_magic.core.policy import why_no_lookup
 from or_cache_magic.core.records import FREE, Answer, Choice, Cost, Outcome, Request
 from or_cache_magic.core.settings import Ask, Settings
@@ -36,8 +38,12 @@ DONE: Final = b"data: [DONE]\n\n"
 HEADER: Final = "x-or-cache"
 """Whether it was a hit; and how all headers of ours begin, of requests and of replies."""
 
-_OPTIONS: Final = ("mode", "sample", "ttl", "tag", "max-cost")
+_RETRIES: Final = "max-retries"
+_OPTIONS: Final = ("mode", "sample", "ttl", "tag", "max-cost", _RETRIES)
 """What a request's headers may say, each behind ``X-Or-Cache-``. None of it is in the key."""
+
+RETRIES_HEADER: Final = f"{HEADER}-{_RETRIES}"
+_COUNT: Final = re.compile("[0-9]{1,9}")
 
 _STATUS: Final[Mapping[type[OrCacheError], int]] = MappingProxyType(
     {
@@ -67,11 +73,13 @@ class Wanted(NamedTuple):
         ask: What is asked, and how the cache may be used.
         stream: Whether the client wants a stream.
         max_cost_usd: The most that it may cost; None is no limit.
+        tries: At most so many requests; see `Callbacks.tries`.
     """
 
     ask: Ask
     stream: bool
     max_cost_usd: Decimal | None = None
+    tries: int = Callbacks().tries
 
 
 class Head(NamedTuple):
@@ -97,7 +105,18 @@ def read_request(content: bytes, headers: Mapping[str, str], settings: Settings)
         OptionError: A header ``X-Or-Cache-…`` is unknown, or does not take its value.
     """
     body, options, limit = read_body(content, headers)
-    return Wanted(ask_of_body(body, settings, options), body.get("stream") is True, limit)
+    tries = _tries(options.pop(_RETRIES, None))
+    return Wanted(ask_of_body(body, settings, options), body.get("stream") is True, limit, tries)
+
+
+def _tries(retries: str | None) -> int:
+    if retries is None:
+        return Callbacks().tries
+    if not _COUNT.fullmatch(retries):
+        raise OptionError(
+            f"{RETRIES_HEADER}: {retries!r:.50} is no count (nothing was sent)", "give a whole number from 0"
+        )
+    return 1 + int(retries)
 
 
 def read_body(

@@ -104,6 +104,7 @@ class Callbacks(NamedTuple):
             None is an ask by itself, sent at once and three times at most.
         on_chunk: Passes a stream on as it comes: given its chunks, once one has brought a part of the answer;
             none of an attempt that is made again. Not called for what isn't streamed.
+        tries: At most so many requests of an ask by itself; never more than three.
     """
 
     on_text: OnText | None = None
@@ -114,6 +115,7 @@ class Callbacks(NamedTuple):
     on_cost: Callable[[Cost], None] | None = None
     pacing: Pacing | None = None
     on_chunk: OnChunk | None = None
+    tries: int = 3
 
 
 def callbacks_of(on_text: Any = None, on_wait: Any = None) -> Callbacks:

@@ -373,6 +373,7 @@ class Engine:
                 on_send=callbacks.on_send,
                 on_wait=Show(callbacks.on_wait),
                 pacing=callbacks.pacing,
+                most=callbacks.tries,
             )
         except UpstreamError as exc:
             recorder.account_failure(ask, exc)

@@ -23,7 +23,7 @@ from or_cache_magic.errors import MissingKeyError, RequestError, UpstreamError
 from or_cache_magic.openrouter.connections import ApiTarget, Connection, ConnectionPool, Refused
 from or_cache_magic.openrouter.failures import connection_lost, fetch_failed, redirected, upstream_error
 from or_cache_magic.openrouter.fragments import mended
-from or_cache_magic.openrouter.gate import Gates, Tries
+from or_cache_magic.openrouter.gate import ATTEMPTS, Gates, Tries
 from or_cache_magic.openrouter.reply import ReplyReader, cost_reported, media_type
 from or_cache_magic.openrouter.sharing import Board
 from or_cache_magic.openrouter.wire import (
@@ -91,6 +91,7 @@ class Gateway:
         on_send: Callable[[], object] | None = None,
         on_wait: Callable[[str], None] = _untold,
         pacing: Pacing | None = None,
+        most: int = ATTEMPTS,
     ) -> Answer:
         """Return the answer, which may be cut or hold an error (see `policy.why_not_stored`).
 
@@ -102,6 +103,7 @@ class Gateway:
             on_send: Called when an attempt is sent.
             on_wait: Told in one line what is waited for before another attempt.
             pacing: Of a request that is one of a list; see `Callbacks.pacing`.
+            most: So often it is sent at most, where it isn't one of a list.
 
         Raises:
             MissingKeyError: There is no key; nothing was sent.
@@ -114,7 +116,7 @@ class Gateway:
         reader.restart()
         sleep = self._sleep if cancel is None else cancel.sleep
         cancel = cancel or Cancel()
-        tries = Tries(self._gates.of(request), pacing, cancel, sleep, on_wait)
+        tries = Tries(self._gates.of(request), pacing, cancel, sleep, on_wait, most)
         while True:
             target = self._target(request.base_url)
             _refuse_key(request, target.api_key)

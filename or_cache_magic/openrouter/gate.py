@@ -187,6 +187,7 @@ class Tries:
         cancel: Ends it.
         sleep: Waits before another attempt of a single ask.
         tell: Told in one line what is waited for.
+        most: So many, or `ATTEMPTS`, of those that count.
     """
 
     def __init__(
@@ -196,7 +197,9 @@ class Tries:
         cancel: Cancel,
         sleep: Callable[[float], None],
         tell: Callable[[str], object],
+        most: int = ATTEMPTS,
     ) -> None:
+        self._most = min(most, ATTEMPTS)
         self._gate = gate
         self._pacing = pacing
         self._cancel = cancel
@@ -244,10 +247,10 @@ class Tries:
         wait_s = told_s if told_s is not None else FIRST_PAUSE_S * 2 ** (self._own - 1)
         self._wait = (
             wait_s,
-            f"{_why(failure)}, trying again in {wait_s:.3g} s ({self._own + 1} of {ATTEMPTS})",
+            f"{_why(failure)}, trying again in {wait_s:.3g} s ({self._own + 1} of {self._most})",
         )
         self._heeded_s = self._gate.told_s
-        return self._own < ATTEMPTS and wait_s <= LONGEST_WAIT_S
+        return self._own < self._most and wait_s <= LONGEST_WAIT_S
 
     def pause(self) -> None:
         """Wait as what failed wants it."""

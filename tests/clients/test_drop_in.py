@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+import warnings
 
 import openai
 import pydantic
@@ -81,7 +82,8 @@ def test_client__shares_the_entries_of_ask(cache, client, sim):
     """What `ask` bought serves the client, streamed or not, and the other way round; accounted alike."""
     bought = cache.ask(PROMPT, temperature=0, max_tokens=50)
     body = {**ASK, "max_tokens": 50}
-    whole = client.chat.completions.create(**body, user="me", extra_headers={"X-Mine": "1"})
+    with pytest.warns(UserWarning, match="not sent with completions: the headers x-mine"):
+        whole = client.chat.completions.create(**body, user="me", extra_headers={"X-Mine": "1"})
     assert whole.choices[0].message.content == bought
     assert text_of(client.chat.completions.create(**body, stream=True)) == bought
     other = client.chat.completions.create(**body, extra_body={"top_k": 1})
@@ -207,6 +209,66 @@ def test_client__raises_the_librarys_errors(cache, sim, name, error, status, ask
         client.chat.completions.create(**ASK, stream=stream)
     assert (caught.value.status_code, caught.value.body["code"]) == (status, status)
     assert sim.completion_count == asked
+
+
+@pytest.mark.parametrize("name", ["rate_limited", "error_in_200"])
+@pytest.mark.parametrize(("retries", "asked"), [(0, 1), (1, 2), (None, 3), (9, 3)])
+def test_client__tries_no_more_often_than_it_may(cache, sim, name, retries, asked, monkeypatch):
+    """`max_retries` of the client, a copy or a call bounds our tries, which are three at most."""
+    monkeypatch.setattr("or_cache_magic.openrouter.gate.Tries._pause", lambda *_: None)
+    sim.script(scenario(name), times=99)
+    given = {} if retries is None else {"max_retries": retries}
+    with orc.client(cache=cache, **given) as client, pytest.raises(openai.APIStatusError):
+        client.chat.completions.create(**ASK)
+    assert sim.completion_count == asked
+    with orc.client(cache=cache, max_retries=2) as client, pytest.raises(openai.APIStatusError):
+        client.with_options(**given).chat.completions.create(**ASK, stream=True)
+    assert sim.completion_count == 2 * asked
+
+    async def ask(client):
+        with pytest.raises(openai.APIStatusError):
+            await client.with_options(**given).chat.completions.create(**ASK)
+
+    run(ask, cache)
+    assert sim.completion_count == 3 * asked
+    with orc.client(cache=cache, default_headers={"x-or-cache-max-retries": "0"}, **given) as client:
+        with pytest.raises(openai.APIStatusError):
+            client.chat.completions.create(**ASK)
+        assert sim.completion_count == 3 * asked + 1
+        with pytest.raises(openai.BadRequestError, match="max-retries"):
+            client.chat.completions.create(**ASK, extra_headers={"X-Or-Cache-Max-Retries": "-1"})
+
+
+def test_client__says_which_headers_and_queries_are_not_sent(cache, sim, monkeypatch):
+    """What a completion is not sent with is told, and nothing else: ours are heeded, the library's are no one's wish."""
+    monkeypatch.setenv("OPENAI_ORG_ID", "org-other")
+    monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", "X-Other: secret")
+    headers = {"X-Mine": "1", "X-Or-Cache-Tag": "mine", "OpenAI-Beta": "x"}
+    with (
+        orc.client(cache=cache, default_headers=headers, default_query={"debug": "1"}) as client,
+        warnings.catch_warnings(record=True) as told,
+    ):
+        warnings.simplefilter("default")
+        create = client.chat.completions.with_raw_response.create
+        more = {"extra_headers": {"HTTP-Referer": "https://here"}, "extra_query": {"more": "2"}}
+        raw, again = create(**ASK, **more), create(**ASK, **more)
+    (message,) = (str(one.message) for one in told)
+    assert message == (
+        "not sent with completions: the headers http-referer, openai-beta, x-mine, the query debug, more"
+        " (X-Or-Cache-… headers are heeded; fields of the request go in extra_body)"
+    )
+    assert again.headers["x-or-cache"] == "hit"
+    assert raw.headers["x-or-cache"] == "miss"
+    assert list(cache.entries(tag="mine")["prompt"]) == [PROMPT]
+    assert "x-mine" not in sim.completions[0].headers
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with orc.client(cache=cache, default_headers={"X-Or-Cache-Sample": "0"}) as client:
+            client.chat.completions.create(**ASK)
+            client.beta.chat.completions.parse(**BOOK, response_format=Book)
+            list(client.chat.completions.create(**ASK, stream=True))
+            with client.chat.completions.stream(**ASK) as stream:
+                stream.get_final_completion()
 
 
 def test_client__tells_of_a_stream_that_broke_off(cache, client, sim):
