@@ -294,8 +294,8 @@ def test_fix__leaves_data_out_of_messages(nb, shown, code, said):
 @pytest.mark.parametrize(
     ("code", "status"),
     [
-        ("subprocess.run([sys.executable, '-c', 'exit(3)', names[0]], check=True)", 3),
-        ("subprocess.run(f\"test '{names[0]}' = ''\", shell=True, check=True)", 1),
+        ("raise subprocess.CalledProcessError(3, [sys.executable, '-c', 'exit(3)', names[0]])", 3),
+        ("raise subprocess.CalledProcessError(1, f\"test '{names[0]}' = ''\")", 1),
     ],
 )
 def test_fix__leaves_out_what_an_exception_carries(nb, shown, code, status):
