@@ -204,7 +204,9 @@ class Gateway:
             except Exception as exc:  # noqa: BLE001 - of three libraries
                 refusal = _refusal_in(exc)
                 if refusal is not None:
-                    raise _refused(refusal, {}, target.api_key, base_url=base_url, attempt=1) from None
+                    raise _refused(
+                        refusal, {}, target.api_key, base_url=base_url, attempt=1, may_run=True
+                    ) from None
                 raise connection_lost(
                     exc.__cause__ or exc, sent=is_sent, retryable=False, attempts=1, base_url=base_url
                 ) from None
@@ -374,15 +376,26 @@ def _refusal_in(exc: Exception) -> Refused | None:
 
 
 def _refused(
-    refusal: Refused, body: Mapping[str, Any], secret: str, *, base_url: str, attempt: int
+    refusal: Refused,
+    body: Mapping[str, Any],
+    secret: str,
+    *,
+    base_url: str,
+    attempt: int,
+    may_run: bool = False,
 ) -> UpstreamError:
-    """Return the error of a reply that isn't HTTP 200; what it says of its cost counts."""
+    """Return the error of a reply that isn't HTTP 200; what it says of its cost counts.
+
+    With ``may_run`` what a server failed to answer (5xx) may have been accepted, and be paid later.
+    """
     if refusal.status < 400:  # noqa: PLR2004 - the HTTP classes
         target = redacted_text(refusal.headers.get("location", ""), secret)
         return redirected(refusal.status, target, base_url=base_url, attempts=attempt)
     text, _ = decoded(b"".join(as_utf8([refusal.content])))
     reply, cost = _told_by(text)
     if cost is None and (tells_use(text) or (refusal.is_cut and text.lstrip()[:1] in ("", "{"))):
+        cost = UNKNOWN_COST
+    if may_run and refusal.status >= 500:  # noqa: PLR2004
         cost = UNKNOWN_COST
     error = as_mapping(reply).get("error")
     return upstream_error(

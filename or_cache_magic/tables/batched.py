@@ -9,12 +9,12 @@ from or_cache_magic.core.callbacks import Cancel
 from or_cache_magic.core.records import Outcome
 from or_cache_magic.core.settings import Ask
 from or_cache_magic.core.units import format_sum
-from or_cache_magic.errors import OptionError, OrCacheError
+from or_cache_magic.errors import OptionError, OrCacheError, ReplayMiss
 from or_cache_magic.money.budget import Limit
 from or_cache_magic.storage.batches import WAITING
 from or_cache_magic.tables.batches import Batch, BatchResult, submit_batch
 from or_cache_magic.tables.progress import Progress
-from or_cache_magic.tables.requests import Came, Listed, Requests, Results, pacing_of
+from or_cache_magic.tables.requests import Came, Listed, Requests, Results, not_stored, pacing_of
 
 if TYPE_CHECKING:
     from or_cache_magic.cache.cache import CompletionCache
@@ -63,7 +63,7 @@ class BatchedRows:
         def ask_now(asks: list[Ask]) -> dict[str, Outcome | str]:
             return self._ask(asks, limits, workers)
 
-        return submit_batch(
+        submitted = submit_batch(
             self._cache,
             [ask for ask in self._asks if isinstance(ask, Ask)],
             only=batch == "only",
@@ -72,6 +72,18 @@ class BatchedRows:
             ask_now=ask_now,
             tell=self._tell,
         )
+        results = submitted.results()
+        lacking = [
+            result.ask
+            for result in results
+            if result.ask.policy.mode == "offline" and result.state not in ("stored", WAITING)
+        ]
+        if lacking:
+            try:
+                self._cache.run(lacking[0])
+            except ReplayMiss as exc:
+                raise not_stored(exc, len(lacking), len(results), submitted.frame()) from None
+        return submitted
 
     def _ask(self, asks: list[Ask], limits: Sequence[Limit], workers: Any) -> dict[str, Outcome | str]:
         """Ask for what a batch can't take, several at a time; return what came, or what was wrong, by key."""
@@ -115,11 +127,12 @@ class BatchedRows:
 
 
 def _summary(results: Results, waiting: int, unpriced: int) -> str:
+    failed = results.failed - waiting
     parts = [
         f"{results.answered:,} answered",
         f"{results.cached:,} cached",
         f"{waiting:,} waiting for the batch" if waiting else "",
-        f"{results.failed - waiting:,} failed",
+        f"{failed:,} failed{' (batch.retry() submits them again)' if failed else ''}",
         f"paid {format_sum(results.paid_usd, unpriced=unpriced)}",
     ]
     return ", ".join(filter(None, parts))

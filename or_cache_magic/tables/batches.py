@@ -34,6 +34,7 @@ _FIRST_PAUSE_S: Final = 2.0
 _LONGEST_PAUSE_S: Final = 60.0
 _SLOWER: Final = 1.5
 _CELL_WIDTH: Final = 40
+_LOOKED_FOR: Final = "its submission was not answered: the batch is looked for"
 
 
 class BatchResult(NamedTuple):
@@ -42,7 +43,8 @@ class BatchResult(NamedTuple):
     Attributes:
         ask: The request.
         state: ``stored``, ``waiting``, ``set aside`` (paid for, and not fit to be served), ``failed``.
-        error: Why it has no answer that is served, in one line; empty where it has, or waits.
+        error: Why it has no answer that is served, in one line; empty where it has, or waits for a batch that
+            OpenRouter has named.
         outcome: The answer; None where none is stored.
         cost_usd: What it cost now: 0 where it was stored already; None is not known.
     """
@@ -98,6 +100,8 @@ class Batch:
             lines.append(
                 "  .wait() waits, .collect() looks once, .frame() is the table; the cell run again goes on"
             )
+        if failed := counts["failed"] + counts["set aside"]:
+            lines.append(f"  .retry() submits the {failed:,} without an answer again; nothing else does")
         return "\n".join(lines)
 
     @property
@@ -120,11 +124,16 @@ class Batch:
 
     def results(self) -> list[BatchResult]:
         """Return what each request came to, as far as is known here."""
-        rows = BatchTable(self._cache.database).last(self._open_keys())
+        table = BatchTable(self._cache.database)
+        rows = table.last(self._open_keys())
+        unnamed = {batch.id for batch in table.all() if not batch.remote}
         known: dict[str, BatchResult] = {}
         for ask in self._asks:
             if ask.key.digest not in known:
                 known[ask.key.digest] = self._result(ask, rows.get(ask.key.digest))
+                row = rows.get(ask.key.digest)
+                if row is not None and row.state == WAITING and row.batch in unnamed:
+                    known[ask.key.digest] = known[ask.key.digest]._replace(error=_LOOKED_FOR)
         return [known[ask.key.digest]._replace(ask=ask) for ask in self._asks]
 
     def frame(self) -> Any:

@@ -148,6 +148,11 @@ def _pico(usd: Decimal) -> int:
     return int((usd * _PICO).to_integral_value())
 
 
+def _unanswered(told: BatchTold) -> str:
+    why = f"the batch {told.status} before this was answered{f': {told.error}' if told.error else ''}"
+    return f"{why} (batch.retry() submits it again)"
+
+
 class _Collector:
     """Collects batches with one key."""
 
@@ -293,7 +298,7 @@ class _Collector:
             failed = self._unanswered(batch, rows, failed)
         for row in failed:
             self._table.end_row(row)
-        end(self._cache, self._table, batch, f"the batch {told.status} before this was answered")
+        end(self._cache, self._table, batch, _unanswered(told))
         return len(come)
 
     def _answer(self, row: BatchRow, told: BatchTold) -> Answer | str:
@@ -303,7 +308,7 @@ class _Collector:
             found = answer_of(result, self._secret, self._cache.clock)
             doubled = not isinstance(found, str) and row.custom_id in told.doubled
             return found._replace(doubt=_DOUBLED) if doubled else found  # type: ignore[union-attr]
-        return f"the batch {told.status} before this was answered{f': {told.error}' if told.error else ''}"
+        return _unanswered(told)
 
     def _ask(self, row: BatchRow) -> Ask | None:
         """Return the ask of a row, under the key of this code's version; None where it isn't one of ours."""

@@ -126,6 +126,8 @@ def map_rows(
         failure: Any = _failure(requests)
         failure.table = table
         raise failure
+    if requests.results.miss is not None:
+        raise requests.results.not_stored(table)
     return table
 
 
@@ -147,8 +149,9 @@ async def amap_rows(cache: CompletionCache, data: Any, template: Any, **options:
     except asyncio.CancelledError as exc:
         cancel.set()
         await asyncio.wait((running,))
-        if not running.cancelled() and running.exception() is None:
-            exc.table = running.result()  # type: ignore[attr-defined]
+        if not running.cancelled():
+            ended = running.exception()
+            exc.table = getattr(ended, "table", None) if ended else running.result()  # type: ignore[attr-defined]
         raise
 
 

@@ -22,8 +22,8 @@ from or_cache_magic.core.records import (
     Request,
 )
 from or_cache_magic.core.settings import Ask, whole
-from or_cache_magic.core.units import ZERO_USD
-from or_cache_magic.errors import BudgetError, OptionError, OrCacheError, UpstreamError
+from or_cache_magic.core.units import ZERO_USD, format_count
+from or_cache_magic.errors import BudgetError, OptionError, OrCacheError, ReplayMiss, UpstreamError
 from or_cache_magic.money.budget import Limit, cost_of_error
 from or_cache_magic.tables.pool import Pool
 
@@ -123,6 +123,9 @@ class Results:
         self.hints: dict[str, None] = {}
         #: The first error that a request ended with.
         self.failure: OrCacheError | None = None
+        #: The first that only lacked an answer, where none may be asked for, and the numbers of all such.
+        self.miss: ReplayMiss | None = None
+        self._missed: set[int] = set()
         #: How many rows have an answer as it should be, how many of these without a call of their own, and
         #: how many have none.
         self.answered = self.cached = self.failed = 0
@@ -157,6 +160,9 @@ class Results:
         if came.error:
             self.errors[number] = came.error
             self.failure = self.failure or came.failure
+            if isinstance(came.failure, ReplayMiss):
+                self.miss = self.miss or came.failure
+                self._missed.add(number)
             if came.failure is not None and came.failure.hint and len(self.hints) < _MOST_HINTS:
                 self.hints[came.failure.hint] = None
         if came.kind in MADE_CALL and (came.kind != "failed" or usd != ZERO_USD):
@@ -182,6 +188,11 @@ class Results:
                 kind = "coalesced"
             seen[number] = 1
             yield RowCame(self.keys[number], kind, usd, self.errors.get(number, ""))
+
+    def not_stored(self, table: Any) -> ReplayMiss:
+        """Return the error for all rows that may only be given stored answers, and have none."""
+        rows = sum(self.counts[number] for number in self._missed)
+        return not_stored(self.miss, rows, len(self.rows), table)
 
     def _count(self, number: int, rows: int) -> None:
         if number in self.errors:
@@ -363,6 +374,15 @@ class Requests:
         value, error = self._take(ask, outcome)
         cost = outcome.paid if outcome.made_call else outcome.answer.cost
         return Came(number, outcome.kind, cost.usd, value, error)
+
+
+def not_stored(miss: Any, rows: int, total: int, table: Any) -> ReplayMiss:
+    """Return the first row's miss as that of all of them, with the table as `table`."""
+    which = f"{rows:,} of {format_count(total, 'row')} are not stored"
+    message = f"offline, and {which} (nothing was sent; the table is in _); the first asks {miss.prompt!r}"
+    miss.args = (message, *miss.args[1:])
+    miss.table = table
+    return miss  # type: ignore[no-any-return]
 
 
 def _failed(number: int, failure: OrCacheError) -> Came:

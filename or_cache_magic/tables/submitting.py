@@ -26,10 +26,6 @@ from or_cache_magic.tables.collecting import LEASE_S, PATH, collect, custom_id_o
 if TYPE_CHECKING:
     from or_cache_magic.cache.cache import CompletionCache
 
-_REFUSED: Final = 500
-"""From this HTTP status on a submission may have been accepted all the same."""
-
-_TIMEOUT: Final = 408
 _WIDTH: Final = 200
 
 
@@ -199,13 +195,7 @@ class Submitter:
 
     def _not_answered(self, part: _Part, batch: BatchRecord, exc: OrCacheError) -> None:
         """Give the rows back where it was not sent, or refused; else leave them to be looked for."""
-        if not isinstance(exc, UpstreamError):
-            certain = True
-        elif exc.status is None:
-            certain = exc.cost_usd is not None
-        else:
-            certain = exc.status < _REFUSED and exc.status != _TIMEOUT
-        if certain:
+        if not isinstance(exc, UpstreamError) or exc.cost_usd is not None:
             self._table.remove(batch.id)
             part.number = None
             return

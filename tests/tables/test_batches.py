@@ -23,7 +23,9 @@ from or_cache_magic.errors import (
 )
 from or_cache_magic.money.budget import BudgetTracker, Limit
 from or_cache_magic.openrouter.batches import apportion, in_batches, why_not_batched
-from or_cache_magic.simulator import BatchPlan, Simulator, scenario
+from or_cache_magic.simulator import BatchPlan, Simulator, scenario, server
+from or_cache_magic.simulator.behaviour import Refusal, error_object
+from or_cache_magic.simulator.world import error_reply
 from or_cache_magic.storage.batches import BatchTable
 from or_cache_magic.tables import collecting, submitting
 from or_cache_magic.tables.batches import batches, find_batch, forget_batch, submit_batch
@@ -219,6 +221,23 @@ def test_batch__a_submission_that_never_arrived(submit, cache, sim, clock, monke
     assert states(submit(options={"retry": True})) == ["waiting"] * 4
 
 
+def test_batch__answered_by_a_server_error_may_have_arrived(submit, sim, monkeypatch):
+    """Nobody says that nothing was paid, and its rows say that it is looked for."""
+    with monkeypatch.context() as patched:
+        refused = error_reply(Refusal(500, error_object(500, "Internal Server Error")))
+        patched.setattr(server, "submit_batch", lambda *_: refused)
+        with pytest.raises(UpstreamError) as caught:
+            submit()
+    assert "it may have been billed" in caught.value.args[0]
+    assert "nothing was paid" not in str(caught.value)
+    assert "may have arrived" in caught.value.hint
+    batch = submit()
+    assert states(batch) == ["waiting"] * 4
+    assert {result.error for result in batch.results()} == {
+        "its submission was not answered: the batch is looked for"
+    }
+
+
 def test_batch__is_looked_for_with_its_own_key(submit, open_cache, sim, clock, monkeypatch):
     """Another key may not see a batch: that it is not listed, or not found, frees no row."""
     batch = submit()
@@ -250,6 +269,8 @@ def test_batch__collects_a_part(submit, cache, sim, clock, ending):
     assert batch.collect().rows == 2
     assert states(batch) == ["stored", "stored", "failed", "failed"]
     assert f"the batch {ending} before this was answered" in batch.results()[3].error
+    assert "batch.retry() submits it again" in batch.results()[3].error
+    assert ".retry() submits the 2 without an answer again" in repr(batch)
     assert paid(cache) == sim.total_cost > 0
     assert states(submit()) == ["stored", "stored", "failed", "failed"]
     assert submit.told[-1].endswith("2 failed in a batch (.retry() submits them again)")

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from or_cache_magic.cache.cache import CompletionCache
 from or_cache_magic.cache.completion import Completion
-from or_cache_magic.errors import FormatError, OptionError, TemplateError, UpstreamError
+from or_cache_magic.errors import FormatError, OptionError, ReplayMiss, TemplateError, UpstreamError
 from or_cache_magic.simulator import Scenario, Simulator, scenario
 
 OWN = ["answer_cost_usd", "answer_cached", "answer_error"]
@@ -371,6 +371,26 @@ def test_amap__is_map_beside_the_loop(cache, sim, frame):
         return caught.value
 
     assert asyncio.run(cancelled()).table == [None] * 4
+
+
+@pytest.mark.parametrize("batch", [False, True])
+def test_map__offline_with_rows_that_are_not_stored(cache, sim, frame, batch):
+    """The table is made whole, and then a miss of two lines stops a notebook that is run by a program."""
+    cache.ask("Say red")
+    with pytest.raises(ReplayMiss) as caught:
+        cache.map(frame, "Say {{ body }}", mode="offline", progress=False, batch=batch)
+    message, hint = str(caught.value).split("\n")
+    assert message.startswith("offline, and 2 of 4 rows are not stored")
+    assert "'Say green'" in message
+    assert "without --offline" in hint
+    table = caught.value.table
+    assert list(table["answer"].notna()) == [True, False, True, False]
+    assert all("offline" in table["answer_error"].iloc[at] for at in (1, 3))
+    assert (
+        list(cache.map(frame[::2], "Say {{ body }}", mode="offline", progress=False)["answer_error"])
+        == [None] * 2
+    )
+    assert sim.completion_count == 1
 
 
 def test_map__templates_are_read_before(cache, sim, frame):
