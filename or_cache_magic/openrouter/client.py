@@ -278,7 +278,8 @@ def _send_once(
             reader.read_headers(headers, response.status_code)
             _read(connection, reader, as_utf8(_bounded(response.iter_bytes(), cancel)), media_type(headers))
     except Exception as exc:  # noqa: BLE001 - of four libraries: whatever fails, what came is kept and accounted
-        cancel.check()  # it failed because it was cancelled
+        if not reader.complete:
+            cancel.check()  # it failed because it was cancelled
         if not (reader.started or reader.complete or reader.error):
             raise _failure(exc, request, reader, headers=headers, attempt=attempt) from None
     answer = reader.answer()
@@ -331,14 +332,15 @@ def _sent_body(request: Request) -> Mapping[str, Any]:
 
 
 def _bounded(chunks: Iterable[bytes], cancel: Cancel) -> Iterator[bytes]:
-    """Yield the bytes of a reply until it is cancelled, or too large."""
+    """Yield the bytes of a reply until it is cancelled, or too large. What has come may be the whole."""
     size_bytes = 0
     for chunk in chunks:
-        cancel.check()
         size_bytes += len(chunk)
         if size_bytes > LARGEST_BYTES:
             raise MalformedReplyError(f"larger than {LARGEST_BYTES >> 20} MiB")
         yield chunk
+        if cancel.is_set:
+            return
 
 
 def _failure(

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from or_cache_magic.core.callbacks import Cancel, Cancelled, Pacing
 from or_cache_magic.core.records import Request
 from or_cache_magic.errors import ConnectionLostError, MissingKeyError, UpstreamError
+from or_cache_magic.openrouter import client
 from or_cache_magic.openrouter.client import Gateway
 from or_cache_magic.openrouter.connections import ApiTarget
 from or_cache_magic.openrouter.failures import upstream_error
@@ -618,6 +619,24 @@ def test_gateway__never_repeats_a_timeout(sim):
     gateway.close()
     assert (caught.value.attempts, caught.value.cost_usd) == (1, None)
     assert sim.wait_for(lambda rows: rows[-1].cancelled)
+    assert sim.completion_count == 1
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_gateway__keeps_an_answer_that_had_come_when_it_was_cancelled(gateway, sim, monkeypatch, stream):
+    """It is paid for, and whole: whoever cancels as its last bytes come would buy it again."""
+    bounded, cancel = client._bounded, Cancel()
+
+    def cancelled_at_the_end(chunks, cancel):
+        whole = b"".join(chunks)
+        cancel.set()
+        return bounded(iter([whole]), cancel)
+
+    monkeypatch.setattr(client, "_bounded", cancelled_at_the_end)
+    request = request_to(sim)._replace(stream=stream)
+    answer = gateway.send(request, ReplyReader(), cancel=cancel)
+    assert answer.complete
+    assert answer.doubt is None
     assert sim.completion_count == 1
 
 
