@@ -264,16 +264,21 @@ class ConnectionPool:
     ) -> Iterator[sqlite3.Connection]:
         """See `Database.transaction`."""
         wait_s = self._timeout_s if wait_s is None else wait_s
-        with self._locked(wait_s):
-            inner = self._depth > 0
-            self.open_writer(wait_s)
-            try:
-                with self._savepoint() if inner else self._outermost(wait_s):
-                    self._changing = self._changing or changes_answers
-                    yield self.writer
-            except sqlite3.DatabaseError as exc:
-                self.damaged = self.damaged or is_damage(exc)
-                raise
+        try:
+            with self._locked(wait_s):
+                inner = self._depth > 0
+                self.open_writer(wait_s)
+                try:
+                    with self._savepoint() if inner else self._outermost(wait_s):
+                        self._changing = self._changing or changes_answers
+                        yield self.writer
+                except sqlite3.DatabaseError as exc:
+                    self.damaged = self.damaged or is_damage(exc)
+                    raise
+        finally:
+            # Who closed it meanwhile left the writer to this thread, also where no transaction began.
+            if self._closed and self._owner != threading.get_ident():
+                self.close()
 
     @contextmanager
     def _locked(self, wait_s: float) -> Iterator[None]:
@@ -306,8 +311,6 @@ class ConnectionPool:
             # A full disk may have rolled back already.
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
-            if self._closed:
-                self.close()
 
     @contextmanager
     def _savepoint(self) -> Iterator[None]:

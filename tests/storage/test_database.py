@@ -17,7 +17,13 @@ from contextlib import closing
 import pytest
 
 from or_cache_magic.core.rows import EntryFilter
-from or_cache_magic.errors import NewerStoreError, StoreCorruptError, StoreError, StoreUnavailableError
+from or_cache_magic.errors import (
+    NewerStoreError,
+    StoreBusyError,
+    StoreCorruptError,
+    StoreError,
+    StoreUnavailableError,
+)
 from or_cache_magic.storage import schema
 from or_cache_magic.storage.database import Database
 from or_cache_magic.storage.entries import DiskStore
@@ -509,3 +515,19 @@ DOCUMENT = "\n".join(
     str(sys.modules[name].__doc__)
     for name in ("os", "subprocess", "threading", "textwrap", "shutil", "signal")
 )
+
+
+def test_close__while_a_thread_waits_for_the_lock_leaves_nothing_open(database):
+    """Who waits in vain for another program's lock closes what was left to it, though no transaction began."""
+    with database.transaction() as connection:
+        connection.execute("SELECT 1")
+    file = database._file
+    other = sqlite3.connect(database.path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    closing = threading.Timer(0.1, database.close)
+    closing.start()
+    with pytest.raises(StoreBusyError), database.transaction(wait_s=1.0):
+        pass
+    closing.join()
+    other.close()
+    assert not file.is_open
