@@ -3,39 +3,30 @@
 from __future__ import annotations
 
 import os
-import re
 import threading
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from contextlib import suppress
 from decimal import Decimal
 from functools import cache, partial, update_wrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from or_cache_magic.cache.completion import Completion
-from or_cache_magic.cache.process import counted, own
+from or_cache_magic.cache.parts import Given, Parts, above
+from or_cache_magic.cache.process import own
+from or_cache_magic.cache.refusals import check, explain
 from or_cache_magic.cache.request import Usd, build_ask, parse_limit
 from or_cache_magic.core.callbacks import Callbacks, OnText, OnWait, callbacks_of
-from or_cache_magic.core.chat import inputs_of
 from or_cache_magic.core.project import current_folder
-from or_cache_magic.core.records import Answer, Outcome, Request
+from or_cache_magic.core.records import Outcome, Request
 from or_cache_magic.core.settings import Ask, Project, Settings, load_settings, whole
 from or_cache_magic.core.units import format_size
 from or_cache_magic.engine.engine import Engine
-from or_cache_magic.engine.recorder import Recorder
 from or_cache_magic.errors import (
     OptionError,
     OrCacheError,
-    ReplayMiss,
     StoreError,
-    UpstreamError,
-    one_line,
 )
-from or_cache_magic.storage.database import open_database
-from or_cache_magic.storage.entries import DiskStore
-from or_cache_magic.storage.ledger import Ledger
-from or_cache_magic.storage.tier import SharedServer, SharedTier
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -47,23 +38,16 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from or_cache_magic.cache.purge import Purge
-    from or_cache_magic.core.records import Entry, RequestKey
     from or_cache_magic.core.rows import EntryFilter, EntryRow, Totals
     from or_cache_magic.explain.nearest import Nearest
     from or_cache_magic.explain.why import Why
     from or_cache_magic.money.budget import BudgetGuard, Limit
     from or_cache_magic.money.cost_control import CostControl
     from or_cache_magic.openrouter.client import Gateway
-    from or_cache_magic.replay.beside import PacksBeside
     from or_cache_magic.replay.packs import Exported, Imported
-    from or_cache_magic.storage.leases import Leases
 
 _GROUPS = ("", "model", "day", "notebook", "tag")
-_WIDTH = 200
-_NO_MODEL = "not a valid model|[Nn]o endpoints found for|[Mm]odel .*not found"
 _LARGE_BYTES = 1_000_000
-_PACK = ".orcache.jsonl"
-_CHANGES = 3
 _NO_CALLBACKS = Callbacks()
 
 _P = ParamSpec("_P")
@@ -85,13 +69,6 @@ def _with_arguments_of(
 
 async def _raised(failure: OrCacheError) -> Completion:
     raise failure
-
-
-def _above(module: str) -> Any:
-    """Return a module of the features, whose floor imports this one."""
-    from importlib import import_module
-
-    return import_module(f"or_cache_magic.{module}")
 
 
 class CompletionCache:
@@ -129,8 +106,16 @@ class CompletionCache:
         self.clock = clock
         self._settings = settings or cache(lambda: load_settings(os.environ, Project(current_folder()), {}))
         self._api_key = api_key
-        self._notebook = notebook
-        self._pack_folder = None if packs is None else Path(packs)
+        pack_folder = None if packs is None else Path(packs)
+        self._given = Given(
+            self.directory,
+            self.session,
+            clock,
+            notebook,
+            self._settings,
+            api_key,
+            pack_folder,
+        )
         self._inherited: list[Any] = []
         self._begin()
         own(self)
@@ -141,31 +126,15 @@ class CompletionCache:
         self.bought = False
         #: The last ask that was no hit, its outcome (None of one that failed), and when it ended.
         self.last_unserved: tuple[Ask, Outcome | None, float] | None = None
-        self.database = open_database(self.directory)
-        self.store = DiskStore(self.database)
-        self._server = SharedServer(self.database.tell, clock=self.clock)
-        #: The shared server behind the store, where one is set.
-        self.shared = SharedTier(self.store, self._server.store, clock=self.clock)
-        self.ledger = Ledger(
-            self.database, self.session, self.clock, notebook=self._notebook, counted=counted
-        )
-        self._lock = threading.Lock()
-        self._gateway: Gateway | None = None
-        self._money: CostControl | None = None
-        self._packs: PacksBeside | None = None
+        self._parts = parts = Parts(self._given)
+        self.database, self.store, self.ledger = parts.database, parts.store, parts.ledger
         #: Keeps answers and accounts, together.
-        self.recorder = Recorder(
-            self.store,
-            self.ledger,
-            self.database.transaction,
-            clock=self.clock,
-            prompt_cache_saved=self._prompt_cache_saved,
-            routes=self._routes,
-            shared=self.shared,
-        )
+        self.recorder = parts.recorder
+        #: The shared server behind the store, where one is set.
+        self.shared = parts.shared
         #: What asks go through.
         self.engine = Engine(
-            self.recorder, self._open_gateway, self._open_leases, self.check, self._explain, self._replayed
+            parts.recorder, parts.gateway, parts.leases, self.check, partial(explain, parts), parts.replayed
         )
 
     def __repr__(self) -> str:
@@ -181,24 +150,24 @@ class CompletionCache:
 
     def client(self, **options: Any) -> OpenAI:
         """Return an `openai.OpenAI` whose chat completions go through this cache."""
-        made: OpenAI = _above("clients.drop_in").client(lambda: self, **options)
+        made: OpenAI = above("clients.drop_in").client(lambda: self, **options)
         return made
 
     def async_client(self, **options: Any) -> AsyncOpenAI:
         """Return an `openai.AsyncOpenAI`, for asyncio; see `client`."""
-        made: AsyncOpenAI = _above("clients.drop_in").async_client(lambda: self, **options)
+        made: AsyncOpenAI = above("clients.drop_in").async_client(lambda: self, **options)
         return made
 
     def embed(self, texts: str | Sequence[str], *, model: str, **options: Any) -> NDArray[np.float32]:
         """Return the vectors of texts; see `or_cache_magic.embed`."""
-        vectors: NDArray[np.float32] = _above("clients.embed").embed(self, texts, model=model, **options)
+        vectors: NDArray[np.float32] = above("clients.embed").embed(self, texts, model=model, **options)
         return vectors
 
     @property
     def settings(self) -> Settings:
         """The settings in force, resolved now."""
-        self._server.settings = self._settings()
-        return self._server.settings
+        self._parts.server.settings = self._settings()
+        return self._parts.server.settings
 
     # -- asking -------------------------------------------------------------------------------
 
@@ -366,12 +335,12 @@ class CompletionCache:
         """
         asked.update(model=model, schema=schema, out=out, workers=workers, max_cost_usd=max_cost_usd)
         asked.update(on_error=on_error, limit=limit, batch=batch, progress=progress)
-        return _above("tables.map").map_rows(self, data, template, **asked)
+        return above("tables.map").map_rows(self, data, template, **asked)
 
     @_with_arguments_of(map)  # noqa: A003 - the method, as is meant
     async def amap(self, data: Any, template: str | Callable[[Any], Any], **options: Any) -> Any:
         """`map` for asyncio: the same, on another thread, so that the event loop is never blocked."""
-        return await _above("tables.map").amap_rows(self, data, template, **options)
+        return await above("tables.map").amap_rows(self, data, template, **options)
 
     def prepare(
         self, prompt: str | Sequence[Mapping[str, Any]], fields: Mapping[str, Any], **options: Any
@@ -394,7 +363,7 @@ class CompletionCache:
         """
         if ask.repair:
             return None
-        self._server.settings = ask.settings
+        self._parts.server.settings = ask.settings
         outcome = self.engine.stored(ask)
         return outcome if outcome is None or outcome.kind == "hit" else self._after(ask, outcome)
 
@@ -418,7 +387,7 @@ class CompletionCache:
             from or_cache_magic.cache.structured import ask_until_it_fits
 
             return ask_until_it_fits(self, ask, callbacks, max_cost_usd, limits)
-        self._server.settings = ask.settings
+        self._parts.server.settings = ask.settings
         guard = self._guard(ask, max_cost_usd, limits)
         try:
             if guard is None:
@@ -434,7 +403,7 @@ class CompletionCache:
 
     def buy_vectors(self, asks: Sequence[Ask], callbacks: Callbacks) -> list[Outcome]:
         """Return the outcomes of asks for vectors that are not stored, in one request; see `Vectors.ask`."""
-        self._server.settings = asks[0].settings
+        self._parts.server.settings = asks[0].settings
         try:
             outcomes = self.engine.vectors().ask(asks, callbacks)
         except BaseException:
@@ -456,7 +425,7 @@ class CompletionCache:
             from or_cache_magic.cache.structured import aask_until_it_fits
 
             return await aask_until_it_fits(self, ask, callbacks, max_cost_usd, limits)
-        self._server.settings = ask.settings
+        self._parts.server.settings = ask.settings
         guard = self._guard(ask, max_cost_usd, limits)
         try:
             if guard is None:
@@ -477,7 +446,7 @@ class CompletionCache:
         """
         from or_cache_magic.core.rows import EntryFilter
 
-        self._server.settings = ask.settings
+        self._parts.server.settings = ask.settings
         if ask.repair:
             from or_cache_magic.cache.structured import Repairs
 
@@ -489,8 +458,8 @@ class CompletionCache:
         if why is not None:
             return None, why
         rows = self.store.listing.find(EntryFilter(keys=(ask.key.digest,)), limit=1)
-        if not rows and (replayed := self._replayed(ask.key)) is not None:
-            rows = [_above("replay.beside").row_of(replayed[0], ask.request)]
+        if not rows and (replayed := self._parts.replayed(ask.key)) is not None:
+            rows = [above("replay.beside").row_of(replayed[0], ask.request)]
         return (rows[0] if rows else None), ""
 
     # -- browsing, accounts, purging ----------------------------------------------------------
@@ -677,7 +646,7 @@ class CompletionCache:
 
     def drop(self, chosen: EntryFilter) -> int:
         """Remove the entries that `chosen` names; return how many."""
-        self._server.settings = self._settings()
+        self._parts.server.settings = self._settings()
         self.ledger.flush()
         removed = self.shared.purge(chosen, everything=chosen.unconditional)
         self.database.checkpoint()
@@ -712,12 +681,12 @@ class CompletionCache:
         Raises:
             OptionError: There is no such ask.
         """
-        found: Why = _above("explain.why").why(self, key_or_answer, cell=cell)
+        found: Why = above("explain.why").why(self, key_or_answer, cell=cell)
         return found
 
     def nearest(self, request: Request, **options: Any) -> Nearest | None:
         """Return the stored request that is nearest to one; see `explain.nearest.nearest`."""
-        found: Nearest | None = _above("explain.nearest").nearest(self.database, request, **options)
+        found: Nearest | None = above("explain.nearest").nearest(self.database, request, **options)
         return found
 
     def quota_warning(self, settings: Settings | None = None) -> str:
@@ -744,14 +713,7 @@ class CompletionCache:
     @property
     def money(self) -> CostControl:
         """Prices, budgets and reconciliation; made when they are first needed."""
-        with self._lock:  # of two, each would fetch the same lists, and have a budget of its own
-            if self._money is None:
-                from or_cache_magic.money.cost_control import CostControl
-
-                self._money = CostControl(
-                    self.database, self.store, self.ledger, self._fetch, self._settings, self.clock
-                )
-            return self._money
+        return self._parts.money
 
     # -- packs --------------------------------------------------------------------------------
 
@@ -783,7 +745,7 @@ class CompletionCache:
             OptionError: A request holds a secret, a condition is none, or the file can't be written.
         """
         how = {"format": format, "media": media, "progress": progress, "secret": self._api_key() or ""}
-        written: Exported = _above("replay.packs").export(self, path, keys, conditions, **how)
+        written: Exported = above("replay.packs").export(self, path, keys, conditions, **how)
         return written
 
     def load(self, path: str | os.PathLike[str], *, progress: bool = True) -> Imported:
@@ -798,7 +760,7 @@ class CompletionCache:
         Raises:
             OptionError: It can't be read, or is no pack.
         """
-        taken: Imported = _above("replay.packs").load(self, path, progress=progress)
+        taken: Imported = above("replay.packs").load(self, path, progress=progress)
         return taken
 
     # -- opening and closing ------------------------------------------------------------------
@@ -811,15 +773,17 @@ class CompletionCache:
             self.database.checkpoint()
 
     def close(self) -> None:
-        """Flush, close, and cancel what `aask` asks. It can be used again; it opens what it needs."""
+        """Flush, close, and cancel what `aask` asks; what clients ask and is paid for is kept first.
+
+        It can be used again; it opens what it needs.
+        """
         self.engine.close()
-        if self._money is not None:
-            self._money.close()
-        self.ledger.flush()
-        if self._gateway is not None:
-            self._gateway.close()
-        self._server.close()
-        self.database.close()
+        self._parts.wait_for_threads()
+        self._parts.close()
+
+    def on_thread(self, work: Callable[[], None], name: str) -> threading.Thread:
+        """Begin work that may go on when its caller has left, and return its thread; `close` waits for it."""
+        return self._parts.on_thread(work, name)
 
     # -- as an owner of what belongs to one process; see `process` ----------------------------
 
@@ -871,17 +835,11 @@ class CompletionCache:
                 return outcome._replace(notes=(*outcome.notes, warning))
         return outcome
 
-    def _prompt_cache_saved(self, request: Request, answer: Answer) -> Decimal | None:
-        return self.money.prompt_cache_saved(request, answer)
-
-    def _routes(self, request: Request) -> bool:
-        return self.money.prices.routes(request)
-
     @property
     def gateway(self) -> Gateway:
         """What sends requests, by the settings in force."""
-        self._server.settings = self._settings()
-        return self._open_gateway()
+        self._parts.server.settings = self._settings()
+        return self._parts.gateway()
 
     def require_key(self) -> str:
         """Return the OpenRouter key that the next request would be sent with.
@@ -889,7 +847,7 @@ class CompletionCache:
         Raises:
             MissingKeyError: There is none, or it can't be one.
         """
-        return self._open_gateway().require_key()
+        return self._parts.gateway().require_key()
 
     def check(self, ask: Ask, may_fetch: bool = True) -> None:
         """Raise what an ask is refused with before it is sent, as far as that is known.
@@ -902,86 +860,4 @@ class CompletionCache:
             RequestError: No model of it is there, or takes its pictures or sound.
             OptionError: Its schema is none, or no model of it takes one.
         """
-        prices = self.money.prices
-        if may_fetch:
-            prices.check_models(ask.request, ask.settings.aliases)
-        if inputs_of(ask.request.body):
-            prices.check_inputs(ask.request, may_fetch=may_fetch)
-        if ask.schema is not None:
-            from or_cache_magic.cache.structured import check_schema
-
-            check_schema(ask.request, prices, may_fetch=may_fetch)
-
-    def pack_names(self) -> list[str]:
-        """Return the names of the packs that are read through, sorted."""
-        if self._pack_folder is None:
-            return []
-        with suppress(OSError), os.scandir(self._pack_folder) as found:
-            return sorted(
-                one.name for one in found if one.name.endswith(_PACK) and one.is_file(follow_symlinks=False)
-            )
-        return []
-
-    def _replayed(self, key: RequestKey) -> tuple[Entry, str] | None:
-        """Return the entry that a pack beside the notebook has, and the pack's name."""
-        names = self.pack_names()
-        if not names:
-            return None
-        with self._lock:
-            if self._packs is None:
-                opened = _above("replay.beside").PacksBeside
-                self._packs = opened(self._pack_folder, self.database.tell, self.clock)
-            packs = self._packs
-        return packs.get(key, names)
-
-    def _explain(self, ask: Ask, failure: OrCacheError) -> None:
-        """Put into an error what is known of what was meant."""
-        if isinstance(failure, UpstreamError):
-            self._suggest_model(ask, failure)
-        if isinstance(failure, ReplayMiss):
-            failure.look = partial(self._nearest, ask)
-            if names := self.pack_names():
-                failure.hint += f", then write the pack anew: %openrouter_export {one_line(names[0], _WIDTH)}"
-
-    def _nearest(self, ask: Ask) -> str:
-        """Return in what the nearest stored request differs; empty where none is near."""
-        from or_cache_magic.storage.sketches import without_media
-
-        try:
-            found = _above("explain.nearest").nearest(self.database, ask.request, own=ask.key.digest)
-        except StoreError:
-            return ""
-        if found is None:
-            return ""
-        differs = _above("explain.difference").changes(found.request, without_media(ask.request))
-        told = "; ".join(change.text for change in differs[:_CHANGES])
-        return f"the nearest stored, {found.key[:10]}, differs in {told}"
-
-    def _suggest_model(self, ask: Ask, failure: UpstreamError) -> None:
-        """Put into the error of a model that isn't there the one that is nearly called so."""
-        if failure.status in (400, 404) and re.search(_NO_MODEL, str(failure.args[0])):
-            base_url, asked = ask.request.base_url, str(ask.request.body["model"])
-            if meant := self.money.prices.meant(base_url, asked, ask.settings.aliases):
-                failure.hint = one_line(f"did you mean {meant}?", _WIDTH)  # the list is a server's text
-
-    def _fetch(self, path: str, **options: Any) -> Any:
-        return self.gateway.fetch(path, **options)  # whoever wants statistics may not have asked before
-
-    def _open_leases(self) -> Leases:
-        from or_cache_magic.storage.leases import DiskLeases, LocalAndSharedLeases  # a hit needs none
-
-        return LocalAndSharedLeases(DiskLeases(self.database, self.clock), self._server.leases)
-
-    def _open_gateway(self) -> Gateway:
-        with self._lock:
-            if self._gateway is None:
-                from or_cache_magic.openrouter.client import Gateway
-                from or_cache_magic.storage.pace_board import DiskBoard, FolderOrTeamBoard
-
-                self._gateway = Gateway(
-                    self._api_key,
-                    board=FolderOrTeamBoard(DiskBoard(self.database), self._server.store),
-                    attribution=lambda: self._server.settings.attribution,
-                    timeout_s=lambda: self._server.settings.timeout_s,
-                )
-            return self._gateway
+        check(self._parts, ask, may_fetch)

@@ -118,8 +118,7 @@ class Delivery:
         """
         first: Any = self._cache.stored(self._wanted.ask)
         if first is None:
-            self._thread = threading.Thread(target=self._work, name="or-cache-client")
-            self._thread.start()
+            self._thread = self._cache.on_thread(self._work, "or-cache-client")
             first = self._next(timeout_s)
         return self._told.head(first), self._pieces(first, timeout_s)
 

@@ -148,6 +148,7 @@ class Pace:
         self._haste = _Haste(0.0)
         self._sent = 0
         self._cut_at = 0
+        self._full_at = 0
         self._under_way = 0
         self._last_s = -math.inf
         self._next_s = -math.inf
@@ -179,6 +180,8 @@ class Pace:
             return Turn(self._next_s - now_s, self.why)
         if self._under_way >= min(self.limit, pacing.most):
             self._is_held = False
+            if self._under_way >= self.limit:
+                self._full_at = self._sent
             return Turn(math.inf)
         return Turn(max(0.0, self._last_s + self._room.apart_s(self._under_way) - now_s))
 
@@ -200,7 +203,7 @@ class Pace:
 
     def answered(self, sent: Sent, now_s: float) -> None:
         """Note that a request was answered."""
-        is_full = self._under_way >= self.limit
+        is_full = self._under_way >= self.limit or sent.number <= self._full_at
         self._under_way -= 1
         self._refused_s, self._pauses, self._pause_s = None, 0, 0.0
         self._room.answered(sent, now_s, is_full=is_full)
@@ -316,7 +319,7 @@ class _Room:
         return self._mean_s / self.limit if 0 < int(self._tried_from) <= others else 0.0
 
     def answered(self, sent: Sent, now_s: float, *, is_full: bool) -> None:
-        """Note an answer; grow after one that came while there were as many as there may be."""
+        """Note an answer; grow after one during which there were once as many as there may be."""
         self._carried = max(self._carried, sent.others)
         if sent.others >= self._suspected:
             self.limit = max(self.limit, self._before)

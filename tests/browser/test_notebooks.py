@@ -91,7 +91,7 @@ def test_stream__is_seen_while_it_comes(app, notebook, sim):
     expect(answer).to_contain_text("word3")
     assert sim.wait_for(lambda rows: rows[-1].cancelled)
 
-    sim.script(Scenario(text=text, chunk_delay_s=0.02))
+    sim.script(Scenario(text=text, chunk_delay_s=0.1))
     lengths = watch_growth(opened)
     opened.run_all()
     expect(answer).to_have_text(text)

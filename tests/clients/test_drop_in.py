@@ -13,7 +13,7 @@ import pytest
 
 import or_cache_magic as orc
 from or_cache_magic.errors import OptionError
-from or_cache_magic.simulator import scenario
+from or_cache_magic.simulator import Scenario, scenario
 
 PROMPT = "What is a median?"
 ASK = {"model": "openai/gpt-4o-mini", "messages": [{"role": "user", "content": PROMPT}], "temperature": 0}
@@ -179,6 +179,16 @@ def test_client__that_goes_away_loses_nothing(cache, client, sim):
     until(lambda: not cache.engine.flights.running())
     assert (sim.completion_count, len(cache.entries())) == (2, 2)
     assert totals(cache).paid_usd == sim.total_cost > 0
+
+
+def test_cache__is_closed_when_what_clients_left_is_kept(cache, client, sim):
+    """`close` waits for an answer that goes on without its reader, which else opens the file again."""
+    sim.script(Scenario(chunk_delay_s=0.02))
+    with client.chat.completions.create(**ASK, stream=True) as stream:
+        next(stream)
+    cache.close()
+    assert not any(thread.name == "or-cache-client" for thread in threading.enumerate())
+    assert (sim.completion_count, len(cache.entries())) == (1, 1)
 
 
 def test_client__that_goes_away_from_what_is_not_kept_cancels_it(cache, client, sim):

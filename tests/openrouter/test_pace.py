@@ -142,6 +142,19 @@ def test_pace__grows_while_answers_are_as_fast():
     assert statistics.mean(levels[200:]) <= 14
 
 
+def test_pace__grows_also_where_answers_come_together():
+    """Those sent together come back together: each of a full round is a sign that more are carried."""
+    pace, pacing, levels = Pace(), Pacing(8, 32), []
+    for now_s in range(5):
+        sent = []
+        while not pace.turn(float(now_s), pacing).wait_s:
+            sent.append(pace.begin(float(now_s)))
+        levels.append(len(sent))
+        for one in sent:
+            pace.answered(one, now_s + 1.0)
+    assert levels == [8, 12, 18, 27, 32]
+
+
 def bucket(per_minute, burst, *, tells=False, later=None):
     """A server that takes so many a minute, `burst` of them at once; `later` is when that changes, and to what."""
     stock, then_s = burst, 0.0

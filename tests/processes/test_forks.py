@@ -176,7 +176,7 @@ def test_script__writes_its_hits_now_and_then(run, tmp_path):
 def test_pool__gets_its_own_answers_and_counts_its_hits(run, how):
     """After asks, streams and GETs of the parent, its children share nothing with it; ``with`` kills them."""
     row = run(f"""
-        ask(-1), plain(-2), asyncio.run(orc.aask("Repeat the number -3.")), orc._cache()._fetch("/key", base_url=os.environ["OPENROUTER_BASE_URL"])
+        ask(-1), plain(-2), asyncio.run(orc.aask("Repeat the number -3.")), orc._cache().gateway.fetch("/key", base_url=os.environ["OPENROUTER_BASE_URL"])
         context = multiprocessing.get_context({how!r})
         for number, asks in enumerate((ask, plain, aask)):
             numbers = range(10 * number, 10 * number + 8)
