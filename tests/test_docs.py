@@ -30,7 +30,7 @@ from or_cache_magic.core.settings import ENVIRONMENT, SETTINGS, Settings
 from or_cache_magic.display.entries import ENTRY_TYPES
 from or_cache_magic.display.models import MODEL_TYPES
 from or_cache_magic.display.stats import STAT_TYPES
-from or_cache_magic.notebook.options import COMMANDS
+from or_cache_magic.notebook.commands import COMMANDS
 from or_cache_magic.simulator import SCENARIOS
 from or_cache_magic.simulator.cases import BUILDERS
 from or_cache_magic.storage.shared.store import SECRET_VARIABLE

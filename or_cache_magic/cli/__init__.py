@@ -26,8 +26,7 @@ from or_cache_magic.display.entries import entries_table, entry_values
 from or_cache_magic.display.stats import stat_notes, stat_values, stats_table, stats_text
 from or_cache_magic.display.tables import text
 from or_cache_magic.errors import OptionError, OrCacheError, near_name, printable, slip_of
-from or_cache_magic.notebook.magics import approved, export_pack, purge_filter, read_arguments, warm_cache
-from or_cache_magic.notebook.options import (
+from or_cache_magic.notebook.commands import (
     BATCHES,
     ENTRIES,
     EXPORT,
@@ -36,8 +35,9 @@ from or_cache_magic.notebook.options import (
     STATS,
     WARM,
     WHY,
-    counts_from,
 )
+from or_cache_magic.notebook.magics import approved, export_pack, purge_filter, read_arguments, warm_cache
+from or_cache_magic.notebook.options import counts_from
 from or_cache_magic.notebook.parser import HELP, Command, Option
 from or_cache_magic.notebook.session import confirmed
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 
-from or_cache_magic.notebook.options import COMMANDS
+from or_cache_magic.notebook.commands import COMMANDS
 from or_cache_magic.notebook.parser import Command, Option, Word, split
 
 Names = Callable[[], Sequence[str]]

@@ -220,7 +220,7 @@ class _Magic:
                 raise
             raise explained(exc, "interrupted", "run the cell again: what was bought is kept") from None
         except Exception as exc:
-            from or_cache_magic.notebook.options import COMMANDS
+            from or_cache_magic.notebook.commands import COMMANDS
             from or_cache_magic.notebook.parser import spell_as_options
 
             spell_as_options(exc, COMMANDS[self._spelling])
@@ -228,7 +228,7 @@ class _Magic:
 
     def getdoc(self) -> str:
         """Return the help, where ``?`` looks for it."""
-        from or_cache_magic.notebook.options import COMMANDS
+        from or_cache_magic.notebook.commands import COMMANDS
         from or_cache_magic.notebook.parser import help_text
 
         return help_text(COMMANDS[self._spelling])

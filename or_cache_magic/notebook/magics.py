@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from or_cache_magic.core.units import format_count
 from or_cache_magic.errors import OptionError, near_name
-from or_cache_magic.notebook.options import (
+from or_cache_magic.notebook.commands import (
     BATCHES,
     CONFIG,
     ENTRIES,

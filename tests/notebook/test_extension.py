@@ -17,7 +17,7 @@ from traitlets.config import Config
 
 from or_cache_magic.core.settings import SETTINGS
 from or_cache_magic.notebook import extension
-from or_cache_magic.notebook.options import COMMANDS
+from or_cache_magic.notebook.commands import COMMANDS
 
 
 def state(shell: InteractiveShell) -> dict[str, Any]:

@@ -11,18 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from or_cache_magic.errors import OptionError
-from or_cache_magic.notebook.options import (
-    CELL,
-    COMMANDS,
-    CONFIG,
-    ENTRIES,
-    KEY,
-    LINE,
-    PURGE,
-    STATS,
-    models_of,
-    refuse_model,
-)
+from or_cache_magic.notebook.commands import COMMANDS, CONFIG, ENTRIES, KEY, PURGE, STATS
+from or_cache_magic.notebook.options import CELL, LINE, models_of, refuse_model
 from or_cache_magic.notebook.parser import Command, Option, help_text, parse, split
 from or_cache_magic.notebook.values import read_text_argument
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from or_cache_magic import cli
-from or_cache_magic.notebook.options import WARM
+from or_cache_magic.notebook.commands import WARM
 from or_cache_magic.notebook.parser import parse
 
 

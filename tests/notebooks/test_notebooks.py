@@ -21,7 +21,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from nbformat.v4 import new_code_cell, new_notebook
 
-from or_cache_magic.notebook.options import COMMANDS
+from or_cache_magic.notebook.commands import COMMANDS
 from or_cache_magic.simulator import Simulator
 
 SHIPPED = Path(__file__).parents[2] / "notebooks"
