@@ -232,10 +232,11 @@ async def amap(data: Any, template: str | Callable[[Any], Any], **options: Any) 
 
 def _leave(stopped: BaseException) -> None:
     """Make the table of what stopped, as far as it came, `_` and ``Out[n]`` where there is a shell."""
-    table, shell = getattr(stopped, "table", None), _shell()
-    if table is not None and shell is not None:
-        hook: Any = shell.displayhook
-        hook.update_user_ns(table)
+    shell = _shell()
+    if shell is not None and hasattr(stopped, "table"):
+        from or_cache_magic.notebook.each import leave_table
+
+        leave_table(stopped, shell)
 
 
 def stats(by: str = "", *, session: bool = False) -> pd.DataFrame:
@@ -346,7 +347,7 @@ def embed(
 
     Raises:
         RequestError: A text is empty or none; nothing was sent.
-        CacheMissError: Offline, and not all are stored.
+        ReplayMiss: Offline, and not all are stored.
         BudgetError: The next request may cost more than a limit leaves.
         UpstreamError: A request was refused or failed. What the others brought is kept.
     """

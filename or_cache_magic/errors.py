@@ -199,6 +199,20 @@ def explained(interrupt: KeyboardInterrupt, message: str, hint: str, answer: Any
     return interrupt
 
 
+AS_ATTRIBUTE: Final = "the error's .table"
+"""What messages call the table that an error has; see `says_where`."""
+
+
+def says_where(stopped: BaseException, place: str) -> None:
+    """Make an error, or an interrupt that was `explained`, say that its table is at a place."""
+    told = [part.replace(AS_ATTRIBUTE, place) if isinstance(part, str) else part for part in stopped.args]
+    if isinstance(stopped, OrCacheError):
+        stopped.args = tuple(told)
+    elif isinstance(stopped, KeyboardInterrupt) and hasattr(stopped, "_render_traceback_"):
+        message, _, hint = str(told[0]).partition("\n  ")
+        explained(stopped, message, hint, getattr(stopped, "answer", None))
+
+
 class InputError(OrCacheError, ValueError):
     """What the user wrote can't be asked. Nothing was sent and nothing was paid."""
 

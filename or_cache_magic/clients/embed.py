@@ -18,7 +18,7 @@ from or_cache_magic.core.records import FREE, Cost, Outcome
 from or_cache_magic.core.settings import Ask, Settings
 from or_cache_magic.core.slips import refuse_key
 from or_cache_magic.core.units import ZERO_USD
-from or_cache_magic.errors import CacheMissError, OptionError, RequestError
+from or_cache_magic.errors import OptionError, ReplayMiss, RequestError
 from or_cache_magic.money.budget import BudgetTracker, Limit
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ def vectors_of(
     What is bought is kept, also when one of the requests fails or is interrupted.
 
     Raises:
-        CacheMissError: Offline, and not all are stored.
+        ReplayMiss: Offline, and not all are stored.
         BudgetError: A request may cost more than a limit leaves.
         UpstreamError: A request was refused, or failed.
     """
@@ -146,15 +146,26 @@ def vectors_of(
             else:
                 outcomes[digest] = found
     if missing and asks[0].policy.mode == "offline":
-        raise CacheMissError(
-            f"offline, and {len(missing):,} of {len(missing) + len(outcomes):,} vectors are not stored"
-            " (nothing was sent)",
-            "run it once with a key and not offline",
-            key=next(iter(missing)),
-        )
+        return outcomes | _stored_elsewhere(cache, list(missing.values()), len(missing) + len(outcomes))
     for outcome in _bought(cache, list(missing.values()), limit_usd):
         outcomes[outcome.key.digest] = outcome
     return outcomes
+
+
+def _stored_elsewhere(cache: CompletionCache, asks: Sequence[Ask], total: int) -> dict[str, Outcome]:
+    """Return what the shared server has; raises the first text's miss as that of all that are nowhere."""
+    found: dict[str, Outcome] = {}
+    misses: list[ReplayMiss] = []
+    for ask in asks:
+        try:
+            found[ask.key.digest] = cache.run(ask)
+        except ReplayMiss as miss:
+            misses.append(miss)
+    if misses:
+        which = f"{len(misses):,} of {total:,} vectors are not stored"
+        misses[0].args = (f"offline, and {which} (nothing was sent); the first is of {misses[0].prompt!r}",)
+        raise misses[0]
+    return found
 
 
 def _bought(cache: CompletionCache, asks: Sequence[Ask], limit_usd: Decimal | None) -> Iterator[Outcome]:

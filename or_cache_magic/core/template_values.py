@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -12,8 +11,10 @@ from or_cache_magic.core.value_text import (
     Shown,
     Unwritable,
     as_narwhals,
+    cells_of,
     frame_of,
     in_order,
+    is_missing,
     is_of,
     json_of,
     only_counts,
@@ -84,14 +85,6 @@ def _csv_of(frame: Any) -> str:
     return written.getvalue()
 
 
-def is_missing(value: Any) -> bool:
-    """Return whether a value of a table is a missing one: None, NaN, or what pandas has for them."""
-    if type(value) is str or type(value) is int:
-        return False  # most cells
-    is_nan = isinstance(value, float) and math.isnan(value)
-    return value is None or is_nan or is_of(value, "pandas", "NAType", "NaTType")
-
-
 def _as_lines(shown: Shown, count: int | None) -> Shown:
     _no_count(count)
     shown.check_size()
@@ -99,12 +92,10 @@ def _as_lines(shown: Shown, count: int | None) -> Shown:
     if isinstance(value, (set, frozenset)):
         value = in_order(value)
     elif is_of(value, "narwhals", "DataFrame") and len(value.columns) == 1:
-        value = [row[0] for row in value.rows()]
-    elif not (
-        isinstance(value, (list, tuple))
-        or is_of(value, "pandas", "Series")
-        or is_of(value, "numpy", "ndarray")
-    ):
+        value = [row[0] for row in rows_of(value)]
+    elif is_of(value, "pandas", "Series"):
+        value = cells_of(value)
+    elif not (isinstance(value, (list, tuple)) or is_of(value, "numpy", "ndarray")):
         raise Unwritable(f"a {type(value).__name__} has no items", "lines takes a list, a set or a column")
     return shown._replace(value="\n".join(text_of(item) for item in value))
 

@@ -16,8 +16,8 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
-from or_cache_magic.core.template_values import apply, is_missing
-from or_cache_magic.core.value_text import Shown, Unwritable
+from or_cache_magic.core.template_values import apply
+from or_cache_magic.core.value_text import Shown, Unwritable, is_missing
 from or_cache_magic.errors import TemplateError, near_name
 
 _STRING = r"'[^'\n]*'|\"[^\"\n]*\""

@@ -2,7 +2,7 @@
 
 =====================  ========================================================================
 text, `Completion`     as it is
-numbers, dates, paths  as Python writes them (floats in full, ``0.1``)
+numbers, dates, paths  as Python writes them (floats in full, ``0.1``, also of 16 and 32 bits)
 None, True             ``None``, ``True``
 lists, dicts, sets     JSON, letters unescaped; sets sorted; arrays as nested lists
 tables and columns     a shape line and a Markdown table; pandas' index unless it only counts
@@ -19,7 +19,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import KeysView, Mapping, ValuesView
+import re
+import struct
+from collections.abc import Iterable, KeysView, Mapping, ValuesView
 from inspect import isclass, ismodule, isroutine
 from typing import Any, Final, NamedTuple
 
@@ -31,6 +33,15 @@ _COLLECTIONS: Final = (Mapping, list, tuple, set, frozenset, range, KeysView, Va
 
 _SHORT: Final = frozenset({int, float, bool})
 """What Python writes as a prompt has it."""
+
+
+_AS_COUNTS: Final = ("datetime64[ns]", "timedelta64[ns]")
+"""What Python's own types would have as counts of nanoseconds."""
+
+# Compiled when it is first used: pandas, polars and Arrow each have names of their own.
+_NARROW: Final = r"(?i)(float32|\bfloat\[pyarrow)|float16|\bhalf"
+_MOST_DIGITS: Final = {"e": 5, "f": 9}
+"""So many tell any float of 16 and of 32 bits, by its letter in `struct`."""
 
 
 class Unwritable(Exception):  # noqa: N818 - a finding that becomes a TemplateError
@@ -98,6 +109,17 @@ def is_of(value: Any, library: str, *names: str) -> bool:
     return any(c.__name__ in names and c.__module__.partition(".")[0] == library for c in type(value).__mro__)
 
 
+def is_missing(value: Any) -> bool:
+    """Return whether a value of a table is a missing one: None, not-a-number, or what pandas has for them."""
+    if type(value) is str or type(value) is int or value is None:
+        return value is None  # most cells
+    if isinstance(value, float) or is_of(value, "numpy", "floating", "datetime64", "timedelta64"):
+        return bool(value != value)  # noqa: PLR0124 - nothing else differs from itself
+    return is_of(value, "pandas", "NAType", "NaTType") or (
+        is_of(value, "decimal", "Decimal") and value.is_nan()
+    )
+
+
 def is_array(value: Any) -> bool:
     """Return whether `value` is an array of numpy, or an index of pandas."""
     return is_of(value, "numpy", "ndarray") or is_of(value, "pandas", "Index")
@@ -132,15 +154,54 @@ def only_counts(index: Any) -> bool:
     return is_of(index, "pandas", "RangeIndex") and index.name is None
 
 
+def narrow_of(dtype: Any) -> str:
+    """Return the letter that `struct` has for a column of floats of 16 or 32 bits; empty for others."""
+    found = re.search(_NARROW, str(dtype))
+    return "" if found is None else "f" if found[1] else "e"
+
+
+def widened(value: Any, narrow: str) -> Any:
+    """Return a float of 16 or 32 bits as that of 64 which is written as short, ``0.1``; in lists too.
+
+    >>> widened([0.10000000149011612, None], "f")
+    [0.1, None]
+    """
+    if isinstance(value, (list, tuple)):
+        return [widened(item, narrow) for item in value]
+    try:
+        exact = struct.pack(narrow, value)
+    except (struct.error, OverflowError):  # none of these
+        return value
+    written = (float(f"{value:.{digits}g}") for digits in range(1, _MOST_DIGITS[narrow] + 1))
+    return next((found for found in written if _packed(narrow, found) == exact), float(value))
+
+
+def _packed(narrow: str, value: float) -> bytes:
+    try:
+        return struct.pack(narrow, value)
+    except OverflowError:  # rounded up, beyond the largest
+        return b""
+
+
+def cells_of(column: Any) -> Iterable[Any]:
+    """Return the values of a column of pandas, or of an array, as they read in a prompt."""
+    narrow = narrow_of(column.dtype)
+    return (widened(value, narrow) for value in column) if narrow else column
+
+
+def _row_of(row: Iterable[Any], narrow: Iterable[str]) -> list[Any]:
+    return [widened(value, letter) if letter else value for value, letter in zip(row, narrow, strict=True)]
+
+
 def rows_of(frame: Any) -> list[list[Any]]:
     """Return a frame's rows; missing values, of which pandas has several, are None."""
+    columns = range(frame.shape[1])
     if is_of(frame, "narwhals", "DataFrame"):
-        return [list(row) for row in frame.rows()]
+        narrow = [narrow_of(frame[:, at].dtype) for at in columns]
+        return [_row_of(row, narrow) for row in frame.iter_rows()]
     missing = frame.isna().to_numpy()
-    return [
-        [None if missing[i, j] else value for j, value in enumerate(row)]
-        for i, row in enumerate(frame.itertuples(index=False, name=None))
-    ]
+    rows = zip(*(cells_of(frame.iloc[:, at]) for at in columns), strict=True) if columns else ()
+    return [[None if missing[i, j] else value for j, value in enumerate(row)] for i, row in enumerate(rows)]
 
 
 def _markdown(frame: Any) -> str:
@@ -150,7 +211,7 @@ def _markdown(frame: Any) -> str:
     labels: list[tuple[Any, ...]] = [()] * len(frame)
     if index is not None and not only_counts(index):
         header = ["" if name is None else name for name in index.names] + header
-        labels = [label if index.nlevels > 1 else (label,) for label in index]
+        labels = list(index) if index.nlevels > 1 else [(label,) for label in cells_of(index)]
     table = [[_cell(name) for name in header], ["---"] * len(header)]
     table += [
         [_cell(value) for value in (*label, *row)] for label, row in zip(labels, rows_of(frame), strict=True)
@@ -174,6 +235,8 @@ def text_of(value: Any) -> str:
     """Return what a prompt has of a value that is no table; raises `Unwritable`."""
     if isinstance(value, str):
         return str.__str__(value)
+    if is_of(value, "numpy", "floating") and (narrow := narrow_of(value.dtype)):
+        value = widened(value, narrow)
     if isinstance(value, float):
         return float.__repr__(value)
     if isinstance(value, (Mapping, list, tuple, set, frozenset, range, KeysView, ValuesView)) or is_array(
@@ -217,10 +280,12 @@ def json_of(value: Any) -> str:
 
 def _jsonable(value: Any) -> Any:
     """Return `value` in lists, dicts, numbers, texts and None; not-a-number is None, as JSON has none."""
-    if isinstance(value, float):
-        return None if math.isnan(value) else float(value)
-    if value is None or isinstance(value, (str, bool, int)):
+    if isinstance(value, (str, bool, int)):
         return value
+    if is_missing(value):
+        return None
+    if isinstance(value, float) or is_of(value, "numpy", "floating"):
+        return float(text_of(value))
     if isinstance(value, Mapping):
         named = {_json_name(key): item for key, item in value.items()}
         if len(named) < len(value):
@@ -231,17 +296,29 @@ def _jsonable(value: Any) -> Any:
     if isinstance(value, _COLLECTIONS):
         items = in_order(value) if isinstance(value, (set, frozenset)) else value
         return [_jsonable(item) for item in items]
+    if is_array(value):
+        return _jsonable(_items_of(value))
+    if is_of(value, "numpy", "integer", "bool_", "bool") and str(value.dtype) not in _AS_COUNTS:
+        return _jsonable(value.item())
+    return _table_as_lists(value)
+
+
+def _table_as_lists(value: Any) -> Any:
+    """Return a table as a list of its rows, a column of pandas as its values, anything else as its text."""
     if is_of(value, "pandas", "Series"):
         items = [row[0] for row in rows_of(value.to_frame())]
         return _jsonable(items if only_counts(value.index) else dict(zip(value.index, items, strict=True)))
-    if is_of(value, "pandas", "DataFrame"):
-        return [_jsonable(dict(zip(value.columns, row, strict=True))) for row in rows_of(value)]
     table = as_narwhals(value)
-    if is_of(table, "narwhals", "DataFrame"):
-        return [_jsonable(row) for row in table.rows(named=True)]
-    if is_array(value) or is_of(value, "numpy", "number", "bool_", "bool"):
-        return _jsonable(value.tolist())
-    return text_of(value)
+    if not is_of(table, "pandas", "DataFrame") and not is_of(table, "narwhals", "DataFrame"):
+        return text_of(value)
+    return [_jsonable(dict(zip(table.columns, row, strict=True))) for row in rows_of(table)]
+
+
+def _items_of(array: Any) -> Any:
+    if str(array.dtype) in _AS_COUNTS:
+        return list(array) if array.ndim else array[()]
+    narrow = narrow_of(array.dtype)
+    return widened(array.tolist(), narrow) if narrow else array.tolist()
 
 
 def _json_name(key: Any) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
 
-from or_cache_magic.errors import OptionError, near_name
+from or_cache_magic.errors import OptionError, near_name, says_where
 from or_cache_magic.tables.map import map_rows
 
 if TYPE_CHECKING:
@@ -61,8 +61,7 @@ def ask_each(
             tell=session.say,
         )
     except BaseException as exc:
-        if getattr(exc, "table", None) is not None:
-            session.shell.displayhook.update_user_ns(exc.table)  # type: ignore[attr-defined]
+        leave_table(exc, session.shell)
         raise
     for notice in cache.database.pop_notices():
         session.say(notice)
@@ -74,6 +73,14 @@ def ask_each(
     if hasattr(table, "iloc") and hasattr(table, "columns"):
         return session.give(table, as_text=stable)
     return table
+
+
+def leave_table(stopped: BaseException, shell: Any) -> None:
+    """Make the table of what stopped, as far as it came, `_` and ``Out[n]``, and have it say so."""
+    table = getattr(stopped, "table", None)
+    if table is not None:
+        shell.displayhook.update_user_ns(table)
+        says_where(stopped, "_")
 
 
 def _data_of(options: SimpleNamespace, variables: Mapping[str, Any]) -> Any:

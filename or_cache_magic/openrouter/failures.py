@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
-from or_cache_magic.core.chat import as_list, as_mapping, billed_apart
+from or_cache_magic.core.chat import as_list, as_mapping, billed_apart, is_embedding
 from or_cache_magic.core.records import FREE, UNKNOWN_COST, Cost
 from or_cache_magic.core.secrets import redacted_text
 from or_cache_magic.core.units import format_usd, read_number
@@ -48,7 +48,7 @@ _BUDGETS: Final = frozenset(
 _HINTS: Final[Mapping[int, str]] = {
     400: "check the model id and the parameters",
     401: "set OPENROUTER_API_KEY or run %openrouter_key",
-    402: "add credits to your OpenRouter account, or lower --max-tokens",
+    402: "add credits to your OpenRouter account",
     403: "your key, a guardrail or moderation blocked it",
     404: "check the model id, or relax the provider preferences",
     408: "it may have been billed: ask again when the provider is faster",
@@ -97,7 +97,7 @@ def upstream_error(
         f"OpenRouter answered {code or 'with an error'}: {_message(facts, error)} ({_paid(cost)})",
         _hint_for_tomorrow(retry_after_s)
         if day_is_used_up
-        else _hint(code, metadata, availability, retry_after_s),
+        else _hint(code, metadata, availability, retry_after_s, of_texts=is_embedding(body)),
         status=code,
         error_type=_text(metadata.get("error_type")) or _text(facts.get("error_type")),
         retry_after_s=retry_after_s,
@@ -221,6 +221,8 @@ def _hint(
     metadata: Mapping[str, Any],
     availability: Mapping[str, Any],
     retry_after_s: float | None,
+    *,
+    of_texts: bool,
 ) -> str:
     said = list(_budget_facts(metadata))
     if retry_after_s is not None:
@@ -232,7 +234,8 @@ def _hint(
     if isinstance(fallbacks, list) and fallbacks:
         return _one_line("try " + ", ".join(str(m) for m in fallbacks[:3]))
     if code is not None and code in _HINTS:
-        return _HINTS[code]
+        shorter = ", or lower --max-tokens" if code == 402 and not of_texts else ""  # noqa: PLR2004
+        return _HINTS[code] + shorter
     return "run the cell again, or try another model or provider"
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Se
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from or_cache_magic.core.blocks import parse_json
-from or_cache_magic.core.value_text import is_of
+from or_cache_magic.core.value_text import cells_of, is_of, narrow_of, widened
 from or_cache_magic.errors import OptionError
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def _of_pandas(frame: Any) -> Rows:
         names = every if names is None else names
         if not names:
             return (Row() for _ in range(len(frame)))
-        cells = zip(*map(frame.__getitem__, names), strict=True)
+        cells = zip(*(cells_of(frame[name]) for name in names), strict=True)
         return (Row(zip(names, row, strict=True)) for row in cells)
 
     def with_columns(columns: Columns, _: str) -> Any:
@@ -83,7 +83,7 @@ def _of_pandas(frame: Any) -> Rows:
 def _of_pandas_column(series: Any) -> Rows:
     return Rows(
         len(series),
-        lambda _: iter(series),
+        lambda _: iter(cells_of(series)),
         lambda count: _of_pandas_column(series.head(count)),
         lambda columns, out: _pandas_column(*columns[out], series.index).rename(out),
     )
@@ -94,7 +94,9 @@ def _of_narwhals(frame: Any) -> Rows:
         if names is not None and not names:
             return (Row() for _ in range(len(frame)))
         some = frame if names is None else frame.select(list(names))
-        return map(Row, some.iter_rows(named=True))
+        narrow = {name: found for name, dtype in some.schema.items() if (found := narrow_of(dtype))}
+        rows = map(Row, some.iter_rows(named=True))
+        return (_widened(row, narrow) for row in rows) if narrow else rows
 
     def with_columns(columns: Columns, _: str) -> Any:
         return frame.with_columns(
@@ -111,10 +113,16 @@ def _of_narwhals(frame: Any) -> Rows:
     )
 
 
+def _widened(row: Row, narrow: Mapping[str, str]) -> Row:
+    row.update({name: widened(row[name], letter) for name, letter in narrow.items()})
+    return row
+
+
 def _of_narwhals_column(series: Any) -> Rows:
+    narrow = narrow_of(series.dtype)
     return Rows(
         len(series),
-        lambda _: iter(series.to_list()),
+        lambda _: iter(widened(series.to_list(), narrow) if narrow else series.to_list()),
         lambda count: _of_narwhals_column(series.head(count)),
         lambda columns, out: _other_column(out, *columns[out], series).to_native(),
     )

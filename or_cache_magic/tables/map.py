@@ -16,6 +16,7 @@ from or_cache_magic.core.records import MADE_CALL, Outcome
 from or_cache_magic.core.settings import Ask, whole
 from or_cache_magic.core.units import ZERO_USD, format_count, format_sum, format_usd
 from or_cache_magic.errors import (
+    AS_ATTRIBUTE,
     FormatError,
     OptionError,
     OrCacheError,
@@ -384,7 +385,7 @@ class _Run:
         paid = format_sum(results.paid_usd, unpriced=results.unpriced)
         return (
             f"{results.answered:,} of {format_count(len(self._prompts), 'row')} were answered, paid {paid}",
-            "they are in _; run it again: what was bought is kept, and only the rest is asked",
+            f"they are in {AS_ATTRIBUTE}; run it again: what was bought is kept, and only the rest is asked",
         )
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from or_cache_magic.core.template_values import is_missing
 from or_cache_magic.core.templates import Template
+from or_cache_magic.core.value_text import is_missing
 from or_cache_magic.errors import OptionError, OrCacheError, RequestError, TemplateError, near_name
 from or_cache_magic.tables.frames import ROW, Row, Rows
 from or_cache_magic.tables.requests import Prompts

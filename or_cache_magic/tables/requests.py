@@ -23,7 +23,14 @@ from or_cache_magic.core.records import (
 )
 from or_cache_magic.core.settings import Ask, whole
 from or_cache_magic.core.units import ZERO_USD, format_count
-from or_cache_magic.errors import BudgetError, OptionError, OrCacheError, ReplayMiss, UpstreamError
+from or_cache_magic.errors import (
+    AS_ATTRIBUTE,
+    BudgetError,
+    OptionError,
+    OrCacheError,
+    ReplayMiss,
+    UpstreamError,
+)
 from or_cache_magic.money.budget import Limit, cost_of_error
 from or_cache_magic.tables.pool import Pool
 
@@ -379,8 +386,8 @@ class Requests:
 def not_stored(miss: Any, rows: int, total: int, table: Any) -> ReplayMiss:
     """Return the first row's miss as that of all of them, with the table as `table`."""
     which = f"{rows:,} of {format_count(total, 'row')} are not stored"
-    message = f"offline, and {which} (nothing was sent; the table is in _); the first asks {miss.prompt!r}"
-    miss.args = (message, *miss.args[1:])
+    told = f"nothing was sent; the table is in {AS_ATTRIBUTE}"
+    miss.args = (f"offline, and {which} ({told}); the first asks {miss.prompt!r}", *miss.args[1:])
     miss.table = table
     return miss  # type: ignore[no-any-return]
 

@@ -16,8 +16,8 @@ from or_cache_magic.clients.server import CacheServer
 from or_cache_magic.engine.vectors import _split
 from or_cache_magic.errors import (
     BudgetError,
-    CacheMissError,
     OptionError,
+    ReplayMiss,
     RequestError,
     StoreCorruptError,
     UpstreamError,
@@ -131,14 +131,24 @@ def test_embed__modes(open_cache, sim):
     cache.embed(TEXTS[:2], model=MODEL)
     offline = open_cache(sim, mode="offline")
     assert offline.embed(TEXTS[:2], model=MODEL).shape == (2, 1536)
-    with pytest.raises(CacheMissError, match="1 of 3 vectors are not stored"):
+    with pytest.raises(ReplayMiss, match="1 of 3 vectors are not stored") as caught:
         offline.embed(TEXTS, model=MODEL, mode="refresh")
+    assert caught.value.prompt == TEXTS[2]
+    assert "run it once with a key and without --offline" in caught.value.hint
     assert len(sent(sim)) == 1
     cache.embed(TEXTS[:1], model=MODEL, mode="refresh")
     cache.embed("aside", model=MODEL, mode="bypass")
     assert (len(sent(sim)), len(cache.entries())) == (3, 2)
     sums = totals(cache)
     assert (sums.refreshes, sums.bypasses, sums.paid_usd) == (1, 1, sim.total_cost)
+
+
+def test_embed__without_credits_names_nothing_that_it_does_not_take(cache, sim):
+    """The hint of a 402 is about texts: vectors have no --max-tokens."""
+    sim.script(scenario("insufficient_credits"))
+    with pytest.raises(UpstreamError) as caught:
+        cache.embed(TEXTS, model=MODEL)
+    assert (caught.value.status, caught.value.hint) == (402, "add credits to your OpenRouter account")
 
 
 def test_embed__keeps_to_budgets(open_cache, sim):

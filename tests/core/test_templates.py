@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 import math
+import re
 import subprocess
 import sys
 from collections import defaultdict
+from contextlib import suppress
 from decimal import Decimal
 from pathlib import Path
 from types import SimpleNamespace
@@ -237,6 +240,60 @@ def test_render__tables_of_other_libraries_are_tables(frame):
     assert render("{{ df | csv }}", {"df": frame}) == "a|b,product,when\n1,x,2026-01-02\n,y,"
     assert render("{{ df.product | lines }}", {"df": frame}) == "x\ny"
     assert render("{{ d }}", {"d": {"t": frame}}) == f'{{"t": {rows}}}'
+
+
+def _narrow():
+    import polars as pl
+    import pyarrow as pa
+
+    column = pd.Series([0.1, 1e10], dtype="float32", name="x")
+    return [
+        column,
+        column.to_frame(),
+        column.astype("Float32"),
+        pl.Series("x", [0.1, 1e10], dtype=pl.Float32),
+        pa.table({"x": pa.array([0.1, 1e10], pa.float32())}),
+        column.to_frame().set_index("x", drop=False).rename_axis("i"),
+        np.array([0.1, 1e10], dtype="f4"),
+        [np.float32(0.1), np.float32(1e10)],
+        [np.longdouble("0.1"), np.longdouble("1e10")],
+        pd.Index([0.1, 1e10], dtype="float32"),
+        {"x": np.array([[0.1], [1e10]], dtype="f4"), "y": np.float16(0.1), "z": np.float32("nan")},
+    ]
+
+
+@pytest.mark.parametrize("value", _narrow(), ids=lambda value: type(value).__name__)
+def test_render__narrow_floats_are_as_short_as_their_library_shows_them(value):
+    """0.1 of 16 or 32 bits is 0.1 in every form that takes it, not the nearest float of 64 bits in full."""
+    for form in ("", " | json"):
+        text = render(f"{{{{ x{form} }}}}", {"x": value})
+        assert "0.1" in text
+        assert "10000000000.0" in text
+        assert not re.search(r"0\.10|0\.09", text)
+    for form in ("csv", "lines"):
+        with suppress(TemplateError):  # not each form takes each
+            assert re.search(r"(?<![\d.])0\.1(?!\d)", render(f"{{{{ x | {form} }}}}", {"x": value}))
+
+
+@given(st.floats(width=32, allow_nan=False) | st.floats(width=16, allow_nan=False))
+def test_render__narrow_floats_are_numpys(value):
+    """The number is that of numpy's own text, and the same in a column."""
+
+    for kind in (np.float32, np.float16):
+        with np.errstate(over="ignore"):
+            narrow = kind(value)
+        assert float(render("{{ x }}", {"x": narrow})) == float(str(narrow))
+        assert render("{{ x | lines }}", {"x": np.array([narrow])}) == render("{{ x }}", {"x": narrow})
+
+
+def test_render__missing_values_are_null_in_json():
+    """Whatever a library has for them; times of nanoseconds are times, not counts."""
+
+    missing = [None, math.nan, pd.NA, pd.NaT, np.float32("nan"), np.datetime64("NaT"), Decimal("NaN")]
+    assert render("{{ x | json }}", {"x": missing}) == json.dumps([None] * len(missing))
+    times = np.array(["2026-01-01", "NaT"], dtype="datetime64[ns]")
+    assert render("{{ x | json }}", {"x": times}) == '["2026-01-01T00:00:00.000000000", null]'
+    assert render("{{ x | json }}", {"x": np.timedelta64(5, "ns")}) == '"5 nanoseconds"'
 
 
 def test_render__other_tables_are_sent_whole():

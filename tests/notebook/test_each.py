@@ -99,6 +99,24 @@ def test_each__leaves_what_came_before_an_interrupt(nb, reviews):
     assert nb["_"] == 2
 
 
+def test_each__offline(nb, reviews):
+    """What is stored is in the table, which is _; then a miss of two lines stops who runs the notebook."""
+    nb.run(f"%%openrouter {MODEL} --each reviews --limit 1 -o first\nSay {{{{ body }}}}")
+    cell = f"%%openrouter {MODEL} --each reviews -o labelled --offline\nSay {{{{ body }}}}"
+    written = nb.fails(cell)
+    assert (
+        "ReplayMiss: offline, and 1 of 3 rows are not stored (nothing was sent; the table is in _)" in written
+    )
+    assert "the first asks 'Say cold'" in written
+    assert list(nb["_"]["answer"].notna()) == [True, False, True]
+    assert "labelled" not in nb.shell.user_ns
+    nb.run(f"%%openrouter {MODEL} --each reviews\nSay {{{{ body }}}}")
+    sent = nb.sim.completion_count
+    nb.run(cell)
+    assert list(nb["labelled"]["answer_cached"]) == [True] * 3
+    assert nb.sim.completion_count == sent
+
+
 def test_each__is_the_same_on_every_run_where_receipts_are_stable(nb, reviews):
     """With receipt=stable neither what is told nor what is shown says what this run has bought."""
     nb.run("%openrouter_config receipt=stable")

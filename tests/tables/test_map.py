@@ -333,6 +333,7 @@ def test_map__interrupted(cache, sim):
         done.wait()
     first, second = str(caught.value).split("\n")
     assert first == "4 of 12 rows were answered, paid ≥ $0"
+    assert second.strip().startswith("they are in the error's .table; run it again")
     assert "only the rest is asked" in second
     table = caught.value.table
     assert list(table.notna()) == [True] * 4 + [False] * 8
@@ -377,6 +378,34 @@ def test_amap__is_map_beside_the_loop(cache, sim, frame):
     assert asyncio.run(cancelled()) == [None] * 4
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda cells: pd.DataFrame({"x": pd.Series(cells, dtype="float32")}),
+        lambda cells: pd.Series(cells, dtype="float32"),
+        lambda cells: pl.DataFrame({"x": cells}, schema={"x": pl.Float32}),
+        lambda cells: pl.Series(cells, dtype=pl.Float32),
+        lambda cells: pa.table({"x": pa.array(cells, pa.float32())}),
+    ],
+)
+@pytest.mark.parametrize("template", ["Say {{ %s }}", lambda row: f"Say {getattr(row, 'x', row)}"])
+def test_map__floats_of_32_bits_are_asked_as_they_are_shown(cache, sim, make, template):
+    """A prompt has 0.1, also one that a function makes, and it is one request whichever library has it."""
+    data = make([0.1])
+    name = "x" if hasattr(data, "columns") else "row"
+    cache.map(data, template % name if isinstance(template, str) else template, progress=False)
+    assert sim.requests[-1].body["messages"][-1]["content"] == "Say 0.1"
+
+
+def test_map__missing_numbers_in_a_list_are_not_sent(cache, sim):
+    """Not-a-number of any kind is an empty cell."""
+    import numpy as np
+
+    rows = [np.float32("nan"), Decimal("NaN"), np.datetime64("NaT"), pd.NA, math.nan, None]
+    assert cache.map(rows, "Say {{ row }}", progress=False) == [None] * 6
+    assert sim.requests == ()
+
+
 @pytest.mark.parametrize("batch", [False, True])
 def test_map__offline_with_rows_that_are_not_stored(cache, sim, frame, batch):
     """The table is made whole, and then a miss of two lines stops a notebook that is run by a program."""
@@ -385,7 +414,7 @@ def test_map__offline_with_rows_that_are_not_stored(cache, sim, frame, batch):
         cache.map(frame, "Say {{ body }}", mode="offline", progress=False, batch=batch)
     message, hint = str(caught.value).split("\n")
     assert message.startswith("offline, and 2 of 4 rows are not stored")
-    assert "'Say green'" in message
+    assert "(nothing was sent; the table is in the error's .table); the first asks 'Say green'" in message
     assert "without --offline" in hint
     table = caught.value.table
     assert list(table["answer"].notna()) == [True, False, True, False]
