@@ -8,8 +8,8 @@ In a notebook::
     What is a median?
 
 From Python, with the same cache and the same keys: `ask`, `aask`, `map`, `amap`, `warm`, `embed`, `client`,
-`async_client`, `stats`, `entries`, `why`, `panel`, `purge`, `export`, `load`, `open_cache`. Importing this
-package imports nothing else of it.
+`async_client`, `stats`, `entries`, `why`, `verify`, `panel`, `purge`, `export`, `load`, `open_cache`.
+Importing this package imports nothing else of it.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from or_cache_magic.notebook.session import Session
     from or_cache_magic.panels import Shown
     from or_cache_magic.replay.packs import Exported, Imported
+    from or_cache_magic.tables.verify import Verification
 
 __all__ = [
     "Completion",
@@ -58,6 +59,7 @@ __all__ = [
     "purge",
     "stats",
     "unload_ipython_extension",
+    "verify",
     "warm",
     "why",
 ]
@@ -274,6 +276,18 @@ def export(path: str | os.PathLike[str], *keys: str, **options: Any) -> Exported
 def load(path: str | os.PathLike[str], **options: Any) -> Imported:
     """Take the answers of a pack into the completion cache; see `CompletionCache.load`."""
     return _cache().load(path, **options)
+
+
+def verify(*keys: str, **options: Any) -> Verification:
+    """Ask for a sample of the entries again, and tell how the answers agree; see `CompletionCache.verify`.
+
+    In a notebook an interrupt leaves the result as far as it came in ``_``.
+    """
+    try:
+        return _cache().verify(*keys, **options)
+    except KeyboardInterrupt as exc:
+        _leave(exc)
+        raise
 
 
 def panel() -> Shown:

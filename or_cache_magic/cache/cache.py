@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from or_cache_magic.money.cost_control import CostControl
     from or_cache_magic.openrouter.client import Gateway
     from or_cache_magic.replay.packs import Exported, Imported
+    from or_cache_magic.tables.verify import Verification
 
 _GROUPS = ("", "model", "day", "notebook", "tag")
 _LARGE_BYTES = 1_000_000
@@ -687,6 +688,36 @@ class CompletionCache:
     def nearest(self, request: Request, **options: Any) -> Nearest | None:
         """Return the stored request that is nearest to one; see `explain.nearest.nearest`."""
         found: Nearest | None = above("explain.nearest").nearest(self.database, request, **options)
+        return found
+
+    def verify(
+        self,
+        *keys: str,
+        sample: float | str = 0.05,
+        max_cost_usd: Usd | None = None,
+        progress: bool = True,
+        **conditions: Any,
+    ) -> Verification:
+        """Ask for a sample of the entries again, and return how far the answers agree with the stored ones.
+
+        The new answers are paid for, kept as history of their entries, and never served. The sample is taken
+        at random by the keys: the same each time while the entries are, and a smaller one is in a larger.
+
+        Args:
+            *keys: Keys, or how they begin.
+            sample: A share (``0.05``, ``"5%"``), or how many (``20``).
+            max_cost_usd: The most that all may cost. The settings' budgets hold besides.
+            progress: Whether what it may cost and a bar are shown.
+            **conditions: ``text``, ``model``, ``system``, ``tag``, ``prefix``, ``since`` and ``older``, as in
+                `entries` and `purge`; every one must hold. None is all.
+
+        Raises:
+            OptionError: Offline, or a condition is none; nothing was sent.
+            MissingKeyError: There is no key; nothing was sent.
+            KeyboardInterrupt: As it came; its ``table`` is the result as far as it came.
+        """
+        how = {"sample": sample, "max_cost_usd": max_cost_usd, "progress": progress}
+        found: Verification = above("tables.verify").verify(self, keys, **how, **conditions)
         return found
 
     def quota_warning(self, settings: Settings | None = None) -> str:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from or_cache_magic.core.options import shown
 from or_cache_magic.core.rows import EntryFilter
 from or_cache_magic.core.settings import whole
 from or_cache_magic.core.units import FOREVER_S, parse_lifetime, parse_size
-from or_cache_magic.errors import OptionError
+from or_cache_magic.errors import OptionError, near_name
+
+if TYPE_CHECKING:
+    from or_cache_magic.cache.cache import CompletionCache
 
 
 class Purge(NamedTuple):
@@ -91,6 +94,26 @@ def entry_filter(
         to_fit_bytes=None if to_fit is None else _size_bytes(to_fit),
         to_fit_at_s=0.0 if to_fit is None else now_s,
     )
+
+
+CONDITIONS: Final = ("text", "model", "system", "tag", "prefix", "since", "older")
+"""What may choose the entries that are exported or verified, beside keys; see `entry_filter`."""
+
+
+def filter_of(
+    cache: CompletionCache, keys: Sequence[str], conditions: Mapping[str, Any], unharmed: str
+) -> EntryFilter:
+    """Return the filter of keys and `CONDITIONS` by their names; `unharmed` is what has not happened yet.
+
+    Raises:
+        OptionError: There is no such condition, or its value is none.
+    """
+    if others := [name for name in conditions if name not in CONDITIONS]:
+        meant = near_name(others[0], CONDITIONS)
+        hint = f"did you mean {meant}?" if meant else f"there are: {', '.join(CONDITIONS)}"
+        raise OptionError(f"there is no condition {others[0]}; {unharmed}", hint)
+    model = cache.model_named(conditions.get("model"))
+    return entry_filter(cache.clock(), keys=tuple(keys), **{**conditions, "model": model})
 
 
 def model_named(name: str | None, known: Sequence[str]) -> str | None:

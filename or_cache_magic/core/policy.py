@@ -47,6 +47,9 @@ NO_FIT: Final = "the answer does not fit its JSON schema"
 """How the reasons begin that hold for an answer to a request, whatever class it is read by."""
 
 NOT_STORED_YET: Final = "not stored yet"
+COMPARED: Final = "asked again to compare"
+"""Why an answer is not served that was bought to verify the one that is; how the reason begins."""
+
 _REFUSED: Final = "the model refused"
 _FILTERED: Final = "the answer was filtered"
 _OWN_LIMIT: Final = "the answer was cut by the model's own limit"
@@ -64,6 +67,7 @@ class Policy(NamedTuple):
         cache_sampled: Whether requests above temperature 0 are stored without an index too.
         stale_if_error: Whether an expired answer may be served when the call fails.
         volatile_ttl_s: Lifetime of answers that the same request may not give tomorrow.
+        only_compared: Whether what comes is kept as history, and never served; goes with ``refresh``.
     """
 
     mode: Mode = "normal"
@@ -73,6 +77,7 @@ class Policy(NamedTuple):
     cache_sampled: bool = False
     stale_if_error: bool = False
     volatile_ttl_s: float = VOLATILE_TTL_S
+    only_compared: bool = False
 
 
 def why_no_lookup(request: Request, policy: Policy) -> str | None:

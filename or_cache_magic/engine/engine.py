@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Final
 
 from or_cache_magic.core.callbacks import Callbacks, Show
 from or_cache_magic.core.policy import (
+    COMPARED,
     NOT_STORED_YET,
     notes_on,
     what_helps,
@@ -318,7 +319,7 @@ class Engine:
         if since_s is None or isinstance(found, _Result):
             return found
         kept = self._recorder.set_aside_since(ask.key, since_s)
-        if kept is None or not _is_whole(kept.answer) or kept.reason == _INTERRUPTED:
+        if kept is None or not _is_whole(kept.answer) or kept.reason.startswith((_INTERRUPTED, COMPARED)):
             return found
         answer = kept.answer
         return _Result("coalesced", answer, not_stored=kept.reason, notes=notes_on(ask.request, answer))
@@ -343,6 +344,8 @@ class Engine:
         elif _is_checked(ask):
             draft = recorder.draft(ask, miss.kind, answer, UNCHECKED)
         refusal, stopped = _judged(ask, answer)
+        if ask.policy.only_compared:
+            refusal = ": ".join(filter(None, (COMPARED, refusal)))
         not_stored, lifetime = miss.why if not miss.keep else refusal or "", ""
         if miss.keep and refusal is not None:
             recorder.set_aside(ask, miss.kind, answer, refusal, lock, draft)

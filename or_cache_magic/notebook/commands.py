@@ -19,6 +19,7 @@ from or_cache_magic.notebook.options import (
     LENGTHS,
     LINE,
     LISTED,
+    MAX_COST,
     counts_from,
     flag,
     one_of,
@@ -169,6 +170,17 @@ _SINCE: Final = Option(("--since",), "since_s", "stored in the last 30m, 24h, 7d
 
 _OLDER: Final = Option(("--older",), "older_s", "stored longer ago than 30m, 24h, 30d", **_LENGTH)
 
+_CHOOSING: Final = (
+    Option(("--text",), "text", "found in the prompt or the answer", "T", parse=v.text),
+    _MODEL,
+    _SYSTEM,
+    _TAG,
+    _PREFIX,
+    _SINCE,
+    _OLDER,
+)
+"""What chooses entries beside keys, as in Python; see `cache.purge.CONDITIONS`."""
+
 STATS: Final = Command(
     "openrouter_stats",
     "Calls, hits, what was paid and saved, as a DataFrame.",
@@ -282,13 +294,7 @@ EXPORT: Final = Command(
         "%openrouter_export scans.orcache.jsonl --media files",
     ),
     (
-        Option(("--text",), "text", "found in the prompt or the answer", "T", parse=v.text),
-        _MODEL,
-        _SYSTEM,
-        _TAG,
-        _PREFIX,
-        _SINCE,
-        _OLDER,
+        *_CHOOSING,
         Option(
             ("-f", "--format"),
             "format",
@@ -308,6 +314,33 @@ EXPORT: Final = Command(
     check=_read_export,
     takes="file",
     unharmed="nothing was written",
+)
+
+VERIFY: Final = Command(
+    "openrouter_verify",
+    "Ask for a sample of the entries again, and tell how the answers agree. They are paid for, never served.",
+    "[KEY ...]",
+    (
+        "%openrouter_verify",
+        "%openrouter_verify --sample 20 --max-cost 0.05",
+        "agreement = %openrouter_verify --tag exam --older 30d --sample 10%",
+    ),
+    (
+        Option(
+            ("--sample",),
+            "sample",
+            "so many entries, or such a share of them; 5% unless set",
+            "N|5%",
+            default="5%",
+            parse=v.text,
+        ),
+        *_CHOOSING,
+        MAX_COST,
+        flag(("-q", "--quiet"), "quiet", "neither the bill nor a progress bar"),
+        HELP,
+    ),
+    check=_read_purge,
+    unharmed="nothing was sent",
 )
 
 IMPORT: Final = Command(
@@ -416,7 +449,7 @@ COMMANDS: Final[Mapping[str, Command]] = MappingProxyType(
         c.spelling: c
         for c in (
             *(CELL, LINE, PANEL, STATS, ENTRIES, WHY, PIN, PURGE, EXPORT, IMPORT, WARM, BATCHES),
-            *(MODELS, FIX, CONFIG, KEY, LAST),
+            *(VERIFY, MODELS, FIX, CONFIG, KEY, LAST),
         )
     }
 )

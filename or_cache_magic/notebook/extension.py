@@ -107,6 +107,7 @@ MAGICS: Final = (
     "openrouter_import",
     "openrouter_warm",
     "openrouter_batches",
+    "openrouter_verify",
     "openrouter_models",
     "openrouter_fix",
     "openrouter_last",
@@ -121,6 +122,7 @@ _WITH_KEYS: Final = (
     "openrouter_pin",
     "openrouter_purge",
     "openrouter_export",
+    "openrouter_verify",
 )
 
 SETTING_NAMES: Final = (

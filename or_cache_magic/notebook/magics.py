@@ -24,6 +24,7 @@ from or_cache_magic.notebook.commands import (
     PIN,
     PURGE,
     STATS,
+    VERIFY,
     WARM,
     WHY,
 )
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from or_cache_magic.notebook.session import Session
     from or_cache_magic.panels import Shown
     from or_cache_magic.replay.packs import Exported
+    from or_cache_magic.tables.verify import Verification
 
 
 def run(session: Session, name: str, line: str, variables: Mapping[str, Any]) -> Any:
@@ -257,18 +259,47 @@ def _export(session: Session, options: SimpleNamespace) -> None:
 def export_pack(cache: CompletionCache, options: SimpleNamespace) -> Exported:
     """Write the pack that the options of ``%openrouter_export`` name."""
     return cache.export(
-        options.file,
-        *options.keys,
-        text=options.text or "",
-        model=options.model,
-        system=options.system,
-        tag=options.tag,
-        prefix=options.prefix,
-        since=options.since_s,
-        older=options.older_s,
-        format=options.format,
-        media=options.media,
+        options.file, *options.keys, **_conditions(options), format=options.format, media=options.media
     )
+
+
+def _conditions(options: SimpleNamespace) -> dict[str, Any]:
+    """Return what chooses entries beside keys, by the names of `cache.purge.CONDITIONS`."""
+    return {
+        "text": options.text or "",
+        "model": options.model,
+        "system": options.system,
+        "tag": options.tag,
+        "prefix": options.prefix,
+        "since": options.since_s,
+        "older": options.older_s,
+    }
+
+
+def _verify(session: Session, options: SimpleNamespace) -> Verification:
+    """``%openrouter_verify``: ask for a sample again, and tell how the answers agree; see `tables.verify`.
+
+    Raises:
+        InputError: It can't be asked so; nothing was sent.
+    """
+    from or_cache_magic.tables.verify import verify
+
+    _say_model(session, options.model)
+    cache = session.cache()
+    try:
+        return verify(
+            cache,
+            options.keys,
+            sample=options.sample,
+            max_cost_usd=options.max_cost_usd,
+            progress=not options.quiet,
+            tell=session.say,
+            **_conditions(options),
+        )
+    except KeyboardInterrupt as exc:
+        if (table := getattr(exc, "table", None)) is not None:
+            session.shell.displayhook.update_user_ns(table)
+        raise
 
 
 def _import(session: Session, options: SimpleNamespace) -> None:
@@ -422,6 +453,7 @@ _MAGICS: Final[Mapping[str, tuple[Command, Callable[..., Any]]]] = {
         (EXPORT, _export),
         (IMPORT, _import),
         (WARM, _warm),
+        (VERIFY, _verify),
         (BATCHES, _batches),
         (MODELS, _models),
         (FIX, _fix),

@@ -178,6 +178,15 @@ def _begins_with_model(name: str) -> OptionError:
     )
 
 
+MAX_COST: Final = Option(
+    ("--max-cost",),
+    "max_cost_usd",
+    "send nothing if it may cost more than so many dollars",
+    "USD",
+    parse=parse_usd,
+    expects="write US dollars, such as 0.05",
+)
+
 LISTED: Final = (
     Option(
         ("-m", "--model"),
@@ -267,14 +276,7 @@ LISTED: Final = (
         "ask up to N times more, with what is wrong, when the answer is not that",
         **counts_from(0),
     ),
-    Option(
-        ("--max-cost",),
-        "max_cost_usd",
-        "send nothing if it may cost more than so many dollars",
-        "USD",
-        parse=parse_usd,
-        expects="write US dollars, such as 0.05",
-    ),
+    MAX_COST,
 )
 """The options of an ask that a whole list of prompts may have too."""
 

@@ -13,11 +13,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import IO, TYPE_CHECKING, Any, Final, TypeVar
 
-from or_cache_magic.cache.purge import entry_filter
+from or_cache_magic.cache.purge import filter_of
 from or_cache_magic.core.options import shown
 from or_cache_magic.core.records import NamedTuple
 from or_cache_magic.core.units import format_count
-from or_cache_magic.errors import OptionError, StoreError, near_name, one_line
+from or_cache_magic.errors import OptionError, StoreError, one_line
 from or_cache_magic.replay.datasets import BEGINS, Take, open_dataset
 from or_cache_magic.replay.files import MediaFiles, lines, media_folder, media_written, opened, written
 from or_cache_magic.replay.lines import LineError, SecretInPrompt, kept_from, line_of
@@ -33,9 +33,6 @@ _SHOWN_AFTER_S: Final = 2.0
 _NAMED: Final = 3
 _WIDTH: Final = 100
 _T = TypeVar("_T")
-CONDITIONS: Final = ("text", "model", "system", "tag", "prefix", "since", "older")
-"""What may choose the answers that are exported, beside keys; see `cache.purge.entry_filter`."""
-
 _BEGINS: Final = b'{"key":"'
 
 
@@ -119,15 +116,7 @@ def export(
         )
     if media not in ("inline", "files"):
         raise OptionError(f"media={shown(media)} is none; nothing was written", "write 'inline' or 'files'")
-    if others := [name for name in conditions if name not in CONDITIONS]:
-        meant = near_name(others[0], CONDITIONS)
-        hint = f"did you mean {meant}?" if meant else f"there are: {', '.join(CONDITIONS)}"
-        raise OptionError(f"there is no condition {others[0]}; nothing was written", hint)
-    wanted = entry_filter(
-        cache.clock(),
-        keys=tuple(keys),
-        **{**conditions, "model": cache.model_named(conditions.get("model"))},
-    )
+    wanted = filter_of(cache, keys, conditions, "nothing was written")
     path = path_of(path)
     refuse_other_file(path, BEGINS.get(format, _BEGINS))
     cache.ledger.flush()

@@ -75,6 +75,7 @@ async def mapping(frame: pd.DataFrame) -> None:
     orc.map(frame, 1)  # type: ignore[arg-type]
     orc.map(frame, "Spam? {{ body }}", batch="only")
     assert_type(orc.batches("batch_"), pd.DataFrame)
+    assert_type(orc.verify(sample="5%", model="openai/*", max_cost_usd="0.1").frame(), pd.DataFrame)
     assert_type(str(orc.why(orc.ask("What is a median?"))), str)
     await orc.amap(frame, "Spam? {{ body }}", model="openai/gpt-4o-mini")
     CompletionCache(".or_cache").map(frame, "Spam? {{ body }}", workers="auto")
