@@ -128,27 +128,42 @@ def parameters_of(body: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in body.items() if name not in apart and name not in NOT_IN_KEY}
 
 
+def same_but_prompt(records: bytes, mine: bytes, most: int) -> list[int]:
+    """Return the rows of which all but the prompt seems the same, those of the nearest prompts first."""
+    import numpy as np
+
+    ids, same, text = _compared(records, mine)
+    rows = np.flatnonzero(same[:, 1:5].all(axis=1))
+    return [int(row) for row in ids[rows[np.argsort(text[rows], kind="stable")[:most]]]]
+
+
 def _near(records: bytes, mine: bytes) -> list[int]:
     """Return the rows whose sketches are nearest, at most `_READ`."""
     import numpy as np
 
-    start = ID_BYTES + _DIGEST * _PARTS
-    rows = np.frombuffer(records, np.uint8).reshape(-1, ID_BYTES + SKETCH_BYTES)
-    ids = np.ascontiguousarray(rows[:, :ID_BYTES]).view("<i8")[:, 0]
+    ids, same, text = _compared(records, mine)
     if len(ids) <= _READ:
         return [int(row) for row in ids]
-    one = np.frombuffer(mine, np.uint8)
-    same = np.ascontiguousarray(rows[:, ID_BYTES:start]).view(np.uint32) == one[: start - ID_BYTES].view(
-        np.uint32
-    )
-    # Counts are kept modulo 256, and so is what they differ by: a small difference stays one.
-    pairs = np.abs((rows[:, start:] - one[start - ID_BYTES :]).view(np.int8)).view(np.uint8)
-    text = pairs.sum(axis=1, dtype=np.uint32).astype(np.float64) / 4
     text[same[:, 0]] = 0
     text[same[:, 5]] = np.minimum(text[same[:, 5]], 0.5)
     scores = text + (~same).astype(np.float32) @ np.array(_COSTS, np.float32)
     scores -= ids / (2.0 * max(ids.max(), 1))  # of equals the last
     return [int(row) for row in ids[np.argpartition(scores, _READ)[:_READ]]]
+
+
+def _compared(records: bytes, mine: bytes) -> tuple[Any, Any, Any]:
+    """Return the rows' ids, which parts of each are the same, and how far the letters of prompts differ."""
+    import numpy as np
+
+    start = ID_BYTES + _DIGEST * _PARTS
+    rows = np.frombuffer(records, np.uint8).reshape(-1, ID_BYTES + SKETCH_BYTES)
+    ids = np.ascontiguousarray(rows[:, :ID_BYTES]).view("<i8")[:, 0]
+    one = np.frombuffer(mine, np.uint8)
+    parts = np.ascontiguousarray(rows[:, ID_BYTES:start]).view(np.uint32)
+    same = parts == one[: start - ID_BYTES].view(np.uint32)
+    # Counts are kept modulo 256, and so is what they differ by: a small difference stays one.
+    pairs = np.abs((rows[:, start:] - one[start - ID_BYTES :]).view(np.int8)).view(np.uint8)
+    return ids, same, pairs.sum(axis=1, dtype=np.uint32).astype(np.float64) / 4
 
 
 class _Parts:
