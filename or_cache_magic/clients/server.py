@@ -167,6 +167,16 @@ class _Handler(RequestHandler):
         self.begin(head)
         self.finish(as_json(body))
 
+    def send_error(self, status_code: int = 500, **how: Any) -> None:
+        """Refuse; where a part of a stream is sent already, cut it: ended as others it would look whole."""
+        if not self._headers_written:
+            super().send_error(status_code, **how)
+            return
+        self.on_connection_close()
+        self.on_finish()
+        connection: Any = self.request.connection
+        connection.close()
+
     def write_error(self, status_code: int, **how: Any) -> None:
         exc = how.get("exc_info", (None, None))[1]
         known = isinstance(exc, HTTPError) and exc.log_message
@@ -177,7 +187,7 @@ class _Handler(RequestHandler):
 
     def log_exception(self, kind: Any, value: Any, tb: Any) -> None:
         """Say what is a mistake of ours; what a client did wrong is told to that client alone."""
-        if not isinstance(value, HTTPError | StreamClosedError):
+        if not isinstance(value, HTTPError | StreamClosedError | asyncio.CancelledError):
             super().log_exception(kind, value, tb)
 
     def finish(self, chunk: Any = None) -> Future[None]:

@@ -252,7 +252,7 @@ def head_of(outcome: Outcome, *, stream: bool) -> Head:
         **_amount("saved", Cost(saved, "reported")),
     }
     if outcome.not_stored:
-        headers[f"{HEADER}-not-stored"] = _printed(outcome.not_stored)
+        headers[f"{HEADER}-not-stored"] = _printed(spelled(outcome.not_stored))
     if outcome.answer.generation_id:
         headers["x-generation-id"] = _printed(outcome.answer.generation_id)
     return Head(200, headers)
@@ -263,7 +263,7 @@ def head_of_live(ask: Ask) -> Head:
     barred = why_no_lookup(ask.request, ask.policy)
     kind = "bypass" if barred else "refresh" if ask.policy.mode == "refresh" else "miss"
     headers = _content(stream=True) | {HEADER: kind, f"{HEADER}-key": ask.key.digest}
-    return Head(200, headers | ({f"{HEADER}-not-stored": _printed(barred)} if barred else {}))
+    return Head(200, headers | ({f"{HEADER}-not-stored": _printed(spelled(barred))} if barred else {}))
 
 
 def _content(*, stream: bool) -> dict[str, str]:
@@ -327,6 +327,37 @@ def _numbers(vector: str) -> list[float]:
 # -- refusals out ---------------------------------------------------------------------------------
 
 
+_SPELLED: Final = (
+    (r",? or run %openrouter_key", " for the program that has the cache"),
+    (r"as in %%openrouter (\S+), or set OPENROUTER_MODEL", r'as in "model": "\1"'),
+    (r"%openrouter_models", "GET /v1/models"),
+    (r"%openrouter_config (\w+)=(\S+)", r"\1 = \2 in [tool.or_cache_magic]"),
+    (r"write the prompt below %%openrouter", "give messages"),
+    (r"%openrouter_(\w+)", r"or-cache \1"),
+    (r"run the cell again|run it again", "ask again"),
+    (r"run it once", "ask once"),
+    (
+        r"--offline \(or with OR_CACHE_MODE=normal\)",
+        "X-Or-Cache-Mode: offline, or of or-cache serve --offline",
+    ),
+    (r"""--refresh \(mode="refresh"\)|--refresh|mode=.refresh.""", "X-Or-Cache-Mode: refresh"),
+    (r"--no-cache", "X-Or-Cache-Mode: bypass"),
+    (r"--sample (\d)", r"X-Or-Cache-Sample: \1"),
+    (r"--max-tokens", "max_tokens"),
+    (r"--max-cost|(?<!'s )\bmax_cost_usd", "X-Or-Cache-Max-Cost"),
+    (r"\bkernel\b", "program"),
+    (r"orc\.embed", "POST /v1/embeddings"),
+)
+"""How a request says what a cell, a magic or Python says otherwise; in this order."""
+
+
+def spelled(text: str) -> str:
+    """Return an error's text, or a reason, for a client of HTTP: headers for options, commands for magics."""
+    for pattern, words in _SPELLED:
+        text = re.sub(pattern, words, text)
+    return text
+
+
 def refusal_of(error: OrCacheError) -> tuple[Head, dict[str, Any]]:
     """Return an error as the reply of a server that refuses.
 
@@ -335,14 +366,18 @@ def refusal_of(error: OrCacheError) -> tuple[Head, dict[str, Any]]:
     may be tried again was.
     """
     status = next(code for kind, code in _STATUS.items() if isinstance(error, kind))
-    said: dict[str, Any] = {"message": str(error), "code": type(error).__name__, "type": "or_cache_magic"}
+    said: dict[str, Any] = {
+        "message": spelled(str(error)),
+        "code": type(error).__name__,
+        "type": "or_cache_magic",
+    }
     headers = _content(stream=False) | {HEADER: "failed", "x-should-retry": "false"}
     if isinstance(error, UpstreamError):
         if error.status is not None and 400 <= error.status < 600:  # noqa: PLR2004 - the HTTP classes
             status = error.status
         if error.body is not None:
             said = {**error.body}
-            said.setdefault("message", str(error))
+            said.setdefault("message", spelled(str(error)))
         if error.retry_after_s is not None:
             headers["retry-after"] = f"{error.retry_after_s:.0f}"
         cost = Cost(error.cost_usd, "reported")

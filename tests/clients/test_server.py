@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import http.client
 import json
 import os
+import re
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
 import time
 from decimal import Decimal
+from pathlib import Path
+from types import MappingProxyType
 
 import openai
 import pytest
 
+import or_cache_magic
 from or_cache_magic import cli
 from or_cache_magic.cli import serve
 from or_cache_magic.clients.server import CacheServer
+from or_cache_magic.clients.wire import spelled
 from or_cache_magic.errors import OptionError
 from or_cache_magic.simulator import Simulator, scenario
 
@@ -82,11 +89,11 @@ def send(server, ask):
     return connection
 
 
-def call(server, path, body=None, token=TOKEN):
+def call(server, path, body=None, token=TOKEN, headers=MappingProxyType({})):
     """The status, headers and body of a bare request to a path below the server's address."""
     connection = http.client.HTTPConnection("127.0.0.1", port_of(server))
-    headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
-    connection.request("GET" if body is None else "POST", path, body, headers)
+    shown = {"Authorization": f"Bearer {token}", "Content-Type": "application/json", **headers}
+    connection.request("GET" if body is None else "POST", path, body, shown)
     response = connection.getresponse()
     found = (response.status, response.headers, response.read())
     connection.close()
@@ -184,6 +191,91 @@ def test_server__passes_refusals_on(client, sim):
     sim.script(scenario("broken_off"))
     with pytest.raises(openai.APIError):
         list(client.chat.completions.create(**ASK, stream=True))
+
+
+_OF_NOTEBOOKS = (
+    r"%openrouter|\bcells?\b|\bkernel\b|orc\.|(?<!serve )(?<!\w)--\w|\bmode=|max_cost_usd(?<!'s max_cost_usd)"
+)
+"""What only a notebook or a program in Python can do something with."""
+
+
+_TEXTS = {"model": "openai/text-embedding-3-small", "input": ["x"]}
+
+
+@pytest.mark.parametrize(
+    ("given", "ask", "headers", "status", "says"),
+    [
+        ({"mode": "offline"}, ASK, {}, 404, "ask once with a key"),
+        ({"mode": "offline"}, _TEXTS, {}, 404, "ask once with a key"),
+        ({"api_key": None}, ASK, {}, 401, "set OPENROUTER_API_KEY for the program"),
+        ({}, ASK, {"max-cost": "0.0000001"}, 402, "of X-Or-Cache-Max-Cost (nothing was sent)"),
+        ({}, _TEXTS, {"max-cost": "0.0000000001"}, 402, "raise X-Or-Cache-Max-Cost"),
+        ({}, {"model": "openai/gpt-4o-mini", "input": "x"}, {}, 400, "POST /v1/embeddings"),
+        ({}, {**ASK, "model": "openai/gpt-4o-minu"}, {}, 400, "did you mean"),
+        ({}, {**ASK, "model": "nobody/nothing"}, {}, 400, "GET /v1/models"),
+        ({}, ASK, {"samples": "1"}, 400, "x-or-cache-sample"),
+    ],
+)
+def test_server__says_what_a_client_of_http_can_do(start, open_cache, sim, given, ask, headers, status, says):
+    """No refusal names a cell, a magic, an option of the notebook or an argument of Python."""
+    path = "embeddings" if ask is _TEXTS else "chat/completions"
+    shown = {f"X-Or-Cache-{name}": value for name, value in headers.items()}
+    found, _, content = call(start(open_cache(sim, **given)), f"/v1/{path}", json.dumps(ask), headers=shown)
+    told = json.loads(content)["error"]["message"]
+    assert (found, re.findall(_OF_NOTEBOOKS, told)) == (status, [])
+    assert says in told
+
+
+def test_server__says_by_headers_why_an_answer_is_not_kept(server):
+    """The way to have it kept is a header, too."""
+    for headers, more, why in (
+        ({}, {"temperature": 1}, "temperature 1 (X-Or-Cache-Sample: 0 keeps it)"),
+        ({"X-Or-Cache-Mode": "bypass"}, {}, "X-Or-Cache-Mode: bypass"),
+    ):
+        for stream in (False, True):
+            body = json.dumps({**ASK, **more, "stream": stream})
+            _, told, _ = call(server, "/v1/chat/completions", body, headers=headers)
+            assert told["X-Or-Cache-Not-Stored"] == why
+
+
+def test_spelled__knows_all_that_is_said_below_the_notebook():
+    """Each text of the rooms that a request goes through is one that HTTP clients understand."""
+    root = Path(or_cache_magic.__file__).parent
+    files = [file for room in ("engine", "money", "openrouter") for file in (root / room).glob("*.py")]
+    files += [
+        root / name for name in ("cache/request.py", "cache/refusals.py", "core/policy.py", "core/slips.py")
+    ]
+    files += [root / "storage" / name for name in ("codec.py", "sqlite.py", "leases.py", "database.py")]
+    for file in files:
+        tree = ast.parse(file.read_text())
+        said = {id(node) for node in ast.walk(tree) if isinstance(node, ast.Constant)}
+        said -= {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}  # docstrings
+        for node in ast.walk(tree):
+            if id(node) in said and isinstance(node.value, str) and " " in node.value:
+                assert not re.search(_OF_NOTEBOOKS, spelled(node.value)), (file.name, node.value)
+
+
+@pytest.mark.parametrize("ends", ["client", "cache"])
+def test_server__logs_nothing_of_streams_that_break_off(start, open_cache, sim, caplog, ends):
+    """A client that goes away amid a stream is nothing to log; a stream that can't go on is cut, not ended as if whole."""
+    cache = open_cache(sim)
+    server = start(cache)
+    sim.script(scenario("stalled", after_pieces=2))
+    lost = send(server, {**ASK, "temperature": 1, "stream": True})
+    lost.settimeout(60)
+    until(lambda: b"data:" in lost.recv(1 << 16))
+    if ends == "client":
+        lost.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # by a reset
+        lost.close()
+        until(lambda: sim.completions[0].cancelled)
+    else:
+        cache.close()
+        rest = b"".join(iter(lambda: lost.recv(1 << 16), b""))
+        assert b"[DONE]" not in rest
+        assert not rest.endswith(b"0\r\n\r\n")
+        lost.close()
+    server.stop()
+    assert [record.getMessage() for record in caplog.records if record.name != "asyncio"] == []
 
 
 def test_server__tells_prometheus(client, server):
