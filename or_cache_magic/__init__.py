@@ -8,8 +8,8 @@ In a notebook::
     What is a median?
 
 From Python, with the same cache and the same keys: `ask`, `aask`, `map`, `amap`, `warm`, `embed`, `client`,
-`async_client`, `stats`, `entries`, `why`, `verify`, `panel`, `purge`, `export`, `load`, `open_cache`.
-Importing this package imports nothing else of it.
+`async_client`, `stats`, `entries`, `why`, `report`, `verify`, `panel`, `purge`, `export`, `load`,
+`open_cache`. Importing this package imports nothing else of it.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from or_cache_magic.cache.cache import CompletionCache
     from or_cache_magic.cache.completion import Completion
+    from or_cache_magic.explain.report import Report
     from or_cache_magic.explain.why import Why
     from or_cache_magic.notebook.session import Session
     from or_cache_magic.panels import Shown
@@ -57,6 +58,7 @@ __all__ = [
     "open_cache",
     "panel",
     "purge",
+    "report",
     "stats",
     "unload_ipython_extension",
     "verify",
@@ -254,6 +256,11 @@ def entries(text: str = "", **filters: Any) -> pd.DataFrame:
 def why(key_or_answer: str | Completion | None = None) -> Why:
     """Return why the last ask was not served, or this one, and what is nearest; see `CompletionCache.why`."""
     return _cache().why(key_or_answer)
+
+
+def report(notebook: str | os.PathLike[str] | None = None, **how: Any) -> Report:
+    """Return what was asked of which models, for a methods section; see `CompletionCache.report`."""
+    return _cache().report(notebook, **how)
 
 
 def batches(name: str = "") -> pd.DataFrame:

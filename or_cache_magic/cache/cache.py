@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from or_cache_magic.cache.purge import Purge
     from or_cache_magic.core.rows import EntryFilter, EntryRow, Totals
     from or_cache_magic.explain.nearest import Nearest
+    from or_cache_magic.explain.report import Report
     from or_cache_magic.explain.why import Why
     from or_cache_magic.money.budget import BudgetGuard, Limit
     from or_cache_magic.money.cost_control import CostControl
@@ -684,6 +685,29 @@ class CompletionCache:
         """
         found: Why = above("explain.why").why(self, key_or_answer, cell=cell)
         return found
+
+    def report(
+        self,
+        notebook: str | os.PathLike[str] | None = None,
+        *,
+        format: str = "markdown",  # noqa: A002 - what it is called
+    ) -> Report:
+        """Return what was asked of which models, when, how often and at what cost, for a methods section.
+
+        From the ledger and the entries only: the same cache gives the same text. Sends nothing.
+
+        Args:
+            notebook: Its path, or the end of it, as the ledger has it; ``*`` and ``?`` as in a shell. None is
+                this notebook, and where there is none the whole folder; so is ``*``.
+            format: What it is shown as: ``markdown`` or ``latex``. It has both.
+
+        Raises:
+            OptionError: The ledger has no such notebook, or nothing was asked.
+        """
+        digest = above("replay.packs").pack_digest
+        how = {"format": format, "secret": self._api_key() or "", "digest": digest}
+        made: Report = above("explain.report").report(self, notebook, **how)
+        return made
 
     def nearest(self, request: Request, **options: Any) -> Nearest | None:
         """Return the stored request that is nearest to one; see `explain.nearest.nearest`."""

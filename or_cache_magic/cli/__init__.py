@@ -32,6 +32,7 @@ from or_cache_magic.notebook.commands import (
     EXPORT,
     IMPORT,
     PURGE,
+    REPORT,
     STATS,
     WARM,
     WHY,
@@ -154,6 +155,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     why.add_argument("words", nargs=1, metavar="KEY", help="a key, or its first 4 hex digits or more")
     _add_options(why, WHY)
+    report = add("report", _report, "what was asked of which models and at what cost, for a methods section")
+    report.add_argument("words", nargs="*", metavar="NOTEBOOK", help="of this notebook (default: the folder)")
+    _add_options(report, REPORT)
     batches = add("batches", _batches, "the batches at OpenRouter; collects what has ended")
     batches.add_argument("words", nargs="*", metavar="ID", help="the rows of this batch")
     _add_options(batches, BATCHES)
@@ -316,6 +320,11 @@ def _why(options: SimpleNamespace) -> None:
     with _open(options) as cache:
         found = cache.why(options.subject)
     print(found.ansi if sys.stdout.isatty() else found)
+
+
+def _report(options: SimpleNamespace) -> None:
+    with _open(options) as cache:
+        print(cache.report(options.notebook, format=options.format), end="")
 
 
 def _batches(options: SimpleNamespace) -> bool:

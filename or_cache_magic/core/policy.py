@@ -50,8 +50,8 @@ NOT_STORED_YET: Final = "not stored yet"
 COMPARED: Final = "asked again to compare"
 """Why an answer is not served that was bought to verify the one that is; how the reason begins."""
 
-_REFUSED: Final = "the model refused"
-_FILTERED: Final = "the answer was filtered"
+REFUSED: Final = "the model refused"
+FILTERED: Final = "the answer was filtered"
 _OWN_LIMIT: Final = "the answer was cut by the model's own limit"
 
 
@@ -159,8 +159,8 @@ def what_helps(reason: str) -> str:
 
 
 _WAYS_OUT: Final = (
-    (_REFUSED, "try another prompt or model"),
-    (_FILTERED, "try another prompt or model"),
+    (REFUSED, "try another prompt or model"),
+    (FILTERED, "try another prompt or model"),
     (_OWN_LIMIT, "set --max-tokens"),
 )
 
@@ -225,7 +225,7 @@ def _unfinished(request: Request, answer: Answer, choice: Choice) -> str | None:
             return f"the answer was cut before its limit of {limit:,} tokens (finish reason length)"
         return None
     if reason == "content_filter":
-        return f"{_FILTERED} (finish reason content_filter)"
+        return f"{FILTERED} (finish reason content_filter)"
     return f"the answer did not finish (finish reason {reason})"
 
 
@@ -254,7 +254,7 @@ def _hollow(choice: Choice) -> str | None:
     if choice.finish_reason == "tool_calls":
         return "the answer ends in a tool call that is not there"
     if message.get("refusal"):
-        return _REFUSED
+        return REFUSED
     content = message.get("content")
     said = (content,) if isinstance(content, str) else as_list(content)
     return None if any(map(_says, said)) else EMPTY

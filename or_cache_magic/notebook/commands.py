@@ -96,6 +96,12 @@ def _read_why(command: Command, options: SimpleNamespace) -> None:
     options.subject = words[0] if words else None
 
 
+def _read_report(command: Command, options: SimpleNamespace) -> None:
+    """Read the word as the `notebook`; None is this one."""
+    take_no_words(command, SimpleNamespace(words=options.words[1:]))
+    options.notebook = options.words[0] if options.words else None
+
+
 def _read_warm(command: Command, options: SimpleNamespace) -> None:
     """Read the word as the `source`: a variable or a file."""
     read_params(options)
@@ -224,6 +230,26 @@ WHY: Final = Command(
     ("%openrouter_why", "%openrouter_why 3f9a01c2d4", "%openrouter_why answer"),
     check=_read_why,
     takes="",
+    unharmed="nothing was sent",
+)
+
+REPORT: Final = Command(
+    "openrouter_report",
+    "What a notebook asked of which models, when, how often and at what cost, for a methods section.",
+    "[NOTEBOOK]",
+    ("%openrouter_report", "report = %openrouter_report paper.ipynb --format latex", "%openrouter_report *"),
+    (
+        Option(
+            ("-f", "--format"),
+            "format",
+            "how it is shown: markdown or latex; its save(path) writes either",
+            default="markdown",
+            **one_of("markdown|latex", "markdown", "latex"),
+        ),
+        HELP,
+    ),
+    check=_read_report,
+    takes="file",
     unharmed="nothing was sent",
 )
 
@@ -449,7 +475,7 @@ COMMANDS: Final[Mapping[str, Command]] = MappingProxyType(
         c.spelling: c
         for c in (
             *(CELL, LINE, PANEL, STATS, ENTRIES, WHY, PIN, PURGE, EXPORT, IMPORT, WARM, BATCHES),
-            *(VERIFY, MODELS, FIX, CONFIG, KEY, LAST),
+            *(REPORT, VERIFY, MODELS, FIX, CONFIG, KEY, LAST),
         )
     }
 )

@@ -101,6 +101,7 @@ MAGICS: Final = (
     "openrouter_stats",
     "openrouter_entries",
     "openrouter_why",
+    "openrouter_report",
     "openrouter_pin",
     "openrouter_purge",
     "openrouter_export",

@@ -23,6 +23,7 @@ from or_cache_magic.notebook.commands import (
     PANEL,
     PIN,
     PURGE,
+    REPORT,
     STATS,
     VERIFY,
     WARM,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from or_cache_magic.cache.completion import Completion
     from or_cache_magic.cache.purge import Purge
     from or_cache_magic.core.rows import EntryFilter
+    from or_cache_magic.explain.report import Report
     from or_cache_magic.explain.why import Why
     from or_cache_magic.notebook.session import Session
     from or_cache_magic.panels import Shown
@@ -173,6 +175,20 @@ def _why(session: Session, options: SimpleNamespace) -> Why | None:
         return found
     session.deliver(found)
     print(found.ansi if sys.stdout.isatty() else found)  # noqa: T201 - a terminal
+    return None
+
+
+def _report(session: Session, options: SimpleNamespace) -> Report | None:
+    """``%openrouter_report``: what a notebook asked, for a methods section; in a terminal its text.
+
+    Raises:
+        OptionError: There is no such notebook, or nothing was asked.
+    """
+    found = session.cache().report(options.notebook, format=options.format)
+    if not session.in_terminal or keeps_result() is not False:
+        return found
+    session.deliver(found)
+    session.say(str(found))
     return None
 
 
@@ -448,6 +464,7 @@ _MAGICS: Final[Mapping[str, tuple[Command, Callable[..., Any]]]] = {
         (STATS, _stats),
         (ENTRIES, _entries),
         (WHY, _why),
+        (REPORT, _report),
         (PIN, _pin),
         (PURGE, _purge),
         (EXPORT, _export),

@@ -9,13 +9,15 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from types import MappingProxyType
-from typing import IO, TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from or_cache_magic.cache.purge import filter_of
 from or_cache_magic.core.options import shown
 from or_cache_magic.core.records import NamedTuple
+from or_cache_magic.core.rows import EntryFilter
 from or_cache_magic.core.units import format_count
 from or_cache_magic.errors import OptionError, StoreError, one_line
 from or_cache_magic.replay.datasets import BEGINS, Take, open_dataset
@@ -25,7 +27,6 @@ from or_cache_magic.storage.transfer import Kept, kept_of, keys_of, put_kept
 
 if TYPE_CHECKING:
     from or_cache_magic.cache.cache import CompletionCache
-    from or_cache_magic.core.rows import EntryFilter
 
 _AT_ONCE: Final = 200
 _AT_ONCE_BYTES: Final = 1 << 22
@@ -125,23 +126,58 @@ def export(
         if format == "pack":
             apart = media_written(media_folder(path)) if media == "files" else nullcontext()
             with apart as files:
-                _write(cache, wanted, counts, progress, partial(_write_lines, file, counts, secret, files))
+                write = partial(_write_lines, file.writelines, counts, secret, files)
+                _write(cache, keys_of(cache.database, wanted), counts, progress, write)
         else:
             with open_dataset(file, format) as take:
-                _write(cache, wanted, counts, progress, partial(_write_rows, take, counts, secret))
+                write = partial(_write_rows, take, counts, secret)
+                _write(cache, keys_of(cache.database, wanted), counts, progress, write)
     return Exported(path, counts["entry"], counts["history"], counts["damaged"])
+
+
+class PackDigest(NamedTuple):
+    """What a pack would be: the SHA-256 of its bytes, how many these are, and what it has."""
+
+    sha256: str
+    size_bytes: int
+    entries: int
+    history: int
+
+
+def pack_digest(cache: CompletionCache, keys: Sequence[str] | None = None, secret: str = "") -> PackDigest:
+    """Return what `export` would write now; nothing is written.
+
+    Args:
+        cache: What has the answers.
+        keys: The whole keys of entries; None is all that there is.
+        secret: The OpenRouter key in use.
+
+    Raises:
+        OptionError: It would be refused.
+    """
+    counts: Counter[str] = Counter()
+    digest = sha256()
+
+    def take(made: Iterable[bytes]) -> None:
+        for line in made:
+            digest.update(line)
+            counts["bytes"] += len(line)
+
+    digests = keys_of(cache.database, EntryFilter()) if keys is None else sorted(keys)
+    _write(cache, digests, counts, False, partial(_write_lines, take, counts, secret, None))
+    return PackDigest(digest.hexdigest(), counts["bytes"], counts["entry"], counts["history"])
 
 
 def _write(
     cache: CompletionCache,
-    wanted: EntryFilter,
+    digests: Iterable[str],
     counts: Counter[str],
     progress: bool,
     write: Callable[[list[Kept]], None],
 ) -> None:
     """Have the answers to one request after another written, sorted by their keys."""
     unsafe: list[str] = []
-    for digest in _shown(keys_of(cache.database, wanted), progress, "request"):
+    for digest in _shown(digests, progress, "request"):
         found = list(kept_of(cache.database, cache.store, digest))
         counts["damaged"] += found.count(None)
         try:
@@ -164,13 +200,17 @@ def _write(
 
 
 def _write_lines(
-    file: IO[bytes], counts: Counter[str], secret: str, files: MediaFiles | None, answers: list[Kept]
+    take: Callable[[Iterable[bytes]], None],
+    counts: Counter[str],
+    secret: str,
+    files: MediaFiles | None,
+    answers: list[Kept],
 ) -> None:
     """Write the answers to one request as lines, sorted and each once."""
     apart: dict[bytes, bytes] | None = None if files is None else {}
     made = {line_of(kept, secret, apart): "history" if kept.reason else "entry" for kept in answers}
     counts.update(made.values())
-    file.writelines(sorted(made))
+    take(sorted(made))
     for digest, raw in (apart or {}).items():
         assert files is not None  # noqa: S101 - said above
         files.keep(digest, raw)

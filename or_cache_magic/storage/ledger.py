@@ -196,16 +196,19 @@ class Ledger:
     def rows(
         self, *, session: str | None = None, since_s: float | None = None, limit: int | None = None
     ) -> list[LedgerRow]:
-        """Return the rows, newest first, hits still in memory flushed before; with what was settled since."""
+        """Return the rows, newest first, those still in memory included; with what was settled since."""
         from or_cache_magic.storage.ledger_rows import SELECT_ROWS, Wanted, row_from
 
-        self.flush()
         wanted = Wanted(session, since_s)
-        found = self._database.select(
-            f"{SELECT_ROWS} {wanted.where()} ORDER BY at DESC, l.id DESC LIMIT ?",
-            (*wanted.parameters, -1 if limit is None else limit),
-        )
-        return [row_from(columns) for columns in found]
+        with self._moving:
+            self._flush()
+            found = self._database.select(
+                f"{SELECT_ROWS} {wanted.where()} ORDER BY at DESC, l.id DESC LIMIT ?",
+                (*wanted.parameters, -1 if limit is None else limit),
+            )
+            waiting = self._waiting(wanted)
+        rows = [*waiting, *map(row_from, found)]
+        return sorted(rows, key=lambda row: -row.at_s)[:limit] if waiting else rows
 
     def totals(
         self, by: str = "", *, session: str | None = None, since_s: float | None = None

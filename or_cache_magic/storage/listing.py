@@ -210,6 +210,7 @@ _COUNT = (
 _SIZE = f"SELECT {_SIZE_SUM} FROM or_entry e {{where}}"  # noqa: S608
 _PAGES = "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size"
 _DIGESTS = "SELECT c.key FROM or_entry e JOIN Cache c ON c.rowid = e.id {where} ORDER BY c.key"
+_NOTEBOOKS = "SELECT c.key, e.notebook FROM or_entry e JOIN Cache c ON c.rowid = e.id"
 _TAGS = "SELECT DISTINCT tags FROM or_entry WHERE typeof(tags) = 'text'"
 
 _ROWS_AT_ONCE = 500  # SQLite before 3.32 takes 999 parameters
@@ -330,6 +331,10 @@ class EntryIndex:
         """Return the labels of entries, sorted."""
         columns: Iterable[tuple[str]] = self._database.select(_TAGS)
         return sorted({tag for (column,) in columns for tag in split_tags(column)})
+
+    def notebooks(self) -> list[tuple[str, str]]:
+        """Return the key of each entry and the notebook that it was asked from; empty is none."""
+        return [(str(key), str(name or "")) for key, name in self._database.select(_NOTEBOOKS)]
 
     def digests(self, wanted: EntryFilter) -> list[str]:
         """Return the digests of the entries that match, sorted."""
