@@ -48,7 +48,7 @@ def _nearest(parts: Parts, ask: Ask) -> str:
 
     try:
         found = above("explain.nearest").nearest(parts.database, ask.request, own=ask.key.digest)
-    except StoreError:
+    except (StoreError, ImportError):  # Pyodide has numpy once it is fetched; the miss is told without it
         return ""
     if found is None:
         return ""

@@ -115,7 +115,11 @@ def why(cache: CompletionCache, subject: str | Completion | None = None, *, cell
         f"changes by itself: {one.what} ({one_line(one.found, 60)})"
         for one in unstable(case.request.body, case.at_s)
     ]
-    near = nearest(cache.database, case.request, own=case.key, cell=cell, before_s=case.at_s)
+    try:
+        near = nearest(cache.database, case.request, own=case.key, cell=cell, before_s=case.at_s)
+    except ImportError as exc:
+        lacking = f"the nearest stored request can't be looked for: {one_line(str(exc), _WIDTH)}"
+        return Why(case.key, [*reasons, lacking], None, (), notes)
     if near is None:
         return Why(case.key, [*reasons, "nothing that was stored before comes near it"], None, (), notes)
     changed = changes(near.request, without_media(case.request))
