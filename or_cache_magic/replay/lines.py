@@ -2,7 +2,8 @@
 
 A line begins with the key, so that a sorted pack has the lines of a request together, and its entry first.
 The same answer is the same line wherever it is: what two packs have in common, ``sort -u`` keeps once. The
-key that a line names is only for sorting and finding: it is computed anew from the request.
+key is computed from the request. That which a line names is for sorting and finding; where it should be the
+same and is another, the one or the other was changed.
 """
 
 from __future__ import annotations
@@ -137,6 +138,8 @@ def kept_from(raw: bytes, read: ReadMedia) -> Kept:
             put_back(form, form["media"], read)
         request = _request(form)
         key = request_key(request)
+        if form["keys"] == KEY_VERSION and form["key"] != key.digest:
+            raise LineError(f"its key is not that of its request, {key.digest[:10]}")
         entry = _entry(form, key)
         reason, parent = _text(form.get("reason", "")), form.get("parent", "")
         at_s = form["at"] if form["kind"] == "history" else 0.0
@@ -220,7 +223,7 @@ def _form(raw: bytes) -> dict[str, Any]:
         raise LineError("it is no line of a pack")
     if form["pack"] > PACK_SCHEMA:
         raise LineError("a newer version of or_cache_magic wrote it")
-    if form["kind"] not in ("entry", "history") or not is_shallow(form):
+    if form["kind"] not in ("entry", "history") or type(form["keys"]) is not int or not is_shallow(form):
         raise LineError("it is no line of a pack")
     return form
 

@@ -73,6 +73,7 @@ def test_pack__comes_after_the_cache(cache, beside, open_cache, sim, tmp_path):
     assert reader.ask("Name a colour.").outcome.kind == "hit"
     reader.clock.now_s += 7200
     assert reader.ask("Name a colour.") == "red"
+    assert sim.completion_count == 2
 
 
 def test_pack__is_noticed_when_it_changes(cache, beside, sim, tmp_path):
@@ -105,7 +106,7 @@ def test_pack__in_any_order_serves_every_entry(cache, beside, tmp_path):
 
 
 def test_pack__with_another_key_in_a_line_serves_nothing_by_it(cache, beside, tmp_path):
-    """A line that claims the key of another question is no answer to it."""
+    """A line that claims the key of another question is no answer to it, and that is told."""
     cache.ask("Name a colour.")
     reader = beside()
     pack = tmp_path / "place" / "course.orcache.jsonl"
@@ -114,6 +115,8 @@ def test_pack__with_another_key_in_a_line_serves_nothing_by_it(cache, beside, tm
     pack.write_text(json.dumps(line, separators=(",", ":")) + "\n", encoding="utf-8")
     with pytest.raises(MissingKeyError):
         reader.ask("Name a bird.")
+    (notice,) = reader.database.pop_notices()
+    assert "its key is not that of its request" in notice
 
 
 def test_pack__that_can_not_be_read_is_told_once(cache, beside, tmp_path):

@@ -13,6 +13,7 @@ import zlib
 
 import pytest
 
+from or_cache_magic.core.rows import EntryFilter
 from or_cache_magic.errors import OptionError
 from or_cache_magic.simulator import Scenario, scenario
 
@@ -350,6 +351,7 @@ def _with(line, path, value):
         (["pack"], True),
         (["kind"], "other"),
         (["kind"], "history"),
+        (["keys"], "1"),
         (["created"], -1),
         (["created"], "now"),
         (["created"], 1e400),
@@ -384,6 +386,7 @@ def _with(line, path, value):
 def test_load__refuses_what_can_not_be(other, line, tmp_path, path, value):
     """A line that claims what is impossible is refused alone, with why; what is right beside it is taken."""
     pack = tmp_path / "p.jsonl"
+    line["keys"] = 0  # a line of older keys, whose own key is computed
     right = _with(line, ["request", "messages", 0, "content"], "Another.")
     pack.write_text(f"{json.dumps(_with(line, path, value))}\n{json.dumps(right)}\n", encoding="utf-8")
     found = other.load(pack)
@@ -417,11 +420,26 @@ def test_load__refuses_what_is_no_line(other, tmp_path, raw):
 
 
 def test_load__trusts_no_key(other, line, tmp_path, sim):
-    """The key is that of the request, whatever the line says: no answer goes under another question."""
+    """A line with the key of another request is refused, and told: the one or the other was changed."""
     wanted = other.prepare("Name a book.", {}).key.digest
-    (tmp_path / "p.jsonl").write_text(json.dumps({**line, "key": wanted}) + "\n", encoding="utf-8")
-    assert other.load(tmp_path / "p.jsonl").new == 1
-    assert other.store.entry(wanted) is None
+    lines = [
+        line,
+        {**line, "key": wanted},
+        _with(line, ["request", "messages", 0, "content"], "Name a bird."),
+    ]
+    (tmp_path / "p.jsonl").write_text("".join(json.dumps(one) + "\n" for one in lines), encoding="utf-8")
+    found = other.load(tmp_path / "p.jsonl")
+    assert (found.new, found.refused) == (1, 2)
+    assert found.why[0] == f"line 2: its key is not that of its request, {line['key'][:10]}"
+    assert [row.key for row in other.store.listing.find(EntryFilter())] == [line["key"]]
+
+
+@pytest.mark.parametrize("keys", [0, 2])
+def test_load__computes_the_keys_of_other_versions(other, line, tmp_path, keys):
+    """A line whose key is of another version is found by the request's own key of this one."""
+    given = {**line, "keys": keys, "key": "5e" * 32}
+    (tmp_path / "p.jsonl").write_text(json.dumps(given) + "\n", encoding="utf-8")
+    assert str(other.load(tmp_path / "p.jsonl")) == "p.jsonl: 1 new entry, 0 there already"
     assert other.store.entry(line["key"]) is not None
 
 
