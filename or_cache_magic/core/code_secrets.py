@@ -38,6 +38,23 @@ _PIECES: Final = re.compile(
 _COMMENT: Final = re.compile(r"#.*")
 
 
+_PASSWORD: Final = re.compile(
+    r"""(?ix) (?<![a-z0-9]) [a-z][a-z0-9+.-]{0,20} :// [^\s:/@"'<>]{0,100} :
+      (?P<login> [^\s/@"'<>]{1,200} ) @ [\w.-]
+    | (?: passw(?:or)?d | passphrase | \bpwd
+        | (?P<long> token | secret | (?: api | access | secret | auth ) [_-]? key ) )
+      \\?["']? \]? [ \t]{0,3} (?: [:=] | %3D ) [ \t]{0,3} \\?["']?
+      (?P<value> [^\s"'`&;,(){}\[\]<>$*%\\….:=] [^\s"'`&;,(){}\[\]<>\\…]{5,200} )"""
+)
+_NO_VALUE: Final = re.compile(
+    r"(?ix) ^ (?: pass | passw(?:or)?d | pwd | secret | token | [\[{$%*].* | [a-z_]\w* (?: \.[a-z_]\w* )+ ) $"
+    r"| your | example | placeholder | x{3} | \*{3} | \.{3} | …"
+)
+"""What stands for a password without being one, or is code that gives it."""
+
+_LONG_VALUE: Final = 8
+
+
 def names_secret(name: str) -> bool:
     """Return whether a variable of this name may hold a secret.
 
@@ -58,6 +75,28 @@ def without_tokens(text: str, secret: str = "") -> str:
     if looks_like_key(text):
         text = re.sub(r"(?i)\bsk-[\w-]{20,}", _HIDDEN, text)
     return _TOKENS.sub(_HIDDEN, _PRIVATE.sub(_HIDDEN, without(text, secret)))
+
+
+def has_password(text: str) -> bool:
+    """Return whether a text has a password in a URL, or gives a name of one a value that has a digit.
+
+    For prompts that go to others. Code that gets a password, and what only stands for one, are none.
+
+    >>> [*map(has_password, ("postgres://me:pw@db/x", "password=hunter2", "password=getpass()"))]
+    [True, True, False]
+    """
+    return any(
+        _is_given(found, text) if found["login"] is None else not _NO_VALUE.search(found["login"])
+        for found in _PASSWORD.finditer(text)
+    )
+
+
+def _is_given(found: re.Match[str], text: str) -> bool:
+    value = found["value"]
+    if text[found.end() : found.end() + 1] in ("(", "[") or _NO_VALUE.search(value):
+        return False
+    digits = sum(map(str.isdigit, value))
+    return digits > 0 and (not found["long"] or digits < len(value) >= _LONG_VALUE)
 
 
 def hidden_in_message(text: str, secret: str = "") -> str:

@@ -12,7 +12,7 @@ from typing import IO, TYPE_CHECKING, Any, Final
 from or_cache_magic.core.chat import asked_model, is_embedding
 from or_cache_magic.core.records import Usage
 from or_cache_magic.errors import OptionError
-from or_cache_magic.replay.lines import SecretInPrompt, has_secret, without_secrets
+from or_cache_magic.replay.lines import SecretInPrompt, asks_with_secret, without_secrets
 from or_cache_magic.storage.media import take_out
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def _take(kept: Kept, secret: str, put: Callable[[dict[str, Any]], None]) -> boo
     body, answer = kept.request.body, kept.entry.answer
     if kept.reason or is_embedding(body):
         return False
-    if has_secret(take_out(body["messages"], {}, decoded=True)[0], secret):
+    if asks_with_secret(take_out(body["messages"], {}, decoded=True)[0], secret):
         raise SecretInPrompt
     message = without_secrets(answer.choices[0].message, secret)
     usage = answer.usage or Usage()

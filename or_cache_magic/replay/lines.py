@@ -11,13 +11,13 @@ from __future__ import annotations
 import json
 import re
 from base64 import b64encode
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from decimal import InvalidOperation
 from typing import Any, Final
 
 from or_cache_magic.core.blocks import read_json
 from or_cache_magic.core.chat import is_embedding
-from or_cache_magic.core.code_secrets import without_tokens
+from or_cache_magic.core.code_secrets import has_password, without_tokens
 from or_cache_magic.core.key import KEY_VERSION, request_key
 from or_cache_magic.core.media import attached_from
 from or_cache_magic.core.options import OPTIONS, plain
@@ -98,7 +98,7 @@ def line_of(kept: Kept, secret: str = "", media: dict[bytes, bytes] | None = Non
     # Media is no text to look for secrets in: megabytes of letters without a meaning.
     body, in_body = take_out(dict(request.body), apart, decoded=True)
     answer, in_answer = take_out(answer_json(entry.answer), apart, decoded=True)
-    if has_secret(said := _asked(request, body), secret):
+    if asks_with_secret(said := _asked(request, body), secret):
         raise SecretInPrompt
     told = {"answer": answer, **_labels(kept)}
     if has_secret(told, secret):
@@ -194,6 +194,25 @@ def _labels(kept: Kept) -> dict[str, Any]:
         if value:
             told[name] = value
     return told
+
+
+def asks_with_secret(form: Any, secret: str) -> bool:
+    """Return whether a key, a token or a password stands in a request.
+
+    In an answer a password is none that anybody has, unless the request told it: a model made it up.
+    """
+    return has_secret(form, secret) or any(map(has_password, _texts(form)))
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from _texts(item)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _texts(item)
 
 
 def has_secret(form: Any, secret: str) -> bool:

@@ -192,10 +192,11 @@ def _write(
     if unsafe:
         named = ", ".join(key[:10] for key in unsafe[:_NAMED]) + (" …" if len(unsafe) > _NAMED else "")
         raise OptionError(
-            f"what looks like a key or a token stands in {format_count(len(unsafe), 'request')}"
+            f"what looks like a key, a token or a password stands in {format_count(len(unsafe), 'request')}"
             f" ({named}); nothing was written",
-            f"look at it: %openrouter_entries {unsafe[0][:10]}; revoke the secret, and remove the entry:"
-            f" %openrouter_purge {unsafe[0][:10]}",
+            f"look at it: %openrouter_entries {unsafe[0][:10]}; if it is one, revoke it and remove the entry"
+            f" (%openrouter_purge {unsafe[0][:10]}); if not, ask with <password> in its place, or export"
+            " the others (--tag, --model, keys)",
         )
 
 

@@ -192,6 +192,52 @@ def test_export__chooses(cache, tmp_path):
     assert caught.value.hint == "did you mean tag?"
 
 
+PASSWORDS = [
+    "Connect with password=hunter2 please.",
+    'db = connect(user="me", password="hunter2")',
+    "DB_PASSWORD: s3cr3t!x",
+    "export API_TOKEN='abc123def456'",
+    "https://h/?access_token=abcd1234efgh&x=1",
+    '{"client_secret": "9f8e7d6c5b"}',
+    'conf["api_key"] = "k3k3k3k3k3"',
+    "postgres://user:pw@host/db fails",
+    "redis://:p4ss@cache:6379/0",
+    "mongodb+srv://me:Zw9%21x@cluster0.mongodb.net",
+]
+NO_PASSWORDS = [
+    "What is a good password: one with 12 characters, or a passphrase?",
+    "password = getpass.getpass(); login(user, password=password)",
+    "password=os.environ['DB_PASSWORD1'], token=tokens[0], token = row.token1",
+    "max_tokens=1000, token: 3, tokens = 12345678, token count: 123456789012",
+    "password=sha256(word), password == expected1, secret: Optional[str]",
+    "postgres://user:password@host/db, redis://:${REDIS_PW1}@host, https://me:<pw1>@host",
+    "password=<password1>, password=your_password1, API_KEY=xxxxxxx1, token=$TOKEN1, pwd=***12345",
+    "see https://example.org:8080/a@b1 at 12:30@home, mail a:b1@c",
+]
+
+
+@pytest.mark.parametrize("prompt", PASSWORDS)
+@pytest.mark.parametrize("form", ["pack", "chat"])
+def test_export__is_refused_where_a_password_is_in_a_prompt(cache, tmp_path, prompt, form):
+    """In a URL, or given to a name; the hint says what to do, also where it is none."""
+    key = cache.ask("Why?", system=prompt).key
+    with pytest.raises(OptionError, match=rf"a password stands in 1 request \({key[:10]}\)") as caught:
+        cache.export(tmp_path / "p.jsonl", format=form)
+    assert "if not, ask with <password> in its place" in caught.value.hint
+    assert "p.jsonl" not in os.listdir(tmp_path)
+    other = cache.ask("Why not?").key
+    assert cache.export(tmp_path / "p.jsonl", other, format=form).entries == 1
+
+
+@pytest.mark.parametrize("prompt", NO_PASSWORDS)
+def test_export__knows_code_and_placeholders_from_passwords(cache, sim, tmp_path, prompt):
+    """Texts about passwords, code that gets them and what stands in their place; what a model makes up stays."""
+    sim.script(Scenario(text=f"Write {PASSWORDS[0]}"), times=1)
+    cache.ask(prompt)
+    cache.export(tmp_path / "p.jsonl")
+    assert f"Write {PASSWORDS[0]}" in (tmp_path / "p.jsonl").read_text(encoding="utf-8")
+
+
 SECRETS = ["sk-or-v1-" + "5e" * 32, "ghp_0123456789abcdefghij", "AKIAIOSFODNN7EXAMPLE"]
 
 
@@ -211,7 +257,7 @@ def test_export__is_refused_where_a_secret_is_in_a_request(open_cache, sim, tmp_
     )
     with pytest.raises(OptionError, match=rf"in 1 request \({key[:10]}\); nothing was written") as caught:
         cache.export(pack)
-    assert str(caught.value).startswith("what looks like a key or a token stands in 1 request")
+    assert str(caught.value).startswith("what looks like a key, a token or a password stands in 1 request")
     assert f"%openrouter_purge {key[:10]}" in caught.value.hint
     assert pack.read_bytes() == before
     assert sorted(os.listdir(tmp_path)) == [".or_cache", "p.jsonl"]
