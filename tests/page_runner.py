@@ -4,7 +4,8 @@
 
 A program of its own, so that each page begins with a fresh process in an empty folder. Blocks marked ``python`` or
 ``ipython``, and unmarked ones that begin with ``%``, are run as cells. One that begins with ``# conftest.py`` or
-``# test_….py`` is written under that name, and pytest runs at the end. A block below ``<!-- not run: why -->`` is left out.
+``# test_….py`` is written under that name, and pytest runs at the end. A block below ``<!-- not run: why -->`` is left out;
+one for a shell is run where it stands below ``<!-- run -->``.
 """
 
 from __future__ import annotations
@@ -15,11 +16,14 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from textwrap import dedent
 from typing import NamedTuple
 
 FENCE = re.compile(
-    r"^(?P<rail>`{3,})(?P<language>\w*)[^\n]*\n(?P<code>.*?)^(?P=rail)[ \t]*$", re.MULTILINE | re.DOTALL
+    r"^(?P<indent> *)(?P<rail>`{3,})(?P<language>\w*)[^\n]*\n(?P<code>.*?)^(?P=indent)(?P=rail)[ \t]*$",
+    re.MULTILINE | re.DOTALL,
 )
+RUN = re.compile(r"<!-- run -->\s*\Z")
 SKIP = re.compile(r"<!-- not run: \S[^>]* -->\s*\Z")
 FILE = re.compile(r"# (?P<name>conftest\.py|test_\w+\.py)\n")
 
@@ -40,18 +44,24 @@ class Block(NamedTuple):
     code: str
     line: int
     skipped: bool
+    is_shell: bool
 
     @property
     def is_cell(self) -> bool:
-        """Whether it is code that a reader would run in a notebook."""
-        return self.language in ("python", "ipython") or (not self.language and self.code.startswith("%"))
+        """Whether it is code that a reader would run in a notebook, or that is marked to be run in a shell."""
+        return (
+            self.is_shell
+            or self.language in ("python", "ipython")
+            or (not self.language and self.code.startswith("%"))
+        )
 
 
 def blocks(text: str) -> Iterator[Block]:
     """The fenced blocks of a page, in order."""
     for fence in FENCE.finditer(text):
         before = text[: fence.start()]
-        yield Block(fence["language"], fence["code"], before.count("\n") + 2, bool(SKIP.search(before)))
+        marks = bool(SKIP.search(before)), bool(RUN.search(before))
+        yield Block(fence["language"], dedent(fence["code"]), before.count("\n") + 2, *marks)
 
 
 def run(page: Path) -> int:
@@ -73,7 +83,7 @@ def run(page: Path) -> int:
             if named := FILE.match(cell.code):
                 files.append(Path(named["name"]))
                 files[-1].write_text(cell.code, encoding="utf-8")
-            elif not shell.run_cell(cell.code, store_history=True).success:
+            elif not (_in_shell(cell.code) if cell.is_shell else shell.run_cell(cell.code, True).success):
                 sys.exit(f"{page.name}, line {cell.line}: this example failed:\n{cell.code}")
     if files:
         alone = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
@@ -83,6 +93,12 @@ def run(page: Path) -> int:
     if "or_cache_magic" in shell.extension_manager.loaded:
         shell.run_line_magic("unload_ext", "or_cache_magic")
     return len(cells)
+
+
+def _in_shell(code: str) -> bool:
+    """Whether a shell that finds this Python's commands runs all the lines."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return not subprocess.run(["sh", "-ec", code], env={**os.environ, "PATH": path}, check=False).returncode
 
 
 if __name__ == "__main__":

@@ -21,10 +21,12 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from nbformat.v4 import new_code_cell, new_notebook
 
+import or_cache_magic as orc
 from or_cache_magic.notebook.commands import COMMANDS
 from or_cache_magic.simulator import Simulator
 
 SHIPPED = Path(__file__).parents[2] / "notebooks"
+PACKS = SHIPPED.parent / "docs" / "packs.md"
 OURS = ("OPENROUTER_", "OPENAI_", "OR_CACHE_", "JPY_")
 MODEL = "openai/gpt-4o-mini"
 
@@ -297,17 +299,6 @@ def test_failing_cell__stops_the_run_with_an_error_output(tmp_path):
     assert hint.startswith("  ")
 
 
-def test_papermill__fails_with_our_two_lines(tmp_path):
-    """papermill exits with an error and shows what happened and what to do, without a traceback of ours."""
-    nbformat.write(asking("What is a median?", options="--offline"), tmp_path / "work.ipynb")
-    done = command(
-        "papermill", "--no-progress-bar", "work.ipynb", "out.ipynb", cwd=tmp_path, env=environment()
-    )
-    assert done.returncode == 1
-    assert re.search(r"ReplayMiss: offline.*\n  run it once", done.stderr)
-    assert "or_cache_magic/" not in done.stderr
-
-
 def test_nbconvert__fails_without_key_or_answer(tmp_path):
     """With neither a key nor a cached answer nbconvert exits with an error that names the variable to set."""
     nbformat.write(asking("What is a median?"), tmp_path / "work.ipynb")
@@ -317,3 +308,41 @@ def test_nbconvert__fails_without_key_or_answer(tmp_path):
     assert done.returncode == 1
     assert "MissingKeyError" in done.stderr
     assert "OPENROUTER_API_KEY" in done.stderr
+
+
+# -- the how-tos of docs/packs.md -----------------------------------------------------------------
+
+
+def test_howtos__a_course_runs_without_keys_and_ci_stops_at_a_changed_prompt(bought, tmp_path):
+    """The page's commands: students have the same answers, and each tool of CI ends well, or with our two lines."""
+    folder, base_url = bought
+    with orc.open_cache(folder / ".or_cache") as cache:
+        assert cache.export(folder / "lesson.orcache.jsonl", progress=False).entries == 3
+    student = tmp_path / "student"
+    student.mkdir()
+    shutil.copy(folder / "lesson.orcache.jsonl", student)
+    shutil.copy(folder / "work.ipynb", student / "lesson.ipynb")
+    saved = nbformat.read(folder / "work.ipynb", as_version=4)
+    nbconvert, papermill, nbval = re.findall("^- run: (.*)$", PACKS.read_text(encoding="utf-8"), re.MULTILINE)
+
+    def run(line):
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        env = environment(base_url) | {"PATH": path}
+        words = ["sh", "-c", line]
+        return subprocess.run(
+            words, cwd=student, env=env, capture_output=True, text=True, timeout=300, check=False
+        )
+
+    done = run(nbconvert)
+    assert done.returncode == 0, done.stderr
+    assert answers(nbformat.read(student / "done.ipynb", as_version=4)) == answers(saved)
+    done = run(f"{nbval} -p no:cacheprovider")
+    assert (done.returncode, "4 passed" in done.stdout) == (0, True), done.stdout
+
+    saved.cells[2].source = saved.cells[2].source.replace("mean", "midrange")
+    nbformat.write(saved, student / "lesson.ipynb")
+    done = run(papermill)
+    assert done.returncode == 1
+    assert re.search(r"ReplayMiss: offline.*'What is a midrange\?'.*\n  run it once", done.stderr)
+    assert "%openrouter_export lesson.orcache.jsonl" in done.stderr
+    assert "or_cache_magic/" not in done.stderr
