@@ -21,12 +21,14 @@ import json
 import math
 import re
 import struct
-from collections.abc import Iterable, KeysView, Mapping, ValuesView
+from collections.abc import Iterable, Iterator, KeysView, Mapping, ValuesView
 from inspect import isclass, ismodule, isroutine
 from typing import Any, Final, NamedTuple
 
 MAX_TOKENS: Final = 50_000
 """About so many tokens of one value go into a prompt without having been cut on purpose."""
+
+_BLOCK: Final = 1000
 
 _COLLECTIONS: Final = (Mapping, list, tuple, set, frozenset, range, KeysView, ValuesView)
 
@@ -186,7 +188,14 @@ def _packed(narrow: str, value: float) -> bytes:
 def cells_of(column: Any) -> Iterable[Any]:
     """Return the values of a column of pandas, or of an array, as they read in a prompt."""
     narrow = narrow_of(column.dtype)
-    return (widened(value, narrow) for value in column) if narrow else column
+    values = _in_blocks(column) if hasattr(column, "iloc") else column
+    return (widened(value, narrow) for value in values) if narrow else values
+
+
+def _in_blocks(series: Any) -> Iterator[Any]:
+    """Yield the values, many at a time: pandas' own iterator takes ten times as long for text."""
+    for start in range(0, len(series), _BLOCK):
+        yield from series.iloc[start : start + _BLOCK].tolist()
 
 
 def _row_of(row: Iterable[Any], narrow: Iterable[str]) -> list[Any]:

@@ -146,6 +146,8 @@ class CrossProcessLock:
         self._ttl_s = ttl_s
         self._ticker = ticker
         self._renewed = ExitStack()
+        #: What is given back when the block is left, and what of that when the transaction is committed.
+        self._left = self._rest = lease
 
     def __enter__(self) -> Self:
         if self._lease is not None:
@@ -156,20 +158,24 @@ class CrossProcessLock:
         self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
         self._renewed.close()
-        if self._leases is not None and self._lease is not None:
+        if self._leases is not None and self._left is not None:
             # If it can't be released now it runs out by itself.
             with suppress(StoreError):
-                self._leases.release(self._lease, failure_json(exc))
+                self._leases.release(self._left, failure_json(exc))
 
     def release_in_transaction(self) -> None:
         """Release the folder's part of the lease in the open transaction, which keeps the answer.
 
         So the answer is there for others exactly when they may ask. Undone with the transaction, it is done
-        when the block is left.
+        when the block is left; `committed` says that it was not.
         """
         if self._leases is not None and self._lease is not None:
             with suppress(StoreError):
-                self._leases.release_local(self._lease)
+                self._rest = self._leases.release_local(self._lease)
+
+    def committed(self) -> None:
+        """Note that the transaction of `release_in_transaction` is committed."""
+        self._left = self._rest
 
     def _renew(self) -> None:
         """Renew the lease while the call lasts; shows nothing."""

@@ -278,6 +278,8 @@ class Recorder:
             kept = keep()
             if lock is not None:
                 lock.release_in_transaction()
+        if lock is not None:
+            lock.committed()
         return kept
 
     def _row(self, ask: Ask, kind: AskKind, answer: Answer) -> LedgerRow:

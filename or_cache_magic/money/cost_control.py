@@ -150,7 +150,7 @@ class CostControl:
         wanting = outcome is not None and _wants_prices(outcome)
         base_url = ask.request.base_url
         outdated = self.prices.is_outdated(base_url)
-        if not wanting and not outdated and not self._open_reconciler(ask.settings).is_due():
+        if not wanting and not outdated and not self._open_reconciler(ask.settings).may_be_due():
             return
 
         def go() -> None:

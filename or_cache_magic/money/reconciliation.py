@@ -18,7 +18,7 @@ from or_cache_magic.core.rows import LedgerRow
 from or_cache_magic.core.units import ZERO_USD, read_number
 from or_cache_magic.errors import OrCacheError, StoreError, UpstreamError
 from or_cache_magic.openrouter.reply import cost_reported
-from or_cache_magic.storage.ledger_rows import Settlements, Waiting
+from or_cache_magic.storage.ledger_rows import FIRST_TRY_AFTER_S, Settlements, Waiting
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -88,14 +88,26 @@ class Reconciler:
         self._clock = clock
         self._one_round = threading.Lock()
         self._quiet_until_s = 0.0
+        #: When was looked, and until when nothing is due.
+        self._looked = (0.0, 0.0)
 
     def is_due(self) -> bool:
         """Return whether a round would ask now. One SELECT, of an index; never raises."""
+        now_s = self._clock()
         try:
-            is_quiet = time.monotonic() < self._quiet_until_s
-            return not is_quiet and bool(_due(self._settlements().waiting(), self._clock()))
+            waiting = [] if time.monotonic() < self._quiet_until_s else self._settlements().waiting()
         except StoreError:
             return False
+        self._looked = (now_s, min([now_s + FIRST_TRY_AFTER_S, *(one.next_s for one in waiting)]))
+        return bool(_due(waiting, now_s))
+
+    def may_be_due(self) -> bool:
+        """Return `is_due`, without a look while the last one says that nothing can be.
+
+        What is written since waits for as long besides, so that a list of many asks looks once a second.
+        """
+        looked_s, until_s = self._looked
+        return not looked_s <= self._clock() < until_s and self.is_due()
 
     def reconcile(self, limit: int = 16, budget_s: float = 2.0) -> Reconciliation:
         """Ask for what is due, and write down the answers. Never raises; with nothing due it is one SELECT.

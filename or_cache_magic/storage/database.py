@@ -141,6 +141,9 @@ class _Own(threading.local):
     file: ConnectionPool | None = None
 
 
+_SIZE: Final = "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size"
+
+
 class Database:
     """The file ``cache.db`` in a folder. Thread-safe, and safe to use after a fork.
 
@@ -271,6 +274,11 @@ class Database:
     def version(self) -> object:
         """Return a value that changes when this kernel or another has written; two stats, about 4 µs."""
         return self._writes, *map(_stamp, (self._path_text, f"{self._path_text}-wal"))
+
+    def size_bytes(self) -> int:
+        """Return how large the file and its log are, the most that is in them; 0 when there is none."""
+        stamps = map(_stamp, (self._path_text, f"{self._path_text}-wal"))
+        return sum(stamp[-1] for stamp in stamps if stamp is not None)
 
     def checkpoint(self) -> bool:
         """Move the log into ``cache.db``, so that a copy has everything; return whether all of it was moved.
@@ -465,6 +473,11 @@ class MemoryDatabase(Database):
         """Return whether anything was written."""
         file = self._file
         return file.pid == os.getpid() and file.is_open
+
+    def size_bytes(self) -> int:
+        """See `Database.size_bytes`."""
+        ((size_bytes,),) = self.select(_SIZE) or ((0,),)
+        return int(size_bytes)
 
     def _not_open(self, of: FileId | None) -> ConnectionPool:  # noqa: ARG002 - there is one only
         return MemoryPool(Path(MEMORY), None, self.timeout_s, self._faults.tell)

@@ -71,12 +71,17 @@ class Leases(Protocol):
     def release(self, lease: Lease, failure: Mapping[str, Any] | None = None) -> None:
         """Give it back, leaving a failure for those who wait; without the token it does nothing."""
 
-    def release_local(self, lease: Lease) -> None:
-        """Gives back what of it is in this machine's file, in the open transaction if there is one."""
+    def release_local(self, lease: Lease) -> Lease | None:
+        """Give back what of it is in this machine's file, in the open transaction if there is one.
+
+        Returns:
+            What else of it is to be given back, when that transaction is committed; None is nothing.
+        """
 
 
 _LOOK: Final = "SELECT host, pid, started, deadline, failure FROM or_lease WHERE key = ?"
 _TELL: Final = "UPDATE or_lease SET failure = ?, deadline = ? WHERE key = ? AND token = ?"
+_DELETE: Final = "DELETE FROM or_lease WHERE key = ? AND token = ?"
 _OWN: Final = "SELECT host, started FROM or_lease WHERE key = ? AND token = ?"
 _CLEAR: Final = (
     "DELETE FROM or_lease WHERE key = ?1 OR deadline < CASE WHEN failure IS NULL THEN ?3 ELSE ?2 END"
@@ -136,16 +141,22 @@ class DiskLeases:
             StoreError: The file can't be written, or stays locked for a second.
         """
         give_up_s = time.monotonic() + min(_PATIENCE_S, self._database.patience_s)
+        looks = after is not None  # the first time it is hardly ever held, and a look is for nothing
         while True:
-            held = self._held(self._database.select(_LOOK, (digest,)), ttl_s, after)
-            held = held or held_by_batch(digest, self._database.select)  # also where nothing can be written
-            if held is not None:
-                return held
+            if looks:
+                held = self._held(self._database.select(_LOOK, (digest,)), ttl_s, after)
+                held = held or held_by_batch(digest, self._database.select)
+                if held is not None:
+                    return held
             try:
                 return self._take(digest, ttl_s, after)
             except StoreBusyError:
                 if time.monotonic() >= give_up_s:
                     raise
+            except StoreError:
+                if looks:
+                    raise  # it can't be written, and nobody holds it
+            looks = True
 
     def is_held(self, digest: str, ttl_s: float) -> bool:
         """Return whether somebody asks for a key, or waits for a batch that does."""
@@ -167,14 +178,16 @@ class DiskLeases:
             return
         with self._database.transaction(wait_s=_PATIENCE_S) as connection:
             if failure is None:
-                connection.execute("DELETE FROM or_lease WHERE key = ? AND token = ?", lease)
+                connection.execute(_DELETE, lease)
             else:
                 told_until_s = self._now_s(*own[0]) + _TOLD_FOR_S
                 connection.execute(_TELL, (json.dumps(failure), told_until_s, *lease))
 
-    def release_local(self, lease: Lease) -> None:
+    def release_local(self, lease: Lease) -> Lease | None:
         """See `Leases.release_local`."""
-        self.release(lease)
+        with self._database.transaction(wait_s=_PATIENCE_S, changes_answers=False) as connection:
+            connection.execute(_DELETE, lease)
+        return None
 
     def _take(self, digest: str, ttl_s: float, after: Held | None) -> Lease | Held:
         with self._database.transaction(wait_s=_LOOK_AGAIN_S) as connection:
@@ -341,11 +354,12 @@ class LocalAndSharedLeases:
             with suppress(StoreError):
                 leases.release(part, failure)
 
-    def release_local(self, lease: Lease) -> None:
+    def release_local(self, lease: Lease) -> Lease | None:
         """See `Leases.release_local`."""
-        near = lease.token.rpartition(" ")[2]
+        far, _, near = lease.token.rpartition(" ")
         if near:
             self._near.release_local(Lease(lease.digest, near))
+        return Lease(lease.digest, f"{far} ") if far else None
 
     def _parts(self, lease: Lease) -> list[tuple[Leases, Lease]]:
         far, _, near = lease.token.rpartition(" ")

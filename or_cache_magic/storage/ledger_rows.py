@@ -55,7 +55,7 @@ _TYPES: Final = column_types(
     " int? int? int? int? float str? str? int? str? int? str? int?"
 )
 KINDS: Final = get_args(AskKind)
-_FIRST_TRY_AFTER_S: Final = 1.0
+FIRST_TRY_AFTER_S: Final = 1.0
 """``GET /generation`` may not know a call for a second or more after it ended."""
 
 
@@ -213,7 +213,7 @@ def _settlement_columns(row: LedgerRow) -> tuple[Any, ...] | None:
         return None
     discount = discount_of(row)
     waits = named and (unknown or discount is None)
-    next_s = row.at_s + _FIRST_TRY_AFTER_S if waits else None
+    next_s = row.at_s + FIRST_TRY_AFTER_S if waits else None
     return row.generation_id or "", base_url_column(row.base_url), to_pico(discount), next_s
 
 

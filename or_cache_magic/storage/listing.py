@@ -208,7 +208,6 @@ _COUNT = (
     " FROM or_entry e {where}"
 )
 _SIZE = f"SELECT {_SIZE_SUM} FROM or_entry e {{where}}"  # noqa: S608
-_PAGES = "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size"
 _DIGESTS = "SELECT c.key FROM or_entry e JOIN Cache c ON c.rowid = e.id {where} ORDER BY c.key"
 _NOTEBOOKS = "SELECT c.key, e.notebook FROM or_entry e JOIN Cache c ON c.rowid = e.id"
 _TAGS = "SELECT DISTINCT tags FROM or_entry WHERE typeof(tags) = 'text'"
@@ -303,10 +302,9 @@ class EntryIndex:
     def size_over(self, quota_bytes: int) -> int | None:
         """`size_bytes` of all entries when they are over a quota; None when not.
 
-        Where the whole file is not over it, the entries are not read: about 10 µs.
+        Where the whole file and its log are not over it, the entries are not read: two stats, about 4 µs.
         """
-        rows = self._database.select(_PAGES)
-        if not rows or rows[0][0] <= quota_bytes:
+        if self._database.size_bytes() <= quota_bytes:
             return None
         size_bytes = self.size_bytes()
         return size_bytes if size_bytes > quota_bytes else None

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import queue
+import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from typing import Final, Generic, TypeVar
 
 from or_cache_magic.core.callbacks import Callbacks, Cancel, OnWait, Pacing
@@ -72,25 +73,18 @@ class Pool(Generic[_T]):
                 next is taken when there is room for it.
             tick: Called, on this thread, when one is done, and five times a second.
         """
-        done: queue.SimpleQueue[Future[_T]] = queue.SimpleQueue()
-        executor = ThreadPoolExecutor(self._workers, thread_name_prefix="or-cache-pool")
-        under_way: set[Future[_T]] = set()
+        workers: _Workers[_T] = _Workers()
         calls = iter(calls)
         try:
             while True:
-                for call in self._next_calls(calls, len(under_way)):
-                    future = executor.submit(call)
-                    under_way.add(future)
-                    future.add_done_callback(done.put)
-                if not under_way:
+                for call in self._next_calls(calls, workers.busy):
+                    workers.begin(call)
+                if not workers.busy:
                     return
-                future = _next(done, tick)
-                under_way.discard(future)
-                yield future.result()
+                yield workers.next(tick)
         finally:
             self._cancel.set()
-            executor.shutdown(cancel_futures=True)
-            self.rest = [f.result() for f in under_way if not f.cancelled() and not f.exception()]
+            self.rest = workers.end()
 
     def _next_calls(self, calls: Iterator[Callable[[], _T]], under_way: int) -> Iterator[Callable[[], _T]]:
         """Yield what can be begun now."""
@@ -140,12 +134,65 @@ def _model(request: Request) -> tuple[str, str]:
     return request.base_url, str(request.body["model"])
 
 
-def _next(done: queue.SimpleQueue[Future[_T]], tick: Callable[[], object]) -> Future[_T]:
-    while True:
-        try:
-            found = done.get(timeout=_TICK_S)
-        except queue.Empty:
-            found = None
+class _Workers(Generic[_T]):
+    """Threads that make calls, as many as there are calls at a time; for one thread to give them calls.
+
+    An executor's future for each call costs twice as much CPU.
+    """
+
+    def __init__(self) -> None:
+        self._calls: queue.SimpleQueue[Callable[[], _T] | None] = queue.SimpleQueue()
+        self._done: queue.SimpleQueue[tuple[_T | None, BaseException | None]] = queue.SimpleQueue()
+        self._threads: list[threading.Thread] = []
+        #: How many calls are begun, and not yet given back by `next`.
+        self.busy = 0
+
+    def begin(self, call: Callable[[], _T]) -> None:
+        """Have a call made, at once."""
+        self._calls.put(call)
+        self.busy += 1
+        if self.busy > len(self._threads):
+            thread = threading.Thread(target=self._work, name=f"or-cache-pool_{len(self._threads)}")
+            thread.start()
+            self._threads.append(thread)
+
+    def next(self, tick: Callable[[], object]) -> _T:
+        """Return what the next call that is done gave, or raise what it raised.
+
+        Args:
+            tick: Called when it is done, and five times a second until then.
+        """
+        while True:
+            with suppress(queue.Empty):
+                came, failure = self._done.get(timeout=_TICK_S)
+                break
+            tick()
+        self.busy -= 1
         tick()
-        if found is not None:
-            return found
+        if failure is not None:
+            raise failure
+        return came  # type: ignore[return-value] # without a failure there is a result
+
+    def end(self) -> list[_T]:
+        """Wait for the calls under way; return what those gave that `next` didn't, and raised nothing."""
+        with suppress(queue.Empty):
+            while True:
+                self._calls.get_nowait()  # no thread has begun it
+        for _ in self._threads:
+            self._calls.put(None)
+        for thread in self._threads:
+            thread.join()
+        rest = []
+        with suppress(queue.Empty):
+            while True:
+                came, failure = self._done.get_nowait()
+                if failure is None:
+                    rest.append(came)
+        return rest  # type: ignore[return-value] # likewise
+
+    def _work(self) -> None:
+        for call in iter(self._calls.get, None):
+            try:
+                self._done.put((call(), None))
+            except BaseException as exc:  # noqa: BLE001 - raised by `next`
+                self._done.put((None, exc))

@@ -67,7 +67,7 @@ class SharedLeases:
         left = None if failure is None else _FAILED + value + b"\n" + json.dumps(self._told(failure)).encode()
         self._ask(lambda server: server.swap(name, value, left, _FAILURE_TTL_S))
 
-    def release_local(self, lease: Lease) -> None:
+    def release_local(self, lease: Lease) -> Lease | None:
         """See `lease.Leases.release_local`: nothing of it is in a file."""
 
     def _told(self, failure: Mapping[str, Any]) -> dict[str, Any]:
