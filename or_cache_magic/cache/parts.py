@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from or_cache_magic.storage.leases import Leases
 
 _PACK: Final = ".orcache.jsonl"
+_SETTLED_NS: Final = 2_000_000_000
 
 
 def above(module: str) -> Any:
@@ -89,6 +91,7 @@ class Parts:
         self._gateway: Gateway | None = None
         self._money: CostControl | None = None
         self._packs: PacksBeside | None = None
+        self._listed: tuple[int, list[str]] = (0, [])
         self._threads: set[threading.Thread] = set()
 
     def gateway(self) -> Gateway:
@@ -130,10 +133,21 @@ class Parts:
         folder = self._given.packs
         if folder is None:
             return []
-        with suppress(OSError), os.scandir(folder) as found:
-            return sorted(
-                one.name for one in found if one.name.endswith(_PACK) and one.is_file(follow_symlinks=False)
-            )
+        listed_ns, names = self._listed
+        with suppress(OSError):
+            changed_ns = os.stat(folder).st_mtime_ns  # a list of many asks looks for each of them
+            if changed_ns == listed_ns:
+                return names
+            now_ns = time.time_ns()
+            with os.scandir(folder) as found:
+                names = sorted(
+                    one.name
+                    for one in found
+                    if one.name.endswith(_PACK) and one.is_file(follow_symlinks=False)
+                )
+            # A change soon after the last one may leave the same time.
+            self._listed = (changed_ns if changed_ns < now_ns - _SETTLED_NS else 0, names)
+            return names
         return []
 
     def replayed(self, key: RequestKey) -> tuple[Entry, str] | None:

@@ -40,7 +40,8 @@ def build_ask(
         fields: Fields of the request, ``extra``, and options too; see `core.options.checked`. A field that is
             None is left out, also one that a setting would fill in.
         options: Of `core.options.OPTIONS`; None is not given.
-        is_checked: Whether all of it is what `core.options.checked` gave, once for many prompts.
+        is_checked: Whether all of it is what `core.options.checked` gave, once for many prompts, and was
+            looked through for keys with the first of them.
 
     Raises:
         OptionError: There is no such argument, it does not take this value, or no model was named.
@@ -64,7 +65,7 @@ def build_ask(
 
         attachments, own = read_attachments(option("attach")), 1 if isinstance(prompt, str) else len(prompt)
         body["messages"], attached = with_attachments(body["messages"], attachments, own), attachments.told
-    if params or _may_hold_key(body):
+    if (params and not is_checked) or _may_hold_key(body):
         from or_cache_magic.core.slips import refuse_key
 
         refuse_key(body)

@@ -280,6 +280,11 @@ class ConnectionPool:
             if self._closed and self._owner != threading.get_ident():
                 self.close()
 
+    def joined(self, *, changes_answers: bool) -> sqlite3.Connection:
+        """Return the connection of this thread's transaction, for more that is done in it."""
+        self._changing = self._changing or changes_answers
+        return self.writer
+
     @contextmanager
     def _locked(self, wait_s: float) -> Iterator[None]:
         if not self._lock.acquire(timeout=wait_s):

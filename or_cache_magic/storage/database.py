@@ -218,7 +218,7 @@ class Database:
 
     @contextmanager
     def transaction(
-        self, *, wait_s: float | None = None, changes_answers: bool = True
+        self, *, wait_s: float | None = None, changes_answers: bool = True, joins: bool = False
     ) -> Iterator[sqlite3.Connection]:
         """Open a write transaction, all or nothing; makes the folder and the file when there is none.
 
@@ -229,6 +229,8 @@ class Database:
             wait_s: How long to wait for another's lock; None is `patience_s`.
             changes_answers: Whether an entry may be served otherwise after it, or no more: all that this
                 process holds decoded is then read again.
+            joins: Whether an inner one is a part of the outer one, which undoes it too: whoever opened that
+                lets its errors pass.
 
         Raises:
             StoreBusyError: Locked for longer than that.
@@ -237,6 +239,10 @@ class Database:
                 one is begun. Each kind of fault is told once (`pop_notices`).
         """
         inside = self._in_transaction()
+        if inside is not None and joins:
+            with sqlite_errors(self.path):
+                yield inside.joined(changes_answers=changes_answers)
+            return
         if inside is not None:
             with (
                 sqlite_errors(self.path),

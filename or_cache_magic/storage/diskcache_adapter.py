@@ -91,9 +91,9 @@ class StrictCache(Cache):  # type: ignore[misc]
 
     @contextmanager
     def _transact(self, retry: bool = False, filename: object = None) -> Iterator[tuple[Any, Any]]:  # noqa: ARG002
-        with self._transaction() as connection:
-            # What diskcache then calls with the file of a row that it removed: no row of ours has one.
-            yield connection.execute, lambda _filename: None
+        # It is used inside a transaction only. The function is what diskcache then calls with the file of a
+        # row that it removed: no row of ours has one.
+        yield self._connection.execute, lambda _filename: None
 
     def transact(self, retry: bool = False) -> Any:  # noqa: ARG002
         """Return a transaction of ours, reentrant in a thread."""

@@ -185,7 +185,8 @@ class DiskLeases:
 
     def release_local(self, lease: Lease) -> Lease | None:
         """See `Leases.release_local`."""
-        with self._database.transaction(wait_s=_PATIENCE_S, changes_answers=False) as connection:
+        transaction = self._database.transaction(wait_s=_PATIENCE_S, changes_answers=False, joins=True)
+        with transaction as connection:
             connection.execute(_DELETE, lease)
         return None
 

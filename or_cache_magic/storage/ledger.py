@@ -100,7 +100,7 @@ class Ledger:
         self._unwritten: list[LedgerRow] = []
 
     def record(self, row: LedgerRow) -> None:
-        """Write a row now, in this thread's transaction if one is open.
+        """Write a row now; if a transaction of this thread is open, in that, which an error is to end.
 
         What is not known of it, and which generation can tell, is written with it; see `Settlements`.
 
@@ -109,7 +109,7 @@ class Ledger:
         """
         from or_cache_magic.storage.ledger_rows import insert_rows  # a hit writes nothing
 
-        with self._database.transaction() as connection:
+        with self._database.transaction(changes_answers=False, joins=True) as connection:
             insert_rows(connection, (row,))
 
     def remember(self, row: LedgerRow) -> None:

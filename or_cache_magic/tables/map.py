@@ -14,6 +14,7 @@ from or_cache_magic.core.options import checked, plain, shown
 from or_cache_magic.core.policy import why_no_lookup, why_not_stored
 from or_cache_magic.core.records import MADE_CALL, Outcome
 from or_cache_magic.core.settings import Ask, whole
+from or_cache_magic.core.slips import refuse_key
 from or_cache_magic.core.units import ZERO_USD, format_count, format_sum, format_usd
 from or_cache_magic.errors import (
     AS_ATTRIBUTE,
@@ -188,7 +189,7 @@ def _maker(cache: CompletionCache, asked: dict[str, Any]) -> tuple[Callable[[Any
             prompt, _, _ = checked(prompt, {})
         return build_ask(prompt, settings, fields, options, is_checked=True)
 
-    make("…")  # what is wrong for all is an error, not one a row
+    refuse_key(make("…").request.body)  # what is wrong for all is an error, not one a row
     return make, options.get("schema")
 
 
