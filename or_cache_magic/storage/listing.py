@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from decimal import Decimal
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -32,6 +33,11 @@ _Term = tuple[str, "Sequence[Any]"]  # a condition and its parameters
 
 _SHORTEST_PREFIX = 4
 _KEY_DIGITS = 64
+# One parameter, however many keys: there may be so many hundreds of parameters and of terms, not more.
+# With a "g" behind it a prefix is the first text after every key that begins so.
+_BEGIN_SO = (
+    "SELECT c.rowid FROM json_each(?) k CROSS JOIN Cache c ON c.key >= k.value AND c.key < k.value || 'g'"
+)
 _BLOBS = "EXISTS (SELECT 1 FROM Cache c JOIN or_request r ON r.id = c.rowid WHERE c.rowid = e.id AND {})"
 
 _HALVED_AFTER_S = 30 * 86400.0
@@ -104,17 +110,14 @@ def _written(wanted: EntryFilter) -> Iterator[_Term]:
 
 
 def _keys(prefixes: Sequence[str]) -> _Term:
-    bounds: list[str] = []
-    for prefix in prefixes:
-        low = prefix.strip().lower()
+    lows = [prefix.strip().lower() for prefix in prefixes]
+    for prefix, low in zip(prefixes, lows, strict=True):
         if len(low) < _SHORTEST_PREFIX or len(low) > _KEY_DIGITS or low.strip("0123456789abcdef"):
             raise OptionError(
                 f"{prefix!r} is not the beginning of a key.",
                 f"Give at least {_SHORTEST_PREFIX} hexadecimal digits, as %openrouter_entries shows them.",
             )
-        bounds += (low, low + "g")  # the first text after every key that begins so
-    ranges = " OR ".join("key >= ? AND key < ?" for _ in prefixes)
-    return f"e.id IN (SELECT rowid FROM Cache WHERE {ranges})", bounds  # noqa: S608
+    return f"e.id IN ({_BEGIN_SO})", (json.dumps(lows),)
 
 
 def _model(pattern: str) -> _Term:

@@ -285,6 +285,14 @@ def test_find__by_key_prefixes(shelf):
     assert shelf.listing.digests(EntryFilter(keys=(keys[3],))) == []
 
 
+def test_find__by_thousands_of_keys(shelf):
+    """As many keys as a table has rows find theirs, and purge them: SQL takes a thousand terms at most."""
+    keys = [row.key for row in shelf.listing.find()]
+    many = (*(f"{number:064x}" for number in range(5_000)), keys[0], keys[2])
+    assert {row.key for row in shelf.listing.find(EntryFilter(keys=many))} == {keys[0], keys[2]}
+    assert shelf.purge(EntryFilter(keys=many)) == 2
+
+
 @pytest.mark.parametrize("prefix", ["abc", "", "xyz0", "abcd%", "a" * 65])
 def test_digests__refuses_what_is_no_key(shelf, prefix):
     """A prefix that is too short or not hexadecimal is an error, not everything."""

@@ -146,6 +146,8 @@ def test_remember__a_row_that_could_not_be_written(ledger, folder):
     ledger.remember(row(at_s=2.0))
 
     assert ledger.totals()[0].paid_usd == Decimal("1.0")
+    assert [found.at_s for found in ledger.rows()] == [2.0, 1.0]
+    assert [found.at_s for found in ledger.rows(limit=1)] == [2.0]
     other.close()
     assert ledger.flush()
     assert [found.at_s for found in ledger.rows()] == [2.0, 1.0]
