@@ -94,6 +94,10 @@ _ESCAPES: Final = str.maketrans(
         **{char: f"{{{char}}}" for char in "[]*"},
         **{char: f"\\{char}" for char in "{}$&#%_"},
         "/": r"/\allowbreak{}",
+        # pdfLaTeX has no characters for them.
+        "≥": r"\ensuremath{\geq}",
+        "→": r"\ensuremath{\rightarrow}",
+        "…": r"\ldots{}",
     }
 )
 _TEXT_WIDTH: Final = 0.9

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from or_cache_magic.core.code_secrets import without_tokens
+from or_cache_magic.core.code_secrets import has_password, hidden_in_message, without_tokens
 from or_cache_magic.core.options import shown
 from or_cache_magic.display.document import (
     LATEX_PACKAGES,
@@ -33,7 +33,10 @@ FORMATS: Final = ("markdown", "latex")
 _MOST_SHOWN: Final = 50
 """So many rows of a table, and so many quotes, are shown in a notebook; a file has all."""
 
-_HEAD: Final = f"% Read it by \\input; it needs \\usepackage{{{','.join(LATEX_PACKAGES)}}}\n\n"
+_HEAD: Final = (
+    f"% Read it by \\input; it needs \\usepackage{{{','.join(LATEX_PACKAGES)}}}.\n"
+    "% Prompts with other letters than Latin ones need LuaLaTeX or XeLaTeX, and a font that has them.\n\n"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,16 +142,19 @@ def report(
         raise OptionError(
             "nothing was asked yet, so there is nothing to report", "ask with %%openrouter first"
         )
-    try:
-        found = digest(cache, facts.keys if facts.notebook else None, secret)
-        pack = Pack(found.sha256, found.size_bytes, found.entries, found.history)
-    except OptionError as exc:
-        pack = Pack("", why=str(exc.args[0]))
+    pack = Pack("", why="no answer is kept that is served")
+    if facts.keys or not facts.notebook:
+        try:
+            found = digest(cache, facts.keys if facts.notebook else None, secret)
+            pack = Pack(found.sha256, found.size_bytes, found.entries, found.history)
+        except OptionError as exc:
+            pack = Pack("", why=str(exc.args[0]).partition("; nothing was")[0])
 
-    def hidden(block: Block) -> Block:
-        return each_text(block, lambda text: without_tokens(text, secret))
+    def hidden(text: str) -> str:
+        return hidden_in_message(text, secret) if has_password(text) else without_tokens(text, secret)
 
-    blocks = tuple(map(hidden, sections(facts, version("or-cache-magic"), pack)))
+    made = sections(facts, version("or-cache-magic"), pack)
+    blocks = tuple(each_text(block, hidden) for block in made)
     return Report(facts.notebook, facts.keys, pack.sha256, blocks, format)
 
 

@@ -115,7 +115,8 @@ def facts_of(cache: CompletionCache, notebook: str) -> Facts:
 
     Args:
         cache: Where they are.
-        notebook: As the ledger names it, or the end of that; ``*`` and ``?`` as in a shell; empty is all.
+        notebook: As the ledger names it, or the end of that; ``*`` and ``?`` as in a shell; empty,
+            and ``*`` alone, is the whole folder.
 
     Raises:
         OptionError: There is no such notebook, or several.
@@ -140,7 +141,7 @@ def facts_of(cache: CompletionCache, notebook: str) -> Facts:
                 given.append(_given(kept))
     given.sort(key=lambda one: (one.at_s, one.key, one.reason, one.cost.source))
     return Facts(
-        "" if names is None else ", ".join(sorted(names)),
+        "" if names is None else ", ".join(sorted(filter(None, names))),
         tuple(rows),
         sums_of(rows),
         tuple(given),
@@ -164,7 +165,7 @@ def _order(row: LedgerRow) -> tuple[float, str, str, str]:
 
 def _meant(name: str, known: set[str]) -> set[str] | None:
     """Return the notebooks that are meant; None is all of the folder."""
-    if not name:
+    if name in ("", "*"):
         return None
     path = name.replace("\\", "/").removeprefix("./")
     if any(sign in path for sign in "*?"):

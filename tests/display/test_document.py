@@ -12,7 +12,7 @@ from or_cache_magic.display.document import Heading, Quote, Rows, Words, each_te
 from or_cache_magic.display.escape import printable
 from or_cache_magic.display.tables import Head
 
-_MARKS = "\\{}$&#%_^~<>|`'\"-,?![]*=/ \n\r\t.+0a\u202e\x1b\u2028\ud800é"
+_MARKS = "\\{}$&#%_^~<>|`'\"-,?![]*=/ \n\r\t.+0a≥→…\u202e\x1b\u2028\ud800é"
 _ATTACKS = (
     "\\end{quote}\\input{/etc/passwd}",
     "\\\\[1em] \\write18{id} %",
@@ -81,12 +81,15 @@ _ESCAPED = {
     r"\textquotesingle{}": "'",
     r"\char34{}": '"',
     r"/\allowbreak{}": "/",
+    r"\ensuremath{\geq}": "≥",
+    r"\ensuremath{\rightarrow}": "→",
+    r"\ldots{}": "…",
     "-{}": "-",
     ",{}": ",",
     **{f"{{{char}}}": char for char in "[]*"},
     **{f"\\{char}": char for char in "{}$&#%_"},
 }
-_TOKEN = re.compile("|".join([*map(re.escape, _ESCAPED), r"[^\\{}$&#%_^~<>|`'\"\[\]*/]"]))
+_TOKEN = re.compile("|".join([*map(re.escape, _ESCAPED), r"[^\\{}$&#%_^~<>|`'\"\[\]*/≥→…]"]))
 
 
 def read(latex):

@@ -131,7 +131,7 @@ def test_report__same_cache_same_bytes(paper, open_cache, sim, clock, tmp_path):
     assert [path.read_text() for path in saved] == [first.latex, first.markdown]
 
 
-@pytest.mark.parametrize("notebook", [PAPER, "*"])
+@pytest.mark.parametrize("notebook", [PAPER, "paper/*"])
 def test_report__has_the_digest_of_the_pack(paper, sim, clock, tmp_path, notebook):
     """An export of the report's keys is a file of that SHA-256."""
     everything(paper, sim, clock)
@@ -149,6 +149,7 @@ def test_report__of_the_folder_has_the_digest_of_all(cache, sim, clock, tmp_path
     digest = hashlib.sha256((tmp_path / "p.jsonl").read_bytes()).hexdigest()
     assert cache.report().pack_sha256 == digest
     assert "10 entries and 2 kept as history" in cache.report().markdown
+    assert cache.report("*") == cache.report()
 
 
 def test_report__is_of_one_notebook(paper, open_cache, sim):
@@ -196,6 +197,8 @@ def test_report__counts_failed_calls(paper, sim):
     with pytest.raises(UpstreamError):
         paper.ask("What is a median?")
     report = paper.report()
+    assert report.pack_sha256 == ""
+    assert "is unknown: no answer is kept that is served." in report.markdown
     assert dict(table(report, "Number of runs"))["call: brought no answer"] == "1"
     assert table(report, "Exclusions")[0][:3] == ("cut", "the answer was cut off", "1")
     assert "1 call failed" in section(report, "Exclusions")
@@ -210,12 +213,18 @@ def test_report__nothing_asked(cache):
 
 
 def test_report__hides_secrets(paper):
-    """A token in a prompt stands in no report, and why there is no pack is said."""
-    token = "hf_" + "0123456789abcdef"
-    paper.ask(f"Is {token} a token?")
+    """Tokens and passwords of prompts stand in no report, and why there is no pack is said."""
+    told = "hf_" + "0123456789abcdef", "hunter2"
+    for secret in ("Is {} a token?", "Connect to postgres://me:{}@db/x", "The password: {}"):
+        for one in told:
+            paper.ask(secret.format(one))
     report = paper.report()
-    assert token not in report.markdown + report.latex
-    assert "what looks like a key or a token stands in 1 request" in report.markdown
+    assert "Is … a token?" in report.markdown
+    assert told[0] not in report.markdown + report.latex
+    assert set(re.findall(".*hunter2.*", report.markdown)) == {"Is hunter2 a token?"}
+    assert re.search(
+        "is unknown: what looks like a key, a token or a password stands in 5 requests", report.latex
+    )
     assert report.pack_sha256 == ""
 
 
