@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 from decimal import Decimal
@@ -238,19 +239,23 @@ def _card(
 ) -> tuple[str, str]:
     answer = "\n\n".join(filter(None, (_said_in(given, request), reasoning_of(message_of(given)))))
     asked = printable(json.dumps(shortened(request), indent=2, ensure_ascii=False))
+    at_s = given.created_s if given.choices else math.inf
     history = [
-        f"{u.number}, {format_age(time.time() - u.at_s)}: {u.reason} · {format_usd(u.answer.cost.usd)}"
-        f"\n{_said_in(u.answer, u.request or {})}"
-        for u in kept
+        (f"{'earlier' if u.answer.created_s <= at_s else 'later'} answer", _history_line(u)) for u in kept
     ]
-    plain = "\n\n".join(
-        filter(None, ["\n".join(facts), tree, asked, answer, *(f"earlier answer {h}" for h in history)])
-    )
+    others = (f"{which} {told}" for which, told in history)
+    plain = "\n\n".join(filter(None, ["\n".join(facts), tree, asked, answer, *others]))
     parts = [" · ".join(map(escape_markdown, facts)), tree and fenced(tree, "text")]
     pictures = "".join(map(thumbnails_html, (*messages_of(request), message_of(given))))
     parts += [fenced(asked, "json"), pictures, safe_markdown(answer)]
-    parts += [f"**earlier answer** {safe_markdown(h)}" for h in history]
+    parts += [f"**{which}** {safe_markdown(told)}" for which, told in history]
     return printable(plain), "\n\n".join(filter(None, parts))
+
+
+def _history_line(kept: HistoryEntry) -> str:
+    """Return the number of an answer that is not served, since when and why, its cost, and what it says."""
+    cost, age = format_usd(kept.answer.cost.usd), format_age(time.time() - kept.at_s)
+    return f"{kept.number}, {age}: {kept.reason} · {cost}\n{_said_in(kept.answer, kept.request or {})}"
 
 
 def _said_in(answer: Answer, request: Mapping[str, Any]) -> str:

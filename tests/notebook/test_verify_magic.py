@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+
+from or_cache_magic.simulator import scenario
+
 CELL = "%%openrouter openai/gpt-4o-mini --tag {}\nWhat is {}?"
 
 
@@ -19,6 +23,17 @@ def test_verify__in_a_cell(nb):
     assert shown.count("asked again") == 0
     assert "cached" in nb.run(CELL.format("exam", 1))
     assert len(nb.sent) == 10
+
+
+def test_verify__is_shown_with_its_entry(nb):
+    """What came is a later answer of the entry, with why it is not served."""
+    nb.run("%%openrouter openai/gpt-4o-mini -o answer\nWhat is love?")
+    nb.sim.script(scenario("plain", text="Something else."))
+    shown = nb.run("%openrouter_verify --sample 1")
+    assert f"differ: {nb['answer'].key[:10]} " in shown
+    card = nb.run(f"%openrouter_entries {nb['answer'].key[:10]}")
+    assert "answer 1 of 2 is served" in card
+    assert re.search(r"later answer 2, just now: asked again to compare · \$0\.0.*\nSomething else\.", card)
 
 
 def test_verify__refuses_in_two_lines(nb):

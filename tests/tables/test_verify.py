@@ -124,7 +124,9 @@ def test_verify__by_field_of_a_schema(cache, sim):
     assert counts(found, "field", "label") == (2, 1, 1, 0)
     assert counts(found, "field", "score") == (2, 1, 2, 0)
     assert len(cache.store.unserved(answers[2].key)) == 1
-    assert bought(cache, 3, **asked) == answers
+    sent = sim.completion_count
+    assert bought(cache, 3, **asked, repair=2) == answers
+    assert sim.completion_count == sent
 
 
 def test_verify__sample_is_the_same_each_time(cache, sim):
