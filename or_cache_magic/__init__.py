@@ -8,7 +8,7 @@ In a notebook::
     What is a median?
 
 From Python, with the same cache and the same keys: `ask`, `aask`, `map`, `amap`, `warm`, `embed`, `client`,
-`async_client`, `stats`, `entries`, `why`, `report`, `verify`, `panel`, `purge`, `export`, `load`,
+`async_client`, `stats`, `entries`, `why`, `plan`, `report`, `verify`, `panel`, `purge`, `export`, `load`,
 `open_cache`. Importing this package imports nothing else of it.
 """
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from or_cache_magic.cache.cache import CompletionCache
     from or_cache_magic.cache.completion import Completion
+    from or_cache_magic.explain.plan import Plan
     from or_cache_magic.explain.report import Report
     from or_cache_magic.explain.why import Why
     from or_cache_magic.notebook.session import Session
@@ -57,6 +58,7 @@ __all__ = [
     "map",
     "open_cache",
     "panel",
+    "plan",
     "purge",
     "report",
     "stats",
@@ -261,6 +263,32 @@ def why(key_or_answer: str | Completion | None = None) -> Why:
 def report(notebook: str | os.PathLike[str] | None = None, **how: Any) -> Report:
     """Return what was asked of which models, for a methods section; see `CompletionCache.report`."""
     return _cache().report(notebook, **how)
+
+
+def plan(
+    notebook: str | os.PathLike[str] | None = None,
+    *,
+    buy: bool = False,
+    max_cost_usd: Decimal | float | str | None = None,
+) -> Plan:
+    """Return what running a notebook from its top would ask and cost, cell by cell. Asks nothing.
+
+    In a notebook the values at hand count; elsewhere what needs one is unknown. In CI
+    ``sys.exit(orc.plan("paper.ipynb").pays)`` fails where the notebook would pay.
+
+    Args:
+        notebook: Its file; None is the one that is run, where the front end tells.
+        buy: Whether what is missing, and depends on nothing else that is, is asked first, all at once.
+        max_cost_usd: The most that this may cost.
+
+    Raises:
+        OptionError: There is no such notebook.
+    """
+    from or_cache_magic.notebook.extension import transformer
+    from or_cache_magic.notebook.planning import plan_notebook
+
+    session, transform = _session(), transformer()
+    return plan_notebook(session, notebook, buy=buy, max_cost_usd=max_cost_usd, transform=transform)
 
 
 def batches(name: str = "") -> pd.DataFrame:

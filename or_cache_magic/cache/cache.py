@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from or_cache_magic.cache.purge import Purge
+    from or_cache_magic.core.records import Entry
     from or_cache_magic.core.rows import EntryFilter, EntryRow, Totals
     from or_cache_magic.explain.nearest import Nearest
     from or_cache_magic.explain.report import Report
@@ -463,6 +464,13 @@ class CompletionCache:
         if not rows and (replayed := self._parts.replayed(ask.key)) is not None:
             rows = [above("replay.beside").row_of(replayed[0], ask.request)]
         return (rows[0] if rows else None), ""
+
+    def kept(self, ask: Ask) -> Entry | None:
+        """Return the entry on this machine that would serve an ask; None where none would. Counts nothing."""
+        found = self.store.get(ask.key)
+        if found is None and (replayed := self._parts.replayed(ask.key)) is not None:
+            return replayed[0]
+        return found
 
     # -- browsing, accounts, purging ----------------------------------------------------------
 

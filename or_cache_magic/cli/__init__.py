@@ -31,6 +31,7 @@ from or_cache_magic.notebook.commands import (
     ENTRIES,
     EXPORT,
     IMPORT,
+    PLAN,
     PURGE,
     REPORT,
     STATS,
@@ -158,6 +159,14 @@ def _parser() -> argparse.ArgumentParser:
     report = add("report", _report, "what was asked of which models and at what cost, for a methods section")
     report.add_argument("words", nargs="*", metavar="NOTEBOOK", help="of this notebook (default: the folder)")
     _add_options(report, REPORT)
+    plan = add(
+        "plan", _plan, "what running a notebook would ask and cost; 1 is the exit code where it would pay"
+    )
+    plan.add_argument("words", nargs=1, metavar="NOTEBOOK", help="its file")
+    _add_options(plan, PLAN)
+    plan.add_argument(
+        "--strict", action="store_true", help="1 is the exit code too where a cell is unknown, and might pay"
+    )
     batches = add("batches", _batches, "the batches at OpenRouter; collects what has ended")
     batches.add_argument("words", nargs="*", metavar="ID", help="the rows of this batch")
     _add_options(batches, BATCHES)
@@ -325,6 +334,27 @@ def _why(options: SimpleNamespace) -> None:
 def _report(options: SimpleNamespace) -> None:
     with _open(options) as cache:
         print(cache.report(options.notebook, format=options.format), end="")
+
+
+def _plan(options: SimpleNamespace) -> bool:
+    """Return whether the notebook would pay."""
+    from or_cache_magic.notebook.extension import transformer
+    from or_cache_magic.notebook.planning import plan_notebook
+
+    options.command.check(options.command, options)
+    if options.max_cost_usd is not None and not options.buy:
+        raise OptionError("--max-cost means nothing without --buy; nothing was sent", "add --buy")
+    found = plan_notebook(
+        None,
+        options.notebook,
+        buy=options.buy,
+        max_cost_usd=options.max_cost_usd,
+        directory=options.dir,
+        tell=_say,
+        transform=transformer(),
+    )
+    print(printable(str(found)))
+    return found.pays or (options.strict and not found.certain)
 
 
 def _batches(options: SimpleNamespace) -> bool:

@@ -76,6 +76,11 @@ class Template:
         """What each ``{{ … }}`` names: where it begins, and the step from there; None is none."""
         return [(one.root, one.steps[0][1] if one.steps else None) for one in self._expressions]
 
+    @property
+    def steps(self) -> list[tuple[str, tuple[tuple[str, str | int], ...]]]:
+        """What each ``{{ … }}`` names: where it begins, and ``("attribute" or "item", …)`` from there."""
+        return [(one.root, one.steps) for one in self._expressions]
+
     def render(self, namespace: Mapping[str, Any], cells: Collection[str] = ()) -> str:
         """Return it filled in from `namespace`; see the function `render`.
 

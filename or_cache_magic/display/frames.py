@@ -123,6 +123,12 @@ def stats_frame(
     return ShownFrame.made_of(frame, types, partial(_show_stats, by=by, notes=notes))
 
 
+def plain_frame(rows: Iterable[Sequence[Any]], types: Mapping[str, str]) -> pd.DataFrame:
+    """Return a DataFrame of rows with these columns, in these types; amounts become numbers."""
+    frame: pd.DataFrame = pd.DataFrame([*rows], columns=list(types)).astype(dict(types))
+    return frame
+
+
 def answered_frame(
     frame: pd.DataFrame, summary: str, *, costs: Container[str], hidden: Container[str] = ()
 ) -> pd.DataFrame:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -63,7 +63,13 @@ class Nearest(NamedTuple):
 
 
 def nearest(
-    database: Database, request: Request, *, own: str = "", cell: str = "", before_s: float | None = None
+    database: Database,
+    request: Request,
+    *,
+    own: str = "",
+    cell: str = "",
+    before_s: float | None = None,
+    but: Collection[str] = (),
 ) -> Nearest | None:
     """Return the stored request that is nearest to one; None where none is near.
 
@@ -76,6 +82,7 @@ def nearest(
         own: Its key, which is not near but the same.
         cell: The key of what the same cell asked before; empty is not known.
         before_s: Only what was stored before; None is whenever.
+        but: Keys of others that are not meant either.
 
     Raises:
         StoreError: The file can't be read.
@@ -88,7 +95,11 @@ def nearest(
             return Nearest(found.key, found.created_s, found.request, same_cell=True)
     best: tuple[tuple[float, float], Candidate] | None = None
     for candidate in table.candidates(_near(table.read(), sketch(asked.body))):
-        if candidate.key == own or (before_s is not None and candidate.created_s > before_s):
+        if (
+            candidate.key == own
+            or candidate.key in but
+            or (before_s is not None and candidate.created_s > before_s)
+        ):
             continue
         theirs = _Parts(candidate.request.body)
         if mine.shared(theirs) < _LEAST_SHARED:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import partial
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from or_cache_magic.cache.completion import Completion
 from or_cache_magic.core.callbacks import Callbacks
@@ -20,6 +20,8 @@ from or_cache_magic.notebook.session import keeps_result
 from or_cache_magic.notebook.values import read_attached, read_schema_argument, read_text_argument
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from or_cache_magic.core.records import Answer
     from or_cache_magic.core.settings import Ask
     from or_cache_magic.display.screen import Screen
@@ -28,6 +30,18 @@ if TYPE_CHECKING:
 
 _FOUND_WIDTH = 40
 _MORE = "it was cut: give it more with --max-tokens; "
+
+
+class Place(Protocol):
+    """Where a cell is read: the notebook's folder, and what was asked last."""
+
+    @property
+    def folder(self) -> Path:
+        """Where relative paths begin."""
+
+    @property
+    def last(self) -> object:
+        """The answer that was asked for last, or the table of several."""
 
 
 def ask(session: Session, line: str, cell: str | None, variables: Mapping[str, Any]) -> Any:
@@ -65,19 +79,7 @@ def ask(session: Session, line: str, cell: str | None, variables: Mapping[str, A
             from or_cache_magic.notebook.prompt_files import refuse_file  # few prompts have one
 
             refuse_file(options.prompt, session.folder)
-    prompt = _read_prompt(session, options, cell, variables)
-    asked = {
-        "system": options.system,
-        "attach": read_attached(options.attach, variables, session.folder) if options.attach else None,
-        "mode": options.mode,
-        "ttl": options.ttl_s,
-        "tag": options.tags or None,
-        "stream": False if options.no_stream else None,
-        "prompt_cache": options.prompt_cache,
-        "reply_to": options.reply_to and _answer_named(options.reply_to, variables, session.last),
-        "schema": options.schema and read_schema_argument(options.schema, variables, session.folder),
-        "repair": options.repair,
-    }
+    prompt, asked = read_ask(session, options, cell, variables)
     if options.each is not None or isinstance(options.sample, range) or "," in (options.model or ""):
         return _ask_many(session, options, prompt, asked, variables)
     prepare = partial(session.cache().prepare, prompt, options.params, **asked)
@@ -116,12 +118,12 @@ def _ask_many(
     return ask_several(session, options, prepare, _parse)
 
 
-def _read_prompt(
-    session: Session, options: SimpleNamespace, cell: str | None, variables: Mapping[str, Any]
-) -> str:
-    """Return the prompt as it is sent, and put what a prompt file says into the `options`.
+def read_ask(
+    session: Place, options: SimpleNamespace, cell: str | None, variables: Mapping[str, Any]
+) -> tuple[str, dict[str, Any]]:
+    """Return the prompt as it is sent, and the arguments of `CompletionCache.ask` that do not name a model.
 
-    That of each row of a table is filled in later.
+    What a prompt file says is put into the `options`. The prompt of each row of a table is filled in later.
     """
     # A terminal ends a cell with empty lines, a notebook with none, Windows has CRLF: it is the same prompt.
     prompt: str = options.prompt if cell is None else cell.replace("\r\n", "\n").rstrip("\n")
@@ -138,7 +140,20 @@ def _read_prompt(
         from or_cache_magic.core.templates import render
 
         prompt = render(prompt, variables)
-    return "\n\n".join(part for part in (above, prompt) if part and not part.isspace()) if above else prompt
+    if above:
+        prompt = "\n\n".join(part for part in (above, prompt) if part and not part.isspace())
+    return prompt, {
+        "system": options.system,
+        "attach": read_attached(options.attach, variables, session.folder) if options.attach else None,
+        "mode": options.mode,
+        "ttl": options.ttl_s,
+        "tag": options.tags or None,
+        "stream": False if options.no_stream else None,
+        "prompt_cache": options.prompt_cache,
+        "reply_to": options.reply_to and _answer_named(options.reply_to, variables, session.last),
+        "schema": options.schema and read_schema_argument(options.schema, variables, session.folder),
+        "repair": options.repair,
+    }
 
 
 def _answer_named(name: str, variables: Mapping[str, Any], last: object) -> Completion:

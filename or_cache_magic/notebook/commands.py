@@ -96,7 +96,7 @@ def _read_why(command: Command, options: SimpleNamespace) -> None:
     options.subject = words[0] if words else None
 
 
-def _read_report(command: Command, options: SimpleNamespace) -> None:
+def _read_notebook(command: Command, options: SimpleNamespace) -> None:
     """Read the word as the `notebook`; None is this one."""
     take_no_words(command, SimpleNamespace(words=options.words[1:]))
     options.notebook = options.words[0] if options.words else None
@@ -248,7 +248,22 @@ REPORT: Final = Command(
         ),
         HELP,
     ),
-    check=_read_report,
+    check=_read_notebook,
+    takes="file",
+    unharmed="nothing was sent",
+)
+
+PLAN: Final = Command(
+    "openrouter_plan",
+    "What running the notebook from its top would ask and cost, cell by cell. Asks nothing.",
+    "[NOTEBOOK]",
+    ("%openrouter_plan", "%openrouter_plan --buy --max-cost 0.50", "plan = %openrouter_plan analysis.ipynb"),
+    (
+        flag(("--buy",), "buy", "ask what is missing and depends on nothing else that is, all at once"),
+        MAX_COST._replace(help="with --buy: the most that it may cost", needs=("--buy",)),
+        HELP,
+    ),
+    check=_read_notebook,
     takes="file",
     unharmed="nothing was sent",
 )
@@ -475,7 +490,7 @@ COMMANDS: Final[Mapping[str, Command]] = MappingProxyType(
         c.spelling: c
         for c in (
             *(CELL, LINE, PANEL, STATS, ENTRIES, WHY, PIN, PURGE, EXPORT, IMPORT, WARM, BATCHES),
-            *(REPORT, VERIFY, MODELS, FIX, CONFIG, KEY, LAST),
+            *(PLAN, REPORT, VERIFY, MODELS, FIX, CONFIG, KEY, LAST),
         )
     }
 )

@@ -25,7 +25,7 @@ from traitlets import TraitError, validate
 from traitlets.config import Configurable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from IPython.core.completer import CompletionContext
     from IPython.core.interactiveshell import InteractiveShell
@@ -101,6 +101,7 @@ MAGICS: Final = (
     "openrouter_stats",
     "openrouter_entries",
     "openrouter_why",
+    "openrouter_plan",
     "openrouter_report",
     "openrouter_pin",
     "openrouter_purge",
@@ -299,8 +300,10 @@ class Extension:
         if self._session is not None:
             self._session.close()
 
-    def _after_cell(self, *_: Any) -> None:
+    def _after_cell(self, result: Any = None) -> None:
         if self._session is not None:
+            if result is not None and not result.success:
+                self._session.failed.add(result.execution_count)
             self._session.after_cell()
 
     def _complete(self, context: CompletionContext) -> Any:
@@ -360,6 +363,17 @@ def take_body(lines: list[str]) -> Any:
 take_body.has_side_effects = True  # type: ignore[attr-defined]
 
 TRANSFORMERS: Final = (drop_comments, take_body)
+
+
+def transformer() -> Callable[[str], str]:
+    """Return what makes Python of a cell as a shell with this extension does, where there is no shell."""
+    from IPython.core.inputtransformer2 import TransformerManager
+
+    manager: Any = TransformerManager()  # type: ignore[no-untyped-call]
+    manager.cleanup_transforms[:0] = TRANSFORMERS
+    manager.token_transformers.append(MagicWithWords)
+    transform: Callable[[str], str] = manager.transform_cell
+    return transform
 
 
 _loaded: list[Extension] = []

@@ -22,6 +22,7 @@ from or_cache_magic.notebook.commands import (
     MODELS,
     PANEL,
     PIN,
+    PLAN,
     PURGE,
     REPORT,
     STATS,
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from or_cache_magic.cache.completion import Completion
     from or_cache_magic.cache.purge import Purge
     from or_cache_magic.core.rows import EntryFilter
+    from or_cache_magic.explain.plan import Plan
     from or_cache_magic.explain.report import Report
     from or_cache_magic.explain.why import Why
     from or_cache_magic.notebook.session import Session
@@ -185,6 +187,30 @@ def _report(session: Session, options: SimpleNamespace) -> Report | None:
         OptionError: There is no such notebook, or nothing was asked.
     """
     found = session.cache().report(options.notebook, format=options.format)
+    if not session.in_terminal or keeps_result() is not False:
+        return found
+    session.deliver(found)
+    session.say(str(found))
+    return None
+
+
+def _plan(session: Session, options: SimpleNamespace) -> Plan | None:
+    """``%openrouter_plan``: what running the notebook would ask and cost, and with ``--buy`` buy it before.
+
+    Raises:
+        OptionError: There is no such notebook, or the front end doesn't tell which it runs.
+    """
+    from or_cache_magic.notebook.planning import plan_notebook
+
+    stable = session.settings().receipt == "stable"  # what is bought is another thing on the next run
+    found = plan_notebook(
+        session,
+        options.notebook,
+        buy=options.buy,
+        max_cost_usd=options.max_cost_usd,
+        progress=not stable,
+        tell=str if stable else session.say,
+    )
     if not session.in_terminal or keeps_result() is not False:
         return found
     session.deliver(found)
@@ -464,6 +490,7 @@ _MAGICS: Final[Mapping[str, tuple[Command, Callable[..., Any]]]] = {
         (STATS, _stats),
         (ENTRIES, _entries),
         (WHY, _why),
+        (PLAN, _plan),
         (REPORT, _report),
         (PIN, _pin),
         (PURGE, _purge),

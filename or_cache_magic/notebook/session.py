@@ -51,6 +51,8 @@ class Session:
         self.asked_before = ""
         #: What a receipt has told already that changes by itself.
         self.warned: set[str] = set()
+        #: The numbers of cells that were not run to their end.
+        self.failed: set[int] = set()
         self._asked: dict[str, str] = {}
         self._project = Project(self.folder)
         self._configured: dict[str, Any] | None = None

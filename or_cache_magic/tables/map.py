@@ -30,9 +30,10 @@ from or_cache_magic.tables.prompts import prompts_of
 from or_cache_magic.tables.requests import SAMPLED, Prompts, Requests, Results, pacing_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from or_cache_magic.cache.cache import CompletionCache
+    from or_cache_magic.core.settings import Settings
 
 _NOT_ASKED: Final = "not asked"
 _LOOKED_AT: Final = 2_000
@@ -84,7 +85,7 @@ def map_rows(
         )
     usd, rows = parse_limit(max_cost_usd), read_rows(data)
     first = rows if limit is None else rows.head(_count(limit, "limit"))
-    make, schema = _maker(cache, asked)
+    make, schema = _maker(cache.settings, asked)
     if dry_run:
         (tell or print)(_would_ask(cache, prompts_of(first, template, variables or {}), make))
         return None
@@ -171,7 +172,24 @@ def _count(value: Any, name: str) -> int:
         raise OptionError(f"{name} = {shown(value)}: {exc} (nothing was sent)", "write limit=5") from None
 
 
-def _maker(cache: CompletionCache, asked: dict[str, Any]) -> tuple[Callable[[Any], Ask], Any]:
+def row_asks(
+    settings: Settings,
+    data: Any,
+    template: Any,
+    *,
+    limit: int | None = None,
+    variables: Mapping[str, Any] | None = None,
+    **asked: Any,
+) -> Iterator[Ask | OrCacheError]:
+    """Yield what `map_rows` would ask for each row under these settings, or why it can't; sends nothing."""
+    rows = read_rows(data)
+    first = rows if limit is None else rows.head(_count(limit, "limit"))
+    make, _ = _maker(settings, asked)
+    for prompt in prompts_of(first, template, variables or {}):
+        yield _ask_of(make, prompt)
+
+
+def _maker(settings: Settings, asked: dict[str, Any]) -> tuple[Callable[[Any], Ask], Any]:
     """Return what makes the ask of a prompt, and the schema; the arguments are checked once for all rows."""
     if asked.get("attach") is not None:
         from or_cache_magic.cache.attachments import read_attachments
@@ -179,7 +197,6 @@ def _maker(cache: CompletionCache, asked: dict[str, Any]) -> tuple[Callable[[Any
         asked["attach"] = read_attachments(asked["attach"])
     if asked.get("stream") is None and "plugins" not in asked:  # where one may make it a part of the key
         asked["stream"] = False  # nobody watches a row come, and it takes a fifth less time to read
-    settings = cache.settings
     _, options, fields = checked("", asked)
 
     def make(prompt: Any) -> Ask:

@@ -76,6 +76,7 @@ async def mapping(frame: pd.DataFrame) -> None:
     orc.map(frame, "Spam? {{ body }}", batch="only")
     assert_type(orc.batches("batch_"), pd.DataFrame)
     assert_type(orc.verify(sample="5%", model="openai/*", max_cost_usd="0.1").frame(), pd.DataFrame)
+    assert_type(orc.plan("analysis.ipynb", buy=True, max_cost_usd="0.5").pays, bool)
     assert_type(str(orc.why(orc.ask("What is a median?"))), str)
     assert_type(orc.report("paper.ipynb", format="latex").save("methods.tex"), Path)
     await orc.amap(frame, "Spam? {{ body }}", model="openai/gpt-4o-mini")

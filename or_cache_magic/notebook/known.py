@@ -1,0 +1,310 @@
+"""Which of a kernel's values a run from the top would give again, as far as it can be told without running.
+
+A value at hand is taken for a place in the notebook where what was run in this kernel, since the name was
+bound, is what stands in the notebook above that place, in that order: a cell that was edited and not run
+again, one further down that binds the name anew, a list that was appended to twice, each are seen. So is
+what the statements that made a value have read, back to the first of them. That code gives the same from the
+same is taken for granted, but for what is known to change: times, chance, the web.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+from or_cache_magic.cache.completion import Completion
+from or_cache_magic.notebook.cells import Unit
+from or_cache_magic.notebook.statements import ENVIRON, EVERYTHING, Names
+
+_FIXED: Final = (str, int, float, bool, bytes, Completion)
+"""Types whose values never change."""
+
+_FAILED: Final = "\0failed"
+_DEEPEST: Final = 400
+
+
+class NotKnown(Exception):  # noqa: N818 - it is no error: nothing is wrong
+    """A value can't be told before the notebook is run; its text says why, as a clause."""
+
+
+class Touch(NamedTuple):
+    """A statement that binds a name, or may change its value, and where it stands."""
+
+    at: int
+    text: str
+    repeats: bool
+
+
+class _Course:
+    """A course of statements: those of the notebook in their order, or those that were run."""
+
+    def __init__(self, names: Sequence[Names]) -> None:
+        self.names = names
+        self._touching: dict[str, list[int]] = {}
+        for at, one in enumerate(names):
+            for name in one.touches:
+                self._touching.setdefault(name, []).append(at)
+
+    def chain(self, name: str, end: int, *, fixed: bool = False) -> list[Touch]:
+        """Return what made a name's value, as it is before the statement at `end`: from where it was bound.
+
+        Where the value is `fixed`, as texts and numbers are, only what binds the name can have made it.
+        """
+        places = sorted({*self._touching.get(name, ()), *self._touching.get(EVERYTHING, ())})
+        found: list[Touch] = []
+        for at in reversed(places):
+            if at >= end:
+                continue
+            one = self.names[at]
+            if fixed and name in one.changes:
+                continue
+            found.append(Touch(at, one.text, name not in one.reads))
+            if name in one.kills:
+                break
+        found.reverse()
+        # Run twice, one after the other, what does not go on from its own value gives the same.
+        return [
+            touch
+            for at, touch in enumerate(found)
+            if not (touch.repeats and at and found[at - 1].text == touch.text)
+        ]
+
+
+class Known:
+    """What is known of the values at the places of a notebook.
+
+    Args:
+        units: The notebook's statements.
+        ran: Those that were run in this kernel, in order.
+        failed: Whether each of these may not have been run to its end.
+        values: What the kernel has.
+        answer: Returns the answer that a statement of the notebook binds, by its place; raises `NotKnown`.
+    """
+
+    def __init__(
+        self,
+        units: Sequence[Unit],
+        ran: Sequence[Unit],
+        failed: Sequence[bool],
+        values: Mapping[str, Any],
+        answer: Callable[[int], Any],
+    ) -> None:
+        self._units = units
+        whole = _completed([*(unit.names for unit in units), *(unit.names for unit in ran)])
+        self._notebook = _Course(whole[: len(units)])
+        self._ran = _Course(
+            [
+                one._replace(text=f"{_FAILED} {at}") if failed[at] else one
+                for at, one in enumerate(whole[len(units) :])
+            ]
+        )
+        self._values = values
+        self._answer = answer
+        self._checked: dict[tuple[int, int], str] = {}
+
+    def at(self, place: int) -> Values:
+        """Return the values that the statement at a place is given."""
+        return Values(self, place)
+
+    def names(self, place: int) -> set[str]:
+        """Return the names that there are at a place, whether or not their values are known."""
+        bound = {name for one in self._notebook.names[:place] for name in one.touches}
+        return {name for name in (*bound, *self._values) if name.isidentifier()}
+
+    def value(self, name: str, place: int) -> Any:
+        """Return a name's value at a place.
+
+        Raises:
+            KeyError: It has none.
+            NotKnown: It has one that can't be told.
+        """
+        fixed = type(self._values.get(name)) in _FIXED
+        made = self._notebook.chain(name, place, fixed=fixed)
+        written = made and self._units[made[0].at].names.literal
+        if type(written) in _FIXED and not fixed:
+            made = self._notebook.chain(name, place, fixed=True)
+        if made:
+            unit = self._units[made[-1].at]
+            if len(made) == 1 and name in unit.names.kills and unit.names.literal is not None:
+                return copy.deepcopy(unit.names.literal)
+            if any(name == asking.out for asking in unit.asks):
+                return self._answer(made[-1].at)
+        if why := self.why_not(name, place):
+            raise NotKnown(why)
+        return self._values[name]
+
+    def why_not(self, name: str, place: int) -> str:
+        """Return why a name's value at hand is not that of a place; empty where it is."""
+        fixed = type(self._values.get(name)) in _FIXED
+        made = self._notebook.chain(name, place, fixed=fixed)
+        if not made:
+            return ""  # from outside the notebook: it is what it is, or there is none
+        ran = self._ran.chain(name, len(self._ran.names), fixed=fixed)
+        if why := self._differs(name, made, ran):
+            return why
+        return "" if name in self._values or not name.isidentifier() else f"{name} is not there any more"
+
+    def environment(self, place: int) -> str:
+        """Return why the environment, where settings come from, may differ here; empty if it doesn't."""
+        whole = len(self._ran.names)
+        texts = {touch.text for touch in self._ran.chain(ENVIRON, whole)}
+        for touch in self._notebook.chain(ENVIRON, place):
+            if touch.text not in texts:
+                return f"cell {self._units[touch.at].cell} sets the environment, and was not run as it stands"
+        texts -= {touch.text for touch in self._notebook.chain(ENVIRON, place)}
+        return "the environment was changed by what does not stand above it" if texts else ""
+
+    def _differs(self, name: str, made: Sequence[Touch], ran: Sequence[Touch]) -> str:
+        """Return how what made a value differs from what was run; empty where it doesn't."""
+        texts = [touch.text for touch in ran]
+        for touch in made:
+            if touch.text not in texts:
+                return f"{_shown(name)} comes from cell {self._cell(touch)}, which was not run as it stands"
+        if [touch.text for touch in made] != texts:
+            return f"{_shown(name)} was changed since by what stands elsewhere, or by running a cell again"
+        for touch, run in zip(made, ran, strict=True):
+            if why := self._check(touch.at, run.at):
+                return why
+        return ""
+
+    def _check(self, at: int, run: int) -> str:
+        """Return why a statement, as it was run, may have given what it will not give again."""
+        if (at, run) not in self._checked:
+            self._checked[at, run] = ""  # of itself, while it is looked at
+            if len(self._checked) > _DEEPEST * 50:
+                return "too much comes together in it"
+            self._checked[at, run] = self._checked_now(at, run)
+        return self._checked[at, run]
+
+    def _checked_now(self, at: int, run: int) -> str:
+        unit, names = self._units[at], self._notebook.names[at]
+        if names.volatile:
+            return f"cell {unit.cell} has {names.volatile}, which gives another value each time"
+        if unit.asks:
+            return f"it comes from what cell {unit.cell} asks"
+        for name in sorted(names.reads):
+            made, ran = self._notebook.chain(name, at), self._ran.chain(name, run)
+            if not made:
+                if ran and ran != self._ran.chain(name, len(self._ran.names)):
+                    return f"{_shown(name)}, which cell {unit.cell} read, was changed since"
+                continue
+            last = self._units[made[-1].at]
+            if any(name == asking.out for asking in last.asks):
+                if why := self._same_answer(name, made[-1].at, made, ran):
+                    return why
+            elif why := self._differs(name, made, ran):
+                return why
+        return ""
+
+    def _same_answer(self, name: str, at: int, made: Sequence[Touch], ran: Sequence[Touch]) -> str:
+        """Return why an answer that was read is not the one that is stored; empty where it is."""
+        try:
+            stored = self._answer(at)
+        except NotKnown as exc:
+            return str(exc)
+        now = self._ran.chain(name, len(self._ran.names))
+        same = [touch.text for touch in made] == [touch.text for touch in ran] and ran == now
+        held = self._values.get(name)
+        if not same or str(held) != str(stored) or getattr(held, "key", "") != stored.key:
+            return f"{name} was another answer when it was read"
+        return ""
+
+    def _cell(self, touch: Touch) -> int:
+        return self._units[touch.at].cell
+
+
+class Values(Mapping[str, Any]):
+    """The values that a statement is given, each looked for when it is asked for; raises `NotKnown`."""
+
+    def __init__(self, known: Known, place: int) -> None:
+        self._known = known
+        self._place = place
+
+    def __getitem__(self, name: str) -> Any:
+        """Return a name's value; raises KeyError where it has none, `NotKnown` where it can't be told."""
+        if name in ("In", "Out") or not name.strip("_0123456789i"):
+            raise NotKnown(f"{name} depends on what was run before")
+        return self._known.value(name, self._place)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """Return a name's value; what was shown last has none here."""
+        return default if name == "_" or name not in self else self[name]
+
+    def __contains__(self, name: object) -> bool:
+        """Return whether there is a value, known or not."""
+        return name in self._known.names(self._place)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._known.names(self._place))
+
+    def __len__(self) -> int:
+        return len(self._known.names(self._place))
+
+
+def _shown(name: str) -> str:
+    return "a value" if name == EVERYTHING else name
+
+
+def _completed(names: Iterable[Names]) -> list[Names]:
+    """Return what statements do to names, with what functions do that they call, and to its other names."""
+    names = list(names)
+    modules = frozenset().union(*(one.imports for one in names))
+    later, mates = _later(names), _mates(names, modules)
+    found = []
+    for one in names:
+        reads, volatile = set(one.reads), one.volatile
+        touches, changes = set(one.touches), {*(one.changes - modules)}
+        for name in one.reads & later.keys():
+            more_reads, more_touches, why = later[name]
+            reads |= more_reads
+            touches |= more_touches
+            volatile = volatile or why
+        for function, given in one.passes:
+            if function in later:
+                changes |= given - modules
+        for name in ((touches | changes) - one.kills) & mates.keys():
+            changes |= mates[name]
+        changes -= touches
+        found.append(
+            one._replace(
+                reads=frozenset(reads),
+                touches=frozenset(touches | changes),
+                changes=frozenset(changes),
+                volatile=volatile,
+            )
+        )
+    return found
+
+
+def _later(names: Sequence[Names]) -> dict[str, tuple[frozenset[str], frozenset[str], str]]:
+    """Return what functions read and touch when they are called, by name, with those that they call."""
+    found: dict[str, tuple[frozenset[str], frozenset[str], str]] = {}
+    for one in names:
+        for name, reads, touches, why in one.later:
+            before = found.get(name, (frozenset[str](), frozenset[str](), ""))
+            found[name] = (before[0] | reads, before[1] | touches, before[2] or why)
+    for _ in range(len(found)):
+        grown = {}
+        for name, (reads, touches, why) in found.items():
+            called = [found[inner] for inner in reads & found.keys()]
+            grown[name] = (
+                reads.union(*(one[0] for one in called)),
+                touches.union(*(one[1] for one in called)),
+                why or next((one[2] for one in called if one[2]), ""),
+            )
+        if grown == found:
+            break
+        found = grown
+    return found
+
+
+def _mates(names: Sequence[Names], modules: frozenset[str]) -> dict[str, set[str]]:
+    """Return the names that may stand for one value, of each those beside it."""
+    groups: dict[str, set[str]] = {}
+    for one in names:
+        alias = one.alias - modules
+        if len(alias) > 1:
+            whole = set(alias).union(*(groups.get(name, set()) for name in alias))
+            groups.update(dict.fromkeys(whole, whole))
+    return groups
