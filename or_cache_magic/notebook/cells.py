@@ -43,7 +43,7 @@ _ELSEWHERE: Final = words(
 """Cell magics whose text is no Python."""
 
 _QUIET: Final = words(
-    "load_ext reload_ext unload_ext matplotlib autoreload pip conda mamba uv who whos who_ls pwd ls cd pinfo"
+    "load_ext reload_ext unload_ext matplotlib autoreload pip conda mamba uv who who_ls pwd ls cd pinfo"
     " pinfo2 psource pdoc page history precision pylab config colors xmode pprint alias lsmagic quickref"
     " logstart logstop notebook pdb debug tb doctest_mode gui system sx killbgscripts"
 )
@@ -362,7 +362,7 @@ def _with_magic(names: Names, node: Any) -> Names:
         touches = {_out_of(LINE, line)} - {""}
     elif name in ("env", "set_env", "dotenv"):
         touches = {ENVIRON} if line.strip() else set()
-    elif not name.startswith("openrouter") and name not in _QUIET and not name.startswith("time"):
+    elif not name.startswith(("openrouter", "time", "who")) and name not in _QUIET:
         touches = {EVERYTHING}
     return names._replace(touches=names.touches | touches)
 
