@@ -79,16 +79,20 @@ class BudgetTracker:
     Args:
         spent: Gives what was spent by the ledger, and how many calls' cost is unknown there; None adds up
             here what calls cost.
+        held: Gives the most that batches under way may cost; None is nothing.
     """
 
-    def __init__(self, spent: Callable[[], Spent] | None = None) -> None:
+    def __init__(
+        self, spent: Callable[[], Spent] | None = None, held: Callable[[], Decimal] | None = None
+    ) -> None:
         self._spent = spent
+        self._held = held
         self._own_usd = ZERO_USD
         self._under_way: dict[int, Decimal] = {}
         self._unknown_usd: list[Decimal] = []
 
     def at_most(self) -> Decimal:
-        """Return the most that was spent: what is known, and what calls of unknown cost may have cost.
+        """Return the most that was spent: what is known, and what other calls, and batches, may come to.
 
         Raises:
             StoreError: The ledger can't be read.
@@ -98,7 +102,16 @@ class BudgetTracker:
         # Which of them were reconciled meanwhile isn't known: the dearest count as those that were not.
         unknown = len(self._unknown_usd) if spent is None else spent.unknown
         open_usd = heapq.nlargest(unknown, self._unknown_usd)
-        return known_usd + sum(open_usd) + sum(tuple(self._under_way.values()))
+        return known_usd + sum(open_usd) + sum(tuple(self._under_way.values())) + self.held_usd()
+
+    def held_usd(self) -> Decimal:
+        """Return what of it is held for batches under way."""
+        return ZERO_USD if self._held is None else self._held()
+
+    def owe(self, usd: Decimal) -> None:
+        """Hold the most that something of unknown cost may have cost, until the ledger knows it."""
+        with _lock:
+            self._unknown_usd.append(usd)
 
     def reserve(self, call: int, usd: Decimal) -> None:
         """Hold back the most that a call can cost."""
@@ -208,7 +221,9 @@ def _check(limit: Limit, estimate: Estimate, *, of_texts: bool) -> None:
         )
         hint = "ask without the limit, or name a model whose price is listed"
     else:
-        before = f", after {format_usd(spent_usd)}" if spent_usd else ""
+        held_usd = limit.tracker.held_usd()
+        held = f" ({format_usd(held_usd)} of it held for batches under way)" if held_usd else ""
+        before = f", after {format_usd(spent_usd)}{held}" if spent_usd else ""
         message = (
             f"this call may cost up to {format_usd(high_usd)}{before}: over the"
             f" {format_usd(limit.usd)} of {limit.name} (nothing was sent)"

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from decimal import Decimal
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from or_cache_magic.core.chat import is_embedding
+from or_cache_magic.core.units import ZERO_USD
 from or_cache_magic.money.budget import BudgetGuard, BudgetTracker, KeyLimits, Limit, read_key_limits
 
 if TYPE_CHECKING:
@@ -68,9 +69,13 @@ class CostControl:
         self._reconciler: Reconciler | None = None
         self._round: threading.Thread | None = None
         #: What this session has spent.
-        self.session = BudgetTracker(lambda: ledger.spent(session=ledger.session))
+        self.session = BudgetTracker(
+            lambda: ledger.spent(session=ledger.session), lambda: self._held(self.awaited)
+        )
         #: What was spent in this cache since midnight, local time, by all its sessions.
-        self.day = BudgetTracker(self._spent_today)
+        self.day = BudgetTracker(self._spent_today, self._held)
+        #: The markers of the batches that this session has submitted, or waits for.
+        self.awaited: set[str] = set()
 
     @property
     def prices(self) -> PriceCatalog:
@@ -195,6 +200,14 @@ class CostControl:
                     clock=self._clock,
                 )
             return self._reconciler
+
+    def _held(self, markers: Container[str] | None = None) -> Decimal:
+        """Return the most that batches under way may cost; all, or those of some markers."""
+        from or_cache_magic.storage.batches import BatchTable
+
+        under_way = BatchTable(self._database).under_way()
+        some = [batch for batch in under_way if markers is None or batch.marker in markers]
+        return sum((batch.high_usd or ZERO_USD for batch in some), ZERO_USD)
 
     def _spent_today(self) -> Spent:
         now = time.localtime(self._clock())

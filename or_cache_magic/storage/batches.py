@@ -49,11 +49,11 @@ SUBMITTING: Final = "submitting"
 
 _COLUMNS: Final = (
     "id, marker, payer, remote, base_url, model, submitted, status, ended, checked, error, total, done,"
-    " failed, cost"
+    " failed, cost, high"
 )
-_TYPES: Final = column_types("int str str str? str? str float str int float? str? int int int int?")
+_TYPES: Final = column_types("int str str str? str? str float str int float? str? int int int int? int?")
 _SELECT: Final = f"SELECT {_COLUMNS} FROM or_batch"  # noqa: S608
-_INSERT: Final = f"INSERT INTO or_batch ({_COLUMNS}) VALUES ({', '.join('?' * 15)})"  # noqa: S608
+_INSERT: Final = f"INSERT INTO or_batch ({_COLUMNS}) VALUES ({', '.join('?' * 16)})"  # noqa: S608
 _UPDATE: Final = """
 UPDATE or_batch SET remote = ?, status = ?, ended = ?, checked = ?, error = ?, done = ?, failed = ?, cost = ?
 WHERE id = ?
@@ -105,6 +105,7 @@ class BatchRecord(NamedTuple):
         done: How many are answered, as last told.
         failed: How many failed.
         cost_usd: What it came to; None is not known.
+        high_usd: The most that it may cost, by the full prices; None is not known.
     """
 
     id: int
@@ -122,6 +123,7 @@ class BatchRecord(NamedTuple):
     done: int = 0
     failed: int = 0
     cost_usd: Decimal | None = None
+    high_usd: Decimal | None = None
 
 
 class BatchRow(NamedTuple):
@@ -205,6 +207,10 @@ class BatchTable:
         """Return every batch, the newest first."""
         return [_batch(columns) for columns in self._select(f"{_SELECT} ORDER BY id DESC")]
 
+    def under_way(self) -> list[BatchRecord]:
+        """Return the batches whose rows wait."""
+        return [_batch(columns) for columns in self._select(f"{_SELECT} WHERE NOT ended")]
+
     def batch(self, number: int) -> BatchRecord | None:
         """Return a batch as it is known now; None when there is none of this number."""
         return next(map(_batch, self._select(f"{_SELECT} WHERE id = ?", (number,))), None)
@@ -275,6 +281,7 @@ def _columns(batch: BatchRecord) -> tuple[Any, ...]:
         batch.done,
         batch.failed,
         to_pico(batch.cost_usd),
+        to_pico(batch.high_usd),
     )
 
 
@@ -287,7 +294,7 @@ def _batch(columns: Sequence[Any]) -> BatchRecord:
     check_row("a batch", _TYPES, columns, submitted_s, checked_s, amounts=counts)
     if remote is not None and not re.fullmatch(_REMOTE, remote):  # it is a part of the path that is asked for
         check_row("a batch", _TYPES, ())
-    total, done, failed, cost = counts
+    total, done, failed, cost, high = counts
     return BatchRecord(
         id=number,
         marker=marker,
@@ -304,6 +311,7 @@ def _batch(columns: Sequence[Any]) -> BatchRecord:
         done=done,
         failed=failed,
         cost_usd=from_pico(cost),
+        high_usd=from_pico(high),
     )
 
 

@@ -153,7 +153,7 @@ BATCHES: Final = (
         id INTEGER PRIMARY KEY, marker TEXT NOT NULL, payer TEXT NOT NULL, remote TEXT, base_url TEXT,
         model TEXT NOT NULL, submitted REAL NOT NULL, status TEXT NOT NULL, ended INTEGER NOT NULL,
         checked REAL, error TEXT, total INTEGER NOT NULL, done INTEGER NOT NULL,
-        failed INTEGER NOT NULL, cost INTEGER)""",
+        failed INTEGER NOT NULL, cost INTEGER, high INTEGER)""",
     # A row that waits holds the lease of its key, and has its request; see `BatchTable`.
     """CREATE TABLE or_batch_row (
         batch INTEGER NOT NULL, position INTEGER NOT NULL, key TEXT NOT NULL, custom_id TEXT NOT NULL,

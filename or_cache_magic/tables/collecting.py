@@ -54,7 +54,7 @@ _PICO: Final = Decimal(10) ** 12
 _WIDTH: Final = 300
 
 reserved: Final[dict[str, BudgetGuard]] = {}
-"""What this process holds back for batches under way, by their markers."""
+"""What the limits of single calls hold back for batches under way, by their markers; budgets see the file."""
 
 
 class Collected(NamedTuple):
@@ -132,12 +132,15 @@ def end(cache: CompletionCache, table: BatchTable, batch: BatchRecord, why: str)
             if row.state == WAITING:
                 ended += table.end_row(row._replace(state="failed", error=why))
         table.update(batch._replace(ended=True, checked_s=cache.clock()))
-    _settle(batch)
+    _settle(cache, batch)
     return ended
 
 
-def _settle(batch: BatchRecord) -> None:
-    """Give back what was held back of budgets: what the batch came to is in the ledger."""
+def _settle(cache: CompletionCache, batch: BatchRecord) -> None:
+    """Give back what was held back of limits: what the batch came to is in the ledger, if it is known."""
+    if batch.cost_usd is None and batch.high_usd is not None:
+        for tracker in (cache.money.session, cache.money.day):
+            tracker.owe(batch.high_usd)
     guard = reserved.pop(batch.marker, None)
     if guard is not None:
         with guard:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from decimal import Decimal
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -15,7 +15,7 @@ from or_cache_magic.core.settings import MEMORY, Ask
 from or_cache_magic.core.units import ZERO_USD, format_count, format_usd
 from or_cache_magic.engine.cross_process import CrossProcessLock
 from or_cache_magic.errors import OptionError, OrCacheError, RequestError, UpstreamError, one_line
-from or_cache_magic.money.budget import Limit
+from or_cache_magic.money.budget import BudgetGuard, Limit
 from or_cache_magic.money.estimate import Estimate
 from or_cache_magic.openrouter.batches import group_of, in_batches, submission, told_by, why_not_batched
 from or_cache_magic.openrouter.wire import MalformedReplyError
@@ -67,6 +67,9 @@ class Submitter:
             rows = self._table.last(open_keys)
         for key in open_keys:
             self._sort_one(self._asks[key], rows.get(key))
+        if self._waiting:
+            named = {batch.id: batch.marker for batch in self._table.under_way()}
+            self._cache.money.awaited |= {named[number] for number in waited_for & named.keys()}
 
     def _sort_one(self, ask: Ask, row: BatchRow | None) -> None:
         if row is not None and row.state == WAITING:
@@ -100,14 +103,21 @@ class Submitter:
         self.parts = list(self._parts([ask for ask in self.missing if ask.key.digest in highs]))
         try:
             for part in self.parts:
-                total = _sum([highs[ask.key.digest] for ask in part.asks])
-                self._high_usd = _plus(self._high_usd, total.high_usd)
-                guard = money.guard(settings, None, limits, estimate=partial(_same, total))
-                reserved[part.marker] = guard
-                guard.check(part.asks[0].request)
+                part.highs = {ask.key.digest: highs[ask.key.digest].high_usd for ask in part.asks}
+                total = highs[part.asks[0].key.digest]._replace(
+                    low_usd=ZERO_USD,
+                    high_usd=_sum(part.highs.values()),
+                    unknown_why=next(filter(None, (highs[key].unknown_why for key in part.highs)), ""),
+                )
+                self._high_usd = _sum((self._high_usd, total.high_usd))
+                # Budgets see the batch in the file as soon as it is there.
+                part.guard = money.guard(settings, None, estimate=partial(_same, total))
+                reserved[part.marker] = BudgetGuard(limits, partial(_same, total))
+                part.guard.check(part.asks[0].request)
+                reserved[part.marker].check(part.asks[0].request)
         except OrCacheError:
             for part in self.parts:
-                _give_back(part.marker)
+                part.give_back()
             raise
 
     def _parts(self, asks: Sequence[Ask]) -> Iterator[_Part]:
@@ -131,8 +141,7 @@ class Submitter:
                 self._submit(part)
         finally:
             for part in self.parts:
-                if part.number is None:
-                    _give_back(part.marker)
+                part.give_back()
 
     def _submit(self, part: _Part) -> None:
         secret = Secret(self._cache.require_key())
@@ -143,6 +152,8 @@ class Submitter:
             if not rows:
                 return
             part.number = batch.id
+            self._cache.money.awaited.add(part.marker)
+            part.give_back()
             body = submission([(row.custom_id, row.request) for row in rows if row.request is not None])
             try:
                 told = told_by(self._cache.gateway.submit(PATH, body, base_url=batch.base_url))
@@ -188,6 +199,7 @@ class Submitter:
                 str(request.body["model"]),
                 cache.clock(),
                 total=len(rows),
+                high_usd=_sum(part.highs[row.key] for row in rows),
             )
             if rows:
                 batch = batch._replace(id=self._table.begin(batch, rows))
@@ -240,6 +252,17 @@ class _Part:
         self.marker = marker
         self.asks = asks
         self.number: int | None = None
+        #: Of each key the most that it may cost; None is not known.
+        self.highs: dict[str, Decimal | None] = {}
+        #: What holds the budgets' share until the batch is in the file.
+        self.guard: BudgetGuard | None = None
+
+    def give_back(self) -> None:
+        """Give back what budgets hold; of one that is not in the file, the call's limits too."""
+        limits = reserved.pop(self.marker, None) if self.number is None else None
+        for guard in filter(None, (self.guard, limits)):
+            with guard:
+                guard.paid = FREE
 
 
 def _is_offline(ask: Ask) -> bool:
@@ -252,26 +275,11 @@ def _is_stored(cache: CompletionCache, ask: Ask) -> bool:
     return entry is not None and why_not_served(entry, cache.clock()) is None
 
 
-def _give_back(marker: str) -> None:
-    """Give back what was held back of budgets for a batch that was not submitted."""
-    guard = reserved.pop(marker, None)
-    if guard is not None:
-        with guard:
-            guard.paid = FREE
-
-
 def _same(total: Estimate, _request: Request) -> Estimate:
     return total
 
 
-def _plus(one: Decimal | None, other: Decimal | None) -> Decimal | None:
-    return None if one is None or other is None else one + other
-
-
-def _sum(estimates: Sequence[Estimate]) -> Estimate:
-    """Return what requests may cost together, by the full prices."""
-    high: Decimal | None = ZERO_USD
-    for one in estimates:
-        high = _plus(high, one.high_usd)
-    why = next((one.unknown_why for one in estimates if one.high_usd is None), "")
-    return estimates[0]._replace(low_usd=ZERO_USD, high_usd=high, unknown_why=why)
+def _sum(amounts: Iterable[Decimal | None]) -> Decimal | None:
+    """Return the sum of amounts; None where one is not known."""
+    there = list(amounts)
+    return None if None in there else sum(filter(None, there), ZERO_USD)

@@ -670,6 +670,37 @@ def test_batch__holds_budgets(submit, open_cache, sim, clock):
     assert cache.ask("What is new?")
 
 
+def test_batch__counts_in_budgets_of_later_kernels(submit, open_cache, sim, clock):
+    """What is under way counts in the day's budget of every kernel, and in the session's of one that waits for it."""
+    submit(["What is the first?"])
+    (under_way,) = BatchTable(open_cache(sim).database).all()
+    limit = under_way.high_usd + Decimal("0.0001")
+    later = open_cache(sim, max_cost_per_day_usd=limit)
+    held = (
+        r"after \$[\d.]+ \(\$[\d.]+ of it held for batches under way\): over .* a day's max_cost_per_day_usd"
+    )
+    with pytest.raises(BudgetError, match=held):
+        later.ask("What is new?")
+    waiting = open_cache(sim, max_cost_usd=limit)
+    with pytest.raises(BudgetError, match="this session's max_cost_usd"):
+        waiting.ask("What is new?", max_tokens=10**6)
+    assert waiting.ask("What is new?", max_tokens=10)
+    submit(["What is the first?"], of=waiting)
+    with pytest.raises(BudgetError, match="of it held for batches under way"):
+        waiting.ask("What is new to it?")
+    clock.now_s += BATCH_S
+    collect(waiting)
+    assert waiting.ask("What is new to it?", max_tokens=100)
+    assert later.ask("And to this one?", max_tokens=100)
+
+
+def test_batch__of_a_call_counts_in_its_limit_besides(submit, sim):
+    """What is asked at once beside a batch must fit into what the batch leaves of the call's limit."""
+    tracker = BudgetTracker()
+    submit(options={"limits": [Limit("the table", Decimal(1), tracker)]})
+    assert tracker.at_most() > 0
+
+
 def test_batch__one_row_of_equal_requests(submit, sim, clock):
     """They share it, and its cost is theirs together."""
     batch = submit(["What?", "What?", "Why?"])
