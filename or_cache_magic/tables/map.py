@@ -412,11 +412,13 @@ class _Rest(NamedTuple):
 
     Attributes:
         new: How many requests.
+        waiting: How many others a batch that is under way will answer.
         about: ``about `` where that is by some of the rows.
         bill: What they may cost.
     """
 
     new: int
+    waiting: int
     about: str
     bill: Bill
 
@@ -438,16 +440,29 @@ def _rest(
         digest = ask.key.digest
         if digest not in known and digest not in new and cache.engine.why_asked(ask) is not None:
             new[digest] = ask
-    left = round(len(new) * count / max(1, looked_at))
+    from or_cache_magic.storage.batches import WAITING, BatchTable
+
+    rows = BatchTable(cache.database).last(new)
+    waiting = [new.pop(key) for key, row in rows.items() if row.state == WAITING]
+    left, later = (round(len(some) * count / max(1, looked_at)) for some in (new, waiting))
     sample = [*new.values()][:: max(1, len(new) // SAMPLED)]
-    return _Rest(left, "about " if every > 1 else "", Bill(cache, sample, left))
+    return _Rest(left, later, "about " if every > 1 else "", Bill(cache, sample, left))
 
 
 def _would_ask(cache: CompletionCache, prompts: Prompts, make: Callable[[Any], Ask]) -> str:
     """Return what a dry run says."""
     rest = _rest(cache, prompts, make, 0, ())
     would = f"would ask {rest.about}{rest.new:,} of {format_count(len(prompts), 'row')}"
-    return f"{would}{f' · {rest.bill.text()}' if rest.new else ''} · nothing sent"
+    return " · ".join(
+        filter(None, (would, _later(rest), rest.bill.text() if rest.new else "", "nothing sent"))
+    )
+
+
+def _later(rest: _Rest) -> str:
+    """Return what a batch will answer; empty where none will."""
+    if not rest.waiting:
+        return ""
+    return f"{rest.about}{format_count(rest.waiting, 'other waits', 'others wait')} for a batch"
 
 
 def _first_look(
@@ -459,12 +474,13 @@ def _first_look(
     rest = _rest(cache, prompts, make, asked, set(results.keys))
     head = f"the first {asked:,} of {format_count(len(prompts), 'row')}"
     if not rest.new:
-        return f"{head} · the others are cached"
+        return f"{head} · {_later(rest) or 'the others are cached'}"
     priced = results.bought - results.unpriced
     by_these = ""
     if priced and results.paid_usd:
         by_these = f"about {format_usd(results.paid_usd / priced * rest.new)} as these went, "
-    return f"{head} · all would ask {rest.about}{rest.new:,} more: {by_these}{rest.bill.text()}"
+    more = f"all would ask {rest.about}{rest.new:,} more: {by_these}{rest.bill.text()}"
+    return " · ".join(filter(None, (head, more, _later(rest))))
 
 
 def _failure(requests: Requests) -> OrCacheError:

@@ -86,6 +86,22 @@ def test_map__batch_holds_its_limit(cache, sim, frame):
     assert [row for row in sim.requests if row.method == "POST"] == []
 
 
+def test_map__dry_run_tells_what_waits_for_a_batch(cache, frame):
+    """Such rows are not asked, nor priced: neither by a dry run nor by what a first look says of the rest."""
+    from or_cache_magic.tables.map import map_rows
+
+    told = []
+    cache.map(frame[:1], TEMPLATE, batch=True, progress=False)
+    more = pd.DataFrame({"body": ["blue", "red", "green"]})
+    map_rows(cache, more, TEMPLATE, dry_run=True, tell=told.append)
+    map_rows(cache, more, TEMPLATE, limit=1, tell=told.append)
+    map_rows(cache, more[:2], TEMPLATE, dry_run=True, tell=told.append)
+    assert told[0].startswith("would ask 2 of 3 rows · 1 other waits for a batch · $0.")
+    assert "all would ask 1 more: " in told[2]
+    assert told[2].endswith(" · 1 other waits for a batch")
+    assert told[-1] == "would ask 0 of 2 rows · 1 other waits for a batch · nothing sent"
+
+
 @pytest.mark.parametrize(
     ("options", "why"),
     [({"batch": "yes"}, "batch = 'yes'"), ({"batch": True, "on_error": "raise"}, "on_error")],
