@@ -7,14 +7,13 @@ import threading
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from decimal import Decimal
-from functools import cache, partial, update_wrapper
+from functools import cache, update_wrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from or_cache_magic.cache.completion import Completion
 from or_cache_magic.cache.parts import Given, Parts, above
 from or_cache_magic.cache.process import own
-from or_cache_magic.cache.refusals import check, explain
 from or_cache_magic.cache.request import Usd, build_ask, parse_limit
 from or_cache_magic.core.callbacks import Callbacks, OnText, OnWait, callbacks_of
 from or_cache_magic.core.project import current_folder
@@ -137,7 +136,7 @@ class CompletionCache:
         self.shared = parts.shared
         #: What asks go through.
         self.engine = Engine(
-            parts.recorder, parts.gateway, parts.leases, self.check, partial(explain, parts), parts.replayed
+            parts.recorder, parts.gateway, parts.leases, self.check, self._explain, parts.replayed
         )
 
     def __repr__(self) -> str:
@@ -923,4 +922,11 @@ class CompletionCache:
             RequestError: No model of it is there, or takes its pictures or sound.
             OptionError: Its schema is none, or no model of it takes one.
         """
+        from or_cache_magic.cache.refusals import check  # a hit needs none
+
         check(self._parts, ask, may_fetch)
+
+    def _explain(self, ask: Ask, failure: OrCacheError) -> None:
+        from or_cache_magic.cache.refusals import explain
+
+        explain(self._parts, ask, failure)
