@@ -342,6 +342,14 @@ def _verify(session: Session, options: SimpleNamespace) -> Verification:
         if (table := getattr(exc, "table", None)) is not None:
             session.shell.displayhook.update_user_ns(table)
         raise
+    finally:
+        _say_notices(session)
+
+
+def _say_notices(session: Session) -> None:
+    """Say what the cache has noticed meanwhile: that it can't be written, that a server is down."""
+    for notice in session.cache().database.pop_notices():
+        session.say(notice)
 
 
 def _import(session: Session, options: SimpleNamespace) -> None:
@@ -434,8 +442,7 @@ def _warm(session: Session, options: SimpleNamespace) -> pd.DataFrame | None:
 
     cache = session.cache()
     frame = warm_cache(cache, options, session.say)
-    for notice in cache.database.pop_notices():
-        session.say(notice)
+    _say_notices(session)
     stable = session.settings().receipt == "stable"  # the table tells what this run has bought
     return session.give(frame, warm_text, as_text=stable)
 

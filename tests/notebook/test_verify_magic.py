@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from or_cache_magic.notebook.extension import loaded
 from or_cache_magic.simulator import scenario
 
 CELL = "%%openrouter openai/gpt-4o-mini --tag {}\nWhat is {}?"
@@ -44,3 +45,10 @@ def test_verify__refuses_in_two_lines(nb):
     nb.run("%openrouter_config mode=offline")
     assert "offline nothing is asked again (nothing was sent)" in nb.fails("%openrouter_verify")
     assert len(nb.sent) == 1
+
+
+def test_verify__says_what_the_cache_noticed(nb):
+    """A line of the cache's own, such as that it can't be written, is told with the answers that it is about."""
+    nb.run("%%openrouter openai/gpt-4o-mini\nWhat is love?")
+    loaded().session().cache().database.tell("the completion cache can't be written")
+    assert "the completion cache can't be written" in nb.run("found = %openrouter_verify")
