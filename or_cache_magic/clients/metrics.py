@@ -9,7 +9,17 @@ from or_cache_magic.core.rows import Totals
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
-_KINDS: Final = ("hits", "misses", "refreshes", "bypasses", "coalesced", "replays", "stale", "failed")
+_KINDS: Final = (
+    "hits",
+    "misses",
+    "refreshes",
+    "bypasses",
+    "coalesced",
+    "replays",
+    "stale",
+    "similar",
+    "failed",
+)
 _SUMS: Final[Mapping[str, str]] = {
     "paid_usd": "US dollars paid, as far as known.",
     "saved_usd": "US dollars that hits saved, as far as known.",

@@ -74,13 +74,16 @@ price list, nowhere."""
 
 SOURCES: Final[frozenset[str]] = frozenset(get_args(CostSource))
 
-AskKind = Literal["hit", "shared", "miss", "refresh", "bypass", "coalesced", "replay", "stale", "failed"]
+AskKind = Literal[
+    "hit", "shared", "miss", "refresh", "bypass", "coalesced", "replay", "stale", "similar", "failed"
+]
 """The outcome of an ask.
 
 ``hit`` served from the cache instead of a call · ``shared`` the same, from the shared tier ·
 ``miss`` asked because nothing could be served · ``refresh`` asked again on request · ``bypass`` asked
 without the cache · ``coalesced`` waited for another's identical call · ``replay`` served from a pack, or
 offline, where no call could have been made · ``stale`` an expired answer served because the call failed ·
+``similar`` the answer to a prompt that asks the same, where the cell says so ·
 ``failed`` a call that gave no answer.
 """
 
@@ -90,7 +93,7 @@ OutcomeKind = Literal[AskKind, "kept"]
 AVOIDED_CALL: Final[tuple[AskKind, ...]] = ("hit", "shared")
 """Served instead of a call that would have been made: what counts as a hit, and as saved."""
 
-SERVED: Final[tuple[AskKind, ...]] = (*AVOIDED_CALL, "replay", "stale")
+SERVED: Final[tuple[AskKind, ...]] = (*AVOIDED_CALL, "replay", "stale", "similar")
 """Answered by a stored entry."""
 
 MADE_CALL: Final[tuple[AskKind, ...]] = ("miss", "refresh", "bypass", "failed")

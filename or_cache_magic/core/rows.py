@@ -134,6 +134,7 @@ class Totals(NamedTuple):
         shared_hits: Those of them that were served from the shared tier.
         shared_saved_usd: What of ``saved_usd`` these saved.
         misses: Asks that found nothing to serve and were answered upstream.
+        similar: Asks served with the answer to a prompt that asks the same; nothing counts as saved.
         prompt_cache_saved_usd: What the providers' prompt caching took off the calls that were made; below 0
             where writing to it cost more than was read. None when it is known of no call that used it, 0 when
             none did.
@@ -170,6 +171,7 @@ class Totals(NamedTuple):
     settled_usd: Decimal = ZERO_USD
     estimated_usd: Decimal = ZERO_USD
     apportioned_usd: Decimal = ZERO_USD
+    similar: int = 0
 
     @property
     def calls(self) -> int:

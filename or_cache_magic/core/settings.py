@@ -97,6 +97,7 @@ def parse_shared_url(text: object) -> SharedUrl:
 
 FORMATS: Final = ("auto", "markdown", "text", "json", "code", "df", "none")
 RECEIPTS: Final = ("live", "stable", "off")
+SIMILAR: Final = ("off", "lexical", "semantic")
 
 _NAMESPACE: Final = r"[A-Za-z0-9._-]{1,64}"
 
@@ -131,6 +132,8 @@ class Settings(NamedTuple):
     volatile_ttl: float = VOLATILE_TTL_S
     cache_sampled: bool = False
     stale_if_error: bool = False
+    similar: Literal["off", "lexical", "semantic"] = "off"
+    similar_embed: str | Callable[[list[str]], Any] = "openai/text-embedding-3-small"
     cache_dir: str | None = None
     quota: int | None = 2_000_000_000
     max_cost_usd: Decimal | None = None
@@ -286,6 +289,10 @@ def _folder(value: Any) -> str:
         raise ValueError("its user has no home folder here") from None
 
 
+def _embedder(value: Any) -> Any:
+    return value if callable(value) else text(value).strip()
+
+
 def _namespace(value: Any) -> str:
     namespace = text(value).strip()
     if not re.fullmatch(_NAMESPACE, namespace):
@@ -326,6 +333,12 @@ SETTINGS: Final[Mapping[str, Setting]] = {
         ),
         Setting("cache_sampled", _flag, "store answers above temperature 0 too"),
         Setting("stale_if_error", _flag, "serve an expired answer when the call fails"),
+        Setting(
+            "similar", one_of(SIMILAR), "suggest stored prompts that ask the same: " + ", ".join(SIMILAR)
+        ),
+        Setting(
+            "similar_embed", _embedder, "what compares them by meaning: an embedding model, or a function"
+        ),
         Setting("cache_dir", _optional(_folder), "the cache's folder; :memory: keeps it in memory"),
         Setting("quota", _optional(_size), "the entries' size above which receipts warn: 500MB, 2GB, none"),
         Setting("max_cost_usd", _optional(parse_usd), "the most that a session may spend; none: no limit"),

@@ -382,6 +382,7 @@ _SERVED: Final = {
     "shared": "cached by the team",
     "replay": "replayed, cached",
     "stale": "expired answer, cached",
+    "similar": "answer to a similar prompt, cached",
 }
 _CALLED: Final = {"refresh": "asked again", "bypass": "completion cache not used", "failed": "failed"}
 
@@ -421,7 +422,7 @@ def receipt_text(
         helps = what_helps(outcome.not_stored)
         why = one_line(outcome.not_stored, _REASON_WIDTH) + (f"; {helps}" if helps else "")
         parts.append(f"not stored ({why})" if why.startswith("--") else f"not stored: {why}")
-    if live:
+    if live or outcome.kind == "similar":  # whatever a receipt leaves out, it tells that
         if outcome.notes:
             parts += [one_line(note, _REASON_WIDTH) for note in outcome.notes if note != TRUNCATED or not cut]
     elif answer.finish_reason == "length" and not cut:

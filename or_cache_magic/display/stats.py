@@ -203,6 +203,7 @@ def _apart(t: Totals) -> str:
         (t.coalesced, "coalesced", t.coalesced_usd),
         (t.replays, "replayed", t.replayed_usd),
         (t.stale, "stale", None),
+        (t.similar, "similar", None),
         (t.failed, "failed", None),
     )
     counted = [

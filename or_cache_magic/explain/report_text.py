@@ -231,6 +231,7 @@ _KINDS: Final = (
     ("coalesced", "no call", "waited for an identical call"),
     ("replays", "no call", "served from a pack or offline"),
     ("stale", "no call", "an expired answer, as the call failed"),
+    ("similar", "no call", "the answer to a similar prompt, where the cell said so"),
 )
 
 

@@ -15,6 +15,7 @@ from or_cache_magic.display.escape import one_line
 from or_cache_magic.errors import OptionError
 from or_cache_magic.explain.difference import Change, changes, html_text
 from or_cache_magic.explain.nearest import Nearest, nearest
+from or_cache_magic.explain.similar import told
 from or_cache_magic.storage.purges import bought_at, purges_of
 from or_cache_magic.storage.sketches import without_media
 
@@ -120,6 +121,7 @@ def why(cache: CompletionCache, subject: str | Completion | None = None, *, cell
     except ImportError as exc:
         lacking = f"the nearest stored request can't be looked for: {one_line(str(exc), _WIDTH)}"
         return Why(case.key, [*reasons, lacking], None, (), notes)
+    notes += told(cache, case.request)
     if near is None:
         return Why(case.key, [*reasons, "nothing that was stored before comes near it"], None, (), notes)
     changed = changes(near.request, without_media(case.request))

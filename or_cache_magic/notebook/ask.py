@@ -108,6 +108,10 @@ def _ask_many(
     variables: Mapping[str, Any],
 ) -> Any:
     """Ask for each row of a table, or several models or samples of one prompt."""
+    if options.similar is not None:
+        raise OptionError(
+            "--similar goes with one prompt and one model; nothing was sent", "leave it out, or ask one"
+        )
     if options.each is not None:
         from or_cache_magic.notebook.each import ask_each
 
@@ -204,14 +208,14 @@ def run_and_show(
     feed = screen.feed if request.stream and not ask.repair else None  # of several answers the last is shown
     callbacks = Callbacks(feed, screen.wait, on_send=screen.sent)
     try:
-        outcome = cache.run(
+        outcome = None if options.similar is None else _similar(session, ask, options.similar)
+        outcome = outcome or cache.run(
             ask, callbacks, max_cost_usd=None if limits else options.max_cost_usd, limits=limits
         )
     except BaseException as exc:
         session.note_miss(ask.key.digest)
         _show_cut(screen, ask, exc)
         raise
-    outcome = _noted(session, ask, outcome) if outcome.made_call else outcome
     session.last = completion = Completion(outcome, request, ask=cache.ask, schema=ask.schema)
     if options.out:
         session.shell.push({options.out: completion})
@@ -231,6 +235,7 @@ def run_and_show(
         from or_cache_magic.core.media import attached_text
 
         attached = attached_text(ask.attached)
+    outcome = _noted(session, ask, outcome) if outcome.made_call else outcome
     screen.receipt(outcome, asked=str(request.body["model"]), attached=attached)
     for notice in cache.database.pop_notices():
         session.say(notice)
@@ -241,9 +246,24 @@ def run_and_show(
     return None if kept is False else completion
 
 
+def _similar(session: Session, ask: Ask, least: float) -> Outcome | None:
+    """Return the outcome of an ask that the answer to a similar prompt serves; None where none does."""
+    from or_cache_magic.explain.similar import serve
+
+    outcome = serve(session.cache(), ask, least)
+    if outcome is not None:
+        session.note_miss(ask.key.digest)
+    return outcome
+
+
 def _noted(session: Session, ask: Ask, outcome: Outcome) -> Outcome:
-    """Return the outcome of a call, with a note on what of its prompt changes by itself, told once each."""
+    """Return the outcome of a call, with notes: what is similar; what of its prompt changes by itself."""
     session.note_miss(outcome.key.digest)
+    if ask.settings.similar != "off" and outcome.kind == "miss":
+        from or_cache_magic.explain.similar import suggestion
+
+        told = suggestion(session.cache(), ask)
+        outcome = outcome._replace(notes=(*outcome.notes, told)) if told else outcome
     if not outcome.stored:
         return outcome
     from or_cache_magic.core.unstable import unstable

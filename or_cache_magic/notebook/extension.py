@@ -140,6 +140,8 @@ SETTING_NAMES: Final = (
     "volatile_ttl",
     "cache_sampled",
     "stale_if_error",
+    "similar",
+    "similar_embed",
     "cache_dir",
     "quota",
     "max_cost_usd",

@@ -51,6 +51,14 @@ def number(word: str) -> float:
     return float(word)
 
 
+def share(word: str) -> float:
+    """Return a number above 0, up to 1."""
+    found = number(word)
+    if not 0 < found <= 1:
+        raise ValueError(f"{word} is not above 0, up to 1")
+    return found
+
+
 def whole(least: int | None = None) -> Callable[[str], int]:
     """Return a parser of whole numbers, from `least` up; None has no lower end."""
 

@@ -187,4 +187,6 @@ def _saved(t: Totals) -> Tile:
         notes.append(f"besides: {replayed} replayed ({t.replays:,})")
     if t.stale:
         notes.append(f"besides: {format_count(t.stale, 'expired answer')} served when a call failed")
+    if t.similar:
+        notes.append(f"besides: {format_count(t.similar, 'similar answer')} served")
     return Tile("saved", format_sum(t.saved_usd, unpriced=t.unpriced), tuple(notes))

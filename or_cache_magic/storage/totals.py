@@ -277,6 +277,7 @@ class Sums:
             settled_usd=_usd(every.settled),
             estimated_usd=_usd(every.estimated),
             apportioned_usd=_usd(every.apportioned),
+            similar=of["similar"].asks,
         )
 
 

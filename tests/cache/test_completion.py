@@ -99,7 +99,7 @@ def test_completion__knows_where_it_came_from():
 
 @pytest.mark.parametrize(
     ("kind", "cached"),
-    [("hit", True), ("replay", True), ("stale", True), ("miss", False), ("refresh", False), ("bypass", False), ("coalesced", False)],
+    [("hit", True), ("replay", True), ("stale", True), ("similar", True), ("miss", False), ("refresh", False), ("bypass", False), ("coalesced", False)],
 )  # fmt: skip
 def test_completion__says_if_it_was_cached(kind, cached):
     """Served from the completion cache, for whatever reason; a follower's answer came from a call."""

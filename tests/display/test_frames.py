@@ -154,7 +154,7 @@ HOSTILE = [
 TAGS = {"div", "table", "tr", "td", "b", "span"}
 MARKDOWN_TAGS = {"table", "thead", "tbody", "tr", "th", "td", "p", "br", "span"}
 WHOLE = totals(
-    asks=41, hits=20, misses=10, refreshes=3, bypasses=2, coalesced=1, replays=2, stale=1, failed=2, unpriced=3,
+    asks=41, hits=20, misses=10, refreshes=3, bypasses=2, coalesced=1, replays=2, stale=1, failed=2, unpriced=3, similar=1,
     paid_usd=Decimal("1.24"), settled_usd=Decimal("0.2"), estimated_usd=Decimal("0.04"), saved_usd=Decimal("2.5"),
     coalesced_usd=Decimal("0.01"), replayed_usd=Decimal("0.0021"), shared_hits=4, shared_saved_usd=Decimal("0.5"),
     prompt_cache_saved_usd=Decimal("0.3"), prompt_tokens=1_312_345, completion_tokens=9, hit_tokens=1, bought_tokens=3,
@@ -491,7 +491,7 @@ def test_notes__tell_what_the_columns_leave_out():
         "Net saved ≥ $2.80: ≥ $2.50 by hits ($0.50 of it by the team), $0.30 by prompt caching.",
         (
             "Neither hit nor miss: 3 refreshed, 2 bypassed, 1 coalesced (worth ≥ $0.01), 2 replayed"
-            " (worth ≥ $0.0021), 1 stale, 2 failed."
+            " (worth ≥ $0.0021), 1 stale, 1 similar, 2 failed."
         ),
         "At best 70%: 9 of 30 asks were new.",
     ]

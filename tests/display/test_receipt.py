@@ -69,6 +69,10 @@ def miss(cost="0.0021", **facts):
             f"{MODEL} · expired answer, cached 2 h ago · 1,312 → 187 tokens",
         ),
         (
+            outcome("similar", entry_created_s=NOW_S - 7200, notes=("NOT the same prompt",)),
+            f"{MODEL} · answer to a similar prompt, cached 2 h ago · 1,312 → 187 tokens · NOT the same prompt",
+        ),
+        (
             outcome("refresh", elapsed_s=0.5, paid=Cost(Decimal("1.239"), "reported")),
             f"{MODEL} · asked again · $1.24 · 0.5 s · 1,312 → 187 tokens",
         ),

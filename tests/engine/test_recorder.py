@@ -118,7 +118,7 @@ def test_account_failure__knows_unknown_from_free(recorder, usd, unpriced):
     assert recorder.ledger.totals()[0].unpriced == unpriced
 
 
-@pytest.mark.parametrize("kind", ["hit", "shared", "replay", "coalesced", "stale"])
+@pytest.mark.parametrize("kind", ["hit", "shared", "replay", "coalesced", "stale", "similar"])
 def test_count__adds_an_ask_at_no_cost(recorder, kind):
     """What made no call is counted as asked and charged nothing."""
     recorder.account(ASK, "miss", answer())

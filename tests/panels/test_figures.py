@@ -69,6 +69,7 @@ def test_tiles__tell_the_sources_of_what_was_paid():
         ({"coalesced": 3, "coalesced_usd": "0.10"}, "besides: $0.10 coalesced (3)"),
         ({"replays": 1, "replayed_usd": "0.20"}, "besides: $0.20 replayed (1)"),
         ({"stale": 2}, "besides: 2 expired answers served when a call failed"),
+        ({"similar": 1}, "besides: 1 similar answer served"),
     ],
 )
 def test_tiles__keep_apart_what_is_no_plain_saving(sums, note):

@@ -245,16 +245,17 @@ def test_totals__keeps_the_kinds_apart(ledger):
     for kind, paid, value in [
         ("miss", "1", "1"), ("miss", None, None), ("refresh", "2", "2"), ("bypass", "4", "4"), ("failed", None, None),
         ("hit", "0", "8"), ("hit", "0", None), ("coalesced", "0", "16"), ("replay", "0", "32"), ("stale", "0", "64"),
+        ("similar", "0", "128"),
     ]:  # fmt: skip
         ledger.record(row(kind, paid=paid, value=value, prompt_tokens=3, completion_tokens=2))
 
     (totals,) = ledger.totals()
-    assert (totals.asks, totals.hits, totals.misses, totals.refreshes, totals.bypasses) == (10, 2, 2, 1, 1)
-    assert (totals.coalesced, totals.replays, totals.stale, totals.failed) == (1, 1, 1, 1)
+    assert (totals.asks, totals.hits, totals.misses, totals.refreshes, totals.bypasses) == (11, 2, 2, 1, 1)
+    assert (totals.coalesced, totals.replays, totals.stale, totals.similar, totals.failed) == (1, 1, 1, 1, 1)
     assert (totals.paid_usd, totals.saved_usd) == (7, 8)
     assert (totals.coalesced_usd, totals.replayed_usd) == (16, 32)
     assert totals.unpriced == 3
-    assert (totals.prompt_tokens, totals.completion_tokens) == (30, 20)
+    assert (totals.prompt_tokens, totals.completion_tokens) == (33, 22)
     assert (totals.hit_tokens, totals.bought_tokens) == (10, 25)
 
 
@@ -286,7 +287,9 @@ def test_totals__by_group(ledger):
         ledger.totals("moon")
 
 
-KINDS = st.sampled_from(["hit", "miss", "refresh", "bypass", "coalesced", "replay", "stale", "failed"])
+KINDS = st.sampled_from(
+    ["hit", "miss", "refresh", "bypass", "coalesced", "replay", "stale", "similar", "failed"]
+)
 ASKS = st.lists(
     st.tuples(KINDS, st.none() | st.integers(0, 10**15), st.integers(0, 50), st.sampled_from(["a", "b"])),
     max_size=20,

@@ -24,7 +24,7 @@ from or_cache_magic.storage.ledger import Ledger
 from or_cache_magic.storage.ledger_rows import Settlements
 
 BOUGHT = ("miss", "refresh", "bypass", "failed")
-SERVED = ("hit", "shared", "coalesced", "replay", "stale")
+SERVED = ("hit", "shared", "coalesced", "replay", "stale", "similar")
 GENERATIONS = ("gen-1", "gen-2", "gen-3", "gen-4")
 DAY_S = 86_400.0
 BEGAN_S = 1_790_000_000.0
@@ -158,10 +158,11 @@ class Sum:
         known = not count["undiscounted"] or count["discounted"]
         assert totals.asks == sum(count[kind] for kind in (*BOUGHT, *SERVED))
         assert totals.calls == sum(count[kind] for kind in BOUGHT)
-        assert (totals.misses, totals.failed, totals.stale) == (
+        assert (totals.misses, totals.failed, totals.stale, totals.similar) == (
             count["miss"],
             count["failed"],
             count["stale"],
+            count["similar"],
         )
         assert (totals.hits, totals.shared_hits) == (count["hit"] + count["shared"], count["shared"])
         assert (totals.paid_usd, totals.unpriced) == (usd["paid"], count["unpriced"])
