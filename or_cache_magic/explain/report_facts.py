@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 _NOT_PARAMETERS: Final = ("model", "messages", "input")
 _NAMED: Final = 5
+_ALIKE: Final = 8
+"""Prompts begin or end alike where so many characters are the same, and they are `_SEVERAL`."""
+_SEVERAL: Final = 3
 _GROUPS: Final = (
     (REFUSED, "refused"),
     (FILTERED, "refused"),
@@ -58,6 +61,7 @@ class Given(NamedTuple):
         usage: None is unknown.
         cost: What it cost when it was bought.
         reason: Why it is not served; empty where it is.
+        expires_s: Until when it is served; None is for ever.
     """
 
     key: str
@@ -74,6 +78,7 @@ class Given(NamedTuple):
     usage: Usage | None
     cost: Cost
     reason: str
+    expires_s: float | None
 
 
 def group_of(reason: str) -> str:
@@ -81,6 +86,38 @@ def group_of(reason: str) -> str:
     if not reason or reason in MAY_BE_SERVED:
         return reason and "superseded"
     return next((group for begins, group in _GROUPS if reason.startswith(begins)), "other")
+
+
+class Shared(NamedTuple):
+    """How prompts begin and end that differ in between, as those of one template do."""
+
+    begins: str
+    ends: str
+    prompts: tuple[str, ...]
+
+
+def shared_texts(prompts: Iterable[str]) -> Iterator[Shared]:
+    """Yield what several different prompts have in common: of those that begin alike, then that end alike."""
+    left = list(dict.fromkeys(prompts))
+    for part in (slice(None, _ALIKE), slice(-_ALIKE, None)):
+        groups: dict[str, list[str]] = {}
+        for prompt in left:
+            groups.setdefault(prompt[part], []).append(prompt)
+        left = []
+        for some in groups.values():
+            if len(some) < _SEVERAL or len(some[0]) < _ALIKE:
+                left += some
+                continue
+            begins = _beginning(some)
+            ends = _beginning([prompt[len(begins) :][::-1] for prompt in some])[::-1]
+            yield Shared(begins, ends, tuple(some))
+
+
+def _beginning(texts: Sequence[str]) -> str:
+    """Return how all of several texts begin."""
+    first, last = min(texts), max(texts)
+    differs = (at for at, (one, other) in enumerate(zip(first, last, strict=False)) if one != other)
+    return first[: next(differs, len(first))]
 
 
 class Facts(NamedTuple):
@@ -214,6 +251,7 @@ def _given(kept: Kept) -> Given:
         usage=answer.usage,
         cost=answer.cost,
         reason=kept.reason,
+        expires_s=entry.expires_s,
     )
 
 

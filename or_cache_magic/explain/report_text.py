@@ -17,7 +17,7 @@ from or_cache_magic.core.records import MADE_CALL, SOURCES, Cost
 from or_cache_magic.core.units import format_count, format_share, format_size, format_tokens, share_of
 from or_cache_magic.display.document import Block, Heading, Quote, Rows, Words
 from or_cache_magic.display.tables import Head
-from or_cache_magic.explain.report_facts import Facts, Given, group_of, sums_of
+from or_cache_magic.explain.report_facts import Facts, Given, group_of, shared_texts, sums_of
 
 _DIGITS: Final = 10
 _VALUE_WIDTH: Final = 60
@@ -204,8 +204,8 @@ def _prompts(facts: Facts, labels: _Labels) -> Iterator[Block]:
     attached = {name for one in facts.given for name in one.attached}
     repeats = [one.sample for one in requests.values()]
     yield Words(
-        "{} with {} and {}, {} without any. All are in the supplement, as they were sent. The"
-        " templates that they were made from are not recorded.",
+        "{} with {} and {}, {} without any. All are in the supplement, as they were sent. The templates that"
+        " they were made from are not recorded, only what prompts have in common.",
         (
             format_count(len(requests), "different request"),
             format_count(len(labels.prompts), "different prompt"),
@@ -213,6 +213,13 @@ def _prompts(facts: Facts, labels: _Labels) -> Iterator[Block]:
             f"{without:,}",
         ),
     )
+    first = {one.prompt: one.key for one in reversed(facts.given)}
+    for shared in shared_texts(one.prompt for one in facts.given):
+        yield Words(
+            "{} differ only where […] stands; the first is {}:",
+            (format_count(len(shared.prompts), "prompt"), _key(first[shared.prompts[0]])),
+        )
+        yield Quote(f"{shared.begins}[…]{shared.ends}")
     if any(repeats):
         yield Words(
             "{} further samples of the same prompt and parameters; the most samples of one are {}.",
@@ -250,18 +257,23 @@ def _calls(facts: Facts) -> Iterator[Block]:
 
 def _exclusions(facts: Facts) -> Iterator[Block]:
     yield Heading(2, "Exclusions")
-    served = sum(not one.reason for one in facts.given)
+    served = [one for one in facts.given if not one.reason]
     yield Words(
-        "{} kept, of which {} served when the request is asked again. The others, by reason:"
-        if served < len(facts.given)
-        else "{} kept, of which {} served when the request is asked again; none was excluded.",
-        (_were(len(facts.given), "answer"), f"{served:,} {'is' if served == 1 else 'are'}"),
+        "{} kept, of which {} served when the request is asked again.",
+        (_were(len(facts.given), "answer"), _are(len(served))),
     )
+    expire = sorted(one.expires_s for one in served if one.expires_s is not None)
+    if expire:
+        yield Words(
+            "Of those, {} only served until they expire, the first at {}, the last at {}.",
+            (_are(len(expire)), _moment(expire[0]), _moment(expire[-1])),
+        )
     excluded = _grouped(
         (one for one in facts.given if one.reason),
         lambda one: (group_of(one.reason), one.reason.partition(" (")[0]),
     )
     if excluded:
+        yield Words("The others, by reason:")
         yield _table(
             "<Exclusion; <Reason; Answers; Cost, USD; <First key",
             (
@@ -275,6 +287,10 @@ def _exclusions(facts: Facts) -> Iterator[Block]:
             "{} failed; what came of them, if anything, is among these answers. The first key is {}.",
             (format_count(sum(row.asks for row in failed), "call"), _key(failed[0].key)),
         )
+
+
+def _are(count: int) -> str:
+    return f"{count:,} {'is' if count == 1 else 'are'}"
 
 
 def _sum(costs: Iterable[Cost]) -> str:

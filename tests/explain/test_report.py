@@ -5,14 +5,28 @@ from __future__ import annotations
 import hashlib
 import re
 from decimal import Decimal
+from typing import get_args
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from or_cache_magic import cli
 from or_cache_magic.core.policy import why_not_stored
-from or_cache_magic.core.records import MADE_CALL, Answer, Choice, Request
+from or_cache_magic.core.records import (
+    FREE,
+    MADE_CALL,
+    SOURCES,
+    UNKNOWN_COST,
+    Answer,
+    AskKind,
+    Choice,
+    Cost,
+    Request,
+)
+from or_cache_magic.core.rows import LedgerRow
 from or_cache_magic.errors import OptionError, UpstreamError
-from or_cache_magic.explain.report_facts import facts_of, group_of
+from or_cache_magic.explain.report_facts import facts_of, group_of, shared_texts
 from or_cache_magic.simulator import Scenario, scenario
 
 MODEL = "openai/gpt-4o-mini"
@@ -107,6 +121,10 @@ def test_report__names_models_parameters_prompts_and_exclusions(paper, sim, cloc
         ("refused", "the answer was filtered", "1"),
     ]
     assert "12 answers were kept, of which 10 are served" in section(report, "Exclusions")
+    shared = "3 prompts differ only where […] stands; the first is {}:\n\n```text\nIs review […] spam?\n```"
+    assert (
+        shared.format(paper.ask("Is review 0 spam?", system="You label reviews.").key[:10]) in report.markdown
+    )
     assert "Of 1 request of the ledger the request and its answer are not in the cache" in report.markdown
     keys = {row.key[:10] for row in paper.ledger.rows()}
     named = set(re.findall(r"\b[0-9a-f]{10}\b", report.markdown))
@@ -202,6 +220,77 @@ def test_report__counts_failed_calls(paper, sim):
     assert dict(table(report, "Number of runs"))["call: brought no answer"] == "1"
     assert table(report, "Exclusions")[0][:3] == ("cut", "the answer was cut off", "1")
     assert "1 call failed" in section(report, "Exclusions")
+
+
+def test_report__says_until_when_answers_are_served(paper, clock):
+    """Whether one has expired depends on when one looks; until when it is served does not."""
+    paper.ask("What is a median?", ttl="1d")
+    told, later = paper.report(), "2026-01-02 12:00"
+    assert f"1 is only served until they expire, the first at {later}, the last at {later}." in told.markdown
+    clock.now_s += 1e6
+    assert paper.report() == told
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(get_args(AskKind)),
+            st.sampled_from(["a.ipynb", "b.ipynb"]),
+            st.integers(1, 5),
+            st.sampled_from(
+                [UNKNOWN_COST, *(Cost(Decimal("0.1") / 3, source) for source in SOURCES - {"unknown"})]
+            ),
+            st.none() | st.integers(0, 1000),
+        ),
+        min_size=1,
+        max_size=12,
+    )
+)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_report__sums_are_the_ledgers_whatever_is_in_it(open_cache, sim, asks):
+    """Any rows: the whole is the ledger's, the notebooks' tables add up to it, and unknown is never 0."""
+    cache = open_cache(sim, directory=":memory:")
+    with cache.database.transaction():
+        for number, (kind, notebook, count, paid, tokens) in enumerate(asks):
+            cost = paid if kind in MADE_CALL else FREE
+            usd = None if cost.usd is None else round(cost.usd, 12)
+            cache.ledger.record(
+                LedgerRow(
+                    1e9 + number, "s", notebook, f"{number:064x}", MODEL, kind, count, cost._replace(usd=usd), usd,
+                    (), tokens, tokens,
+                )
+            )  # fmt: skip
+    (totals,) = cache.ledger.totals()
+    assert facts_of(cache, "").totals == totals
+    parts = [cache.report(name) for name in {notebook for _, notebook, *_ in asks}]
+    assert sum(int(table(part, "Number of runs")[-1][1].replace(",", "")) for part in parts) == totals.asks
+    told = [row for part in parts for row in table(part, "Cost")[:-1]]
+    assert sum(int(row[1]) for row in told) == totals.calls
+    assert sum(Decimal(row[2]) for row in told if row[0] != "unknown") == totals.paid_usd
+    assert {row[2] for row in told if row[0] == "unknown"} <= {"unknown"}
+    assert all(
+        ("≥" in row[2] or row[2] == "unknown") == any(one[0] == "unknown" for one in table(part, "Cost"))
+        for part in parts
+        for row in table(part, "Cost")[-1:]
+    )
+    cache.close()
+
+
+@given(st.lists(st.text("ab ", max_size=30), max_size=8), st.text(max_size=10), st.text(max_size=10))
+def test_shared_texts__are_in_each_of_the_prompts(between, begins, ends):
+    """What is said to be shared is, however it may overlap; prompts of one template are one group."""
+    prompts = [f"{begins}{one}{ends}" for one in between]
+    found = list(shared_texts(prompts))
+    for one in found:
+        assert len(one.prompts) >= 3
+        for prompt in one.prompts:
+            assert prompt.startswith(one.begins)
+            assert prompt.endswith(one.ends)
+            assert len(one.begins) + len(one.ends) <= len(prompt)
+    grouped = [prompt for one in found for prompt in one.prompts]
+    assert sorted(grouped) == sorted(set(grouped))
+    if len(begins) >= 8 and len(set(prompts)) >= 3:
+        assert sorted(grouped) == sorted(set(prompts))
 
 
 def test_report__nothing_asked(cache):
