@@ -29,6 +29,8 @@ def ask_each(
 ) -> Any:
     """Ask for each row, and bind the table; an interrupt leaves it in ``_`` as far as it came.
 
+    With ``--batch`` the rows are submitted, and the `Batch` is what is bound.
+
     Args:
         session: What the magics share.
         options: Of the cell.
@@ -37,7 +39,7 @@ def ask_each(
         variables: The notebook's.
 
     Returns:
-        The table where it is to be shown, or the caller goes on with it; None where it was shown.
+        What was bound where it is to be shown, or the caller goes on with it; None where it was shown.
 
     Raises:
         InputError: It can't be asked so. Nothing was sent.
@@ -55,6 +57,7 @@ def ask_each(
             **options.params,
             max_cost_usd=options.max_cost_usd,
             limit=options.limit,
+            batch=options.batch,
             dry_run=options.dry_run,
             progress=not options.quiet or options.dry_run,
             variables=variables,

@@ -19,6 +19,12 @@ from or_cache_magic.notebook.parser import HELP, Command, Option
 
 LENGTHS: Final = "write a number and s, m, h, d or w: 30m, 24h, 7d"
 
+_WITH_EACH: Final = {
+    "limit": "--max-tokens limits an answer",
+    "batch": "orc.map(prompts, ..., batch=True) submits a list of prompts",
+}
+"""Options that mean nothing without ``--each``, and what may be meant."""
+
 _REQUEST_FIELDS: Final = ("temperature", "top_p", "seed", "max_tokens")
 """Fields of the request that have an option of their own."""
 
@@ -106,8 +112,9 @@ def _read_ask(_command: Command, options: SimpleNamespace) -> None:
         )
     options.file = files[0] if files else None
     options.model = ",".join(models) or None
-    if options.limit and options.each is None and not files:
-        raise OptionError("--limit goes with --each; nothing was sent", "--max-tokens limits an answer")
+    for name, hint in _WITH_EACH.items():
+        if getattr(options, name) and options.each is None and not files:
+            raise OptionError(f"--{name} goes with --each; nothing was sent", hint)
     read_params(options)
 
 
@@ -324,6 +331,11 @@ _ASK: Final = (
         "limit",
         "with --each: only the first N rows, and what all would cost",
         **counts_from(1),
+    ),
+    flag(
+        ("--batch",),
+        "batch",
+        "with --each: submit what is new as a batch, at half the price, within a day; -o binds the Batch",
     ),
     flag(
         ("--cascade",),

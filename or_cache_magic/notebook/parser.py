@@ -365,6 +365,7 @@ _REWORDED: Final = (
     (r"mode='offline'", "--offline"),
     (r" \(repair=\d+\)", ""),
     (r"\bthis (?:list|table)'s max_cost_usd", "--max-cost"),
+    (r"\bbatch=True", "--batch"),
     (r"extra=\{[^}]*\}", "-p field=JSON"),
 )
 """How a magic writes what Python writes otherwise."""

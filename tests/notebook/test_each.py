@@ -74,12 +74,31 @@ def test_each__first_look_and_dry_run(nb, reviews):
         ("openai/gpt-4o --each reviews", "one model and one sample"),
         ("--each reviews -f json", "--schema has a column"),
         ("--limit 3", "--limit goes with --each"),
+        ("--batch", "--batch goes with --each"),
+        ("--each reviews --batch --refresh", "ask it without --batch"),
     ],
 )
 def test_each__refuses(nb, reviews, line, problem):
     """What does not go with it is said before anything is sent."""
     assert problem in nb.fails(f"%%openrouter {MODEL} {line}\nGood or bad: {{{{ row.body }}}}")
     assert nb.sim.completion_count == 0
+
+
+def test_each__as_a_batch(nb, reviews):
+    """--batch submits what is new, and binds the Batch; the cell run again goes on with it, and buys nothing."""
+    cell = f"%%openrouter {MODEL} --each reviews --batch -o batch\nSay {{{{ body }}}}"
+    written = nb.run(cell)
+    assert "2 submitted in a batch" in written
+    assert nb["_"] is nb["batch"]
+    first = nb["batch"]
+    assert list(first.frame()["answer_error"]) == ["waiting for the batch"] * 3
+    written = nb.run(f"%%openrouter {MODEL} --each reviews --dry-run\nSay {{{{ body }}}}")
+    assert "would ask 0 of 3 rows · 2 others wait for a batch · nothing sent" in written
+    nb.run("batch.wait(every_s=0.02)")
+    nb.run(cell)
+    assert list(nb["batch"].frame()["answer_error"]) == [None] * 3
+    assert nb.sim.completion_count == 0
+    assert sum(row.method == "POST" for row in nb.sim.requests) == 1
 
 
 def test_each__leaves_what_came_before_an_interrupt(nb, reviews):
