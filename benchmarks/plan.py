@@ -9,6 +9,7 @@ that it made and what they cost. A hit that pays is wrong, whatever else is righ
 from __future__ import annotations
 
 import argparse
+import ast
 import json
 import os
 import random
@@ -89,7 +90,7 @@ SYNTHETIC: dict[str, list[str]] = {
         f"{ASK}\nName a river.",
         "_ = %openrouter_config system='Be brief.'",
         f"{ASK}\nName a river.",
-        f"{ASK} -s ''\nName a river." if False else f"{ASK} -s 'Be long.'\nName a river.",
+        f"{ASK} -s 'Be long.'\nName a river.",
     ],
     "modes": [
         FIRST,
@@ -188,8 +189,6 @@ class Kernel:
             raise RuntimeError("\n".join(found["traceback"]))
         text = found["data"]["text/plain"]
         try:
-            import ast
-
             return ast.literal_eval(text)
         except (ValueError, SyntaxError):
             return text
@@ -248,8 +247,11 @@ def sources(path: Path) -> list[str]:
     ]
 
 
-def measure(name: str, cells: list[str], folder: Path, score: Score, seed: int) -> None:
-    """Plan and run one notebook in each of the states of its cache and its kernel."""
+STATES = ("empty cache", "half purged, after a restart", "a cell edited, after a restart")
+
+
+def measure(name: str, cells: list[str], folder: Path, score: Score, seed: int, *, quick: bool) -> None:
+    """Plan and run one notebook in each of the states of its cache and its kernel, or in the first alone."""
     chance = random.Random(seed)
     for beside in SHIPPED.iterdir():
         if beside.is_file():
@@ -257,7 +259,7 @@ def measure(name: str, cells: list[str], folder: Path, score: Score, seed: int) 
     path = folder / f"{name}.ipynb"
     path.write_text(json.dumps(notebook(cells)), encoding="utf-8")
     with Simulator() as sim:
-        for state in ("empty cache", "half purged, after a restart", "a cell edited, after a restart"):
+        for state in STATES[: 1 if quick else None]:
             if state.startswith("a cell"):
                 asking = [at for at, cell in enumerate(cells) if re.match(r"(%%\w+\n)?%%openrouter", cell)]
                 cells = [*cells]
@@ -290,8 +292,10 @@ def _purge(kernel: Kernel, chance: random.Random) -> None:
 
 def notebooks(quick: bool) -> Iterator[tuple[str, list[str]]]:
     """Yield the notebooks by their names: those of the project, and those made for this."""
-    yield from list(SYNTHETIC.items())[: 1 if quick else None]
-    if not quick:
+    if quick:
+        yield "replies", SYNTHETIC["replies"]
+    else:
+        yield from SYNTHETIC.items()
         yield from ((path.stem, sources(path)) for path in sorted(SHIPPED.glob("*.ipynb")))
 
 
@@ -304,7 +308,7 @@ def main(*, quick: bool = False, only: str = "", seed: int = 7) -> int:
             continue
         score = Score()
         with tempfile.TemporaryDirectory() as folder:
-            measure(name, cells, Path(folder), score, seed)
+            measure(name, cells, Path(folder), score, seed, quick=quick)
         whole += score.counts
         wrong += score.wrong
         states = ", ".join(f"{count} {state}" for state, count in sorted(score.counts.items()))

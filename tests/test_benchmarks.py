@@ -148,6 +148,14 @@ def test_fuzz__finds_nothing_in_a_quick_run(tmp_path):
     assert len([line for line in done.stdout.splitlines() if " ok " in line]) == 30
 
 
+def test_plan__says_what_run_all_then_does(tmp_path):
+    """In a kernel, with an empty cache and then a full one: no cell does or costs what its plan did not say."""
+    (line,) = [line for line in _lines("plan.py", tmp_path) if line.startswith("all ")]
+    assert line.endswith("0 wrong")
+    assert "5 hit" in line
+    assert "1 miss" in line
+
+
 def test_tables__asks_equal_rows_once(tmp_path):
     """The benchmark of tables measures our product in processes of its own; what it asks is exact at any size."""
     found = tmp_path / "figures.json"

@@ -251,6 +251,8 @@ class Reader:
                     yield from self._units(cell, inner, shows=False)
                 return
         names, magics = names_of(statement), list[tuple[str, str]]()
+        if ".or_cache" in names.text or "cache.db" in names.text:
+            magics.append(("openrouter_purge", ""))  # whatever it does to the cache's files
         for node in ast.walk(statement):
             if is_magic(node):
                 names = _with_magic(names, node)

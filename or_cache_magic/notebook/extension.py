@@ -8,6 +8,7 @@ shell as it was; IPython has no call for that, so each thing that was added is t
 from __future__ import annotations
 
 import atexit
+import time
 import tokenize
 from typing import TYPE_CHECKING, Any, Final
 
@@ -248,6 +249,9 @@ class Extension:
     def __init__(self, shell: InteractiveShell) -> None:
         self.shell = shell
         self.config = OpenRouterMagics(parent=shell)
+        #: Of the cells that were run since, by number: whether to the end, and when that was. `plan` asks.
+        self.ran: dict[int, tuple[bool, float]] = {}
+        self._loaded_s = time.time()
         self._session: Session | None = None
         self._matcher: Any = None
 
@@ -256,7 +260,7 @@ class Extension:
         if self._session is None:
             from or_cache_magic.notebook.session import Session
 
-            self._session = Session(self.shell, self.config)
+            self._session = Session(self.shell, self.config, self.ran, self._loaded_s)
         return self._session
 
     def install(self) -> None:
@@ -302,10 +306,9 @@ class Extension:
         if self._session is not None:
             self._session.close()
 
-    def _after_cell(self, result: Any = None) -> None:
+    def _after_cell(self, result: Any) -> None:
+        self.ran[result.execution_count] = result.success, time.time()
         if self._session is not None:
-            if result is not None and not result.success:
-                self._session.failed.add(result.execution_count)
             self._session.after_cell()
 
     def _complete(self, context: CompletionContext) -> Any:

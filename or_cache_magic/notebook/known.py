@@ -11,14 +11,22 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final, Literal, NamedTuple
 
 from or_cache_magic.cache.completion import Completion
 from or_cache_magic.notebook.cells import Unit
-from or_cache_magic.notebook.statements import ENVIRON, EVERYTHING, Names
+from or_cache_magic.notebook.statements import ENVIRON, EVERYTHING, Names, words
 
 _FIXED: Final = (str, int, float, bool, bytes, Completion)
 """Types whose values never change."""
+
+_LIBRARIES: Final = words(
+    "builtins collections pandas numpy polars pyarrow narwhals or_cache_magic datetime decimal fractions"
+    " pathlib types PIL matplotlib abc functools re enum"
+)
+"""Whose classes run no code of the user's."""
 
 _FAILED: Final = "\0failed"
 _DEEPEST: Final = 400
@@ -36,30 +44,46 @@ class Touch(NamedTuple):
     repeats: bool
 
 
+class Run(NamedTuple):
+    """A statement that was run: whether its cell was run to its end, and when that ended."""
+
+    unit: Unit
+    whole: bool
+    ended_s: float
+
+
+How = Literal["fixed", "changes", "called"]
+
+
 class _Course:
     """A course of statements: those of the notebook in their order, or those that were run."""
 
     def __init__(self, names: Sequence[Names]) -> None:
         self.names = names
         self._touching: dict[str, list[int]] = {}
+        self._calling: dict[str, list[int]] = {}
         for at, one in enumerate(names):
             for name in one.touches:
                 self._touching.setdefault(name, []).append(at)
+            for name in one.calls:
+                self._calling.setdefault(name, []).append(at)
 
-    def chain(self, name: str, end: int, *, fixed: bool = False) -> list[Touch]:
+    def chain(self, name: str, end: int, how: How = "changes") -> list[Touch]:
         """Return what made a name's value, as it is before the statement at `end`: from where it was bound.
 
-        Where the value is `fixed`, as texts and numbers are, only what binds the name can have made it.
+        Where the value is ``fixed``, as texts and numbers are, only what binds the name can have made it;
+        where it changes when it is ``called``, so may whatever calls one of its methods.
         """
-        places = sorted({*self._touching.get(name, ()), *self._touching.get(EVERYTHING, ())})
+        more = self._calling.get(name, ()) if how == "called" else ()
+        places = sorted({*self._touching.get(name, ()), *self._touching.get(EVERYTHING, ()), *more})
         found: list[Touch] = []
         for at in reversed(places):
             if at >= end:
                 continue
             one = self.names[at]
-            if fixed and name in one.changes:
+            if how == "fixed" and name in one.changes:
                 continue
-            found.append(Touch(at, one.text, name not in one.reads))
+            found.append(Touch(at, one.text, repeats=name not in one.reads))
             if name in one.kills:
                 break
         found.reverse()
@@ -77,30 +101,32 @@ class Known:
     Args:
         units: The notebook's statements.
         ran: Those that were run in this kernel, in order.
-        failed: Whether each of these may not have been run to its end.
         values: What the kernel has.
         answer: Returns the answer that a statement of the notebook binds, by its place; raises `NotKnown`.
+        folder: Where relative paths begin.
     """
 
     def __init__(
         self,
         units: Sequence[Unit],
-        ran: Sequence[Unit],
-        failed: Sequence[bool],
+        ran: Sequence[Run],
         values: Mapping[str, Any],
         answer: Callable[[int], Any],
+        folder: Path,
     ) -> None:
         self._units = units
-        whole = _completed([*(unit.names for unit in units), *(unit.names for unit in ran)])
+        whole = _completed([*(unit.names for unit in units), *(run.unit.names for run in ran)])
         self._notebook = _Course(whole[: len(units)])
         self._ran = _Course(
             [
-                one._replace(text=f"{_FAILED} {at}") if failed[at] else one
+                one if ran[at].whole else one._replace(text=f"{_FAILED} {at}")
                 for at, one in enumerate(whole[len(units) :])
             ]
         )
+        self._runs = ran
         self._values = values
         self._answer = answer
+        self._folder = folder
         self._checked: dict[tuple[int, int], str] = {}
 
     def at(self, place: int) -> Values:
@@ -119,11 +145,11 @@ class Known:
             KeyError: It has none.
             NotKnown: It has one that can't be told.
         """
-        fixed = type(self._values.get(name)) in _FIXED
-        made = self._notebook.chain(name, place, fixed=fixed)
+        how = self._how(name)
+        made = self._notebook.chain(name, place, how)
         written = made and self._units[made[0].at].names.literal
-        if type(written) in _FIXED and not fixed:
-            made = self._notebook.chain(name, place, fixed=True)
+        if type(written) in _FIXED:
+            made = self._notebook.chain(name, place, "fixed")
         if made:
             unit = self._units[made[-1].at]
             if len(made) == 1 and name in unit.names.kills and unit.names.literal is not None:
@@ -136,14 +162,21 @@ class Known:
 
     def why_not(self, name: str, place: int) -> str:
         """Return why a name's value at hand is not that of a place; empty where it is."""
-        fixed = type(self._values.get(name)) in _FIXED
-        made = self._notebook.chain(name, place, fixed=fixed)
+        how = self._how(name)
+        made = self._notebook.chain(name, place, how)
         if not made:
             return ""  # from outside the notebook: it is what it is, or there is none
-        ran = self._ran.chain(name, len(self._ran.names), fixed=fixed)
+        ran = self._ran.chain(name, len(self._ran.names), how)
         if why := self._differs(name, made, ran):
             return why
         return "" if name in self._values or not name.isidentifier() else f"{name} is not there any more"
+
+    def _how(self, name: str) -> How:
+        """Return how the value at hand can change: a text not at all, an object of the user's by any call."""
+        if name not in self._values:
+            return "changes"
+        value = self._values[name]
+        return "fixed" if type(value) in _FIXED else "changes" if of_library(value) else "called"
 
     def environment(self, place: int) -> str:
         """Return why the environment, where settings come from, may differ here; empty if it doesn't."""
@@ -183,19 +216,31 @@ class Known:
             return f"cell {unit.cell} has {names.volatile}, which gives another value each time"
         if unit.asks:
             return f"it comes from what cell {unit.cell} asks"
-        for name in sorted(names.reads):
-            made, ran = self._notebook.chain(name, at), self._ran.chain(name, run)
-            if not made:
-                if ran and ran != self._ran.chain(name, len(self._ran.names)):
-                    return f"{_shown(name)}, which cell {unit.cell} read, was changed since"
-                continue
-            last = self._units[made[-1].at]
-            if any(name == asking.out for asking in last.asks):
-                if why := self._same_answer(name, made[-1].at, made, ran):
-                    return why
-            elif why := self._differs(name, made, ran):
-                return why
-        return ""
+        newer = next((path for path in names.paths if self._is_newer(path, self._runs[run].ended_s)), "")
+        if newer:
+            return f"{newer} was changed since cell {unit.cell} was run"
+        return next(filter(None, (self._read(name, at, run) for name in sorted(names.reads))), "")
+
+    def _read(self, name: str, at: int, run: int) -> str:
+        """Return why what a statement read, as it was run, is not what it will read; empty where it is."""
+        how: How = "called" if self._how(name) == "called" else "changes"
+        made, ran = self._notebook.chain(name, at, how), self._ran.chain(name, run, how)
+        if not made:
+            same = not ran or ran == self._ran.chain(name, len(self._ran.names), how)
+            cell = self._units[at].cell
+            return "" if same else f"{_shown(name)}, which cell {cell} read, was changed since"
+        if any(name == asking.out for asking in self._units[made[-1].at].asks):
+            return self._same_answer(name, made[-1].at, made, ran)
+        return self._differs(name, made, ran)
+
+    def _is_newer(self, path: str, at_s: float) -> bool:
+        """Return whether there is a file of this name that was changed after a time."""
+        for folder in (self._folder, Path.cwd()):
+            with suppress(OSError, ValueError, RuntimeError):
+                file = folder / Path(path).expanduser()
+                if file.is_file() and file.stat().st_mtime > at_s:
+                    return True
+        return False
 
     def _same_answer(self, name: str, at: int, made: Sequence[Touch], ran: Sequence[Touch]) -> str:
         """Return why an answer that was read is not the one that is stored; empty where it is."""
@@ -240,6 +285,11 @@ class Values(Mapping[str, Any]):
 
     def __len__(self) -> int:
         return len(self._known.names(self._place))
+
+
+def of_library(value: object) -> bool:
+    """Return whether a value's class is Python's, or of a library that is known."""
+    return type(value).__module__.partition(".")[0] in _LIBRARIES
 
 
 def _shown(name: str) -> str:

@@ -8,14 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from or_cache_magic.cache.completion import Completion
-from or_cache_magic.notebook.known import NotKnown
-from or_cache_magic.notebook.statements import words
-
-_LIBRARIES: Final = words(
-    "builtins collections pandas numpy polars pyarrow narwhals or_cache_magic datetime decimal fractions"
-    " pathlib types PIL matplotlib"
-)
-"""Whose classes run no code of the user's."""
+from or_cache_magic.notebook.known import NotKnown, of_library
 
 _PLAIN: Final = (str, int, float, bool, type(None))
 _CUTS: Final = ("head", "tail", "copy")
@@ -49,11 +42,6 @@ def check_steps(root: str, steps: Iterable[tuple[str, str | int]], values: Mappi
             value = _step(value, kind, step)
     except (KeyError, IndexError, AttributeError, TypeError, ValueError):
         return  # whoever renders it says so
-
-
-def of_library(value: object) -> bool:
-    """Return whether a value's class is Python's, or of a library that is known."""
-    return type(value).__module__.partition(".")[0] in _LIBRARIES
 
 
 def check_rows(data: Any) -> None:

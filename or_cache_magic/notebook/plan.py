@@ -13,7 +13,7 @@ from decimal import Decimal
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from or_cache_magic.cache.completion import Completion
 from or_cache_magic.cache.request import build_ask, parse_limit
@@ -25,7 +25,7 @@ from or_cache_magic.explain.plan import Judge, Look, Plan, PlanRow, explained, j
 from or_cache_magic.notebook.ask import read_ask
 from or_cache_magic.notebook.cells import COMPUTED, Asking, Reader, Unit, read_cells
 from or_cache_magic.notebook.commands import CONFIG, PURGE, WARM
-from or_cache_magic.notebook.known import Known, NotKnown, Values
+from or_cache_magic.notebook.known import Known, NotKnown, Run, Values
 from or_cache_magic.notebook.options import CELL, LINE, models_of
 from or_cache_magic.notebook.parser import parse
 from or_cache_magic.notebook.plain_values import check_rows, check_steps, value_of
@@ -49,6 +49,14 @@ _PLACES: Final[Mapping[str, tuple[str, ...]]] = {
 _Requests = tuple[Iterable[Ask | OrCacheError], Decimal | None, str | None]
 
 
+class Source(NamedTuple):
+    """A cell as it was run: its text, whether it was run to its end, and when it ended."""
+
+    text: str
+    whole: bool
+    ended_s: float
+
+
 class Kernel:
     """What a running kernel knows beside the notebook: what was run, and its values.
 
@@ -57,14 +65,14 @@ class Kernel:
 
     Attributes:
         values: Its names and values.
-        sources: What was run, in order, and whether each may have failed on the way.
+        sources: What was run, in order.
         transform: Makes Python of a cell.
         configs: The settings that it has by configuration, now and after a restart.
     """
 
     def __init__(self, transform: Callable[[str], str]) -> None:
         self.values: Mapping[str, Any] = {}
-        self.sources: Sequence[tuple[str, bool]] = ()
+        self.sources: list[Source] = []
         self.transform = transform
         self.configs: Sequence[Mapping[str, Any]] = ({},)
 
@@ -75,8 +83,10 @@ class Kernel:
         kernel = cls(shell.transform_cell)
         kernel.values = shell.user_ns
         history = shell.history_manager
-        failed = {*session.failed, *getattr(history, "exceptions", ())}
-        kernel.sources = [(source, at in failed) for at, source in enumerate(history.input_hist_raw) if at]
+        failed = getattr(history, "exceptions", ())
+        for at, text in enumerate(history.input_hist_raw):
+            whole, ended_s = session.ran.get(at, (True, session.loaded_s))
+            kernel.sources.append(Source(text, whole and at not in failed, ended_s))
         given = shell.config.get("OpenRouterMagics", {})
         now = {name: getattr(session.config, name) for name in SETTINGS}
         kernel.configs = (now, {name: given[name] for name in SETTINGS if name in given})
@@ -100,13 +110,13 @@ class Planner:
         reader = Reader(kernel.transform)
         self._cache, self._path, self.folder = cache, path, folder
         self._sources = read_cells(path)
-        every = [*self._sources, *(source for source, _ in kernel.sources)]
+        every = [*self._sources, *(source.text for source in kernel.sources)]
         units = reader.units(every)
         count = len(self._sources)
         self._units = [unit for unit in units if unit.cell <= count]
         ran = units[len(self._units) :]
-        failed = [kernel.sources[unit.cell - count - 1][1] for unit in ran]
-        self._known = Known(self._units, ran, failed, kernel.values, self._answer_of)
+        runs = [Run(unit, *kernel.sources[unit.cell - count - 1][1:]) for unit in ran]
+        self._known = Known(self._units, runs, kernel.values, self._answer_of, folder)
         self._answers: dict[int, Completion | NotKnown] = {}
         self._last: Completion | NotKnown = NotKnown("nothing is asked before it in this notebook")
         self._configs = [dict(config) for config in kernel.configs]
@@ -387,6 +397,8 @@ class Planner:
             self._judge.adds = (
                 f"cell {unit.cell} may bring its answer before it" if "--help" not in line else ""
             )
+        elif name in ("reload_ext", "unload_ext") and "or_cache_magic" in line:
+            self._elsewhere = f"cell {unit.cell} loads the extension anew"
         elif name == "openrouter_pin" and "--help" not in line:
             self._elsewhere = f"cell {unit.cell} pins another answer before it"
 

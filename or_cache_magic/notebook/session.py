@@ -6,7 +6,7 @@ import dis
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -36,9 +36,17 @@ class Session:
     Args:
         shell: The IPython shell.
         config: The traits that ``c.OpenRouterMagics`` and ``%openrouter_config`` set; None is not set.
+        ran: Of the cells that were run, by number: whether to the end, and when that was.
+        loaded_s: When the extension was loaded.
     """
 
-    def __init__(self, shell: InteractiveShell, config: Any) -> None:
+    def __init__(
+        self,
+        shell: InteractiveShell,
+        config: Any,
+        ran: Mapping[int, tuple[bool, float]] | None = None,
+        loaded_s: float = 0.0,
+    ) -> None:
         self.shell: Any = shell
         self.config = config
         #: The last completion that a magic asked for, or the table of several; None before the first.
@@ -51,8 +59,10 @@ class Session:
         self.asked_before = ""
         #: What a receipt has told already that changes by itself.
         self.warned: set[str] = set()
-        #: The numbers of cells that were not run to their end.
-        self.failed: set[int] = set()
+        #: Of the cells that were run, by number: whether to the end, and when that was.
+        self.ran: Mapping[int, tuple[bool, float]] = {} if ran is None else ran
+        #: When the extension was loaded.
+        self.loaded_s = loaded_s
         self._asked: dict[str, str] = {}
         self._project = Project(self.folder)
         self._configured: dict[str, Any] | None = None

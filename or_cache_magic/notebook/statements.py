@@ -7,6 +7,7 @@ may do more than its text says (``exec``, ``%run``, a star import), it is taken 
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterable
 from typing import Any, Final, NamedTuple, TypeGuard
 
@@ -74,6 +75,8 @@ class Names(NamedTuple):
         touches: Names that it binds, or whose values it may change; ``*`` is all.
         changes: Names whose values it may change by calling something with them, unless they are modules.
         imports: Names that it imports.
+        calls: Names whose methods it calls.
+        paths: Texts in it that may name files.
         passes: Functions that it calls by name, each with the names that it passes to them.
         alias: Names that may be one value with others of these, since no call is between them.
         volatile: What in it gives another value each time; empty is nothing.
@@ -87,6 +90,8 @@ class Names(NamedTuple):
     touches: frozenset[str] = frozenset()
     changes: frozenset[str] = frozenset()
     imports: frozenset[str] = frozenset()
+    calls: frozenset[str] = frozenset()
+    paths: frozenset[str] = frozenset()
     passes: tuple[tuple[str, frozenset[str]], ...] = ()
     alias: frozenset[str] = frozenset()
     volatile: str = ""
@@ -105,6 +110,8 @@ def names_of(statement: ast.stmt) -> Names:
         frozenset(found.touches),
         frozenset(found.changes - {""}),
         frozenset(found.imports),
+        frozenset(found.calls - {""}),
+        frozenset(found.paths),
         tuple((name, frozenset(given)) for name, given in found.passes),
         frozenset(found.alias),
         found.volatile,
@@ -130,10 +137,19 @@ def file_name(path: str) -> str:
 
 def is_magic(node: ast.AST) -> TypeGuard[Any]:
     """Return whether a node is a call of a magic, as IPython writes one: it is looked at on its own."""
+    return _is_of_shell(node, "run_line_magic", "run_cell_magic")
+
+
+def _is_shell(node: ast.AST) -> TypeGuard[Any]:
+    """Return whether a node runs a command of the system's: files are all that it can change."""
+    return _is_of_shell(node, "system", "getoutput")
+
+
+def _is_of_shell(node: ast.AST, *names: str) -> bool:
     return (
         isinstance(node, ast.Call)
         and isinstance(node.func, ast.Attribute)
-        and node.func.attr in ("run_line_magic", "run_cell_magic")
+        and node.func.attr in names
         and isinstance(node.func.value, ast.Call)
         and isinstance(node.func.value.func, ast.Name)
         and node.func.value.func.id == "get_ipython"
@@ -156,6 +172,8 @@ class _Found:
         self.touches: set[str] = set()
         self.changes: set[str] = set()
         self.imports: set[str] = set()
+        self.calls: set[str] = set()
+        self.paths: set[str] = set()
         self.passes: list[tuple[str, set[str]]] = []
         self.alias: set[str] = set()
         self.volatile = ""
@@ -276,7 +294,7 @@ class _Found:
             if isinstance(name, ast.Name)
         }
         local |= {inner.arg for inner in ast.walk(node) if isinstance(inner, ast.arg)}
-        magics = {id(inner.func.value) for inner in ast.walk(node) if is_magic(inner)}
+        magics = {id(inner.func.value) for inner in ast.walk(node) if is_magic(inner) or _is_shell(inner)}
         walrus = {id(inner.target) for inner in ast.walk(node) if isinstance(inner, ast.NamedExpr)}
         for inner in ast.walk(node):
             if isinstance(inner, ast.Name):
@@ -287,6 +305,7 @@ class _Found:
                 self._call(inner, of_magic=id(inner) in magics)
             elif isinstance(inner, ast.Constant) and _is_path(inner.value):
                 self.reads.add(file_name(inner.value))
+                self.paths.add(inner.value)
 
     def _name(self, node: ast.Name, local: set[str], sure: bool) -> None:
         if isinstance(node.ctx, ast.Load):
@@ -315,6 +334,7 @@ class _Found:
         name = function.attr if isinstance(function, ast.Attribute) else root
         given = {root_of(value) for value in (*node.args, *(keyword.value for keyword in node.keywords))}
         if isinstance(function, ast.Attribute):
+            self.calls.add(root)
             keywords = {keyword.arg for keyword in node.keywords}
             if name in _MUTATORS or "inplace" in keywords:
                 self.changes.add(root)
@@ -322,20 +342,22 @@ class _Found:
                     self._environ(node.args[0] if node.args else None)
         elif root:
             self.passes.append((root, given - {""}))
-            if root in _ANYTHING and not of_magic:
-                self.touches.add(EVERYTHING)
-            if root == "next":
-                self.changes |= given
+            self.touches |= {EVERYTHING} if root in _ANYTHING and not of_magic else set()
+            self.changes |= given if root == "next" else set()
         if name in _SET_ENVIRON:
             self.touches.add(ENVIRON)
-        if name in _WRITERS or (name == "open" and _writes(node)):
-            texts = [inner.value for inner in ast.walk(node) if isinstance(inner, ast.Constant)]
-            self.touches.update(file_name(text) for text in texts if isinstance(text, str) and "." in text)
+        if name in _WRITERS or _is_shell(node) or (name == "open" and _writes(node)):
+            for inner in ast.walk(node):
+                if isinstance(inner, ast.Constant) and isinstance(inner.value, str):
+                    self.touches.update(map(file_name, re.findall(r"[^\s'\"]*\.\w+", inner.value)))
+        self._notice_volatile(node, name, root)
+
+    def _notice_volatile(self, node: ast.Call, name: str, root: str) -> None:
         seeded = any(keyword.arg in _SEEDS for keyword in node.keywords) or (
             name == "default_rng" and bool(node.args)
         )
         if (name in _VOLATILE or root in _REMOTE) and not seeded:
-            self.volatile = self.volatile or ast.unparse(function)
+            self.volatile = self.volatile or ast.unparse(node.func)
 
 
 def _is_path(value: Any) -> TypeGuard[str]:

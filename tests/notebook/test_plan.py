@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 from decimal import Decimal
 
 import pytest
@@ -128,6 +130,45 @@ def test_plan__a_cell_that_failed_gives_no_value(nb):
     assert planned(nb, "1 / 0\nx = str(2)", f"{ASK}\nSay {{{{ x }}}}") == [(2, "unknown")]
 
 
+@pytest.mark.parametrize(
+    ("later", "state"),
+    [
+        (["!echo hello"], "hit"),
+        (["other = thing"], "hit"),
+        (["found = thing.bump()"], "unknown"),
+        (["from pathlib import Path\n_ = Path('data.csv').write_text('y')"], "unknown"),
+        (["!touch data.csv"], "unknown"),
+        (["import os\nos.environ['OPENROUTER_MODEL'] = 'openai/gpt-4o'"], "unknown"),
+        (["%run other.py"], "unknown"),
+        (["1 / 0\nthing = 7"], "unknown"),
+    ],
+)
+def test_plan__sees_what_else_changes_a_value(nb, later, state):
+    """Methods of the user's own classes, files that are named, the environment, other programs, what failed."""
+    (nb.folder / "data.csv").write_text("x")
+    (nb.folder / "other.py").write_text("thing = 1")
+    cells = (
+        "class Thing:\n    text = 'a'\n    def bump(self):\n        self.text += 'b'",
+        "thing = Thing()",
+        "from pathlib import Path\ndata = Path('data.csv').read_text()",
+        f"{ASK}\nSay {{{{ thing.text }}}} and {{{{ data }}}}",
+    )
+    run_all(nb, *cells, *later)
+    assert [found for _, found in planned(nb, *cells)] == [state]
+
+
+def test_plan__a_file_changed_from_outside_makes_unknown(nb):
+    """What was read from a file that is newer now is not taken."""
+    data = nb.folder / "data.csv"
+    data.write_text("x")
+    cells = ("from pathlib import Path\ndata = Path('data.csv').read_text()", f"{ASK}\nSay {{{{ data }}}}")
+    run_all(nb, *cells)
+    assert planned(nb, *cells) == [(2, "hit")]
+    soon_s = time.time() + 5
+    os.utime(data, (soon_s, soon_s))
+    assert planned(nb, *cells) == [(2, "unknown")]
+
+
 def test_plan__goes_on_from_stored_answers(nb):
     """A reply to a hit is looked up; one to a miss, and what uses its value, is unknown."""
     cells = (
@@ -212,6 +253,8 @@ def test_plan__is_unknown_where_the_cache_changes_on_the_way(nb):
     nb.run(f"{ASK}\nName a hill.")
     assert planned(nb, "_ = %openrouter_purge --all -y", f"{ASK}\nName a hill.") == [(2, "unknown")]
     assert planned(nb, "_ = %openrouter_purge --all --dry-run", f"{ASK}\nName a hill.") == [(2, "hit")]
+    assert planned(nb, "!rm -r .or_cache", f"{ASK}\nName a hill.") == [(2, "unknown")]
+    assert planned(nb, "%reload_ext or_cache_magic", f"{ASK}\nName a hill.") == [(2, "unknown")]
     assert planned(nb, "%openrouter_import a.jsonl", f"{ASK}\nName a moor.") == [(2, "unknown")]
 
 
