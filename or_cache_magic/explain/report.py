@@ -21,7 +21,7 @@ from or_cache_magic.display.document import (
 )
 from or_cache_magic.display.escape import fenced, one_line
 from or_cache_magic.errors import OptionError
-from or_cache_magic.explain.report_facts import facts_of
+from or_cache_magic.explain.report_facts import Facts, facts_of
 from or_cache_magic.explain.report_text import Pack, sections
 
 if TYPE_CHECKING:
@@ -142,13 +142,7 @@ def report(
         raise OptionError(
             "nothing was asked yet, so there is nothing to report", "ask with %%openrouter first"
         )
-    pack = Pack("", why="no answer is kept that is served")
-    if facts.keys or not facts.notebook:
-        try:
-            found = digest(cache, facts.keys if facts.notebook else None, secret)
-            pack = Pack(found.sha256, found.size_bytes, found.entries, found.history)
-        except OptionError as exc:
-            pack = Pack("", why=str(exc.args[0]).partition("; nothing was")[0])
+    pack = _pack(lambda keys: digest(cache, keys, secret), facts)
 
     def hidden(text: str) -> str:
         return hidden_in_message(text, secret) if has_password(text) else without_tokens(text, secret)
@@ -156,6 +150,17 @@ def report(
     made = sections(facts, version("or-cache-magic"), pack)
     blocks = tuple(each_text(block, hidden) for block in made)
     return Report(facts.notebook, facts.keys, pack.sha256, blocks, format)
+
+
+def _pack(digest: Callable[[Sequence[str] | None], Any], facts: Facts) -> Pack:
+    """Return the pack of these facts' entries; of a folder, of all that it has."""
+    if facts.notebook and not facts.keys:
+        return Pack("", why="no answer is kept that is served")
+    try:
+        found = digest(facts.keys if facts.notebook else None)
+    except OptionError as exc:
+        return Pack("", why=str(exc.args[0]).partition("; nothing was")[0])
+    return Pack(found.sha256, found.size_bytes, found.entries, found.history)
 
 
 def _name(cache: CompletionCache, notebook: str | os.PathLike[str]) -> str:

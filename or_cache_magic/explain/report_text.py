@@ -178,8 +178,8 @@ def _settings(facts: Facts, labels: _Labels) -> Iterator[Block]:
     if facts.lost:
         yield Words(
             "Of {} the request and its answer are not in the cache (purged, asked without the cache, served"
-            " from a pack beside the notebook, or never answered): their parameters and prompts are unknown."
-            " The first key is {}.",
+            " from a pack beside the notebook or with the answer to another prompt, or never answered): their"
+            " parameters and prompts are unknown. The first key is {}.",
             (
                 format_count(len(facts.lost), "request of the ledger", "requests of the ledger"),
                 _key(facts.lost[0]),
@@ -229,25 +229,27 @@ def _prompts(facts: Facts, labels: _Labels) -> Iterator[Block]:
         yield Words("{} attached to prompts.", (_were(len(attached), "file or value"),))
 
 
-_KINDS: Final = (
-    ("misses", "call", "nothing was stored for the request"),
-    ("refreshes", "call", "asked again on purpose"),
-    ("bypasses", "call", "asked without the cache"),
-    ("failed", "call", "brought no answer"),
-    ("hits", "no call", "served from the cache"),
-    ("coalesced", "no call", "waited for an identical call"),
-    ("replays", "no call", "served from a pack or offline"),
-    ("stale", "no call", "an expired answer, as the call failed"),
-    ("similar", "no call", "the answer to a similar prompt, where the cell said so"),
-)
+_OUTCOMES: Final = {
+    "miss": "call: nothing was stored for the request",
+    "refresh": "call: asked again on purpose",
+    "bypass": "call: asked without the cache",
+    "failed": "call: brought no answer",
+    "hit": "no call: served from the cache",
+    "shared": "no call: served from the team's server",
+    "similar": "no call: served the answer to another prompt that asks the same",
+    "coalesced": "no call: waited for an identical call",
+    "replay": "no call: served from a pack or offline",
+    "stale": "no call: an expired answer, as the call failed",
+}
 
 
 def _calls(facts: Facts) -> Iterator[Block]:
     yield Heading(2, "Number of runs")
     sums = facts.totals
-    rows = [
-        (f"{kind}: {why}", f"{getattr(sums, field):,}") for field, kind, why in _KINDS if getattr(sums, field)
-    ]
+    asks = Counter[str]()
+    for row in facts.rows:
+        asks[row.kind] += row.asks
+    rows = [(name, f"{asks[kind]:,}") for kind, name in _OUTCOMES.items() if asks[kind]]
     yield _table("<Outcome of an ask; Asks", [*rows, ("all", f"{sums.asks:,}")])
     yield Words(
         "{}; hit rate {} of the asks that hit or missed. A hit repeats the stored answer: no new sample.",
