@@ -133,6 +133,7 @@ class Results:
         #: The first that only lacked an answer, where none may be asked for, and the numbers of all such.
         self.miss: ReplayMiss | None = None
         self._missed: set[int] = set()
+        self._first_missed = 0
         #: How many rows have an answer as it should be, how many of these without a call of their own, and
         #: how many have none.
         self.answered = self.cached = self.failed = 0
@@ -168,7 +169,8 @@ class Results:
             self.errors[number] = came.error
             self.failure = self.failure or came.failure
             if isinstance(came.failure, ReplayMiss):
-                self.miss = self.miss or came.failure
+                if self.miss is None or number < self._first_missed:
+                    self.miss, self._first_missed = came.failure, number
                 self._missed.add(number)
             if came.failure is not None and came.failure.hint and len(self.hints) < _MOST_HINTS:
                 self.hints[came.failure.hint] = None

@@ -19,6 +19,7 @@ from or_cache_magic.cache.cache import CompletionCache
 from or_cache_magic.cache.completion import Completion
 from or_cache_magic.errors import FormatError, OptionError, ReplayMiss, TemplateError, UpstreamError
 from or_cache_magic.simulator import Scenario, Simulator, scenario
+from or_cache_magic.tables.requests import Came, Results
 
 OWN = ["answer_cost_usd", "answer_cached", "answer_error"]
 BODIES = ["red", "green", "red", "blue"]
@@ -424,6 +425,17 @@ def test_map__offline_with_rows_that_are_not_stored(cache, sim, frame, batch):
         == [None] * 2
     )
     assert sim.completion_count == 1
+
+
+def test_results__name_the_first_miss():
+    """Whichever row is known first to have no answer."""
+    results = Results()
+    for number in (results.add("a"), results.add("b")):
+        results.add_row(number)
+    for number in (1, 0):
+        miss = ReplayMiss("offline", prompt=f"Say {number}")
+        results.put(Came(number, "failed", Decimal(0), error="offline", failure=miss))
+    assert "the first asks 'Say 0'" in str(results.not_stored(None))
 
 
 def test_map__templates_are_read_before(cache, sim, frame):
