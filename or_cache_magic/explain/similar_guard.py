@@ -2,7 +2,7 @@
 
 How near two texts are says little: a question and its negation are 0.83 to 0.9997 alike to nine encoders
 (GPTCache issue 694). So nothing here is a threshold. What may differ is on a list (politeness, contractions,
-spelling, blanks, typography, some ways to begin), and whatever else differs is a reason: a number, a
+blanks, curly quotes, some ways to begin), and whatever else differs is a reason: a number, a
 negation, a name, a unit, a language, a date, a currency, code, a comparison, a quantity, an order, or any
 other word.
 
@@ -73,8 +73,11 @@ _ASKED_FOR: Final = (
     r"(?:explain|describe|summari[sz]e|list|write|give|show|tell|compare|define|draft|suggest|recommend|provide"
     r"|outline|generate|compose|translate|classify|extract|name)"
 )
-_SURELY_ASKED_FOR: Final = r"(?:explain|describe|list|tell me|give me|show me)"
-"""What "can you" asks for, and not whether one can: as in "can you write code"."""
+_SURELY_ASKED_FOR: Final = (
+    r"(?:tell|give|show) me"
+    rf"|(?:explain|describe|list) (?:an?|the|how|what|when|where|which|who|why|{_COUNTS})"
+)
+"""What "can you" asks for, and not whether one can: "can you describe images" asks that."""
 
 _ORDERED: Final = (
     rf"(?:{_ASKED_FOR}|create|find|calculate|compute|convert|analy[sz]e|discuss|evaluate|identify|design|plan|solve"
@@ -82,7 +85,7 @@ _ORDERED: Final = (
 )
 _ASKING: Final = r"(?:what|how|why|when|where|which|who|whose|whom)"
 _FIRST: Final = re.compile(
-    rf"(?:{_ORDERED}|{_ASKING}|is|are|was|were|do|does|did|can|could|should|would|will|has|have|in|on|for|the"
+    rf"(?:{_ORDERED}|{_ASKING}|is|are|was|were|do|does|did|can|could|should|would|will|has|have|the"
     r"|please|kindly)(?![\w'-])",
     re.IGNORECASE,
 )
@@ -100,16 +103,19 @@ _TASKS: Final = (
 _ABOUT_TEXT: Final = re.compile(
     r"\b(?:accent|acronym|anagram|antonym|base64|capitali|cipher|complet|continu|contraction|correct|count|decod|dialect"
     r"|echo|edit|encod|finish|formal|gramma|hash|impolite|informal|letters|lowercase|misspel|output|palindrome"
-    r"|paraphras|phras|polite|print|pronounc|pronunciation|proofread|punctuat|quot|regex|repeat|rephras|replac|repl(?:y|ies)"
+    r"|match|mean|apostrophe|abbreviat|pattern|wildcard|paraphras|phras|polite|print|pronounc|pronunciation|proofread|punctuat|quot|regex|repeat|rephras|replac|repl(?:y|ies)"
     r"|respon|revers|rewrit|rhym|rude|said|say|sentence|sentiment|shorten|spell|spelt|substitut|swap|syllable|synonym"
     r"|token|tone|translat|typo|uppercase|verbatim|voice|words?\b|characters?\b)",
     re.IGNORECASE,
 )
 """An instruction with one of these is about a text: every letter of that may matter."""
 
-_ABOUT_BLANKS: Final = re.compile(
-    r"\b(?:blank|indent|lines?\b|newline|spaces\b|tabs?\b|white ?space)", re.IGNORECASE
+_ABOUT_LETTERS: Final = re.compile(
+    r"\b(?:base64|blank|bytes?\b|characters?\b|checksum|count|csv|encod|exact|hash|indent|length|letters|lines?\b|md5|newline"
+    r"|pars|regex|sha|spaces?\b|strip|tabs?\b|trim|tsv|verbatim|white ?space)",
+    re.IGNORECASE,
 )
+"""An instruction with one of these may be about the blanks around a text, too."""
 
 _LENGTH: Final = re.compile(
     rf"\b(?:in|of|with|to|under|within|most|least|than) (?:\w+ )?(?:one|{_COUNTS}) (?:\w+ )?"
@@ -145,49 +151,27 @@ _POINTS: Final = re.compile(
 
 _POLITE: Final = re.compile(
     rf"(?i:(?:please|kindly),? )(?=(?i:{_ORDERED}|{_ASKING}|(?:could|can|would|will) you)\b)"
-    rf"|(?i:(?:can|could) you )(?={_SURELY_ASKED_FOR}\b)"
+    rf"|(?i:(?:can|could) you )(?=(?:{_SURELY_ASKED_FOR})\b)"
     rf"|(?i:(?:can|could|would|will) you (?:please|kindly) )(?={_ORDERED}\b)"
     rf"|(?i:i(?: want| need|'d like| would like) you to )(?={_ORDERED}\b)"
 )
 
-_WORDS: Final[tuple[tuple[re.Pattern[str], str], ...]] = tuple(
-    (re.compile(pattern), to)
-    for pattern, to in (
-        # Contractions; what may stand for two things (he'd) is left alone.
-        (r"\b(do|does|did|is|are|was|were|has|have|had|would|could|should)n't\b", r"\1 not"),
-        (r"\bcan't\b", "cannot"),
-        (r"\bwon't\b", "will not"),
-        (r"\b(what|where|who|how|when|why|that|there|it)'s\b", r"\1 is"),
-        (r"\bI'm\b", "I am"),
-        (r"\b(I|you|we|they)'ve\b", r"\1 have"),
-        (r"\b(you|we|they)'re\b", r"\1 are"),
-        (r"\b(I|you|we|they|it)'ll\b", r"\1 will"),
-        # Spelling, of words that are no names as they stand: in small letters.
-        (
-            (
-                r"\b(apologi|authori|categori|characteri|customi|emphasi|finali|generali|initiali|maximi|memori|minimi"
-                r"|moderni|normali|optimi|organi|parameteri|prioriti|randomi|reali|recogni|seriali|stabili|standardi"
-                r"|summari|synchroni|utili|vectori|visuali)s(e[ds]?|ing|ations?)\b"
-            ),
-            r"\1z\2",
-        ),
-        (r"\banalys(e|ed|ing)\b", r"analyz\1"),
-        (
-            r"\b(col|behavi|fav|flav|harb|hon|hum|lab|neighb|od|rum|vap)our(|s|ed|ing|able|ite|ites|al|ful|hood)\b",
-            r"\1or\2",
-        ),
-        (r"\bcentre(s?)\b", r"center\1"),
-        (r"\bcatalogue(s?)\b", r"catalog\1"),
-        (r"\baluminium\b", "aluminum"),
-        (r"\b(model|label|travel|cancel)l(ed|ing)\b", r"\1\2"),
-    )
+_VERBS: Final = re.compile(
+    r"\A(categori|emphasi|generali|minimi|optimi|organi|prioriti|randomi|summari|visuali|analy)se\b"
+)
+"""What an instruction begins with in British spelling. Elsewhere a spelling may be a name's, as in code."""
+
+_CONTRACTIONS: Final[tuple[tuple[re.Pattern[str], str], ...]] = (
+    (re.compile(r"\b(do|does|did|is|are|was|were|has|have|had|would|could|should)n't\b"), r"\1 not"),
+    (re.compile(r"\bcan't\b"), "cannot"),
+    (re.compile(rf"\A({_ASKING})'s\b"), r"\1 is"),
 )
 
 _OPENINGS: Final[tuple[tuple[re.Pattern[str], str], ...]] = tuple(
     (re.compile(rf"\A{pattern}"), to)
     for pattern, to in (
-        (rf"(?:how (?:do|can) I|how to|(?:show me|tell me|explain) how to) (?={_TASKS}\b)", "how to "),
-        (r"(?:give|provide|make|write)(?: me)? a list of ", "list "),
+        (rf"(?:how (?:do|can) I|how to|(?:show me|tell me|explain) how to) (?={_TASKS} \S)", "how to "),
+        (r"(?:give|provide)(?: me)? a list of ", "list "),
         (r"(?:give|provide|write)(?: me)? a summary of ", "summarize "),
         (r"(?:give|provide)(?: me)? an example of ", "give an example of "),
         (
@@ -196,10 +180,9 @@ _OPENINGS: Final[tuple[tuple[re.Pattern[str], str], ...]] = tuple(
         ),
         (r"how do(?:es)? (.+) work\Z", r"explain how \1 works"),
         (r"explain how (.+) works?\Z", r"explain how \1 works"),
-        (r"(?:tell me what) (the .+ of .+) is\Z", r"\1"),
-        (r"(?:tell me|give me|what is) (the .+ of .+)\Z", r"\1"),
-        (r"(give|write) me ", r"\1 "),
-        (rf"(?:name|list|give) (?={_COUNTS} )", "list "),
+        (r"tell me what (the .+ of .+) is\Z", r"\1"),
+        (r"(?:tell me|what is) (the .+ of .+)\Z", r"\1"),
+        (rf"(give|write) me (?=(?:an?|{_COUNTS}) \S+ \S)", r"\1 "),
         (
             (
                 r"(.*)\b(?:the following|this) "
@@ -219,25 +202,27 @@ def form_of(prompt: str) -> Form:
     closing = _CLOSING.search(bare, max(0, len(bare) - _LONGEST_CLOSING))
     if closing is not None and not _POINTS.search(bare):
         opened = _divided(bare[: closing.start()])
-        head, rest = (head, rest) if opened[1] else opened
+        if not opened[1] and _ASKS.match(_plain(opened[0], ends=True)):
+            head, rest = opened
     about_text = _ABOUT_TEXT.search(_LENGTH.sub("", head)) is not None
     apart = bool(rest) and head.endswith(":")
     if (
         len(head) > _LONGEST
         or (about_text and not apart)
-        or _ABOUT_BLANKS.search(head)
+        or _ABOUT_LETTERS.search(_LENGTH.sub("", head))
         or _PRIVATE.search(text)
     ):
-        return Form(text)
+        return Form(prompt)
     quoted: list[str] = []
 
     def taken(found: re.Match[str]) -> str:
         quoted.append(found[0])
         return chr(0xE000 + len(quoted))
 
-    head = _QUOTED.sub(taken, _straight(head))
-    head = _plain(_BLANKS.sub(" ", head), ends=not rest)
-    return Form(head if about_text else _in_few_words(head), tuple(quoted), rest)
+    plain = _plain(_BLANKS.sub(" ", _QUOTED.sub(taken, _straight(head))), ends=not rest)
+    if about_text:
+        return Form(plain, tuple(quoted), prompt[prompt.index(head) + len(head) :])
+    return Form(_in_few_words(plain), tuple(quoted), rest)
 
 
 def _divided(text: str) -> tuple[str, str]:
@@ -276,14 +261,15 @@ def _plain(instruction: str, *, ends: bool) -> str:
 
 
 def _in_few_words(instruction: str) -> str:
-    """Return an instruction without contractions, in one spelling, and in one of the ways to ask the same.
+    """Return an instruction without contractions, and in one of the ways to ask the same.
 
-    One that has a word in two spellings is about them.
+    One that has a word both contracted and not is about that.
     """
-    for pattern, to in _WORDS:
+    for pattern, to in _CONTRACTIONS:
         if any(re.search(rf"\b{found.expand(to)}\b", instruction) for found in pattern.finditer(instruction)):
             return instruction
-    for pattern, to in (*_WORDS, *_OPENINGS):
+    instruction = _VERBS.sub(r"\1ze", instruction)
+    for pattern, to in (*_CONTRACTIONS, *_OPENINGS):
         instruction = pattern.sub(to, instruction)
     return instruction
 

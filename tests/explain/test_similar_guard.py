@@ -50,7 +50,7 @@ def test_why_not_similar__is_never_wrong_where_it_says_nothing(half):
     """Of the pairs that ask different things, at most 1 in 100 is called similar; here it is none."""
     wrong, missed, _ = false_and_missed([pair for pair in PAIRS if is_held_back(pair) is half])
     assert wrong == []
-    assert len(missed) < 0.5 * sum(pair["label"] == "same" for pair in PAIRS if is_held_back(pair) is half)
+    assert len(missed) < 0.6 * sum(pair["label"] == "same" for pair in PAIRS if is_held_back(pair) is half)
 
 
 @pytest.mark.parametrize(
