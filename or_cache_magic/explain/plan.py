@@ -257,6 +257,8 @@ class Judge:
         money, request = self._cache.money, self.start(ask).request
         first = money.estimate(request, ask.settings)
         low_usd, highs = first.low_usd or ZERO_USD, [first.high_usd]
+        if ask.settings.similar == "semantic":
+            return low_usd, None, "what similar prompts mean is asked besides"
         longest = first.completion_tokens[1]
         for _ in range(ask.repair):
             if longest is None:

@@ -42,6 +42,7 @@ class Touch(NamedTuple):
     at: int
     text: str
     repeats: bool
+    anew: bool
 
 
 class Run(NamedTuple):
@@ -83,7 +84,7 @@ class _Course:
             one = self.names[at]
             if how == "fixed" and name in one.changes:
                 continue
-            found.append(Touch(at, one.text, repeats=name not in one.reads))
+            found.append(Touch(at, one.text, repeats=name not in one.reads, anew=name in one.kills))
             if name in one.kills:
                 break
         found.reverse()
@@ -190,6 +191,8 @@ class Known:
 
     def _differs(self, name: str, made: Sequence[Touch], ran: Sequence[Touch]) -> str:
         """Return how what made a value differs from what was run; empty where it doesn't."""
+        if not made[0].anew and not all(touch.repeats for touch in made):
+            return f"{_shown(name)} goes on from what it was before the notebook is run"
         texts = [touch.text for touch in ran]
         for touch in made:
             if touch.text not in texts:

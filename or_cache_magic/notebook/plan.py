@@ -20,6 +20,7 @@ from or_cache_magic.cache.request import build_ask, parse_limit
 from or_cache_magic.core.records import Outcome
 from or_cache_magic.core.settings import SETTINGS, Ask, Project, Settings, load_settings, parse_setting
 from or_cache_magic.core.templates import Template
+from or_cache_magic.core.units import ZERO_USD
 from or_cache_magic.errors import InputError, OptionError, OrCacheError, one_line
 from or_cache_magic.explain.plan import Judge, Look, Plan, PlanRow, explained, judged, unknown_row
 from or_cache_magic.notebook.ask import read_ask
@@ -45,6 +46,8 @@ _PLACES: Final[Mapping[str, tuple[str, ...]]] = {
     "warm": ("source",),
 }
 """The arguments of functions that may have no name, in order."""
+
+_BATCH: Final = "it goes to OpenRouter's Batch API, which takes its time"
 
 _Requests = tuple[Iterable[Ask | OrCacheError], Decimal | None, str | None]
 
@@ -128,7 +131,7 @@ class Planner:
         #: What may be bought before the notebook is run.
         self.buyable: list[Ask] = []
         self._place = 0
-        self._cascades = False
+        self._options: SimpleNamespace | None = None
 
     def plan(self, note: str) -> Plan:
         """Return the plan; `note` says how what is unknown may be known."""
@@ -166,7 +169,7 @@ class Planner:
     def _take(self, unit: Unit, asking: Asking) -> None:
         """Add the row of what is asked, if anything is."""
         name, single = asking.out or _head_of(asking), None
-        self._cascades = False
+        self._options = None
         if asking.kind == "none":
             return
         try:
@@ -175,17 +178,30 @@ class Planner:
                 return
             made, limit_usd, single = found
             row, looks = judged(self._judge, unit.cell, name, made, limit_usd)
-            if self._cascades and row.state != "refused":
-                why = f"{row.why or row.state}, and what replies to it is asked again"
-                row = row._replace(why=why, high_usd=limit_usd)
+            row = self._amended(row, limit_usd)
         except NotKnown as exc:
             row, looks = unknown_row(unit.cell, name, str(exc)), []
         except OrCacheError as exc:
             row, looks = PlanRow(unit.cell, name, "refused", one_line(str(exc.args[0]), 160)), []
         self._rows.append(row)
         self._single.append(looks[0].ask if len(looks) == 1 and row.requests == 1 else None)
-        self.buyable += [look.ask for look in looks if look.ask is not None and _is_buyable(look)]
+        if row.state == "miss":
+            self.buyable += [look.ask for look in looks if look.ask is not None and _is_buyable(look)]
         self._bind(unit, asking, row, looks, single)
+
+    def _amended(self, row: PlanRow, limit_usd: Decimal | None) -> PlanRow:
+        """Return a row with what ``--cascade`` and ``--similar`` come to."""
+        options = self._options
+        if options is None or row.state == "refused":
+            return row
+        if options.cascade:
+            why = f"{row.why or row.state}, and what replies to it is asked again"
+            return row._replace(why=why, high_usd=limit_usd)
+        if options.similar is not None and row.state == "miss":
+            return row._replace(
+                state="unknown", why="a similar prompt may serve it", low_usd=ZERO_USD, high_usd=None
+            )
+        return row
 
     def _bind(
         self, unit: Unit, asking: Asking, row: PlanRow, looks: Sequence[Look], single: str | None
@@ -253,8 +269,10 @@ class Planner:
                 check_steps(root, steps, values)
         prompt, asked = read_ask(self, options, asking.body, values)
         form, limit_usd = options.format or "", options.max_cost_usd
-        self._cascades = options.cascade
+        self._options = options
         if options.each is not None:
+            if options.batch:
+                raise NotKnown(_BATCH)
             if options.each not in values:
                 raise OptionError(f"{options.each} is not defined")
             data = values[options.each]
@@ -343,7 +361,7 @@ class Planner:
         if not isinstance(template, str):
             raise NotKnown("its function of a row is not run")
         if fields.pop("batch", False):
-            raise NotKnown("it goes to OpenRouter's Batch API, which takes its time")
+            raise NotKnown(_BATCH)
         return self._alike(partial(_map_asks, data, template, limit, fields)), limit_usd, None
 
     def _arguments(

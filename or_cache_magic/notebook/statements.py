@@ -43,11 +43,25 @@ _PURE: Final = words(
 )
 """Methods that leave what they are called on as it is, and may end a cell to be shown."""
 
+_COPYING: Final = words(
+    "copy deepcopy query sample merge sort_values drop assign fillna dropna drop_duplicates reset_index"
+    " rename astype apply map agg sum mean median count min max nunique to_dict to_list tolist to_string"
+    " to_markdown"
+    " to_csv to_json format join split splitlines strip lower upper replace title encode decode read_text"
+    " read_bytes read_csv read_json read_parquet read_excel"
+)
+"""Methods that give something new, which can be changed without what they are called on."""
+
 _ANYTHING: Final = words("exec eval globals locals vars setattr delattr __import__ get_ipython")
 
+_REPLACING: Final = words(
+    "write_text write_bytes savefig save dump to_csv to_json to_parquet to_excel to_pickle"
+    " to_feather tofile savez"
+)
+"""What writes a file anew that the same statement names."""
+
 _WRITERS: Final = words(
-    "write_text write_bytes write savefig save dump to_csv to_json to_parquet to_excel to_pickle to_feather"
-    " copy copyfile copy2 move rename replace unlink remove urlretrieve tofile savez touch"
+    "write copy copyfile copy2 move rename replace unlink remove urlretrieve touch append"
 )
 """What may write to the file that the same statement names."""
 
@@ -60,6 +74,7 @@ _VOLATILE: Final = words(
 """What gives another value each time, unless it is given a seed."""
 
 _REMOTE: Final = frozenset(("requests", "httpx", "urllib", "aiohttp"))
+_FILE: Final = "file "
 _LONGEST_PATH: Final = 250
 _SEEDS: Final = frozenset(("seed", "random_state"))
 _SET_ENVIRON: Final = frozenset(("load_dotenv", "putenv", "unsetenv"))
@@ -105,7 +120,7 @@ def names_of(statement: ast.stmt) -> Names:
     found.visit_body([statement], sure=True)
     return Names(
         ast.unparse(statement),
-        frozenset(found.reads),
+        frozenset(found.reads - {name for name in found.kills if name.startswith(_FILE)}),
         frozenset(found.kills),
         frozenset(found.touches),
         frozenset(found.changes - {""}),
@@ -132,7 +147,7 @@ def _literal(statement: ast.stmt) -> Any:
 
 def file_name(path: str) -> str:
     """Return what stands for a file in the place of a name."""
-    return f"file {path.replace(chr(92), '/').rpartition('/')[2]}"
+    return f"{_FILE}{path.replace(chr(92), '/').rpartition('/')[2]}"
 
 
 def is_magic(node: ast.AST) -> TypeGuard[Any]:
@@ -170,6 +185,7 @@ class _Found:
         self.reads: set[str] = set()
         self.kills: set[str] = set()
         self.touches: set[str] = set()
+        self._sure = False
         self.changes: set[str] = set()
         self.imports: set[str] = set()
         self.calls: set[str] = set()
@@ -211,7 +227,7 @@ class _Found:
                         self._expression(child, sure)
 
     def _simple(self, node: ast.stmt, sure: bool) -> None:
-        self._expression(node, sure and isinstance(node, (ast.Assign, ast.AnnAssign)))
+        self._expression(node, sure and isinstance(node, (ast.Assign, ast.AnnAssign, ast.Expr)))
         value = getattr(node, "value", None)
         if isinstance(node, ast.AugAssign):
             self.reads.add(root_of(node.target))
@@ -240,8 +256,11 @@ class _Found:
         """Gather the names that may stand for one value from here on, or for a part of it."""
         inner = [*ast.walk(value)]
         calls = [one for one in inner if isinstance(one, ast.Call)]
+        if getattr(getattr(value, "func", None), "attr", "") in _COPYING:
+            return
         if calls:
-            names = {root_of(call.func) for call in calls if isinstance(call.func, ast.Attribute)}
+            functions = [call.func for call in calls if isinstance(call.func, ast.Attribute)]
+            names = {root_of(function) for function in functions if function.attr not in _COPYING}
         else:
             names = {one.id for one in inner if isinstance(one, ast.Name)}
         targets = node.targets if isinstance(node, ast.Assign) else [node.target]
@@ -293,6 +312,7 @@ class _Found:
             for name in ast.walk(inner.target)
             if isinstance(name, ast.Name)
         }
+        self._sure = sure
         local |= {inner.arg for inner in ast.walk(node) if isinstance(inner, ast.arg)}
         magics = {id(inner.func.value) for inner in ast.walk(node) if is_magic(inner) or _is_shell(inner)}
         walrus = {id(inner.target) for inner in ast.walk(node) if isinstance(inner, ast.NamedExpr)}
@@ -346,10 +366,13 @@ class _Found:
             self.changes |= given if root == "next" else set()
         if name in _SET_ENVIRON:
             self.touches.add(ENVIRON)
-        if name in _WRITERS or _is_shell(node) or (name == "open" and _writes(node)):
+        modes = _modes(node) if name == "open" else ""
+        if name in _WRITERS or name in _REPLACING or _is_shell(node) or set(modes) & set("wax+"):
+            replaces = name in _REPLACING or bool(set(modes) & set("wx"))
             for inner in ast.walk(node):
                 if isinstance(inner, ast.Constant) and isinstance(inner.value, str):
-                    self.touches.update(map(file_name, re.findall(r"[^\s'\"]*\.\w+", inner.value)))
+                    for path in re.findall(r"[^\s'\"]*\.\w+", inner.value):
+                        self._bind(file_name(path), self._sure and replaces)
         self._notice_volatile(node, name, root)
 
     def _notice_volatile(self, node: ast.Call, name: str, root: str) -> None:
@@ -365,6 +388,6 @@ def _is_path(value: Any) -> TypeGuard[str]:
     return isinstance(value, str) and "." in value and "\n" not in value and len(value) <= _LONGEST_PATH
 
 
-def _writes(node: ast.Call) -> bool:
+def _modes(node: ast.Call) -> str:
     modes = [*node.args[1:2], *(keyword.value for keyword in node.keywords if keyword.arg == "mode")]
-    return any(isinstance(mode, ast.Constant) and set(str(mode.value)) & set("wax+") for mode in modes)
+    return "".join(str(mode.value) for mode in modes if isinstance(mode, ast.Constant))

@@ -98,6 +98,17 @@ def test_plan__cost_lies_in_its_range(nb):
         (["d = dict(k=[1])", "e = d['k']", f"{ASK}\nSay {{{{ d.k }}}}"], ["e.append(2)"], ["unknown"]),
         (["x = list('a')", "def f():\n    x.append('b')", f"{ASK}\nSay {{{{ x }}}}"], ["f()"], ["unknown"]),
         (["x = ['a']", "def f():\n    x.append('b')", f"{ASK}\nSay {{{{ x }}}}"], ["f()"], ["hit"]),
+        (["x.append(2)", f"{ASK}\nSay {{{{ x }}}}"], [], ["unknown"]),
+        (
+            ["with open('n.txt', 'a') as file:\n    _ = file.write('b')", f"{ASK} -a n.txt\nSay"],
+            [],
+            ["unknown"],
+        ),
+        (
+            ["from pathlib import Path\n_ = Path('n.txt').write_text('a')", f"{ASK} -a n.txt\nSay"],
+            ["from pathlib import Path\n_ = Path('n.txt').write_text('a')"],
+            ["hit"],
+        ),
         (["import random", "x = random.random()", f"{ASK}\nSay {{{{ x }}}}"], [], ["unknown"]),
         (["x = str(1)", f"{ASK}\nSay {{{{ x }}}}"], ["exec('x = str(2)')"], ["unknown"]),
         (["x = str(1)", f"{ASK}\nSay {{{{ x }}}}"], ["for x in 'ab': pass"], ["unknown"]),
@@ -111,6 +122,7 @@ def test_plan__cost_lies_in_its_range(nb):
 )
 def test_plan__takes_a_value_only_where_the_notebook_gives_it_again(nb, cells, later, states):
     """What was run since, elsewhere, twice, or edited, is seen; then the cell is unknown, and no hit."""
+    nb["x"] = [1]
     run_all(nb, *cells, *later)
     assert [state for _, state in planned(nb, *cells)] == states
 
