@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -144,6 +145,7 @@ def report(
         )
     pack = _pack(lambda keys: digest(cache, keys, secret), facts)
 
+    @lru_cache(maxsize=10_000)  # most cells of tables are alike
     def hidden(text: str) -> str:
         return hidden_in_message(text, secret) if has_password(text) else without_tokens(text, secret)
 
