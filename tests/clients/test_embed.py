@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
+from contextlib import closing
 from decimal import Decimal
 
 import numpy as np
@@ -95,7 +96,7 @@ def test_embed__keeps_float32_as_it_is(cache, sim, folder):
     """An entry is the vector's bytes and little else, in the file too; damage in any byte is found."""
     found = cache.embed(TEXTS[0], model=MODEL)
     cache.flush()
-    with sqlite3.connect(folder / "cache.db") as connection:
+    with closing(sqlite3.connect(folder / "cache.db")) as connection:
         ((digest, blob, tables),) = connection.execute(
             "SELECT key, value, (SELECT count(*) FROM sqlite_master WHERE name = 'or_media') FROM Cache"
         ).fetchall()
