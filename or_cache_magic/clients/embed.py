@@ -86,6 +86,11 @@ def asks_of(
         RequestError: A text is none, or empty; or a field can't be sent.
         OptionError: An unknown option, or a value that it does not take.
     """
+    if other := next(
+        (name for name in ("messages", "prompt", "stream") if body.get(name, False) is not False), ""
+    ):
+        # With messages it would have the key of a completion.
+        raise RequestError(f"a request for vectors has no {other} (nothing was sent)", "leave it out")
     if not isinstance(body["model"], str) or not body["model"]:
         raise OptionError("no model was named (nothing was sent)", "name one: openai/text-embedding-3-small")
     read = _options(options)

@@ -23,6 +23,8 @@ from tornado.web import Application, HTTPError, RequestHandler
 from or_cache_magic.clients.delivery import AsyncDelivery
 from or_cache_magic.clients.metrics import CONTENT_TYPE, metrics
 from or_cache_magic.clients.wire import (
+    RETRIES,
+    RETRIES_HEADER,
     Head,
     as_json,
     embeddings_body,
@@ -32,7 +34,7 @@ from or_cache_magic.clients.wire import (
     refusal_of,
     small,
 )
-from or_cache_magic.errors import OrCacheError, RequestError
+from or_cache_magic.errors import OptionError, OrCacheError, RequestError
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -251,15 +253,21 @@ class _Embeddings(_Handler):
 
         body, options, limit = read_body(self.request.body, small(self.request.headers))
         options.pop("sample", None)  # a text has one vector
+        if RETRIES in options:
+            raise OptionError(f"{RETRIES_HEADER} is for completions (nothing was sent)", "leave it out")
         given = body.pop("input", None)
-        as_text = body.pop("encoding_format", "float") == "base64"
+        encoding = body.pop("encoding_format", None) or "float"
+        if encoding not in ("float", "base64"):
+            raise RequestError(
+                f"encoding_format is {encoding!r:.50} (nothing was sent)", "write float or base64"
+            )
         texts = given if isinstance(given, list) else [given]
         if not texts:
             raise RequestError("embeddings need an input (nothing was sent)")
         asks = asks_of({"model": None, **body}, texts, self.cache.settings, options)
         outcomes = vectors_of(self.cache, asks, limit)
         return embeddings_head(list(outcomes.values())), embeddings_body(
-            [outcomes[ask.key.digest] for ask in asks], list(outcomes.values()), as_text=as_text
+            [outcomes[ask.key.digest] for ask in asks], list(outcomes.values()), as_text=encoding == "base64"
         )
 
 

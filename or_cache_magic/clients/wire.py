@@ -38,11 +38,11 @@ DONE: Final = b"data: [DONE]\n\n"
 HEADER: Final = "x-or-cache"
 """Whether it was a hit; and how all headers of ours begin, of requests and of replies."""
 
-_RETRIES: Final = "max-retries"
-_OPTIONS: Final = ("mode", "sample", "ttl", "tag", "max-cost", _RETRIES)
+RETRIES: Final = "max-retries"
+_OPTIONS: Final = ("mode", "sample", "ttl", "tag", "max-cost", RETRIES)
 """What a request's headers may say, each behind ``X-Or-Cache-``. None of it is in the key."""
 
-RETRIES_HEADER: Final = f"{HEADER}-{_RETRIES}"
+RETRIES_HEADER: Final = f"{HEADER}-{RETRIES}"
 _COUNT: Final = re.compile("[0-9]{1,9}")
 
 _STATUS: Final[Mapping[type[OrCacheError], int]] = MappingProxyType(
@@ -105,7 +105,7 @@ def read_request(content: bytes, headers: Mapping[str, str], settings: Settings)
         OptionError: A header ``X-Or-Cache-…`` is unknown, or does not take its value.
     """
     body, options, limit = read_body(content, headers)
-    tries = _tries(options.pop(_RETRIES, None))
+    tries = _tries(options.pop(RETRIES, None))
     return Wanted(ask_of_body(body, settings, options), body.get("stream") is True, limit, tries)
 
 

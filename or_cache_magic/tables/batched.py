@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from or_cache_magic.core.callbacks import Cancel
+from or_cache_magic.core.callbacks import Cancel, Pacing
 from or_cache_magic.core.records import Outcome
 from or_cache_magic.core.settings import Ask
 from or_cache_magic.core.units import format_sum
-from or_cache_magic.errors import OptionError, OrCacheError, ReplayMiss
+from or_cache_magic.errors import OptionError, OrCacheError, ReplayMiss, explained
 from or_cache_magic.money.budget import Limit
 from or_cache_magic.storage.batches import WAITING
 from or_cache_magic.tables.batches import Batch, BatchResult, submit_batch
@@ -60,18 +60,26 @@ class BatchedRows:
         if batch is not True and batch != "only":
             raise OptionError(f"batch = {batch!r}: takes True, False or 'only' (nothing was sent)", "")
 
-        def ask_now(asks: list[Ask]) -> dict[str, Outcome | str]:
-            return self._ask(asks, limits, workers)
+        pacing = pacing_of(workers)
 
-        submitted = submit_batch(
-            self._cache,
-            [ask for ask in self._asks if isinstance(ask, Ask)],
-            only=batch == "only",
-            limits=limits,
-            table=self._table,
-            ask_now=ask_now,
-            tell=self._tell,
-        )
+        def ask_now(asks: list[Ask]) -> dict[str, Outcome | str]:
+            return self._ask(asks, limits, pacing)
+
+        try:
+            submitted = submit_batch(
+                self._cache,
+                [ask for ask in self._asks if isinstance(ask, Ask)],
+                only=batch == "only",
+                limits=limits,
+                table=self._table,
+                ask_now=ask_now,
+                tell=self._tell,
+            )
+        except KeyboardInterrupt as exc:
+            again = (
+                "run it again: what was submitted, or may have been, is looked for and not submitted again"
+            )
+            raise explained(exc, "interrupted while a batch was submitted", again) from None
         results = submitted.results()
         lacking = [
             result.ask
@@ -85,11 +93,9 @@ class BatchedRows:
                 raise not_stored(exc, len(lacking), len(results), submitted.frame()) from None
         return submitted
 
-    def _ask(self, asks: list[Ask], limits: Sequence[Limit], workers: Any) -> dict[str, Outcome | str]:
+    def _ask(self, asks: list[Ask], limits: Sequence[Limit], pacing: Pacing) -> dict[str, Outcome | str]:
         """Ask for what a batch can't take, several at a time; return what came, or what was wrong, by key."""
-        requests = Requests(
-            self._cache, _itself, _whole, pacing=pacing_of(workers), limits=limits, cancel=self._cancel
-        )
+        requests = Requests(self._cache, _itself, _whole, pacing=pacing, limits=limits, cancel=self._cancel)
         with Progress(requests, len(asks), self._tell, shown=False, unit="row") as bar:
             requests.run(Listed(asks), bar)
         results = requests.results

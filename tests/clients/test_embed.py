@@ -272,6 +272,8 @@ def test_embed__of_two_at_once_buys_once(open_cache, sim):
         ("a", {"extra": {"dimensions": 0}}, OptionError),
         ("a", {"mode": "never"}, OptionError),
         ("a", {"extra": {"encoding_format": "float"}}, OptionError),
+        ("a", {"extra": {"messages": []}}, RequestError),
+        ("a", {"extra": {"prompt": "x"}}, RequestError),
         ("sk-or-v1-" + "a1" * 32, {}, RequestError),
     ],
 )
@@ -300,9 +302,18 @@ def test_embed__of_a_server_serves_other_programs(cache, sim):
         assert whole.usage.prompt_tokens == totals(cache).bought_tokens
         new = client.embeddings.with_raw_response.create(model=MODEL, input="new")
         assert (new.headers["x-or-cache"], len(sent(sim))) == ("miss", 2)
+        count = len(sim.requests)
         for wrong in ([], [1, 2], ""):
             with pytest.raises(openai.BadRequestError):
                 client.embeddings.create(model=MODEL, input=wrong)
+        for more in ({"messages": []}, {"stream": True}, {"encoding_format": "hex"}):
+            with pytest.raises(openai.BadRequestError, match="nothing was sent"):
+                client.embeddings.create(model=MODEL, input="newer", extra_body=more)
+        with pytest.raises(openai.BadRequestError, match="x-or-cache-max-retries is for completions"):
+            client.embeddings.create(
+                model=MODEL, input="newer", extra_headers={"X-Or-Cache-Max-Retries": "0"}
+            )
+        assert len(sim.requests) == count
 
 
 def test_split__sums_up():

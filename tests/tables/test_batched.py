@@ -104,13 +104,34 @@ def test_map__dry_run_tells_what_waits_for_a_batch(cache, frame):
 
 @pytest.mark.parametrize(
     ("options", "why"),
-    [({"batch": "yes"}, "batch = 'yes'"), ({"batch": True, "on_error": "raise"}, "on_error")],
+    [
+        ({"batch": "yes"}, "batch = 'yes'"),
+        ({"batch": True, "workers": 0}, "workers = 0"),
+        ({"batch": True, "on_error": "raise"}, "on_error"),
+    ],
 )
 def test_map__batch_is_checked(cache, sim, frame, options, why):
     """What can't be meant is refused before anything is sent."""
     with pytest.raises(OptionError, match=why):
         cache.map(frame, TEMPLATE, progress=False, **options)
     assert sim.requests == ()
+
+
+def test_map__batch_interrupted(cache, sim, frame):
+    """Amid what is asked at once beside it, an interrupt is two lines; run again, nothing is submitted twice."""
+
+    def stop(_line):
+        raise KeyboardInterrupt
+
+    from or_cache_magic.tables.map import map_rows
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        map_rows(cache, frame, TEMPLATE, batch=True, tell=stop)
+    first, second = str(caught.value).split("\n")
+    assert first == "interrupted while a batch was submitted"
+    assert "run it again" in second
+    cache.map(frame, TEMPLATE, batch=True, progress=False)
+    assert sum(row.method == "POST" for row in sim.requests) == 1
 
 
 def test_map__batch_with_a_schema(cache, sim, clock):
