@@ -208,7 +208,7 @@ def run_and_show(
     feed = screen.feed if request.stream and not ask.repair else None  # of several answers the last is shown
     callbacks = Callbacks(feed, screen.wait, on_send=screen.sent)
     try:
-        outcome = None if options.similar is None else _similar(session, ask, options.similar)
+        outcome = None if options.similar is None else _similar(session, ask, options)
         outcome = outcome or cache.run(
             ask, callbacks, max_cost_usd=None if limits else options.max_cost_usd, limits=limits
         )
@@ -246,13 +246,18 @@ def run_and_show(
     return None if kept is False else completion
 
 
-def _similar(session: Session, ask: Ask, least: float) -> Outcome | None:
-    """Return the outcome of an ask that the answer to a similar prompt serves; None where none does."""
+def _similar(session: Session, ask: Ask, options: SimpleNamespace) -> Outcome | None:
+    """Return the outcome of an ask that the answer to a similar prompt serves; None where none does.
+
+    Where no receipt will say that it is another's, it is said here.
+    """
     from or_cache_magic.explain.similar import serve
 
-    outcome = serve(session.cache(), ask, least)
+    outcome = serve(session.cache(), ask, options.similar)
     if outcome is not None:
         session.note_miss(ask.key.digest)
+        if options.quiet or ask.settings.receipt == "off":
+            session.say(outcome.notes[0])
     return outcome
 
 

@@ -23,6 +23,16 @@ def test_similar__is_suggested_after_a_miss_where_the_setting_is_on(nb):
     assert len(nb.sent) == 5
 
 
+@pytest.mark.parametrize("quiet", ["%openrouter_config receipt=off", ""])
+def test_similar__is_never_served_in_silence(nb, quiet):
+    """Where receipts are off, a line of its own says whose answer it is."""
+    nb.run(quiet)
+    nb.run(f"{MODEL}\nWhat is a median?")
+    told = said(nb, f"{MODEL} --similar 0.8{'' if quiet else ' -q'}\nWhat is a median")
+    assert told.startswith("NOT the same prompt: 0.96-similar by letters to ")
+    assert len(nb.sent) == 1
+
+
 @pytest.mark.parametrize("receipt", ["live", "stable"])
 def test_similar__is_served_where_the_cell_says_so_and_the_receipt_says_it(nb, receipt):
     """On that cell alone, in every receipt: how alike, whose answer it is, and how to ask anew."""
