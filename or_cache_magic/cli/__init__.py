@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Container, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from or_cache_magic.cache.purge import entry_filter
 from or_cache_magic.core.settings import number, whole
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from or_cache_magic.cache.cache import CompletionCache
 
 _FEW: Final = 50
+_A_KEY: Final = "a key, or its first 4 hex digits or more"
 _LIMIT: Final = Option(
     ("-n", "--limit"), "limit", f"at most N; {_FEW} unless given", default=_FEW, **counts_from(1)
 )
@@ -132,13 +133,25 @@ def _parser() -> argparse.ArgumentParser:
         command.set_defaults(run=run)
         return command
 
+    _add_magics(add)
+    _add_servers(add)
+    demo = add("demo", _demo, "run the quickstart notebook twice, simulated: bought once, then free")
+    demo.add_argument("--keep", metavar="FOLDER", help="run in FOLDER and leave everything there")
+    return parser
+
+
+_Add: TypeAlias = "Callable[[str, Callable[[Any], bool | None], str], argparse.ArgumentParser]"
+
+
+def _add_magics(add: _Add) -> None:
+    """Add what the magics of a notebook do too, with their options."""
     stats = add("stats", _stats, "asks, hits, what was paid and what was saved")
     _add_options(stats, STATS, without={"session"})
     entries = add("entries", _entries, "the cached answers, newest first; with a KEY, one of them whole")
     entries.add_argument("words", nargs="*", metavar="TEXT|KEY", help="found in the prompt or the answer")
     _add_options(entries, ENTRIES._replace(options=(*ENTRIES.options, _LIMIT)))
     purge = add("purge", _purge, "remove cached answers; says first what goes and what it cost")
-    purge.add_argument("words", nargs="*", metavar="KEY", help="a key, or its first 4 hex digits or more")
+    purge.add_argument("words", nargs="*", metavar="KEY", help=_A_KEY)
     _add_options(purge, PURGE)
     export = add("export", _export, "write cached answers into a pack, a file made to be committed")
     export.add_argument("words", nargs="+", metavar="FILE", help="the pack, then keys or their beginnings")
@@ -154,7 +167,7 @@ def _parser() -> argparse.ArgumentParser:
     why = add(
         "why", _why, "why an entry is not served, or missed when it was asked: the nearest one before it"
     )
-    why.add_argument("words", nargs=1, metavar="KEY", help="a key, or its first 4 hex digits or more")
+    why.add_argument("words", nargs=1, metavar="KEY", help=_A_KEY)
     _add_options(why, WHY)
     report = add("report", _report, "what was asked of which models and at what cost, for a methods section")
     report.add_argument("words", nargs="*", metavar="NOTEBOOK", help="of this notebook (default: the folder)")
@@ -170,21 +183,23 @@ def _parser() -> argparse.ArgumentParser:
     batches = add("batches", _batches, "the batches at OpenRouter; collects what has ended")
     batches.add_argument("words", nargs="*", metavar="ID", help="the rows of this batch")
     _add_options(batches, BATCHES)
+
+
+def _add_servers(add: _Add) -> None:
+    """Add what serves other programs until Ctrl-C."""
     simulate = add("simulate", _simulate, "serve a simulated OpenRouter on this machine until Ctrl-C")
+    serve = add("serve", _serve, "serve the cache to any OpenAI-compatible client on this machine")
+    for server in (simulate, serve):
+        server.add_argument(
+            "--port", type=_typed(whole(0, 65535)), default=0, help="where to listen (default: any free)"
+        )
     simulate.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: loopback)")
-    simulate.add_argument(
-        "--port", type=_typed(whole(0, 65535)), default=0, help="where to listen (default: any free)"
-    )
     simulate.add_argument(
         "--delay",
         type=_typed(number(0, 3600)),
         default=0.02,
         metavar="S",
         help="seconds before each chunk (default: 0.02)",
-    )
-    serve = add("serve", _serve, "serve the cache to any OpenAI-compatible client on this machine")
-    serve.add_argument(
-        "--port", type=_typed(whole(0, 65535)), default=0, help="where to listen (default: any free)"
     )
     serve.add_argument(
         "--token-file",
@@ -198,9 +213,6 @@ def _parser() -> argparse.ArgumentParser:
         "--offline", action="store_const", const="offline", help="serve what is stored; send nothing"
     )
     _add_folder(serve)
-    demo = add("demo", _demo, "run the quickstart notebook twice, simulated: bought once, then free")
-    demo.add_argument("--keep", metavar="FOLDER", help="run in FOLDER and leave everything there")
-    return parser
 
 
 def _add_options(parser: argparse.ArgumentParser, command: Command, without: Container[str] = ()) -> None:

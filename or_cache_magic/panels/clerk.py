@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from or_cache_magic.core.units import format_count
 from or_cache_magic.panels.actions import NAMED
+from or_cache_magic.panels.callbacks import guarded, soon
 from or_cache_magic.panels.detail import detail_html
 from or_cache_magic.panels.export import propose, write_csv
 from or_cache_magic.panels.face import Face
 from or_cache_magic.panels.figures import breakdown, complete, gather
-from or_cache_magic.panels.guard import guarded
-from or_cache_magic.panels.pace import soon
 from or_cache_magic.panels.selection import Selection
 from or_cache_magic.panels.state import Listing
 from or_cache_magic.panels.static import Snapshot
@@ -40,9 +39,9 @@ class Clerk:
 
     def __init__(self, cache: CompletionCache, folder: Path) -> None:
         self.cache = cache
-        #: Held by whoever changes the panel; see `guard`.
+        #: Held by whoever changes the panel; see `guarded`.
         self.lock = threading.RLock()
-        #: Whether the panel itself is changing its controls; see `guard`.
+        #: Whether the panel itself is changing its controls; see `guarded`.
         self.quiet = False
         #: What the last callback raised; None when it went well.
         self.error: Exception | None = None

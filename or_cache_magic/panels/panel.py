@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from or_cache_magic.core.project import current_folder
 from or_cache_magic.display.escape import printable
+from or_cache_magic.panels.callbacks import Pace
 from or_cache_magic.panels.clerk import Clerk
-from or_cache_magic.panels.pace import Pace
 from or_cache_magic.panels.static import markdown, plain
 from or_cache_magic.panels.style import STILL
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from or_cache_magic.core.records import Choice, Cost, Request
 from or_cache_magic.core.rows import EntryRow
 from or_cache_magic.errors import StoreCorruptError
+from or_cache_magic.panels.callbacks import alert_html
 from or_cache_magic.panels.controls import choose_from
-from or_cache_magic.panels.guard import alert_html
 from or_cache_magic.panels.markup import answer_html
 from or_cache_magic.panels.rows import row_html
 

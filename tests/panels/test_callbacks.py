@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from or_cache_magic.panels.pace import Pace, soon
+from or_cache_magic.panels.callbacks import Pace, soon
 
 WORK_S = 0.02
 
