@@ -11,13 +11,15 @@ import json
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
+from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from prose import prose
 from upstream import MODEL
@@ -66,12 +68,23 @@ class Kernel:
     Args:
         folder: The cache folder.
         base_url: Where it asks.
+        nursery: Starts it in a moment, all that it needs imported; None starts it as any program.
     """
 
-    def __init__(self, folder: Path, base_url: str = "http://127.0.0.1:9/api/v1") -> None:
+    def __init__(
+        self, folder: Path, base_url: str = "http://127.0.0.1:9/api/v1", nursery: Nursery | None = None
+    ) -> None:
         command = [sys.executable, __file__, str(folder), base_url]
-        self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8", start_new_session=True
+        self.process: Any = (
+            nursery.start(folder, base_url)
+            if nursery is not None
+            else subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                encoding="utf-8",
+                start_new_session=True,
+            )
         )
         # What hangs fails its reader, which then finds the end of the output.
         self._watchdog = threading.Timer(_PATIENCE_S, self.process.kill)
@@ -119,6 +132,87 @@ class Kernel:
         except subprocess.TimeoutExpired:
             self.kill()
         self.process.stdout.close()
+
+
+class Nursery:
+    """A program that has imported what a kernel imports, and forks one at each order, for a crowd of them.
+
+    It has no thread and no cache, and what it forks is a process like any other. Ends with the ``with``
+    block.
+    """
+
+    def __init__(self) -> None:
+        self._ours, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, __file__, "--nursery", str(theirs.fileno())], pass_fds=[theirs.fileno()]
+            )
+
+    def start(self, folder: Path, base_url: str) -> _Forked:
+        """A kernel, as `subprocess.Popen` would give it."""
+        (orders, told), (heard, said) = os.pipe(), os.pipe()
+        socket.send_fds(self._ours, [json.dumps([str(folder), base_url]).encode()], [orders, said])
+        os.close(orders)
+        os.close(said)
+        pid = int(self._ours.recv(20))
+        return _Forked(pid, open(told, "w", encoding="utf-8"), open(heard, encoding="utf-8"))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self._ours.close()
+        self._process.wait(_PATIENCE_S)
+
+
+@dataclass
+class _Forked:
+    """What is used of `subprocess.Popen`, for a process that another one waits for."""
+
+    pid: int
+    stdin: TextIO
+    stdout: TextIO
+
+    def send_signal(self, number: int) -> None:
+        os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
+
+    def wait(self, timeout: float = _PATIENCE_S) -> None:
+        end_s = time.monotonic() + timeout
+        while time.monotonic() < end_s:
+            try:
+                os.kill(self.pid, 0)
+            except ProcessLookupError:
+                return
+            time.sleep(0.005)
+        raise subprocess.TimeoutExpired("kernel", timeout)
+
+
+def _fork_kernels(orders: socket.socket) -> None:
+    """Fork a kernel for each folder and address that comes, on the two pipes that come with it."""
+    import openai  # noqa: F401 - what else takes long, each would import when it asks
+
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # whoever ends is gone at once
+    while True:
+        order, pipes, *_ = socket.recv_fds(orders, 65_536, 2)
+        if not order:
+            return
+        if pid := os.fork():
+            for pipe in pipes:
+                os.close(pipe)
+            orders.send(str(pid).encode())
+            continue
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        orders.close()
+        os.setsid()
+        for pipe, place in zip(pipes, (0, 1), strict=True):
+            os.dup2(pipe, place)
+            os.close(pipe)
+        _serve(*json.loads(order))
+        return
 
 
 # -- inside the program ---------------------------------------------------------------------------
@@ -213,7 +307,14 @@ def _orders() -> Iterator[dict[str, Any]]:
 
 
 def main() -> None:
-    folder, base_url = sys.argv[1:]
+    first, second = sys.argv[1:]
+    if first == "--nursery":
+        _fork_kernels(socket.socket(fileno=int(second)))
+    else:
+        _serve(first, second)
+
+
+def _serve(folder: str, base_url: str) -> None:
     settings = Settings(model=MODEL, base_url=base_url)
     with CompletionCache(folder, settings=lambda: settings, api_key=lambda: "sk-or-v1-test") as cache:
         _say(ready=True)

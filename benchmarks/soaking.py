@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from figures import MeasuringError
-from kernels import PRICE_USD, Kernel, answer_to, request_for
+from kernels import PRICE_USD, Kernel, Nursery, answer_to, request_for
 
 from or_cache_magic.core.key import request_key
 from or_cache_magic.errors import StoreError
@@ -187,8 +187,8 @@ class ColdKey:
 
 def ask_cold(folder: Path, *, processes: int, kill_leader: bool = False) -> ColdKey:
     """Lets many processes ask the same while the answer is held back, and then lets it go."""
-    with Simulator() as sim, ExitStack() as running:
-        kernels = [running.enter_context(Kernel(folder, sim.base_url)) for _ in range(processes)]
+    with Simulator() as sim, Nursery() as nursery, ExitStack() as running:
+        kernels = [running.enter_context(Kernel(folder, sim.base_url, nursery)) for _ in range(processes)]
         for kernel in kernels:
             kernel.hear()
         with sim.hold():

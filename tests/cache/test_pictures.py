@@ -123,8 +123,8 @@ def colorbar(figure):
 
 
 def shared_colorbar(figure):
-    axes = figure.subplots(2, 2)
-    pictures = [one.imshow(np.eye(5)) for one in axes.flat]
+    axes = figure.subplots(1, 2)
+    pictures = [one.imshow(np.eye(5)) for one in axes]
     figure.colorbar(pictures[0], ax=axes)
 
 
@@ -161,7 +161,7 @@ def test_figure__is_the_same_picture_however_it_was_drawn_before(draw, layout):
         figure = Figure((4, 3), layout=layout)
         draw(figure)
         for axes in figure.axes:
-            axes.locator_params(nbins=2)  # to draw the labels of ticks takes most of the time
+            axes.locator_params(nbins=1)  # to draw the labels of ticks takes most of the time
         return figure
 
     def state() -> list:

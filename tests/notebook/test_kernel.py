@@ -172,27 +172,29 @@ def test_kernel__tables_and_cards(folder: Path, sim: Simulator):
     assert "object at" not in json.dumps(cells)
 
 
-@pytest.mark.parametrize(
-    ("cell", "error"),
-    [
-        (f"{ASK}\n{{{{ nowhere }}}}", "TemplateError"),
-        (f"{ASK} --modl x\nhi", "OptionError"),
-        (f"{ASK} --offline\nhi", "ReplayMiss"),
-        ("%openrouter_purge --expired --tag x --all", "OptionError"),
-        ("%openrouter_key", "OptionError"),
-    ],
-)
-def test_kernel__errors_stop_a_batch_run(folder: Path, sim: Simulator, cell: str, error: str):
-    """A mistake is an error output of two lines, and what comes after is not run."""
-    book = notebook("%load_ext or_cache_magic", cell, "print('went on')")
-    client = NotebookClient(book, timeout=180, resources={"metadata": {"path": str(folder)}})
-    with pytest.raises(CellExecutionError, match=error):
-        client.execute()
-    (output,) = book.cells[1].outputs
+MISTAKES = {
+    f"{ASK}\n{{{{ nowhere }}}}": "TemplateError",
+    f"{ASK} --modl x\nhi": "OptionError",
+    f"{ASK} --offline\nhi": "ReplayMiss",
+    "%openrouter_purge --expired --tag x --all": "OptionError",
+    "%openrouter_key": "OptionError",
+}
 
-    assert (output.output_type, output.ename) == ("error", error)
-    assert len("\n".join(output.traceback).splitlines()) == 2
-    assert book.cells[2].outputs == []
+
+def test_kernel__errors_stop_a_batch_run(folder: Path, sim: Simulator):
+    """A mistake is an error output of two lines, and what comes after is not run."""
+    book = notebook("%load_ext or_cache_magic", *MISTAKES, "print('went on')")
+    for cell in book.cells[1 : len(MISTAKES)]:  # all but the last mistake
+        cell.metadata["tags"] = ["raises-exception"]
+    client = NotebookClient(book, timeout=180, resources={"metadata": {"path": str(folder)}})
+    with pytest.raises(CellExecutionError, match=MISTAKES["%openrouter_key"]):
+        client.execute()
+
+    for cell, error in zip(book.cells[1:-1], MISTAKES.values(), strict=True):
+        (output,) = cell.outputs
+        assert (output.output_type, output.ename) == ("error", error)
+        assert len("\n".join(output.traceback).splitlines()) == 2
+    assert book.cells[-1].outputs == []
     assert sim.requests == ()
 
 
