@@ -212,17 +212,17 @@ class _Completions(_Handler):
             wanted = read_request(self.request.body, small(self.request.headers), self.cache.settings)
             self.delivery = AsyncDelivery(self.cache, wanted)
             head, pieces = await self.delivery.begin()
+            self.begin(head)
+            async with aclosing(pieces):
+                async for piece in pieces:
+                    self.write(piece)
+                    if wanted.stream:
+                        await self.flush()
         except OrCacheError as exc:
             self.refuse(exc)
             return
         except asyncio.CancelledError:  # its client has gone, or the cache was closed
             raise HTTPError(503, "the completion cache was closed") from None
-        self.begin(head)
-        async with aclosing(pieces):
-            async for piece in pieces:
-                self.write(piece)
-                if wanted.stream:
-                    await self.flush()
         await self.finish()
 
     def on_connection_close(self) -> None:
