@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import binascii
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import nullcontext
 from decimal import Decimal
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from or_cache_magic.cache.request import Usd, build_request, parse_limit, policy_for
 from or_cache_magic.core.callbacks import Callbacks, Cancel, Pacing
 from or_cache_magic.core.key import request_key
-from or_cache_magic.core.options import OPTIONS
+from or_cache_magic.core.options import OPTIONS, plain
 from or_cache_magic.core.records import FREE, Cost, Outcome
 from or_cache_magic.core.settings import Ask, Settings
 from or_cache_magic.core.slips import refuse_key
@@ -51,13 +51,22 @@ def embed(
     """See `or_cache_magic.embed`."""
     import numpy as np
 
-    given = [texts] if isinstance(texts, str) else list(texts)
+    given = _texts_in(texts)
     fields = {name: options.pop(name) for name in ("dimensions", "input_type", "provider") if name in options}
+    if not isinstance(extra, Mapping):
+        raise OptionError(
+            f"extra is a {type(extra).__name__} (nothing was sent)", "give a dict of other fields: extra={…}"
+        )
     if taken := [name for name in _OURS if name in extra]:
         raise OptionError(
             f"extra can't set {taken[0]} (nothing was sent)", "it has other fields of the request"
         )
-    named: dict[str, Any] = {name: value for name, value in fields.items() if value is not None}
+    try:
+        named: dict[str, Any] = {
+            name: plain(value, name) for name, value in fields.items() if value is not None
+        }
+    except ValueError as exc:
+        raise OptionError(f"{exc} (nothing was sent)") from None
     asks = asks_of({**extra, **named, "model": model}, given, cache.settings, options)
     outcomes = vectors_of(cache, asks, parse_limit(max_cost_usd))
     rows = [np.frombuffer(vector_in(outcomes[ask.key.digest]), dtype="<f4") for ask in asks]
@@ -69,6 +78,19 @@ def embed(
         )
     found = np.array(rows, dtype=np.float32) if rows else np.empty((0, 0), np.float32)
     return found[0] if isinstance(texts, str) else found
+
+
+def _texts_in(given: Any) -> list[Any]:
+    """Return the texts of a list or a column; of a table nobody says which column is meant."""
+    if isinstance(given, str):
+        return [given]
+    is_list = isinstance(given, Iterable) and not isinstance(given, (Mapping, bytes, bytearray))
+    if not is_list or hasattr(given, "columns"):
+        raise RequestError(
+            f"a {type(given).__name__} is no list of texts (nothing was sent)",
+            "give a list of them, or a column: table['text']",
+        )
+    return list(given)
 
 
 def asks_of(

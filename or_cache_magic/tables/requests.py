@@ -387,7 +387,7 @@ class Requests:
 
 def not_stored(miss: Any, rows: int, total: int, table: Any) -> ReplayMiss:
     """Return the first row's miss as that of all of them, with the table as `table`."""
-    which = f"{rows:,} of {format_count(total, 'row')} are not stored"
+    which = f"{rows:,} of {format_count(total, 'row')} {'is' if rows == 1 else 'are'} not stored"
     told = f"nothing was sent; the table is in {AS_ATTRIBUTE}"
     miss.args = (f"offline, and {which} ({told}); the first asks {miss.prompt!r}", *miss.args[1:])
     miss.table = table

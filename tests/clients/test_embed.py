@@ -10,6 +10,8 @@ from decimal import Decimal
 
 import numpy as np
 import openai
+import pandas as pd
+import pyarrow as pa
 import pytest
 
 from or_cache_magic.clients import embed as embedding
@@ -165,6 +167,14 @@ def test_embed__keeps_to_budgets(open_cache, sim):
     assert cache.embed(TEXTS, model=MODEL, max_cost_usd=0.01).shape == (3, 1536)
 
 
+def test_embed__takes_columns_and_numbers_of_libraries(cache, sim):
+    """A Series and an array of texts are lists of them; an integer of NumPy is one."""
+    found = cache.embed(pd.Series(TEXTS), model=MODEL, dimensions=np.int64(64))
+    assert found.shape == (3, 64)
+    assert cache.embed(np.array(TEXTS), model=MODEL, dimensions=64).shape == (3, 64)
+    assert [type(body["dimensions"]) for body in sent(sim)] == [int]
+
+
 def test_embed__waits_for_rate_limits(cache, sim):
     """A 429 is waited for, as long as the server says, and nothing is lost or paid twice."""
     sim.script(scenario("rate_limited", retry_after_s=0.05))
@@ -273,6 +283,15 @@ def test_embed__of_two_at_once_buys_once(open_cache, sim):
         ("a", {"mode": "never"}, OptionError),
         ("a", {"extra": {"encoding_format": "float"}}, OptionError),
         ("a", {"extra": {"messages": []}}, RequestError),
+        ("a", {"provider": {"order": object()}}, OptionError),
+        ("a", {"extra": None}, OptionError),
+        ("a", {"extra": [1]}, OptionError),
+        (None, {}, RequestError),
+        (5, {}, RequestError),
+        (b"ab", {}, RequestError),
+        ({"text": "a"}, {}, RequestError),
+        (pd.DataFrame({"text": ["a"]}), {}, RequestError),
+        (pa.table({"text": ["a"]}), {}, RequestError),
         ("a", {"extra": {"prompt": "x"}}, RequestError),
         ("sk-or-v1-" + "a1" * 32, {}, RequestError),
     ],

@@ -124,7 +124,7 @@ def test_each__offline(nb, reviews):
     cell = f"%%openrouter {MODEL} --each reviews -o labelled --offline\nSay {{{{ body }}}}"
     written = nb.fails(cell)
     assert (
-        "ReplayMiss: offline, and 1 of 3 rows are not stored (nothing was sent; the table is in _)" in written
+        "ReplayMiss: offline, and 1 of 3 rows is not stored (nothing was sent; the table is in _)" in written
     )
     assert "the first asks 'Say cold'" in written
     assert list(nb["_"]["answer"].notna()) == [True, False, True]
