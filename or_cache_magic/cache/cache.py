@@ -448,7 +448,6 @@ class CompletionCache:
         """
         from or_cache_magic.core.rows import EntryFilter
 
-        self._parts.server.settings = ask.settings
         if ask.repair:
             from or_cache_magic.cache.structured import Repairs
 
@@ -456,13 +455,18 @@ class CompletionCache:
             if repairs.used_up is not None:
                 return None, ""
             ask = repairs.start
-        why = self.engine.why_asked(ask)
+        why = self.why_asked(ask)
         if why is not None:
             return None, why
         rows = self.store.listing.find(EntryFilter(keys=(ask.key.digest,)), limit=1)
         if not rows and (replayed := self._parts.replayed(ask.key)) is not None:
             rows = [above("replay.beside").row_of(replayed[0], ask.request)]
         return (rows[0] if rows else None), ""
+
+    def why_asked(self, ask: Ask) -> str | None:
+        """Return why a call would be made for an ask without repairs; None where none would. Sends none."""
+        self._parts.server.settings = ask.settings
+        return self.engine.why_asked(ask)
 
     def kept(self, ask: Ask) -> Entry | None:
         """Return the entry on this machine that would serve an ask; None where none would. Counts nothing."""

@@ -32,6 +32,9 @@ _WHY: Final = 160
 _MOST_EXPLAINED: Final = 50
 """Of so many misses at most the nearest stored request is looked for."""
 
+_PRICED: Final = 2_000
+"""Of so many requests of a table the cost is estimated one by one; others cost as these on average."""
+
 _CORRECTION: Final = "wrong " * 400
 """Longer than what an answer that doesn't fit is told."""
 
@@ -191,15 +194,17 @@ class Judge:
         #: What takes answers out of the cache on the way, or puts some in; empty is nothing.
         self.removes = self.adds = ""
 
-    def look(self, ask: Ask | OrCacheError) -> Look:
-        """Return what a request comes to."""
+    def look(self, ask: Ask | OrCacheError, like: Look | None = None) -> Look:
+        """Return what a request comes to; a miss costs as one that is `like` it, where that is given."""
         if isinstance(ask, OrCacheError):
             return Look("refused", one_line(str(ask.args[0]), _WHY))
         key, mode = ask.key.digest, ask.policy.mode
         self.keys.add(key)
-        row, why = self._cache.peek(ask)
+        why, used_up = self._why_asked(ask)
         if not why:
-            return self._served(ask, used_up=row is None and bool(ask.repair))
+            return self._served(ask, used_up=used_up)
+        if like is not None and mode == "normal" and key not in self._asked and not self.adds:
+            return like._replace(ask=ask)
         look = self._priced(ask, why)
         if look.state != "miss" or mode in ("refresh", "bypass"):
             return look
@@ -207,6 +212,13 @@ class Judge:
             told = f"cell {self._asked[key]} asks the same: free once that answer is stored"
             return look._replace(state="asked above", why=told, low_usd=ZERO_USD)
         return self._unsure(look, self.adds) if self.adds else look
+
+    def _why_asked(self, ask: Ask) -> tuple[str, bool]:
+        """Return why a call would be made, empty where none would, and whether its repairs are used up."""
+        if ask.repair:
+            row, why = self._cache.peek(ask)
+            return why, row is None and not why
+        return self._cache.why_asked(ask) or "", False
 
     def take(self, look: Look, cell: int) -> None:
         """Take what a request came to as asked by a cell, for those after it."""
@@ -294,12 +306,15 @@ def judged(
         asks: The requests, or why one can't be made.
         limit_usd: The most that all of them may cost.
     """
-    looks, seen, requests = list[Look](), set[str](), 0
+    looks, seen, requests, priced, like = list[Look](), set[str](), 0, 0, None
     for ask in asks:
         requests += 1
         if not isinstance(ask, Ask) or ask.key.digest not in seen:
-            looks.append(judge.look(ask))
+            looks.append(judge.look(ask, like))
             seen.add("" if not isinstance(ask, Ask) else ask.key.digest)
+            priced += looks[-1].state == "miss"
+            if like is None and priced >= _PRICED:
+                like = _mean([look for look in looks if look.state == "miss"])
     if limit_usd is not None and requests == 1:
         looks = [_within(looks[0], limit_usd)]
     for look in looks:
@@ -316,10 +331,18 @@ def judged(
         state = "refused"
     why = next((look.why for look in new or unsure or refused), "")
     if requests > 1:
-        counted = f"{len(new):,} of {format_count(requests, 'request')} to ask" if new else why
+        about = " · about, by the first of them" if like is not None else ""
+        counted = f"{len(new):,} of {format_count(requests, 'request')} to ask{about}" if new else why
         failing = f"{len(refused):,} refused: {refused[0].why}" if refused and counted != why else ""
         why = "; ".join(filter(None, (counted, failing)))
     return PlanRow(cell, name, state, one_line(why, _WHY), low_usd, high_usd, requests, len(new)), looks
+
+
+def _mean(looks: Sequence[Look]) -> Look:
+    """Return a miss that costs what these cost on average."""
+    low_usd, high_usd = sum((look.low_usd for look in looks), ZERO_USD), _sum_of(k.high_usd for k in looks)
+    count = len(looks)
+    return looks[0]._replace(low_usd=low_usd / count, high_usd=None if high_usd is None else high_usd / count)
 
 
 def _within(look: Look, limit_usd: Decimal) -> Look:

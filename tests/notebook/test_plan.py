@@ -343,3 +343,22 @@ def test_plan__needs_a_notebook(nb):
     (nb.folder / "text.ipynb").write_text("no JSON")
     with pytest.raises(OptionError, match="no notebook"):
         orc.plan("text.ipynb")
+
+
+def test_plan__costs_of_a_long_table_are_by_its_first_rows(nb, monkeypatch):
+    """Of many new rows some are estimated, the others cost as these on average; the row says so."""
+    save(nb, "rows = ['a', 'b', 'c', 'd']", f"{ASK} --each rows\nName {{{{ row }}}}")
+    (whole,) = orc.plan("work.ipynb").rows
+    monkeypatch.setattr("or_cache_magic.explain.plan._PRICED", 2)
+    (row,) = orc.plan("work.ipynb").rows
+    assert (row.new, row.why) == (4, "4 of 4 requests to ask · about, by the first of them")
+    assert (row.low_usd, row.high_usd) == (whole.low_usd, whole.high_usd)
+
+
+def test_plan__says_what_a_similar_prompt_and_a_batch_leave_open(nb):
+    """Neither is known before: whether a similar answer serves, and when a batch has ended."""
+    nb["rows"] = ["a"]
+    rows = planned(
+        nb, f"{ASK} --similar 0.9\nName a hat.", f"{ASK} --each rows --batch -o b\nName {{{{ row }}}}"
+    )
+    assert rows == [(1, "unknown"), (2, "unknown")]
