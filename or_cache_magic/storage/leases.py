@@ -89,7 +89,7 @@ _CLEAR: Final = (
 _RENEW: Final = "UPDATE or_lease SET deadline = ? WHERE key = ? AND token = ? AND failure IS NULL"
 
 _PATIENCE_S: Final = 1.0
-"""How long a lease is tried for while the file is locked; the ask then goes on without."""
+"""How long to renew a lease, or give it back, is tried for while the file is locked: it runs out by itself."""
 
 _LOOK_AGAIN_S: Final = 0.1
 """How often to look meanwhile: the lock may be held by one who is just taking the same lease."""
@@ -138,9 +138,10 @@ class DiskLeases:
         """See `Leases.acquire`.
 
         Raises:
-            StoreError: The file can't be written, or stays locked for a second.
+            StoreError: The file can't be written, or stays locked (`Database.patience_s`).
         """
-        give_up_s = time.monotonic() + min(_PATIENCE_S, self._database.patience_s)
+        # As long as for the answer: who goes on without a lease while others write may buy what they buy.
+        give_up_s = time.monotonic() + self._database.patience_s
         looks = after is not None  # the first time it is hardly ever held, and a look is for nothing
         while True:
             if looks:

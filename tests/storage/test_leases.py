@@ -26,6 +26,7 @@ from or_cache_magic.errors import (
     StreamBrokenError,
     UpstreamError,
 )
+from or_cache_magic.storage.database import Database
 from or_cache_magic.storage.entries import DiskStore
 from or_cache_magic.storage.leases import DiskLeases, Held, Lease
 
@@ -198,6 +199,20 @@ def test_foreign_row__holds_nobody_up(leases, database, clock, planted):
     assert isinstance(lock, CrossProcessLock)
     after = leases.acquire(KEY, TTL_S, after=held)
     assert isinstance(after, Held)
+
+
+def test_acquire__waits_for_who_writes_as_an_answer_does(tmp_path, clock):
+    """A crowd of writers keeps nobody from a lease: who goes on without one may buy what others buy."""
+    database = Database(tmp_path / "crowd", timeout_s=60)
+    leases = DiskLeases(database, clock, clock)
+    leases.acquire(KEY, TTL_S)
+    with closing(sqlite3.connect(database.path, isolation_level=None, check_same_thread=False)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        over = threading.Timer(1.5, other.execute, ("ROLLBACK",))
+        over.start()
+        assert isinstance(leases.acquire("cd" * 32, TTL_S), Lease)
+        over.join()
+    database.close()
 
 
 def test_locked_file__costs_a_moment(leases, database, clock):
