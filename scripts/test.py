@@ -1,12 +1,11 @@
 """Make a virtual environment, install the built package and its test tools, and run every check.
 
     python3 scripts/test.py              # lint, types, layers, all tests
-    python3 scripts/test.py --branches   # the same, measuring lines and branches reached; twice the time
+    python3 scripts/test.py --branches   # with lines and branches reached, also of --unit; twice the time
     python3 scripts/test.py --unit       # only the tests that start no other process, and those marked smoke
 
 Needs nothing but Python 3.10 or newer and a package index; with uv the environment is made in seconds. The
-tests run against the installed wheel, not against the source tree, in one process for each core. Which lines
-the unit tests reach is measured from Python 3.12 on, where it costs little.
+tests run against the installed wheel, not against the source tree, in one process for each core.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ CHECKS = {
 }
 """The checks that are no tests: by name, the commands of each. `noxfile.py` offers them one by one."""
 
-COVERAGE = ("--cov", "--cov-report=term:skip-covered")
+COVERAGE = ("--cov", "--cov-branch", "--cov-report=term:skip-covered")
 
 
 def run(*command: str | Path) -> None:
@@ -91,18 +90,15 @@ def main() -> None:
     options = parser.parse_args()
     # A shell has what it runs in the background ignore interrupts, which the tests send.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    measured = COVERAGE if options.branches else ()
     if options.unit:
-        measured: tuple[str, ...] = ()
-        if sys.version_info >= (3, 12):
-            os.environ["COVERAGE_CORE"] = "sysmon"
-            measured = COVERAGE
         test(prepare("test"), options.workers, "brief", "--unit", *measured)
         return
     programs = prepare("test", "browser")
     for commands in CHECKS.values():
         for program, *arguments in commands:
             run(programs / program, *arguments)
-    test(programs, options.workers, "ci", *((*COVERAGE, "--cov-branch") if options.branches else ()))
+    test(programs, options.workers, "ci", *measured)
 
 
 if __name__ == "__main__":

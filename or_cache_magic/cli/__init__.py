@@ -133,7 +133,8 @@ def _parser() -> argparse.ArgumentParser:
         command.set_defaults(run=run)
         return command
 
-    _add_magics(add)
+    _add_views(add)
+    _add_changes(add)
     _add_servers(add)
     demo = add("demo", _demo, "run the quickstart notebook twice, simulated: bought once, then free")
     demo.add_argument("--keep", metavar="FOLDER", help="run in FOLDER and leave everything there")
@@ -143,27 +144,13 @@ def _parser() -> argparse.ArgumentParser:
 _Add: TypeAlias = "Callable[[str, Callable[[Any], bool | None], str], argparse.ArgumentParser]"
 
 
-def _add_magics(add: _Add) -> None:
-    """Add what the magics of a notebook do too, with their options."""
+def _add_views(add: _Add) -> None:
+    """Add what shows something, as the magics of a notebook do."""
     stats = add("stats", _stats, "asks, hits, what was paid and what was saved")
     _add_options(stats, STATS, without={"session"})
     entries = add("entries", _entries, "the cached answers, newest first; with a KEY, one of them whole")
     entries.add_argument("words", nargs="*", metavar="TEXT|KEY", help="found in the prompt or the answer")
     _add_options(entries, ENTRIES._replace(options=(*ENTRIES.options, _LIMIT)))
-    purge = add("purge", _purge, "remove cached answers; says first what goes and what it cost")
-    purge.add_argument("words", nargs="*", metavar="KEY", help=_A_KEY)
-    _add_options(purge, PURGE)
-    export = add("export", _export, "write cached answers into a pack, a file made to be committed")
-    export.add_argument("words", nargs="+", metavar="FILE", help="the pack, then keys or their beginnings")
-    _add_options(export, EXPORT)
-    load = add("import", _import, "take the answers of a pack into the cache; what is there stays")
-    load.add_argument("words", nargs=1, metavar="FILE", help="the pack")
-    _add_options(load, IMPORT)
-    warm = add("warm", _warm, "fill the cache from a .txt, .jsonl or .csv file of prompts")
-    warm.add_argument(
-        "words", nargs=1, metavar="FILE", help="one prompt a line, one JSON item a line, a column prompt"
-    )
-    _add_options(warm, WARM, without={"params", "tags"})
     why = add(
         "why", _why, "why an entry is not served, or missed when it was asked: the nearest one before it"
     )
@@ -183,6 +170,24 @@ def _add_magics(add: _Add) -> None:
     batches = add("batches", _batches, "the batches at OpenRouter; collects what has ended")
     batches.add_argument("words", nargs="*", metavar="ID", help="the rows of this batch")
     _add_options(batches, BATCHES)
+
+
+def _add_changes(add: _Add) -> None:
+    """Add what changes the cache, as the magics of a notebook do."""
+    purge = add("purge", _purge, "remove cached answers; says first what goes and what it cost")
+    purge.add_argument("words", nargs="*", metavar="KEY", help=_A_KEY)
+    _add_options(purge, PURGE)
+    export = add("export", _export, "write cached answers into a pack, a file made to be committed")
+    export.add_argument("words", nargs="+", metavar="FILE", help="the pack, then keys or their beginnings")
+    _add_options(export, EXPORT)
+    load = add("import", _import, "take the answers of a pack into the cache; what is there stays")
+    load.add_argument("words", nargs=1, metavar="FILE", help="the pack")
+    _add_options(load, IMPORT)
+    warm = add("warm", _warm, "fill the cache from a .txt, .jsonl or .csv file of prompts")
+    warm.add_argument(
+        "words", nargs=1, metavar="FILE", help="one prompt a line, one JSON item a line, a column prompt"
+    )
+    _add_options(warm, WARM, without={"params", "tags"})
 
 
 def _add_servers(add: _Add) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 import warnings
 
 import openai
@@ -46,18 +45,6 @@ def totals(cache):
     return sums
 
 
-def until(holds, timeout_s=60.0):
-    """Waits until `holds()`."""
-    deadline = time.monotonic() + timeout_s
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
-
-
-def text_of(chunks):
-    return "".join(choice.delta.content or "" for chunk in chunks for choice in chunk.choices)
-
-
 def run(work, cache):
     """What a coroutine function does with an async client."""
 
@@ -78,7 +65,7 @@ def test_client__is_the_librarys_own(cache, client):
         assert copied.chat.completions.with_raw_response.create(**ASK).headers["x-or-cache"] == "hit"
 
 
-def test_client__shares_the_entries_of_ask(cache, client, sim):
+def test_client__shares_the_entries_of_ask(cache, client, sim, text_of):
     """What `ask` bought serves the client, streamed or not, and the other way round; accounted alike."""
     bought = cache.ask(PROMPT, temperature=0, max_tokens=50)
     body = {**ASK, "max_tokens": 50}
@@ -94,7 +81,7 @@ def test_client__shares_the_entries_of_ask(cache, client, sim):
 
 
 @pytest.mark.parametrize("first", [False, True], ids=["bought whole", "bought streamed"])
-def test_client__gives_hits_as_they_were_bought(client, sim, first):
+def test_client__gives_hits_as_they_were_bought(client, sim, first, text_of):
     """A stored answer is the same whole and streamed, with its usage, id and model; the headers tell it from a bought one."""
     create = client.chat.completions.with_raw_response.create
     bought, hit, streamed = create(**ASK, stream=first), create(**ASK), create(**ASK, stream=True)
@@ -167,7 +154,7 @@ def test_client__passes_a_stream_on_as_it_comes(client, sim):
     stream.close()
 
 
-def test_client__that_goes_away_loses_nothing(cache, client, sim):
+def test_client__that_goes_away_loses_nothing(cache, client, sim, until):
     """A stream that is left half-way, or at its finish reason, is read on: its answer is kept, and bought once."""
     with client.chat.completions.create(**ASK, stream=True) as stream:
         next(stream)
@@ -191,7 +178,7 @@ def test_cache__is_closed_when_what_clients_left_is_kept(cache, client, sim):
     assert (sim.completion_count, len(cache.entries())) == (1, 1)
 
 
-def test_client__that_goes_away_from_what_is_not_kept_cancels_it(cache, client, sim):
+def test_client__that_goes_away_from_what_is_not_kept_cancels_it(cache, client, sim, until):
     """A stream whose answer nobody could get again ends upstream with its reader, and is accounted for."""
     sim.script(scenario("stalled", after_pieces=2))
     with client.chat.completions.create(**{**ASK, "temperature": 1}, stream=True) as stream:
@@ -311,7 +298,7 @@ def test_client__says_what_is_refused_before_it_is_sent(open_cache, sim):
     assert sim.completion_count == 0
 
 
-def test_client__has_its_timeouts(cache, sim):
+def test_client__has_its_timeouts(cache, sim, until):
     """A reply that does not come in time is the library's error; the ask is cancelled and accounted for, and not repeated."""
     sim.script(scenario("slow", delay_s=60))
     with (
@@ -323,7 +310,7 @@ def test_client__has_its_timeouts(cache, sim):
     assert (sim.completion_count, totals(cache).asks) == (1, 1)
 
 
-def test_client__that_gives_up_leaves_the_call_to_those_who_wait(cache, client, sim):
+def test_client__that_gives_up_leaves_the_call_to_those_who_wait(cache, client, sim, until):
     """A timeout of one of two who ask the same ends its own wait only: the other gets the answer, bought once."""
     got = []
 
@@ -397,7 +384,7 @@ def test_client__takes_no_key_or_server_of_its_own(cache):
             orc.client(cache=cache, **{name: "x"})
 
 
-def test_client__of_many_threads_buys_once(cache, client, sim):
+def test_client__of_many_threads_buys_once(cache, client, sim, until, text_of):
     """Equal requests of many threads at once are one call, whole and streamed alike."""
     got = []
 
@@ -416,7 +403,7 @@ def test_client__of_many_threads_buys_once(cache, client, sim):
     assert (len(got), len(set(got)), sim.completion_count) == (8, 1, 1)
 
 
-def test_async_client__does_the_same(cache, sim):
+def test_async_client__does_the_same(cache, sim, text_of):
     """Whole, streamed, parsed and raw, bought once and served; what is not an answer is the library's error."""
 
     async def work(client):
@@ -438,7 +425,7 @@ def test_async_client__does_the_same(cache, sim):
     assert sim.completion_count == 3
 
 
-def test_async_client__streams_as_it_comes_and_can_be_left(cache, sim):
+def test_async_client__streams_as_it_comes_and_can_be_left(cache, sim, until):
     """The loop goes on meanwhile; a task that is cancelled, and a stream that is left when the loop ends, are accounted for."""
     sim.script(scenario("stalled"))
     sim.script(scenario("slow", delay_s=60))

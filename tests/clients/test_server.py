@@ -15,7 +15,6 @@ import struct
 import subprocess
 import sys
 import threading
-import time
 from decimal import Decimal
 from pathlib import Path
 from types import MappingProxyType
@@ -64,18 +63,6 @@ def client(server):
         yield made
 
 
-def until(holds, timeout_s=60.0):
-    """Waits until `holds()`."""
-    deadline = time.monotonic() + timeout_s
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
-
-
-def text_of(chunks):
-    return "".join(choice.delta.content or "" for chunk in chunks for choice in chunk.choices)
-
-
 def port_of(server):
     return int(server.base_url.split(":")[2].partition("/")[0])
 
@@ -100,7 +87,7 @@ def call(server, path, body=None, token=TOKEN, headers=MappingProxyType({})):
     return found
 
 
-def test_server__answers_any_client_by_the_cache(cache, client, sim):
+def test_server__answers_any_client_by_the_cache(cache, client, sim, text_of):
     """Whole and streamed, bought once with OpenRouter's key, the same entry as a cell's; headers say what was saved."""
     bought = client.chat.completions.create(**ASK)
     raw = client.chat.completions.with_raw_response.create(**ASK)
@@ -256,7 +243,7 @@ def test_spelled__knows_all_that_is_said_below_the_notebook():
 
 
 @pytest.mark.parametrize("ends", ["client", "cache"])
-def test_server__logs_nothing_of_streams_that_break_off(start, open_cache, sim, caplog, ends):
+def test_server__logs_nothing_of_streams_that_break_off(start, open_cache, sim, caplog, ends, until):
     """A client that goes away amid a stream is nothing to log; a stream that can't go on is cut, not ended as if whole."""
     cache = open_cache(sim)
     server = start(cache)
@@ -295,7 +282,7 @@ def test_server__tells_prometheus(client, server):
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
-def test_server__keeps_what_vanished_clients_asked_for(cache, server, sim, stream):
+def test_server__keeps_what_vanished_clients_asked_for(cache, server, sim, stream, until):
     """A client that is gone before, or amid, its answer leaves it to be read to its end: the next finds it, bought once."""
     with sim.hold():
         lost = send(server, {**ASK, "stream": stream})
@@ -306,7 +293,7 @@ def test_server__keeps_what_vanished_clients_asked_for(cache, server, sim, strea
     assert (status, headers["X-Or-Cache"], sim.completion_count) == (200, "hit", 1)
 
 
-def test_server__cancels_what_nobody_could_get_again(cache, server, client, sim):
+def test_server__cancels_what_nobody_could_get_again(cache, server, client, sim, until):
     """A client that leaves an answer which is not kept ends it upstream."""
     sim.script(scenario("stalled", after_pieces=2))
     with client.chat.completions.create(**{**ASK, "temperature": 1}, stream=True) as stream:
@@ -315,7 +302,7 @@ def test_server__cancels_what_nobody_could_get_again(cache, server, client, sim)
     until(lambda: not cache.engine.flights.running())
 
 
-def test_server__is_not_held_up_by_those_who_do_not_read(start, open_cache, canned, reply):
+def test_server__is_not_held_up_by_those_who_do_not_read(start, open_cache, canned, reply, until):
     """A client that reads nothing of a stream of 16 MB holds up no other, and its answer is kept."""
     said = {"id": "gen-1", "choices": [{"index": 0, "delta": {"content": "x" * 500_000}}]}
     ended = {"id": "gen-1", "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
@@ -329,7 +316,7 @@ def test_server__is_not_held_up_by_those_who_do_not_read(start, open_cache, cann
     slow.close()
 
 
-def test_server__serves_200_at_once(cache, server, sim):
+def test_server__serves_200_at_once(cache, server, sim, text_of):
     """200 clients at once get the answers of ten requests, each bought once; half of them read streams."""
 
     async def ask(client, number):
