@@ -10,7 +10,7 @@ same is taken for granted, but for what is known to change: times, chance, the w
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
@@ -116,7 +116,8 @@ class Known:
         folder: Path,
     ) -> None:
         self._units = units
-        whole = _completed([*(unit.names for unit in units), *(run.unit.names for run in ran)])
+        tables = {name for name, value in values.items() if _is_table(value)}
+        whole = _completed([*(unit.names for unit in units), *(run.unit.names for run in ran)], tables)
         self._notebook = _Course(whole[: len(units)])
         self._ran = _Course(
             [
@@ -299,11 +300,16 @@ def _shown(name: str) -> str:
     return "a value" if name == EVERYTHING else name
 
 
-def _completed(names: Iterable[Names]) -> list[Names]:
+def _is_table(value: object) -> bool:
+    """Return whether a copy of a value has nothing in common with it."""
+    return type(value).__module__.partition(".")[0] in ("pandas", "numpy", "polars", "or_cache_magic")
+
+
+def _completed(names: Iterable[Names], tables: Collection[str]) -> list[Names]:
     """Return what statements do to names, with what functions do that they call, and to its other names."""
     names = list(names)
     modules = frozenset().union(*(one.imports for one in names))
-    later, mates = _later(names), _mates(names, modules)
+    later, mates = _later(names), _mates(names, modules, tables)
     found = []
     for one in names:
         reads, volatile = set(one.reads), one.volatile
@@ -352,11 +358,11 @@ def _later(names: Sequence[Names]) -> dict[str, tuple[frozenset[str], frozenset[
     return found
 
 
-def _mates(names: Sequence[Names], modules: frozenset[str]) -> dict[str, set[str]]:
+def _mates(names: Sequence[Names], modules: frozenset[str], tables: Collection[str]) -> dict[str, set[str]]:
     """Return the names that may stand for one value, of each those beside it."""
     groups: dict[str, set[str]] = {}
     for one in names:
-        alias = one.alias - modules
+        alias = (one.alias if one.shallow & {*tables} else one.alias | one.shallow) - modules
         if len(alias) > 1:
             whole = set(alias).union(*(groups.get(name, set()) for name in alias))
             groups.update(dict.fromkeys(whole, whole))

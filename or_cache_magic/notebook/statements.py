@@ -44,13 +44,14 @@ _PURE: Final = words(
 """Methods that leave what they are called on as it is, and may end a cell to be shown."""
 
 _COPYING: Final = words(
-    "copy deepcopy query sample merge sort_values drop assign fillna dropna drop_duplicates reset_index"
+    "str int float bool len repr round abs range open Path dumps ask aask amap copy deepcopy query sample"
+    " merge sort_values drop assign fillna dropna drop_duplicates reset_index"
     " rename astype apply map agg sum mean median count min max nunique to_dict to_list tolist to_string"
     " to_markdown"
     " to_csv to_json format join split splitlines strip lower upper replace title encode decode read_text"
     " read_bytes read_csv read_json read_parquet read_excel"
 )
-"""Methods that give something new, which can be changed without what they are called on."""
+"""What gives something new, which can be changed without what they are called on."""
 
 _ANYTHING: Final = words("exec eval globals locals vars setattr delattr __import__ get_ipython")
 
@@ -93,6 +94,7 @@ class Names(NamedTuple):
         calls: Names whose methods it calls.
         paths: Texts in it that may name files.
         passes: Functions that it calls by name, each with the names that it passes to them.
+        shallow: Names of a value and of a copy of it, which may have parts in common.
         alias: Names that may be one value with others of these, since no call is between them.
         volatile: What in it gives another value each time; empty is nothing.
         later: Of functions and classes that it defines: what they read and touch when they are called.
@@ -108,6 +110,7 @@ class Names(NamedTuple):
     calls: frozenset[str] = frozenset()
     paths: frozenset[str] = frozenset()
     passes: tuple[tuple[str, frozenset[str]], ...] = ()
+    shallow: frozenset[str] = frozenset()
     alias: frozenset[str] = frozenset()
     volatile: str = ""
     later: tuple[tuple[str, frozenset[str], frozenset[str], str], ...] = ()
@@ -128,6 +131,7 @@ def names_of(statement: ast.stmt) -> Names:
         frozenset(found.calls - {""}),
         frozenset(found.paths),
         tuple((name, frozenset(given)) for name, given in found.passes),
+        frozenset(found.shallow),
         frozenset(found.alias),
         found.volatile,
         tuple(found.later),
@@ -192,6 +196,7 @@ class _Found:
         self.paths: set[str] = set()
         self.passes: list[tuple[str, set[str]]] = []
         self.alias: set[str] = set()
+        self.shallow: set[str] = set()
         self.volatile = ""
         self.later: list[tuple[str, frozenset[str], frozenset[str], str]] = []
 
@@ -254,18 +259,23 @@ class _Found:
 
     def _aliases(self, node: ast.Assign | ast.AnnAssign, value: ast.AST) -> None:
         """Gather the names that may stand for one value from here on, or for a part of it."""
-        inner = [*ast.walk(value)]
-        calls = [one for one in inner if isinstance(one, ast.Call)]
-        if getattr(getattr(value, "func", None), "attr", "") in _COPYING:
-            return
-        if calls:
-            functions = [call.func for call in calls if isinstance(call.func, ast.Attribute)]
-            names = {root_of(function) for function in functions if function.attr not in _COPYING}
-        else:
-            names = {one.id for one in inner if isinstance(one, ast.Name)}
         targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-        names |= {one.id for target in targets for one in ast.walk(target) if isinstance(one, ast.Name)}
-        self.alias |= names - {""} if len(names - {""}) > 1 else set()
+        bound = {one.id for target in targets for one in ast.walk(target) if isinstance(one, ast.Name)}
+        last = getattr(getattr(value, "func", None), "attr", "")
+        names = set[str]()
+        for inner in ast.walk(value):
+            if isinstance(inner, ast.Call):
+                function = inner.func
+                if getattr(function, "attr", getattr(function, "id", "")) not in _COPYING:
+                    given = (*inner.args, *(keyword.value for keyword in inner.keywords))
+                    names |= {one.id for arg in given for one in ast.walk(arg) if isinstance(one, ast.Name)}
+                    names |= {root_of(function)} if isinstance(function, ast.Attribute) else set()
+        if not any(isinstance(inner, ast.Call) for inner in ast.walk(value)):
+            names = {inner.id for inner in ast.walk(value) if isinstance(inner, ast.Name)}
+        if last == "copy":
+            self.shallow |= {*bound, *(inner.id for inner in ast.walk(value) if isinstance(inner, ast.Name))}
+        elif last not in _COPYING and names - {""}:
+            self.alias |= bound | (names - {""})
 
     def _define(self, name: str, node: ast.AST, sure: bool) -> None:
         """Take a function or a class as bound, and what is in it as what it does later."""

@@ -98,6 +98,9 @@ def test_plan__cost_lies_in_its_range(nb):
         (["d = dict(k=[1])", "e = d['k']", f"{ASK}\nSay {{{{ d.k }}}}"], ["e.append(2)"], ["unknown"]),
         (["x = list('a')", "def f():\n    x.append('b')", f"{ASK}\nSay {{{{ x }}}}"], ["f()"], ["unknown"]),
         (["x = ['a']", "def f():\n    x.append('b')", f"{ASK}\nSay {{{{ x }}}}"], ["f()"], ["hit"]),
+        (["x = list('a')", f"{ASK}\nSay {{{{ x }}}}"], ["d = dict(a=x)", "d['a'].append('b')"], ["unknown"]),
+        (["x = [list('a')]", f"{ASK}\nSay {{{{ x }}}}"], ["y = x.copy()\ny[0].append('b')"], ["unknown"]),
+        (["x = list('a')", f"{ASK}\nSay {{{{ x }}}}"], ["y = str(x)", "y += 'b'"], ["hit"]),
         (["x.append(2)", f"{ASK}\nSay {{{{ x }}}}"], [], ["unknown"]),
         (
             ["with open('n.txt', 'a') as file:\n    _ = file.write('b')", f"{ASK} -a n.txt\nSay"],
