@@ -31,6 +31,7 @@ from or_cache_magic.errors import (
     RequestError,
     StoreError,
     UpstreamError,
+    one_line,
 )
 
 DONE: Final = b"data: [DONE]\n\n"
@@ -59,6 +60,7 @@ _STATUS: Final[Mapping[type[OrCacheError], int]] = MappingProxyType(
 )
 """By class the HTTP status of errors that no server gave one; the first that fits."""
 
+_WIDTH: Final = 1000
 _PIECE: Final = 2000
 """So many characters of a stored text are in one chunk at most."""
 
@@ -277,7 +279,8 @@ def _amount(name: str, cost: Cost) -> dict[str, str]:
 
 
 def _printed(text: str) -> str:
-    return text.encode("ascii", "replace").decode()
+    """Return foreign text as a header can have it."""
+    return one_line(text, _WIDTH).encode("ascii", "replace").decode()
 
 
 def embeddings_head(outcomes: Sequence[Outcome]) -> Head:

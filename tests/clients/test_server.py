@@ -412,3 +412,20 @@ def test_serve__answers_curl_until_it_is_terminated(tmp_path):
     assert (sim.completion_count, serving.returncode) == (1, 0)
     assert told[1].startswith("serving the completion cache in ")
     assert sim.api_key not in "".join(told) + said + streamed
+
+
+def test_server__headers_hold_whatever_a_reply_says(start, open_cache, canned, reply):
+    """Line ends and controls of foreign text are no header of their own, and no error of ours."""
+    said = {
+        "id": "gen-1\r\nX-Evil: 1\x00",
+        "model": "openai/gpt-4o-mini",
+        "choices": [
+            {"index": 0, "message": {"role": "assistant", "content": "x"}, "finish_reason": "od\nd\x7f"}
+        ],
+        "usage": {"prompt_tokens": 1, "completion_tokens": 1, "cost": 0.001},
+    }
+    server = start(open_cache(canned(reply(json.dumps(said), "application/json"))))
+    for _ in "12":
+        status, headers, content = call(server, "/v1/chat/completions", json.dumps(ASK))
+        assert (status, json.loads(content)["choices"][0]["message"]["content"]) == (200, "x")
+        assert "X-Evil" not in headers
