@@ -12,6 +12,7 @@ import hmac
 import threading
 from asyncio import Future
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING, Any, Final
 
@@ -120,6 +121,7 @@ class CacheServer:
 
     async def _serve(self) -> None:
         self._loop, self._stopping = asyncio.get_running_loop(), asyncio.Event()
+        self._loop.set_default_executor(ThreadPoolExecutor(_UNDER_WAY, thread_name_prefix="or-cache-serve"))
         server = HTTPServer(
             self._application, max_body_size=_LARGEST_BYTES, max_buffer_size=2 * _LARGEST_BYTES
         )

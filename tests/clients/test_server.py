@@ -15,6 +15,7 @@ import struct
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from pathlib import Path
 from types import MappingProxyType
@@ -78,7 +79,7 @@ def send(server, ask):
 
 def call(server, path, body=None, token=TOKEN, headers=MappingProxyType({})):
     """The status, headers and body of a bare request to a path below the server's address."""
-    connection = http.client.HTTPConnection("127.0.0.1", port_of(server))
+    connection = http.client.HTTPConnection("127.0.0.1", port_of(server), timeout=60)
     shown = {"Authorization": f"Bearer {token}", "Content-Type": "application/json", **headers}
     connection.request("GET" if body is None else "POST", path, body, shown)
     response = connection.getresponse()
@@ -340,6 +341,22 @@ def test_server__serves_200_at_once(cache, server, sim, text_of):
     assert (len(got), len(set(got)), sim.completion_count) == (200, 10, 10)
     (sums,) = cache.totals()
     assert (sums.asks, sums.calls, sums.paid_usd) == (200, 10, sim.total_cost)
+
+
+def test_server__is_not_held_up_by_vectors_that_are_slow(server, sim):
+    """While many requests for vectors wait for OpenRouter, others are answered."""
+
+    def ask(number):
+        body = {"model": "openai/text-embedding-3-small", "input": f"text {number}"}
+        return call(server, "/v1/embeddings", json.dumps(body))[0]
+
+    with ThreadPoolExecutor(40) as clients:
+        with sim.hold():
+            asked = [clients.submit(ask, number) for number in range(40)]
+            assert sim.wait_for(lambda rows: sum(row.held for row in rows) > 1, 60)
+            until(lambda: len(server._unsent) == 40)
+            assert call(server, "/metrics")[0] == 200
+        assert [one.result() for one in asked] == [200] * 40
 
 
 def test_server__ends_with_what_is_under_way(cache, sim):
