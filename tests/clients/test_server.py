@@ -343,7 +343,7 @@ def test_server__serves_200_at_once(cache, server, sim, text_of):
     assert (sums.asks, sums.calls, sums.paid_usd) == (200, 10, sim.total_cost)
 
 
-def test_server__is_not_held_up_by_vectors_that_are_slow(server, sim):
+def test_server__is_not_held_up_by_vectors_that_are_slow(server, sim, until):
     """While many requests for vectors wait for OpenRouter, others are answered."""
 
     def ask(number):
