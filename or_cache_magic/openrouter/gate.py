@@ -111,7 +111,7 @@ class Gate:
     def begin(self) -> Sent:
         """Note that a request is sent that is no list's."""
         with self._lock:
-            return self._pace.begin(self._clock())
+            return self._pace.begin(self._clock(), is_listed=False)
 
     @property
     def told_s(self) -> float:
@@ -135,7 +135,7 @@ class Gate:
             if _lacks_room(failure) and _is_short_enough(failure):
                 self._pace.refused(sent, self._clock(), _refusal(failure))
             else:
-                self._pace.end()
+                self._pace.end(self._clock())
             if isinstance(failure, UpstreamError) and (failure.refuses_all or failure.refuses_model):
                 for waiter in self._queue:
                     waiter.refusal = failure

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
 from or_cache_magic.core.callbacks import Pacing
@@ -20,6 +20,9 @@ _TRAVEL_S: Final = 0.25
 _LONGEST_PAUSE_S: Final = 30.0
 _HEEDED: Final = 3
 """So often in a row nothing but what the server asks is waited, though it refuses again at once."""
+
+_BREAK_S: Final = 1.0
+"""Nobody had anything to ask for so long: that says nothing of how fast requests are taken."""
 
 _SLOWER: Final = 1.5
 """Answers that take so many times as long as the fastest round did are slow for there being too many."""
@@ -68,12 +71,14 @@ class Sent:
         at_s: When it was sent.
         others: How many others were under way.
         evenly: Whether the time since the one before it held it back, not how many were under way.
+        is_listed: Whether it is one of a list, sent as fast as can be: others say nothing of a rate.
     """
 
     number: int
     at_s: float
     others: int = 0
     evenly: bool = False
+    is_listed: bool = True
 
 
 class Refusal(NamedTuple):
@@ -149,6 +154,7 @@ class Pace:
         self._sent = 0
         self._cut_at = 0
         self._full_at = 0
+        self._free_s = math.inf
         self._under_way = 0
         self._last_s = -math.inf
         self._next_s = -math.inf
@@ -185,11 +191,14 @@ class Pace:
             return Turn(math.inf)
         return Turn(max(0.0, self._last_s + self._room.apart_s(self._under_way) - now_s))
 
-    def begin(self, now_s: float) -> Sent:
+    def begin(self, now_s: float, *, is_listed: bool = True) -> Sent:
         """Note that a request is sent."""
         self._sent += 1
-        sent = Sent(self._sent, now_s, self._under_way, self._is_held)
-        self._is_held = False
+        sent = Sent(self._sent, now_s, self._under_way, is_listed and self._is_held, is_listed)
+        if is_listed:
+            self._is_held = False
+        if not self._under_way and now_s - max(self._free_s, self._next_s) > _BREAK_S:
+            self._haste.rest(now_s - max(self._free_s, self._next_s))
         self._under_way += 1
         self._last_s = now_s
         # The one after a late one comes sooner, or every delay would make all of them slower.
@@ -197,25 +206,38 @@ class Pace:
         self._next_s = max(self._next_s + gap_s, now_s + gap_s * _SOONEST)
         return sent
 
-    def end(self) -> None:
+    def end(self, now_s: float) -> None:
         """Note that a request has ended otherwise than by an answer or for want of room."""
         self._under_way -= 1
+        self._free_s = now_s
 
     def answered(self, sent: Sent, now_s: float) -> None:
         """Note that a request was answered."""
         is_full = self._under_way >= self.limit or sent.number <= self._full_at
-        self._under_way -= 1
+        self.end(now_s)
         self._refused_s, self._pauses, self._pause_s = None, 0, 0.0
         self._room.answered(sent, now_s, is_full=is_full)
         self._haste.answered(sent, self._sent, hurries=self.leads)
 
     def refused(self, sent: Sent, now_s: float, refusal: Refusal) -> None:
         """Note that a request was refused for want of room."""
-        self._under_way -= 1
+        self.end(now_s)
         self._refused_s = now_s if self._refused_s is None else self._refused_s
         is_news = sent.number > self._cut_at  # one volley's refusals are one piece of news
         if is_news:
             self._cut_at = self._sent
+        if sent.is_listed:
+            self._learn(sent, now_s, refusal, is_news=is_news)
+        else:
+            self._haste.discount()
+        if refusal.wait_s is not None:
+            self.told_s = max(self.told_s, now_s + refusal.wait_s)
+            self._pause(self.told_s, refusal.why)
+        if is_news or not self._under_way:
+            self._back_off(sent, now_s, refusal)
+
+    def _learn(self, sent: Sent, now_s: float, refusal: Refusal, *, is_news: bool) -> None:
+        """Note what a refusal tells of how many are carried, and how fast."""
         if refusal.wait_s is not None and refusal.limit:
             self._haste.told(now_s, refusal.wait_s, refusal.limit, self._under_way)
         if self._room.refused(sent, self._under_way, is_news=is_news, is_crowded=refusal.is_crowded):
@@ -223,11 +245,6 @@ class Pace:
         else:
             self._haste.most_slower = _MOST_SLOWER if self.leads else _A_LITTLE
             self._haste.refused(sent, self._sent, is_news=is_news)
-        if refusal.wait_s is not None:
-            self.told_s = max(self.told_s, now_s + refusal.wait_s)
-            self._pause(self.told_s, refusal.why)
-        if is_news or not self._under_way:
-            self._back_off(sent, now_s, refusal)
 
     @property
     def known(self) -> Known:
@@ -486,6 +503,14 @@ class _Haste:
         else:
             self._patience = min(self._patience * 2, self.most_calm)
         return max(self.gap_s * _SLIGHTLY, min(gap_s, most_s, self._taken_s))
+
+    def rest(self, idle_s: float) -> None:
+        """Note that nothing was sent for so long for want of anything to send."""
+        self._since = replace(self._since, at_s=self._since.at_s + idle_s)
+
+    def discount(self) -> None:
+        """Note that one was refused which says nothing of the rate."""
+        self._refusals += 1
 
     def acquit(self) -> None:
         """Note that a refusal was for the number of requests under way."""

@@ -89,7 +89,7 @@ _CLEAR: Final = (
 _RENEW: Final = "UPDATE or_lease SET deadline = ? WHERE key = ? AND token = ? AND failure IS NULL"
 
 _PATIENCE_S: Final = 1.0
-"""How long to renew a lease, or give it back, is tried for while the file is locked: it runs out by itself."""
+"""How long to renew or give back a lease is tried for while the file is locked: it runs out by itself."""
 
 _LOOK_AGAIN_S: Final = 0.1
 """How often to look meanwhile: the lock may be held by one who is just taking the same lease."""

@@ -155,6 +155,34 @@ def test_pace__grows_also_where_answers_come_together():
     assert levels == [8, 12, 18, 27, 32]
 
 
+def test_pace__learns_no_rate_of_those_that_are_no_lists():
+    """A cell an hour says nothing of how fast requests are taken, though the last of them is refused."""
+    pace = Pace()
+    for hour in range(20, 25):
+        pace.answered(pace.begin(hour * 3600.0, is_listed=False), hour * 3600.0 + 2)
+    now_s = 25 * 3600.0
+    pace.refused(pace.begin(now_s, is_listed=False), now_s + 1, Refusal("rate limited", 1.0))
+    assert pace.turn(now_s + 1, Pacing(8, 32)).wait_s == 1.0
+    assert pace.turn(now_s + 2, Pacing(8, 32)).wait_s == 0
+    assert pace.known.gap_s == 0
+
+
+def test_pace__counts_no_time_in_which_nothing_was_asked():
+    """Between two lists an author thinks: what a refusal then tells of a rate is that of when they were sent."""
+    pace, pacing, now_s = Pace(), Pacing(8, 8), 1000.0
+    for _ in range(60):
+        assert not pace.turn(now_s, pacing).wait_s
+        pace.answered(pace.begin(now_s), now_s + 0.1)
+        now_s += 0.1
+    now_s += 500
+    for _ in range(3):
+        assert not pace.turn(now_s, pacing).wait_s
+        pace.answered(pace.begin(now_s), now_s + 0.1)
+        now_s += 0.1
+    pace.refused(pace.begin(now_s), now_s + 0.1, Refusal("rate limited"))
+    assert pace.known.gap_s == pytest.approx(0.1, rel=0.1)
+
+
 def bucket(per_minute, burst, *, tells=False, later=None):
     """A server that takes so many a minute, `burst` of them at once; `later` is when that changes, and to what."""
     stock, then_s = burst, 0.0
