@@ -289,7 +289,7 @@ def test_server__keeps_what_vanished_clients_asked_for(cache, server, sim, strea
         lost = send(server, {**ASK, "stream": stream})
         assert sim.wait_for(lambda rows: any(row.held for row in rows))
         lost.close()
-    until(lambda: len(cache.entries()) == 1)
+    until(lambda: cache.store.listing.count()[0] == 1)
     status, headers, _ = call(server, "/v1/chat/completions", json.dumps(ASK))
     assert (status, headers["X-Or-Cache"], sim.completion_count) == (200, "hit", 1)
 
@@ -311,7 +311,7 @@ def test_server__is_not_held_up_by_those_who_do_not_read(start, open_cache, cann
     cache = open_cache(canned(reply(events)))
     server = start(cache)
     slow = send(server, {**ASK, "stream": True})
-    until(lambda: len(cache.entries()) == 1)
+    until(lambda: cache.store.listing.count()[0] == 1)
     status, headers, _ = call(server, "/v1/chat/completions", json.dumps(ASK))
     assert (status, headers["X-Or-Cache"]) == (200, "hit")
     slow.close()
