@@ -96,6 +96,10 @@ def one_line(text: str, width: int) -> str:
     return line if whole else line[: max(width - 1, 0)].rstrip() + "…"
 
 
+RISKY: Final = ("`", "\\", "<", "$", "![", "](", "]:", "~~~")
+"""Printable text without any of these is harmless as Markdown."""
+
+
 def escape_markdown(text: str) -> str:
     """Return the text on one line, so that Markdown shows it letter for letter: no link, no mathematics.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from or_cache_magic.errors import escape_markdown, one_line, printable
+from or_cache_magic.errors import RISKY, escape_markdown, one_line, printable
 
 __all__ = [
     "RISKY",
@@ -21,8 +21,6 @@ __all__ = [
 _INFO: Final = r"(?a)[\w+#.-]+"
 TICKS: Final = "`{3,}"
 """What could open or close a fence."""
-RISKY: Final = ("`", "\\", "<", "$", "![", "](", "]:", "~~~")
-"""Printable text without any of these is harmless as Markdown."""
 
 
 def fenced(code: str, language: str = "", *, ticks: int = 3) -> str:

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 from or_cache_magic.core.policy import NOT_STORED_YET, TRUNCATED, what_helps
 from or_cache_magic.core.units import format_age, format_duration, format_tokens, format_usd
-from or_cache_magic.display.escape import RISKY
-from or_cache_magic.errors import escape_markdown, one_line, printable
+from or_cache_magic.errors import RISKY, escape_markdown, one_line, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
