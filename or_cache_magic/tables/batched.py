@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from or_cache_magic.core.callbacks import Cancel, Pacing
 from or_cache_magic.core.records import Outcome
 from or_cache_magic.core.settings import Ask
-from or_cache_magic.core.units import format_sum
+from or_cache_magic.core.units import ZERO_USD, format_sum
 from or_cache_magic.errors import OptionError, OrCacheError, ReplayMiss, explained
 from or_cache_magic.money.budget import Limit
 from or_cache_magic.storage.batches import WAITING
@@ -111,7 +111,8 @@ class BatchedRows:
         for ask in self._asks:
             if isinstance(ask, OrCacheError):
                 number = results.add("")
-                results.put(Came(number, "failed", None, error=str(ask.args[0]).partition("\n")[0]))
+                error = str(ask.args[0]).partition("\n")[0]
+                results.put(Came(number, "failed", ZERO_USD, error=error))
             else:
                 result = next(left)
                 number = known.get(ask.key.digest, -1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from or_cache_magic.core.secrets import redacted_text
 from or_cache_magic.core.templates import Template
 from or_cache_magic.core.value_text import is_missing
 from or_cache_magic.errors import OptionError, OrCacheError, RequestError, TemplateError, near_name
@@ -101,7 +102,8 @@ class _Called:
         except OrCacheError as exc:
             return exc
         except Exception as exc:  # noqa: BLE001 - the user's code; the row says it
-            return RequestError(f"the function failed: {type(exc).__name__}: {exc} (nothing was sent)")
+            told = redacted_text(f"{type(exc).__name__}: {exc}")
+            return RequestError(f"the function failed: {told} (nothing was sent)")
         if is_missing(prompt):
             return RequestError("the function gave no prompt (nothing was sent)")
         return prompt

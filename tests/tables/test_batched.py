@@ -38,6 +38,7 @@ def test_map__as_a_batch(cache, sim, clock, frame):
         "{{ body }}: the cell is empty; nothing was sent"
     ]
     assert table["answer"].isna().all()
+    assert table["answer_cost_usd"].fillna(-1).tolist() == [-1, -1, 0, 0]  # not known; likewise; nothing
 
     clock.now_s += BATCH_S
     again = cache.map(frame, TEMPLATE, batch=True, progress=False)

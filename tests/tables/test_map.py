@@ -191,6 +191,18 @@ def test_map__one_bad_row_alone(cache, sim, frame):
     assert list(table["answer"].isna()) == [True, False, True, False]
 
 
+def test_map__shows_no_key_that_a_function_failed_with(cache, frame):
+    """The user's own error is told without what looks like a key."""
+
+    def prompt(_row):
+        raise ValueError("refused: Bearer sk-or-v1-simulator")
+
+    table = cache.map(frame, prompt, progress=False)
+    assert set(table["answer_error"]) == {
+        "the function failed: ValueError: refused: Bearer sk-… (nothing was sent)"
+    }
+
+
 def of(text):
     """Which requests a behaviour is for: those whose prompt has this text."""
     return lambda body: text in body["messages"][-1]["content"]
