@@ -2,7 +2,7 @@
 
 How near two texts are says little: a question and its negation are 0.83 to 0.9997 alike to nine encoders
 (GPTCache issue 694). So nothing here is a threshold. What may differ is on a list (politeness, contractions,
-blanks, curly quotes, some ways to begin), and whatever else differs is a reason: a number, a
+curly quotes, some ways to begin), and whatever else differs is a reason: a number, a
 negation, a name, a unit, a language, a date, a currency, code, a comparison, a quantity, an order, or any
 other word.
 
@@ -117,6 +117,17 @@ _ABOUT_LETTERS: Final = re.compile(
 )
 """An instruction with one of these may be about the blanks around a text, too."""
 
+_ABOUT_FORM: Final = re.compile(
+    r"(?i:\b(?:american|blank|british|capital|chess\b|comma\b|contracted|curly|dialect|full stop|gap\b|lower"
+    r"|period\b|punctuat|question mark|regex|ruby\b|short for|spac(?:e|es|ing)\b|spell|spelt|upper)|c#)"
+    r"|\b(?:US|UK)\b"
+)
+"""A prompt that begins with one of these may be about how it is written itself."""
+
+_FORM_LETTERS: Final = 400
+_WORDY: Final = 4
+"""Words of a sentence whose point or mark says no more than that it ends."""
+
 _LENGTH: Final = re.compile(
     rf"\b(?:in|of|with|to|under|within|most|least|than) (?:\w+ )?(?:one|{_COUNTS}) (?:\w+ )?"
     r"(?:words?|sentences?|characters|syllables|tokens)\b"
@@ -133,7 +144,6 @@ _LONGEST_CLOSING: Final = 40
 _PRIVATE: Final = re.compile("[\ue000-\uf8ff]")
 _APOSTROPHE: Final = re.compile(r"(?<=[^\W\d_])\u2019(?=[^\W\d_])")
 _CURLY: Final = re.compile('\u201c([^\u201c\u201d"]*\\w[^\u201c\u201d"]*)\u201d')
-_BLANKS: Final = re.compile(r"(?<=[\w,.;:?!)\"'])[ \t\u00a0]+(?=[\w(\"'])")
 _BLANK_LINES: Final = re.compile(r"\A(?:[ \t]*\n)+")
 
 _GREETING: Final = re.compile(
@@ -210,6 +220,7 @@ def form_of(prompt: str) -> Form:
         len(head) > _LONGEST
         or (about_text and not apart)
         or _ABOUT_LETTERS.search(_LENGTH.sub("", head))
+        or _ABOUT_FORM.search(text, 0, _FORM_LETTERS)
         or _PRIVATE.search(text)
     ):
         return Form(prompt)
@@ -219,7 +230,7 @@ def form_of(prompt: str) -> Form:
         quoted.append(found[0])
         return chr(0xE000 + len(quoted))
 
-    plain = _plain(_BLANKS.sub(" ", _QUOTED.sub(taken, _straight(head))), ends=not rest)
+    plain = _plain(_QUOTED.sub(taken, _straight(head)), ends=not rest)
     if about_text:
         return Form(plain, tuple(quoted), prompt[prompt.index(head) + len(head) :])
     return Form(_in_few_words(plain), tuple(quoted), rest)
@@ -248,14 +259,17 @@ def _plain(instruction: str, *, ends: bool) -> str:
         instruction: Without what it quotes.
         ends: Whether nothing follows it.
     """
+    is_question = False
     while polite := _POLITE.match(instruction):
+        is_question |= polite[0].lower().startswith(("can ", "could ", "would ", "will "))
         instruction = instruction[polite.end() :]
     first = _FIRST.match(instruction) or _FIRST_CONTRACTED.match(instruction)
     if first is not None and first[0][1:].islower():
         instruction = instruction[0].lower() + instruction[1:]
-    if ends:
-        instruction = re.sub(r"(?<=[^\W\d_]{2})\.\Z", "", instruction)
-        if _ASKS.match(instruction):
+    if ends and len(re.findall(r"\w+", instruction)) >= _WORDY:
+        # A word that may be an abbreviation keeps its point, and what isn't asked its mark: "the type int?".
+        instruction = re.sub(r"(?<= )([a-z]{4,})\.\Z", r"\1", instruction)
+        if is_question or re.match(rf"{_ASKING}\b", instruction):
             instruction = re.sub(r"(?<=[\w)])\?\Z", "", instruction)
     return instruction
 

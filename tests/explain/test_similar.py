@@ -168,10 +168,10 @@ def test_similar__by_vectors_of_the_users_function(open_cache, sim):
 
     cache = open_cache(sim, similar="semantic", similar_embed=embed)
     cache.ask("What is a mode?")
-    near, other = cache.ask("What is  a median?"), cache.ask("What's a median?")
+    near, other = cache.ask("Please, what is a median?"), cache.ask("What's a median?")
     ask = cache.prepare("What is a median?", {})
     assert serve(cache, ask, 0.9).key.digest == near.key
-    assert sorted(given[0]) == ["What is  a median?", "What is a median?", "What's a median?"]
+    assert sorted(given[0]) == ["Please, what is a median?", "What is a median?", "What's a median?"]
     assert serve(cache, cache.prepare("What\u2019s a median?", {}), 0.9).key.digest in (near.key, other.key)
     assert suggestion(cache, ask) == "asked 0.99-similar just now: %openrouter_why"
 

@@ -16,7 +16,7 @@ def test_similar__is_suggested_after_a_miss_where_the_setting_is_on(nb):
     nb.run(f"{MODEL}\nWhat is a median?")
     assert "similar" not in said(nb, f"{MODEL}\nWhat is a median")
     nb.run("%openrouter_config similar=lexical")
-    assert "asked 0.97-similar just now: %openrouter_why" in said(nb, f"{MODEL}\nWhat is  a median?")
+    assert "asked 0.90-similar just now: %openrouter_why" in said(nb, f"{MODEL}\nWhat's a median?")
     assert "--similar 0.9" in nb.run("%openrouter_why")
     assert "similar" not in said(nb, f"{MODEL}\nWhat is a mode?")
     assert "similar" not in said(nb, f"{MODEL} --refresh\nWhat is a median")
