@@ -49,6 +49,9 @@ _QUIET: Final = words(
 )
 """Line magics that bind none of the notebook's names."""
 
+_TRAITS: Final = "OpenRouterMagics"
+"""Whose ``%config`` changes the settings, as the environment may."""
+
 _PAYING: Final[Mapping[str, str]] = {
     "openrouter_fix": "%openrouter_fix explains the exception before it",
     "openrouter_verify": "%openrouter_verify asks again on purpose",
@@ -364,6 +367,8 @@ def _with_magic(names: Names, node: Any) -> Names:
         touches = {_out_of(LINE, line)} - {""}
     elif name in ("env", "set_env", "dotenv"):
         touches = {ENVIRON} if line.strip() else set()
+    elif name == "config" and _TRAITS in line:
+        touches = {ENVIRON}
     elif not name.startswith(("openrouter", "time", "who")) and name not in _QUIET:
         touches = {EVERYTHING}
     return names._replace(touches=names.touches | touches)

@@ -71,10 +71,14 @@ _VOLATILE: Final = words(
     " uuid1 uuid4 urandom token_hex token_urlsafe token_bytes random randint randrange choice choices shuffle"
     " sample uniform gauss normal normalvariate rand randn integers permutation default_rng input getpass"
     " getpid gethostname mkdtemp mkstemp NamedTemporaryFile TemporaryDirectory urlopen urlretrieve"
+    " id hash object getoutput check_output popen"
 )
 """What gives another value each time, unless it is given a seed."""
 
-_REMOTE: Final = frozenset(("requests", "httpx", "urllib", "aiohttp"))
+_SESSION: Final = words("In Out _ih _oh _dh _i _ii _iii")
+"""What IPython keeps of a session."""
+
+_REMOTE: Final = frozenset(("requests", "httpx", "urllib", "aiohttp", "subprocess"))
 _FILE: Final = "file "
 _LONGEST_PATH: Final = 250
 _SEEDS: Final = frozenset(("seed", "random_state"))
@@ -327,6 +331,8 @@ class _Found:
         magics = {id(inner.func.value) for inner in ast.walk(node) if is_magic(inner) or _is_shell(inner)}
         walrus = {id(inner.target) for inner in ast.walk(node) if isinstance(inner, ast.NamedExpr)}
         for inner in ast.walk(node):
+            if isinstance(inner, (ast.Set, ast.SetComp)):
+                self.volatile = self.volatile or "a set, whose order is another in each process"
             if isinstance(inner, ast.Name):
                 self._name(inner, local, sure and id(inner) not in walrus)
             elif isinstance(inner, (ast.Attribute, ast.Subscript)) and not isinstance(inner.ctx, ast.Load):
@@ -341,6 +347,8 @@ class _Found:
         if isinstance(node.ctx, ast.Load):
             if node.id not in local:
                 self.reads.add(node.id)
+                if node.id in _SESSION:
+                    self.volatile = self.volatile or node.id
         elif node.id not in local:
             self._bind(node.id, sure)
 
@@ -389,8 +397,14 @@ class _Found:
         seeded = any(keyword.arg in _SEEDS for keyword in node.keywords) or (
             name == "default_rng" and bool(node.args)
         )
-        if (name in _VOLATILE or root in _REMOTE) and not seeded:
+        named = {
+            arg.value for arg in node.args if isinstance(arg, ast.Constant) and isinstance(arg.value, str)
+        }
+        is_set = name in ("set", "frozenset") and bool(node.args)
+        if is_set or ((name in _VOLATILE or root in _REMOTE) and not seeded):
             self.volatile = self.volatile or ast.unparse(node.func)
+        elif name in ("getattr", "attrgetter", "methodcaller") and named & _VOLATILE:
+            self.volatile = self.volatile or next(iter(named & _VOLATILE))
 
 
 def _is_path(value: Any) -> TypeGuard[str]:

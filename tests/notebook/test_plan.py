@@ -339,6 +339,36 @@ def test_cli__exits_with_1_where_a_notebook_would_pay(nb, capsys):
     assert len(nb.sent) == 1
 
 
+@pytest.mark.parametrize(
+    "made",
+    [
+        "x = id(object())",
+        "x = hash('abc')",
+        "x = repr(object())",
+        "x = list({'a', 'b', 'c'})",
+        "x = list(set('abc'))",
+        "x = [c for c in {c for c in 'abc'}]",
+        "x = len(In)",
+        "x = !date",
+        "x = get_ipython().getoutput('date')",
+        "import time\nx = getattr(time, 'time')()",
+        "import subprocess\nx = subprocess.run(['date'], capture_output=True).stdout",
+    ],
+)
+def test_plan__takes_no_value_that_another_process_gives_otherwise(nb, made):
+    """Places in memory, hashes, the order of sets, the session's history, other programs: the run tells."""
+    cells = (made, f"{ASK}\nSay {{{{ x }}}}")
+    run_all(nb, *cells)
+    assert planned(nb, *cells) == [(2, "unknown")]
+
+
+def test_plan__settings_that_config_changes_below(nb):
+    """`%config` of a cell that was not run yet changes what those below it ask."""
+    nb.run(f"{ASK}\nWhat is a median?")
+    cells = ("%config OpenRouterMagics.system = 'Be terse'", f"{ASK}\nWhat is a median?")
+    assert planned(nb, *cells) == [(2, "unknown")]
+
+
 def test_plan__needs_a_notebook(nb):
     """Where the front end tells none, it asks for the file; what is no notebook is said."""
     with pytest.raises(OptionError, match="does not tell which notebook"):
