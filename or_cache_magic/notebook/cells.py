@@ -276,7 +276,8 @@ class Reader:
             )
         elif name in _AROUND:
             if bound := frozenset(line.split()[:1] if name == "capture" and line[:1] != "-" else ()):
-                yield Unit(cell, names._replace(kills=bound, touches=bound))
+                caught = names._replace(kills=bound, touches=bound, volatile=f"what %%{name} caught")
+                yield Unit(cell, caught)
             for inner in self._statements(body):
                 yield from self._units(cell, inner, shows=False)
         elif name in _ELSEWHERE:

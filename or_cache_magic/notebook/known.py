@@ -17,7 +17,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 from or_cache_magic.cache.completion import Completion
 from or_cache_magic.notebook.cells import Unit
-from or_cache_magic.notebook.statements import ENVIRON, EVERYTHING, Names, words
+from or_cache_magic.notebook.statements import ENVIRON, EVERYTHING, FILE, Names, words
 
 _FIXED: Final = (str, int, float, bool, bytes, Completion)
 """Types whose values never change."""
@@ -229,6 +229,8 @@ class Known:
         """Return why what a statement read, as it was run, is not what it will read; empty where it is."""
         how: How = "called" if self._how(name) == "called" else "changes"
         made, ran = self._notebook.chain(name, at, how), self._ran.chain(name, run, how)
+        if name.startswith(FILE) and self._notebook.chain(name, len(self._notebook.names)) != made:
+            return f"cell {self._units[at].cell} reads what the notebook writes further down"
         if not made:
             same = not ran or ran == self._ran.chain(name, len(self._ran.names), how)
             cell = self._units[at].cell

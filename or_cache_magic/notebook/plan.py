@@ -183,6 +183,8 @@ class Planner:
             row, looks = unknown_row(unit.cell, name, str(exc)), []
         except OrCacheError as exc:
             row, looks = PlanRow(unit.cell, name, "refused", one_line(str(exc.args[0]), 160)), []
+        except Exception as exc:  # noqa: BLE001 - of a value's own class, which may do anything when it is looked at
+            row, looks = unknown_row(unit.cell, name, f"a value can't be read: {type(exc).__name__}"), []
         self._rows.append(row)
         self._single.append(looks[0].ask if len(looks) == 1 and row.requests == 1 else None)
         if row.state == "miss":

@@ -61,6 +61,15 @@ _REPLACING: Final = words(
 )
 """What writes a file anew that the same statement names."""
 
+_SAVING: Final = _REPLACING | words("write copyfile copy2 unlink urlretrieve touch")
+"""What writes to a file, or removes one, that its variable may name."""
+
+_READING: Final = words(
+    "open read readline readlines read_text read_bytes read_csv read_json read_parquet read_excel read_pickle"
+    " load"
+)
+"""What reads a file, whichever."""
+
 _WRITERS: Final = words(
     "write copy copyfile copy2 move rename replace unlink remove urlretrieve touch append"
 )
@@ -71,7 +80,8 @@ _VOLATILE: Final = words(
     " uuid1 uuid4 urandom token_hex token_urlsafe token_bytes random randint randrange choice choices shuffle"
     " sample uniform gauss normal normalvariate rand randn integers permutation default_rng input getpass"
     " getpid gethostname mkdtemp mkstemp NamedTemporaryFile TemporaryDirectory urlopen urlretrieve"
-    " id hash object getoutput check_output popen"
+    " id hash object getoutput check_output popen exec eval get_ident get_native_id current_thread"
+    " listdir scandir iterdir glob iglob rglob walk stat getmtime getctime getsize"
 )
 """What gives another value each time, unless it is given a seed."""
 
@@ -79,7 +89,8 @@ _SESSION: Final = words("In Out _ih _oh _dh _i _ii _iii")
 """What IPython keeps of a session."""
 
 _REMOTE: Final = frozenset(("requests", "httpx", "urllib", "aiohttp", "subprocess"))
-_FILE: Final = "file "
+FILE: Final = "file "
+ANY_FILE: Final = "file *"
 _LONGEST_PATH: Final = 250
 _SEEDS: Final = frozenset(("seed", "random_state"))
 _SET_ENVIRON: Final = frozenset(("load_dotenv", "putenv", "unsetenv"))
@@ -127,7 +138,7 @@ def names_of(statement: ast.stmt) -> Names:
     found.visit_body([statement], sure=True)
     return Names(
         ast.unparse(statement),
-        frozenset(found.reads - {name for name in found.kills if name.startswith(_FILE)}),
+        frozenset(found.reads - {name for name in found.kills if name.startswith(FILE)}),
         frozenset(found.kills),
         frozenset(found.touches),
         frozenset(found.changes - {""}),
@@ -155,7 +166,7 @@ def _literal(statement: ast.stmt) -> Any:
 
 def file_name(path: str) -> str:
     """Return what stands for a file in the place of a name."""
-    return f"{_FILE}{path.replace(chr(92), '/').rpartition('/')[2]}"
+    return f"{FILE}{path.replace(chr(92), '/').rpartition('/')[2]}"
 
 
 def is_magic(node: ast.AST) -> TypeGuard[Any]:
@@ -216,11 +227,19 @@ class _Found:
             for alias in node.names:
                 name = (alias.asname or alias.name).partition(".")[0]
                 self.imports.add(name)
+                self._notice_alias(alias)
                 self._bind(EVERYTHING if name == "*" else name, sure)
         elif isinstance(node, (ast.If, ast.For, ast.AsyncFor, ast.While, ast.Try, ast.With, ast.AsyncWith)):
             self._compound(node, sure)
         else:
             self._simple(node, sure)
+
+    def _notice_alias(self, alias: ast.alias) -> None:
+        """Note what is imported under another name, by which it is not known."""
+        if alias.asname not in (None, alias.name) and alias.name in _VOLATILE:
+            self.volatile = self.volatile or f"{alias.name} under another name"
+        if alias.name == "environ":
+            self.touches.add(ENVIRON)
 
     def _compound(self, node: ast.stmt, sure: bool) -> None:
         sure = sure and isinstance(node, (ast.With, ast.AsyncWith))
@@ -384,19 +403,31 @@ class _Found:
             self.changes |= given if root == "next" else set()
         if name in _SET_ENVIRON:
             self.touches.add(ENVIRON)
+        self._files(node, name)
+        self._notice_volatile(node, name, root, of_magic=of_magic)
+
+    def _files(self, node: ast.Call, name: str) -> None:
+        """Gather the files that a call writes, and whether it reads or writes one that it doesn't name."""
         modes = _modes(node) if name == "open" else ""
         if name in _WRITERS or name in _REPLACING or _is_shell(node) or set(modes) & set("wax+"):
             replaces = name in _REPLACING or bool(set(modes) & set("wx"))
+            named = False
             for inner in ast.walk(node):
                 if isinstance(inner, ast.Constant) and isinstance(inner.value, str):
                     for path in re.findall(r"[^\s'\"]*\.\w+", inner.value):
+                        named = True
                         self._bind(file_name(path), self._sure and replaces)
-        self._notice_volatile(node, name, root)
+            if not named and name in _SAVING:
+                self.touches.add(ANY_FILE)
+        if name in _READING:
+            self.reads.add(ANY_FILE)
 
-    def _notice_volatile(self, node: ast.Call, name: str, root: str) -> None:
+    def _notice_volatile(self, node: ast.Call, name: str, root: str, *, of_magic: bool) -> None:
         seeded = any(keyword.arg in _SEEDS for keyword in node.keywords) or (
             name == "default_rng" and bool(node.args)
         )
+        if name == "get_ipython" and not of_magic:
+            self.volatile = self.volatile or "what IPython knows of the session"
         named = {
             arg.value for arg in node.args if isinstance(arg, ast.Constant) and isinstance(arg.value, str)
         }

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from base64 import b64encode
+from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterator, Mapping
 from decimal import InvalidOperation
 from typing import Any, Final
@@ -22,7 +22,7 @@ from or_cache_magic.core.key import KEY_VERSION, request_key
 from or_cache_magic.core.media import attached_from
 from or_cache_magic.core.options import OPTIONS, plain
 from or_cache_magic.core.policy import why_implausible, why_not_stored
-from or_cache_magic.core.records import OPENROUTER_URL, Entry, Request, RequestKey
+from or_cache_magic.core.records import OPENROUTER_URL, Answer, Entry, Request, RequestKey
 from or_cache_magic.core.settings import parse_setting
 from or_cache_magic.errors import OrCacheError, printable
 from or_cache_magic.storage.codec import NUMBERS, answer_from, answer_json, check, is_shallow
@@ -43,6 +43,7 @@ _STRING: Final = re.compile(rb'"(?:[^"\\]|\\.)*"')
 _PARENT: Final = re.compile(r"[0-9a-f]{64}")
 _LONGEST_NAME: Final = 5_000
 _LATEST_S: Final = 9e9
+_NUMBER_BYTES: Final = 4
 
 ReadMedia = Callable[[str | None, bytes], str]
 """Returns the media of a digest, with what stands before it; raises `LookupError` where there is none."""
@@ -141,6 +142,8 @@ def kept_from(raw: bytes, read: ReadMedia) -> Kept:
         if form["keys"] == KEY_VERSION and form["key"] != key.digest:
             raise LineError(f"its key is not that of its request, {key.digest[:10]}")
         entry = _entry(form, key)
+        if is_embedding(request.body):
+            _check_vector(entry.answer)
         reason, parent = _text(form.get("reason", "")), form.get("parent", "")
         at_s = form["at"] if form["kind"] == "history" else 0.0
         check(NUMBERS, at_s)
@@ -255,6 +258,16 @@ def _request(form: dict[str, Any]) -> Request:
         raise LineError("its request has no messages")
     base_url = parse_setting("base_url", form["base_url"], "a pack") if "base_url" in form else OPENROUTER_URL
     return Request(plain(body, "its request"), stream, OPTIONS["sample"](form.get("sample", 0)), base_url)
+
+
+def _check_vector(answer: Answer) -> None:
+    """Raise where the answer to a request for a vector has none: whole numbers of 32 bits, in base64."""
+    try:
+        raw = b64decode(answer.choices[0].message["embedding"], validate=True)
+    except (LookupError, TypeError, ValueError):
+        raw = b""
+    if not raw or len(raw) % _NUMBER_BYTES:
+        raise LineError("its answer is no vector")
 
 
 def _entry(form: dict[str, Any], key: RequestKey) -> Entry:

@@ -127,7 +127,8 @@ def put_kept(database: Database, store: DiskStore, kept: Kept, now_s: float) -> 
             put_entry(database, entry, request, "replaced", kept.parent)
             return "new"
         others = [other.answer for other in store.unserved(digest)]
-        if any(_is_same(entry.answer, answer) for answer in (*others, *([stored.answer] if stored else []))):
+        every = (*others, *([stored.answer] if stored else []))
+        if any(_is_same(entry.answer, answer, of_one_call=bool(reason)) for answer in every):
             return "there"
         if not reason:
             reason, at_s = RIVAL, entry.created_s
@@ -139,7 +140,7 @@ def _renews(entry: Entry, stored: Entry, now_s: float) -> bool:
     return why_not_served(stored, now_s) is not None and why_not_served(entry, now_s) is None
 
 
-def _is_same(one: Answer, other: Answer) -> bool:
-    """Return whether two answers to a request are of one call, or say the same."""
+def _is_same(one: Answer, other: Answer, *, of_one_call: bool) -> bool:
+    """Return whether two answers to a request are of one call, or say the same where that is enough."""
     calls = [(answer.created_s, answer.generation_id) for answer in (one, other)]
-    return one.choices == other.choices and (calls[0] == calls[1] or one.complete)
+    return one.choices == other.choices and (calls[0] == calls[1] or (one.complete and not of_one_call))

@@ -353,6 +353,11 @@ def test_cli__exits_with_1_where_a_notebook_would_pay(nb, capsys):
         "x = get_ipython().getoutput('date')",
         "import time\nx = getattr(time, 'time')()",
         "import subprocess\nx = subprocess.run(['date'], capture_output=True).stdout",
+        "from time import perf_counter as pc\nx = str(pc())",
+        "exec('x = 1')",
+        "x = get_ipython().execution_count",
+        "import os\nx = len(os.listdir('.'))",
+        "import pathlib\np = pathlib.Path('n.txt')\nx = int(p.read_text() or 0) if p.exists() else 0\np.write_text(f'{x + 1}')",
     ],
 )
 def test_plan__takes_no_value_that_another_process_gives_otherwise(nb, made):
@@ -362,10 +367,27 @@ def test_plan__takes_no_value_that_another_process_gives_otherwise(nb, made):
     assert planned(nb, *cells) == [(2, "unknown")]
 
 
+def test_plan__a_value_that_can_not_be_read_is_unknown(nb):
+    """An object that raises when it is looked at makes its cell unknown, and no other."""
+    made = "class Odd:\n    @property\n    def __class__(self): raise TypeError('no')\nx = Odd()"
+    cells = (made, f"{ASK}\nSay {{{{ x }}}}", f"{ASK}\nWhat is a median?")
+    run_all(nb, made, cells[2])
+    assert planned(nb, *cells) == [(2, "unknown"), (3, "hit")]
+
+
+def test_plan__takes_nothing_that_capture_caught(nb):
+    """What a cell printed may be a time."""
+    cells = ("%%capture out\nimport time; print(time.time())", "x = out.stdout", f"{ASK}\nSay {{{{ x }}}}")
+    run_all(nb, *cells)
+    assert planned(nb, *cells) == [(3, "unknown")]
+
+
 def test_plan__settings_that_config_changes_below(nb):
     """`%config` of a cell that was not run yet changes what those below it ask."""
     nb.run(f"{ASK}\nWhat is a median?")
     cells = ("%config OpenRouterMagics.system = 'Be terse'", f"{ASK}\nWhat is a median?")
+    assert planned(nb, *cells) == [(2, "unknown")]
+    cells = ("from os import environ as e\ne['OR_CACHE_MODE'] = 'bypass'", f"{ASK}\nWhat is a median?")
     assert planned(nb, *cells) == [(2, "unknown")]
 
 

@@ -465,6 +465,34 @@ def test_load__refuses_what_is_no_line(other, tmp_path, raw):
     assert not other.directory.exists()
 
 
+@pytest.mark.parametrize("vector", ["x", "", "AAAAAAAA", [1, 2], None, 1.5])
+def test_load__refuses_a_vector_that_is_none(cache, other, tmp_path, vector):
+    """No base64, not whole numbers of 32 bits, no text: refused alone."""
+    pack = tmp_path / "p.jsonl"
+    cache.embed(["a text"], model="openai/text-embedding-3-small")
+    cache.export(pack)
+    line = json.loads(pack.read_text())
+    line["answer"]["choices"][0]["message"]["embedding"] = vector
+    good = pack.read_text()
+    pack.write_text(json.dumps(line) + "\n" + good)
+    found = other.load(pack)
+    assert (found.new, found.refused) == (1, 1), found
+
+
+def test_load__keeps_all_that_were_asked_again(cache, other, sim, clock, tmp_path):
+    """Answers of a verification that say what the stored one says are calls of their own: their pack is the same bytes."""
+    sim.script(Scenario(text="red"))
+    cache.ask("Name a colour.")
+    for _ in range(2):
+        clock.now_s += 10
+        cache.verify(sample=1, progress=False)
+    cache.export(tmp_path / "p.jsonl")
+    assert str(other.load(tmp_path / "p.jsonl")).startswith("p.jsonl: 1 new entry")
+    other.export(tmp_path / "again.jsonl")
+    assert (tmp_path / "again.jsonl").read_bytes() == (tmp_path / "p.jsonl").read_bytes()
+    assert (tmp_path / "p.jsonl").read_bytes().count(b"\n") == 3
+
+
 def test_load__trusts_no_key(other, line, tmp_path, sim):
     """A line with the key of another request is refused, and told: the one or the other was changed."""
     wanted = other.prepare("Name a book.", {}).key.digest
