@@ -25,7 +25,8 @@ _GIVEN: Final = re.compile(
 )
 _FORMS: Final = r"""(?:gh[pousr]|hf|gsk|r8)_[A-Za-z0-9]{10,} | github_pat_\w{10,}
     | (?:glpat|xox[a-z])-[\w-]{10,} | [spr]k_(?:live|test)_\w{8,} | AKIA[0-9A-Z]{12,} | AIza[\w-]{20,}
-    | eyJ[\w-]{8,}\.[\w.-]+"""
+    | eyJ[\w-]{8,}\.[\w.-]+ | npm_[A-Za-z0-9]{30,} | dckr_pat_[\w-]{20,} | pypi-[\w-]{30,}
+    | SG\.[\w-]{16,}\.[\w-]{16,} | (?<=AccountKey=)[A-Za-z0-9+/]{40,}={0,2}"""
 _TOKENS: Final = re.compile(rf"(?x) (?<![A-Za-z0-9]) (?: {_FORMS} )")
 _KEYS: Final = re.compile(
     rf"(?x) (?<![A-Za-z0-9]) (?: {_FORMS} | (?=[a-fA-F]{{0,31}}[0-9])[0-9a-fA-F]{{32,}} )"

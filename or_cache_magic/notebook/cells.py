@@ -49,6 +49,9 @@ _QUIET: Final = words(
 )
 """Line magics that bind none of the notebook's names."""
 
+_OF_FILES: Final = re.compile(r"\.or_cache\b|cache\.db|or-cache|\bpurge\b")
+"""What may have to do with the cache's file, or removes what is in it."""
+
 _TRAITS: Final = "OpenRouterMagics"
 """Whose ``%config`` changes the settings, as the environment may."""
 
@@ -146,6 +149,7 @@ class Reader:
     def __init__(self, transform: Callable[[str], str]) -> None:
         self._transform = transform
         self._modules = {PACKAGE}
+        self._aliases = False
         self._functions: dict[str, str] = {}
         #: Names through which something is asked that isn't seen, and how.
         self.hidden: dict[str, str] = {}
@@ -254,12 +258,13 @@ class Reader:
                     yield from self._units(cell, inner, shows=False)
                 return
         names, magics = names_of(statement), list[tuple[str, str]]()
-        if ".or_cache" in names.text or "cache.db" in names.text:
+        if _OF_FILES.search(names.text):
             magics.append(("openrouter_purge", ""))  # whatever it does to the cache's files
         for node in ast.walk(statement):
             if is_magic(node):
                 names = _with_magic(names, node)
                 magics.append(_magic(node)[:2])
+                self._aliases |= magics[-1][0] == "alias_magic" and "openrouter" in magics[-1][1]
             elif isinstance(node, ast.Call):
                 name = getattr(node.func, "attr", getattr(node.func, "id", ""))
                 if name in _OF_CACHE and (name == "purge" or root_of(node.func) in self._modules):
@@ -283,10 +288,15 @@ class Reader:
         elif name in _ELSEWHERE:
             bound = frozenset(re.findall(r"--(?:out|err|proc)[ =](\w+)", line))
             files = frozenset(map(file_name, re.findall(r"[\w./-]*\.\w+", f"{line}\n{body}")))
-            yield Unit(cell, names._replace(touches=bound | files))
+            purges = (("openrouter_purge", ""),) if _OF_FILES.search(f"{line}\n{body}") else ()
+            yield Unit(cell, names._replace(touches=bound | files), magics=purges)
         else:
             asks: tuple[Asking, ...] = ()
-            if "openrouter" in body or any(self._asks_inside(one) for one in self._statements(body)):
+            if (
+                self._aliases
+                or "openrouter" in body
+                or any(self._asks_inside(one) for one in self._statements(body))
+            ):
                 asks = (Asking("cell", why=f"%%{name} decides whether, and how often, it is asked"),)
             yield Unit(cell, names._replace(touches=frozenset({EVERYTHING})), asks)
 

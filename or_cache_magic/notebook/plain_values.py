@@ -11,6 +11,7 @@ from or_cache_magic.cache.completion import Completion
 from or_cache_magic.notebook.known import NotKnown, of_library
 
 _PLAIN: Final = (str, int, float, bool, type(None))
+_DEEPEST: Final = 50
 _CUTS: Final = ("head", "tail", "copy")
 """Methods of pandas that give a part of a table."""
 
@@ -40,8 +41,37 @@ def check_steps(root: str, steps: Iterable[tuple[str, str | int]], values: Mappi
         value = values[root]
         for kind, step in steps:
             value = _step(value, kind, step)
+        check_shown(value)
     except (KeyError, IndexError, AttributeError, TypeError, ValueError):
         return  # whoever renders it says so
+
+
+def check_shown(value: Any, depth: int = 0) -> None:
+    """Refuse a value whose text a class of the user's would write, or that of something in it.
+
+    Raises:
+        NotKnown: It is such, or too deep to be looked through.
+    """
+    kind = type(value)
+    if kind in _PLAIN:
+        return
+    if depth > _DEEPEST or not of_library(value):
+        raise NotKnown(f"a {kind.__name__} is of a class of the notebook's, which is not run")
+    inner: Iterable[Any] = ()
+    if kind is dict:
+        inner = (*value, *value.values())
+    elif kind in (list, tuple, set, frozenset):
+        inner = value
+    elif kind.__module__.startswith("pandas") and hasattr(value, "dtypes"):
+        of_each = value.dtypes if hasattr(value, "columns") else [value.dtype]
+        objects = [at for at, dtype in enumerate(of_each) if str(dtype) == "object"]
+        columns = (
+            [value.iloc[:, at] for at in objects] if hasattr(value, "columns") else [value] * len(objects)
+        )
+        inner = (item for column in columns for item in column)
+    for item in inner:
+        if type(item) not in _PLAIN:
+            check_shown(item, depth + 1)
 
 
 def check_rows(data: Any) -> None:

@@ -257,7 +257,7 @@ class Planner:
             raise NotKnown(why)
         if asking.kind in ("cell", "line"):
             return self._of_magic(asking)
-        if asking.kind == "warm":
+        if asking.kind == "warm" and asking.call is None:
             return self._of_warm(asking)
         return self._of_call(asking)
 
@@ -523,7 +523,7 @@ def _is_buyable(look: Look) -> bool:
 
 def _is_nothing(asking: Asking) -> bool:
     """Return whether a magic only says something: its help, how things stand, what it would ask."""
-    if asking.kind not in ("cell", "line", "warm"):
+    if asking.kind not in ("cell", "line", "warm") or asking.call is not None:
         return False
     try:
         options = parse(WARM if asking.kind == "warm" else LINE if asking.body is None else CELL, asking.line)

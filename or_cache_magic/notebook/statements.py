@@ -93,6 +93,9 @@ FILE: Final = "file "
 ANY_FILE: Final = "file *"
 _LONGEST_PATH: Final = 250
 _SEEDS: Final = frozenset(("seed", "random_state"))
+_SETS_ENVIRON: Final = re.compile(
+    r"environ\b.*(?:__setitem__|__delitem__|setdefault|update|pop|clear)|getattr\(.*environ"
+)
 _SET_ENVIRON: Final = frozenset(("load_dotenv", "putenv", "unsetenv"))
 
 
@@ -136,8 +139,11 @@ def names_of(statement: ast.stmt) -> Names:
     """Return what a statement does to names, by its text alone."""
     found = _Found()
     found.visit_body([statement], sure=True)
+    text = ast.unparse(statement)
+    if _SETS_ENVIRON.search(text):
+        found.touches.add(ENVIRON)
     return Names(
-        ast.unparse(statement),
+        text,
         frozenset(found.reads - {name for name in found.kills if name.startswith(FILE)}),
         frozenset(found.kills),
         frozenset(found.touches),

@@ -11,7 +11,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import IO, Final
 
-from or_cache_magic.errors import OptionError, OrCacheError, printable
+from or_cache_magic.errors import OptionError, OrCacheError, one_line, printable
 from or_cache_magic.replay.lines import LONGEST_LINE, media_text
 
 LARGEST_MEDIA: Final = 1 << 27
@@ -97,6 +97,10 @@ class MediaFiles:
 def media_written(folder: Path) -> Iterator[MediaFiles]:
     """Write media that is in its folder when the block ends, and nowhere when the block fails."""
     draft = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+    if folder.is_symlink():
+        raise OptionError(
+            f"{one_line(folder.name, 100)} is a link, and media is written into no other folder", "remove it"
+        )
     try:
         shutil.rmtree(draft, ignore_errors=True)
         yield MediaFiles(draft)

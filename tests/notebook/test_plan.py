@@ -375,6 +375,54 @@ def test_plan__a_value_that_can_not_be_read_is_unknown(nb):
     assert planned(nb, *cells) == [(2, "unknown"), (3, "hit")]
 
 
+@pytest.mark.parametrize(
+    "above",
+    [
+        "%%bash\nrm -rf .or_cache",
+        "import or_cache_magic as orc\np = orc.purge\np(all=True)",
+        "!python -c 'import or_cache_magic as o; o.purge(all=True)'",
+        "import os\ngetattr(os, 'environ')['OR_CACHE_MODE'] = 'bypass'",
+        "import os\nos.environ.__setitem__('OR_CACHE_MODE', 'bypass')",
+    ],
+)
+def test_plan__sees_what_a_cell_above_does_to_the_cache(nb, above):
+    """It is removed, or passed by: by a shell, by another name, by the environment."""
+    nb.run(f"{ASK}\nWhat is a median?")
+    assert (2, "hit") not in planned(nb, above, f"{ASK}\nWhat is a median?")
+
+
+def test_plan__a_magic_of_another_name_may_ask(nb):
+    """`%alias_magic` gives ours a name that only a run knows."""
+    rows = planned(nb, "%alias_magic llm openrouter", "%%llm\nWhat is a median?")
+    assert rows == [(2, "unknown")]
+
+
+def test_plan__looks_up_a_list_that_is_warmed(nb):
+    """`orc.warm` of a list that is written out, or at hand."""
+    nb.run(f"{ASK}\nWhat is a median?")
+    cells = save(
+        nb,
+        "import or_cache_magic as orc",
+        "orc.warm(['What is a median?', 'new', 'new'])",
+        "orc.warm(['What is a median?'])",
+    )
+    run_all(nb, cells[0])
+    rows = orc.plan("work.ipynb").rows
+    assert [(row.cell, row.state, row.new) for row in rows] == [(2, "miss", 1), (3, "hit", 0)]
+
+
+def test_plan__writes_no_text_of_the_users(nb, tmp_path):
+    """A class's own text, also in a cell of a table, is code, which is not run."""
+    made = (
+        "import pandas as pd\nclass O:\n    def __str__(self): return open('ran', 'w').write('x') and 'o'\n"
+        "o = O()\ndf = pd.DataFrame({'a': [o]})\nnames = {'n': [o]}"
+    )
+    run_all(nb, made)
+    cells = (made, *(f"{ASK}\nSay {{{{ {name} }}}}" for name in ("o", "df", "names")))
+    assert planned(nb, *cells) == [(2, "unknown"), (3, "unknown"), (4, "unknown")]
+    assert not (nb.folder / "ran").exists()
+
+
 def test_plan__takes_nothing_that_capture_caught(nb):
     """What a cell printed may be a time."""
     cells = ("%%capture out\nimport time; print(time.time())", "x = out.stdout", f"{ASK}\nSay {{{{ x }}}}")

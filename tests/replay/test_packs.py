@@ -238,7 +238,14 @@ def test_export__knows_code_and_placeholders_from_passwords(cache, sim, tmp_path
     assert f"Write {PASSWORDS[0]}" in (tmp_path / "p.jsonl").read_text(encoding="utf-8")
 
 
-SECRETS = ["sk-or-v1-" + "5e" * 32, "ghp_0123456789abcdefghij", "AKIAIOSFODNN7EXAMPLE"]
+SECRETS = [
+    "sk-or-v1-" + "5e" * 32,
+    "ghp_0123456789abcdefghij",
+    "AKIAIOSFODNN7EXAMPLE",
+    "npm_" + "aB3" * 12,
+    "dckr_pat_" + "aB3" * 9,
+    "pypi-" + "AgEI" * 10,
+]
 
 
 @pytest.mark.parametrize("secret", [*SECRETS[1:], "my-own-openrouter-key-0123456789"])
@@ -463,6 +470,17 @@ def test_load__refuses_what_is_no_line(other, tmp_path, raw):
         other.load(tmp_path / "p.jsonl")
     assert len(str(caught.value)) < 500
     assert not other.directory.exists()
+
+
+def test_export__follows_no_link_of_its_media(cache, sim, tmp_path):
+    """A link in the place of the media's folder is refused, and nothing is written where it leads."""
+    sim.script(scenario("pictures"))
+    cache.ask("Draw a fox.")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "p.media").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OptionError, match=r"p\.media is a link"):
+        cache.export(tmp_path / "p.jsonl", media="files")
+    assert not list((tmp_path / "elsewhere").iterdir())
 
 
 @pytest.mark.parametrize("vector", ["x", "", "AAAAAAAA", [1, 2], None, 1.5])
