@@ -118,9 +118,9 @@ _ABOUT_LETTERS: Final = re.compile(
 """An instruction with one of these may be about the blanks around a text, too."""
 
 _ABOUT_FORM: Final = re.compile(
-    r"(?i:\b(?:american|blank|british|capital(?=[?.]| letter)|capitali|chess\b|comma\b|contracted|curly|dialect"
-    r"|full stop|gap\b|lower|period\b|punctuat|question mark|regex|ruby\b|short for|spac(?:e|es|ing)\b|spell"
-    r"|spelt|upper)|c#)|\b(?:US|UK)\b"
+    r"(?i:\b(?:american|blank|british|capital(?=[?.]| letter)|capitali|chess\b|comma\b|contracted|curly"
+    r"|dialect|full stop|gap\b|lower|period\b|punctuat|question mark|regex|ruby\b|short for"
+    r"|spac(?:e|es|ing)\b|spell|spelt|upper)|c#)|\b(?:US|UK)\b"
 )
 """A prompt that begins with one of these may be about how it is written itself."""
 
