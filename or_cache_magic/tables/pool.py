@@ -153,8 +153,8 @@ class _Workers(Generic[_T]):
         self.busy += 1
         if self.busy > len(self._threads):
             thread = threading.Thread(target=self._work, name=f"or-cache-pool_{len(self._threads)}")
+            self._threads.append(thread)  # before it begins: an interrupt of that leaves it running
             thread.start()
-            self._threads.append(thread)
 
     def next(self, tick: Callable[[], object]) -> _T:
         """Return what the next call that is done gave, or raise what it raised.
@@ -181,7 +181,8 @@ class _Workers(Generic[_T]):
         for _ in self._threads:
             self._calls.put(None)
         for thread in self._threads:
-            thread.join()
+            if thread.ident is not None:
+                thread.join()
         rest = []
         with suppress(queue.Empty):
             while True:

@@ -191,6 +191,25 @@ def test_map__one_bad_row_alone(cache, sim, frame):
     assert list(table["answer"].isna()) == [True, False, True, False]
 
 
+def test_map__ends_when_interrupted_as_a_worker_begins(cache, frame, monkeypatch):
+    """A thread whose beginning was interrupted runs all the same, and is ended with the others."""
+    start, begun = threading.Thread.start, []
+
+    def interrupted(thread):
+        start(thread)
+        if thread.name.startswith("or-cache-pool"):
+            begun.append(thread)
+            if len(begun) == 2:
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        cache.map(frame, "Say {{ body }}", progress=False)
+    for thread in begun:
+        thread.join(60)
+        assert not thread.is_alive()
+
+
 def test_map__shows_no_key_that_a_function_failed_with(cache, frame):
     """The user's own error is told without what looks like a key."""
 
