@@ -176,14 +176,16 @@ class Parts:
         try:
             thread.start()
         except BaseException:
-            self._threads.discard(thread)
+            if thread.ident is None:  # else it runs, though its beginning was interrupted
+                self._threads.discard(thread)
             raise
         return thread
 
     def wait_for_threads(self) -> None:
         """Return when no work of `on_thread` is under way: all of it may open what is closed."""
         for thread in tuple(self._threads):
-            thread.join()
+            if thread.ident is not None:  # another thread is just beginning it
+                thread.join()
 
     def close(self) -> None:
         """Write what is counted, and close; what is used again opens what it needs."""

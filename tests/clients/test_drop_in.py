@@ -178,6 +178,24 @@ def test_cache__is_closed_when_what_clients_left_is_kept(cache, client, sim):
     assert (sim.completion_count, len(cache.entries())) == (1, 1)
 
 
+def test_cache__waits_for_a_thread_whose_beginning_was_interrupted(cache, monkeypatch):
+    """It runs all the same; one that has not begun is no error."""
+    start, go, done = threading.Thread.start, threading.Event(), []
+
+    def interrupted(thread):
+        cache._parts.wait_for_threads()  # as another thread's `close`, before it has begun
+        start(thread)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        cache.on_thread(lambda: done.append(go.wait(60)), "or-cache-client")
+    monkeypatch.undo()
+    go.set()
+    cache.close()
+    assert done == [True]
+
+
 def test_client__that_goes_away_from_what_is_not_kept_cancels_it(cache, client, sim, until):
     """A stream whose answer nobody could get again ends upstream with its reader, and is accounted for."""
     sim.script(scenario("stalled", after_pieces=2))
